@@ -1,0 +1,5 @@
+//! Builds the kernel programs and embeds them into the agent.
+
+fn main() -> anyhow::Result<()> {
+    bpf_toolchain::build("enforcer-ebpf", concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf"))
+}

@@ -1,0 +1,3 @@
+//! The API gateway.
+
+pub mod signal;

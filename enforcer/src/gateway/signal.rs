@@ -1,0 +1,68 @@
+//! What the gateway tells the rest of the agent, as it happens, from the worker that it happens on.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::policy::model::Name;
+
+/// A TCP connection as its packets name it when they arrive. IPv4-mapped addresses are unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// The peer, as the kernel sees it: never taken from a header.
+    pub peer: SocketAddr,
+    /// The local end.
+    pub local: SocketAddr,
+}
+
+/// Who has proved to be behind a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// A client certificate: its SPIFFE identity, else its subject.
+    Certificate(Arc<str>),
+    /// A token: its issuer's policy name and its `sub` (or `client_id`).
+    Token { issuer: Name, subject: Arc<str> },
+}
+
+/// Why a request was not let through, or that it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    Allowed,
+    NoRoute,
+    /// No proof was given, or it did not hold: 401, or a TLS handshake that failed on the certificate.
+    Unauthenticated,
+    /// The proof holds and does not suffice: 403.
+    Forbidden,
+    /// 429.
+    Limited,
+    /// Malformed, too large, too slow.
+    Invalid,
+    /// No endpoint, or it failed or timed out: 502, 503, 504.
+    Upstream,
+}
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    pub source: IpAddr,
+    pub route: Option<&'a Name>,
+    pub service: Option<&'a Name>,
+    pub status: u16,
+    pub verdict: Verdict,
+    /// From the request's head to the response's head.
+    pub latency: Duration,
+}
+
+/// Listens to the gateway. Calls come from every worker and must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// The peer has proved who it is. Called once per connection, at the first proof.
+    fn verified(&self, flow: Flow, identity: &Identity);
+    /// The connection is gone; only for those that were [`Self::verified`].
+    fn closed(&self, flow: Flow);
+    /// A proof was offered and did not hold (a bad token, a bad certificate); not for a missing one.
+    fn authentication_failed(&self, source: IpAddr);
+    /// A request is finished.
+    fn finished(&self, outcome: Outcome<'_>);
+}

@@ -1,0 +1,4 @@
+//! Enforcer, the agent: see `docs/architecture.md` for how its parts fit.
+
+pub mod gateway;
+pub mod policy;

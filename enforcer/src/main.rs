@@ -1,0 +1,2 @@
+//! The enforcer command.
+fn main() {}

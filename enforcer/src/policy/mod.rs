@@ -1,0 +1,4 @@
+//! Policies: YAML documents become types that cannot be wrong.
+
+pub mod leaf;
+pub mod model;

@@ -1,0 +1,345 @@
+//! Policies that cannot be wrong: what the loader builds, and the only form that the kernel, the
+//! gateway and the controller ever see.
+//!
+//! Leaf types keep their fields private and are made by parsing; the structures are made by the
+//! loader alone, which has checked that every name they mention exists.
+
+use std::{fmt, net::IpAddr, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+
+use enforcer_common::limiter;
+use ipnet::IpNet;
+use time::OffsetDateTime;
+
+pub use super::leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern};
+
+/// Everything that is in force at one time.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet {
+    /// In order of name.
+    pub packet_policies: Vec<Arc<PacketPolicy>>,
+    /// In order of name.
+    pub issuers: Vec<Arc<Issuer>>,
+    /// In order of name.
+    pub services: Vec<Arc<Service>>,
+    /// In order of name.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// Where a document stands, for messages, metrics and `explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// The file, as the operator named it.
+    pub file: PathBuf,
+    /// The line of the document's `metadata.name`, from 1.
+    pub line: u64,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// Whether verdicts are carried out or only counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Carried out.
+    #[default]
+    Enforce,
+    /// Counted by the same reasons; nothing is dropped.
+    Shadow,
+}
+
+/// Limits and access lists for packets on some interfaces.
+#[derive(Clone, Debug)]
+pub struct PacketPolicy {
+    pub name: Name,
+    pub origin: Origin,
+    pub mode: Mode,
+    /// At least one.
+    pub interfaces: Vec<InterfacePattern>,
+    /// Empty: all traffic of the interfaces.
+    pub ports: Vec<Port>,
+    /// Sources that this policy never limits.
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<DenyEntry>,
+    /// At most [`enforcer_common::layout::LIMITS_PER_POLICY`].
+    pub limits: Vec<PacketLimit>,
+    /// The budget that each verified identity has for itself. `None`: as the first limit by source.
+    pub verified: Option<Budget>,
+    /// Destinations that nothing behind the interfaces may reach.
+    pub egress_deny: Vec<DenyEntry>,
+}
+
+/// A transport protocol and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    pub protocol: Transport,
+    /// Never zero.
+    pub number: u16,
+}
+
+/// A transport protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A denied prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DenyEntry {
+    pub cidr: IpNet,
+    pub reason: Option<Arc<str>>,
+    /// Afterwards the entry no longer holds.
+    pub until: Option<OffsetDateTime>,
+}
+
+/// A rate and how much may come at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    pub rate: Rate,
+    pub burst: NonZeroU64,
+}
+
+/// A limit that the kernel keeps.
+#[derive(Clone, Debug)]
+pub struct PacketLimit {
+    pub name: Name,
+    pub per: PacketKey,
+    /// Bits of an IPv4 source that are one source: 1 to 32.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 source that are one source: 1 to 128.
+    pub prefix_v6: u8,
+    pub count: Count,
+    pub budget: Budget,
+    /// What the limiter runs with, made from `budget` and the algorithm.
+    pub params: limiter::Params,
+    pub adaptive: Option<Adaptive>,
+}
+
+/// Whose packets share one limiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketKey {
+    /// Each source prefix has its own.
+    Source,
+    /// All traffic of this policy, on all its interfaces, shares one.
+    Service,
+    /// All traffic of this policy on one interface shares one.
+    Interface,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    Packets,
+    Bytes,
+    /// New TCP connections, by their SYN.
+    Connections,
+}
+
+/// Lets the controller lower a limit's rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adaptive {
+    /// Never below this, and this is never above the limit's rate.
+    pub floor: Rate,
+}
+
+/// Who signs tokens.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    pub name: Name,
+    pub origin: Origin,
+    /// The exact `iss` claim.
+    pub issuer: Arc<str>,
+    pub jwks: Jwks,
+    /// One of them must be in `aud`. At least one.
+    pub audiences: Vec<Arc<str>>,
+    /// Asymmetric only. At least one.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// The `typ` header values that are accepted, lower case, without `application/`.
+    pub types: Vec<Arc<str>>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug)]
+pub struct Jwks {
+    pub source: JwksSource,
+    /// How often they are read again.
+    pub refresh: Duration,
+}
+
+/// Where an issuer's keys are read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JwksSource {
+    /// A local file.
+    File(PathBuf),
+    /// `https` anywhere; `http` only on loopback.
+    Url {
+        url: http::Uri,
+        /// PEM file of the authorities that are trusted for it. `None`: the system's.
+        ca: Option<PathBuf>,
+    },
+}
+
+/// A set of instances that serve the same thing.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub name: Name,
+    pub origin: Origin,
+    /// At least one.
+    pub endpoints: Vec<Endpoint>,
+    pub balance: Balance,
+    pub health: Option<Health>,
+    pub connect_timeout: Duration,
+}
+
+/// Where an instance listens: `http` with an address or a DNS name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// `host:port`.
+    pub authority: http::uri::Authority,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Balance {
+    /// The one with the fewest requests under way; ties go round.
+    #[default]
+    LeastRequest,
+    RoundRobin,
+}
+
+/// Active health checks.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Begins with `/`.
+    pub path: Arc<str>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// Successes in a row that bring an endpoint back.
+    pub healthy_after: u32,
+    /// Failures in a row that take it out.
+    pub unhealthy_after: u32,
+}
+
+/// Who may send which requests where.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: Name,
+    pub origin: Origin,
+    pub mode: Mode,
+    /// At least one.
+    pub hosts: Vec<HostPattern>,
+    /// Tried in order; the first that matches decides. At least one.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule of a route.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub path: PathMatch,
+    /// Empty: any.
+    pub methods: Vec<http::Method>,
+    pub require: Requirement,
+    pub limits: Vec<RequestLimit>,
+    pub service: Name,
+    /// For the whole exchange up to the response's head.
+    pub timeout: Duration,
+    /// The largest request body, in bytes.
+    pub max_body: u64,
+}
+
+/// What a request must prove.
+#[derive(Clone, Debug)]
+pub enum Requirement {
+    /// The rule says nothing: nobody is admitted.
+    Nobody,
+    /// `anonymous: true`: everybody is.
+    Anybody,
+    /// All that is given must hold; at least one is given.
+    Proof { mtls: Option<CertificateRequirement>, token: Option<TokenRequirement> },
+}
+
+/// Which client certificates do.
+#[derive(Clone, Debug)]
+pub struct CertificateRequirement {
+    /// Empty: any certificate that the listener's authority vouches for.
+    pub spiffe: Vec<SpiffePattern>,
+}
+
+/// Which tokens do.
+#[derive(Clone, Debug)]
+pub struct TokenRequirement {
+    pub issuer: Name,
+    /// All of them.
+    pub scopes: Vec<Arc<str>>,
+}
+
+/// A limit on requests.
+#[derive(Clone, Debug)]
+pub struct RequestLimit {
+    /// Unique in its route: `metadata.name`, the rule's and the limit's position, unless named.
+    pub name: Arc<str>,
+    /// At least one; together they are the key.
+    pub per: Vec<RequestKey>,
+    pub budget: Budget,
+    /// What the limiter runs with.
+    pub params: limiter::Params,
+    pub exceed: Exceed,
+}
+
+/// A part of a request limit's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RequestKey {
+    /// The peer's address; IPv6 by its /64.
+    Source,
+    /// The client certificate's identity.
+    Certificate,
+    /// The token's issuer and `sub`.
+    TokenSubject,
+    /// The token's issuer and `client_id`.
+    TokenClient,
+    /// The rule: all its requests share one limiter.
+    Rule,
+    /// The service: all its requests share one limiter.
+    Service,
+}
+
+/// What happens to a request over its limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exceed {
+    /// 429 at once.
+    #[default]
+    Reject,
+    /// It waits for its turn if that comes within this time, else 429.
+    Queue(Duration),
+}
+
+impl PolicySet {
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, name: &Name) -> Option<&Arc<Service>> {
+        self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// The issuer of that name.
+    #[must_use]
+    pub fn issuer(&self, name: &Name) -> Option<&Arc<Issuer>> {
+        self.issuers.iter().find(|issuer| issuer.name == *name)
+    }
+}
+
+impl PacketPolicy {
+    /// Whether a deny entry for `address` is in force at `now`.
+    #[must_use]
+    pub fn denies(&self, address: IpAddr, now: OffsetDateTime) -> Option<&DenyEntry> {
+        self.deny
+            .iter()
+            .filter(|entry| entry.until.is_none_or(|until| until > now))
+            .filter(|entry| entry.cidr.contains(&address))
+            .max_by_key(|entry| entry.cidr.prefix_len())
+    }
+}
