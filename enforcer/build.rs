@@ -1,5 +1,8 @@
 //! Builds the kernel programs and embeds them into the agent.
 
 fn main() -> anyhow::Result<()> {
-    bpf_toolchain::build("enforcer-ebpf", concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf"))
+    bpf_toolchain::build(
+        "enforcer-ebpf",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf"),
+    )
 }

@@ -70,9 +70,19 @@ impl Params {
     ///
     /// # Errors
     /// Why no limiter can do that.
-    pub const fn new(algorithm: Algorithm, amount: u64, period_ns: u64, burst: u64) -> Result<Self, ParamsError> {
+    pub const fn new(
+        algorithm: Algorithm,
+        amount: u64,
+        period_ns: u64,
+        burst: u64,
+    ) -> Result<Self, ParamsError> {
         let _ = (amount, period_ns);
-        Ok(Self { algorithm: algorithm as u32, reserved: 0, pace: 0, burst })
+        Ok(Self {
+            algorithm: algorithm as u32,
+            reserved: 0,
+            pace: 0,
+            burst,
+        })
     }
 
     /// Charges `cost` at `now_ns`.
@@ -80,7 +90,10 @@ impl Params {
     #[must_use]
     pub fn charge(&self, state: u64, now_ns: u64, cost: u64) -> Decision {
         let _ = (now_ns, cost);
-        Decision { state, retry_after_ns: 0 }
+        Decision {
+            state,
+            retry_after_ns: 0,
+        }
     }
 
     /// How much could be admitted at once at `now_ns`, in units of cost.

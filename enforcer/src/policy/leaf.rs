@@ -102,7 +102,10 @@ impl Rate {
     /// As an amount per second, for comparing.
     #[must_use]
     pub fn per_second(self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "for comparing and showing, not for limiting")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "for comparing and showing, not for limiting"
+        )]
         let amount = self.amount.get() as f64;
         amount / self.period.as_secs_f64()
     }
@@ -141,7 +144,9 @@ impl FromStr for InterfacePattern {
         // The kernel's IFNAMSIZ is 16 with the closing NUL; dev_valid_name forbids `/`, `:` and spaces.
         let valid = (1..=15).contains(&text.len())
             && !matches!(text, "." | "..")
-            && text.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':'));
+            && text
+                .chars()
+                .all(|c| c.is_ascii_graphic() && !matches!(c, '/' | ':'));
         if valid {
             Ok(Self(text.into()))
         } else {
@@ -196,9 +201,9 @@ impl PathMatch {
         match self {
             Self::Exact(exact) => **exact == *path,
             Self::Prefix(prefix) if **prefix == *"/" => true,
-            Self::Prefix(prefix) => {
-                path.strip_prefix(&**prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            }
+            Self::Prefix(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         }
     }
 }
@@ -219,7 +224,12 @@ impl SpiffePattern {
 
 impl fmt::Display for SpiffePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.exact_or_parent, if self.below { "/*" } else { "" })
+        write!(
+            f,
+            "{}{}",
+            self.exact_or_parent,
+            if self.below { "/*" } else { "" }
+        )
     }
 }
 

@@ -260,7 +260,10 @@ pub enum Requirement {
     /// `anonymous: true`: everybody is.
     Anybody,
     /// All that is given must hold; at least one is given.
-    Proof { mtls: Option<CertificateRequirement>, token: Option<TokenRequirement> },
+    Proof {
+        mtls: Option<CertificateRequirement>,
+        token: Option<TokenRequirement>,
+    },
 }
 
 /// Which client certificates do.

@@ -53,7 +53,10 @@ pub fn debian_compiler_present() -> bool {
 /// Where `bpf-linker` is, if it is on the search path or among cargo's installed programs.
 #[must_use]
 pub fn bpf_linker() -> Option<PathBuf> {
-    search_path().into_iter().map(|dir| dir.join("bpf-linker")).find(|file| file.is_file())
+    search_path()
+        .into_iter()
+        .map(|dir| dir.join("bpf-linker"))
+        .find(|file| file.is_file())
 }
 
 /// Builds every program of `package`, whose folder is `root_dir`, into `OUT_DIR`. For build scripts.
@@ -73,6 +76,8 @@ pub fn build(package: &str, root_dir: &str) -> Result<()> {
     // SAFETY: a build script is single-threaded here; only the compiler started below reads these.
     unsafe {
         env::set_var("PATH", path);
+        // What the inner cargo prints reaches people as warnings: let only real ones through.
+        env::set_var("CARGO_TERM_QUIET", "true");
         if toolchain == Toolchain::Debian {
             // Debian's compiler is a stable one; aya-ebpf uses core's unstable intrinsics.
             env::set_var("RUSTC_BOOTSTRAP", "1");
@@ -82,14 +87,19 @@ pub fn build(package: &str, root_dir: &str) -> Result<()> {
         Toolchain::Debian => aya_build::Toolchain::Custom(LINKED),
         Toolchain::Nightly => aya_build::Toolchain::Nightly,
     };
-    let package = aya_build::Package { name: package, root_dir, ..Default::default() };
+    let package = aya_build::Package {
+        name: package,
+        root_dir,
+        ..Default::default()
+    };
     aya_build::build_ebpf([package], name)
         .with_context(|| format!("the kernel programs did not build with {toolchain}"))
 }
 
 fn search_path() -> Vec<PathBuf> {
-    let mut dirs: Vec<PathBuf> =
-        env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = env::var_os("PATH")
+        .map(|path| env::split_paths(&path).collect())
+        .unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
@@ -98,8 +108,10 @@ fn search_path() -> Vec<PathBuf> {
 }
 
 fn sysroot(toolchain: &str) -> Option<PathBuf> {
-    let output =
-        Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output().ok()?;
+    let output = Command::new("rustup")
+        .args(["run", toolchain, "rustc", "--print", "sysroot"])
+        .output()
+        .ok()?;
     output
         .status
         .success()
@@ -107,5 +119,7 @@ fn sysroot(toolchain: &str) -> Option<PathBuf> {
 }
 
 fn has_rust_src(sysroot: &Path) -> bool {
-    sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").exists()
+    sysroot
+        .join("lib/rustlib/src/rust/library/core/src/lib.rs")
+        .exists()
 }
