@@ -118,3 +118,11 @@ impl Params {
         a
     }
 }
+impl Params {
+    /// Whether `a` has been used more than `b`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_more_used(&self, a: u64, b: u64) -> bool {
+        a > b
+    }
+}
