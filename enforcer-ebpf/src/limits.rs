@@ -57,7 +57,7 @@ impl Charge<'_> {
         let Some(cost) = self.cost(limit) else { return true };
         match self.state(limit) {
             Some(State::Source(cells)) => cells.admits(limit, self.now_ns, cost),
-            Some(State::Shared(cell)) => limit.params.charge(cell.read(), self.now_ns, cost).admitted(),
+            Some(State::Shared(cell)) => limit.params.admit(cell.read(), self.now_ns, cost).is_some(),
             None => true,
         }
     }
@@ -101,11 +101,8 @@ impl Charge<'_> {
 pub fn charge_cell(cell: Cell, params: &Params, now_ns: u64, cost: u64) -> bool {
     for _ in 0..ATTEMPTS {
         let state = cell.read();
-        let decision = params.charge(state, now_ns, cost);
-        if !decision.admitted() {
-            return false;
-        }
-        if cell.swap(state, decision.state) {
+        let Some(next) = params.admit(state, now_ns, cost) else { return false };
+        if cell.swap(state, next) {
             return true;
         }
     }

@@ -29,46 +29,52 @@ impl Cells {
         unsafe { Cell::new(self.line.cast::<u64>().add(self.place.cell(row))) }
     }
 
-    /// Whether the least used cell admits `cost`.
+    /// The least state that the cells allow for: what the source has used at most.
     #[inline(always)]
-    pub fn admits(self, limit: &Limit, now_ns: u64, cost: u64) -> bool {
-        (0..ROWS).any(|row| limit.params.charge(self.cell(row).read(), now_ns, cost).admitted())
+    fn used(self, limit: &Limit, now_ns: u64) -> u64 {
+        let params = &limit.params;
+        let mut used = params.settled(self.cell(0).read(), now_ns);
+        for row in 1..ROWS {
+            used = params.less_used(used, params.settled(self.cell(row).read(), now_ns));
+        }
+        used
     }
 
-    /// Charges `cost` to the least used cell, and raises the others to no less (conservative update,
-    /// Estan and Varghese, 2002). The least used cell's swap decides; the others may lose a race.
+    /// Whether the source may spend `cost`.
+    #[inline(always)]
+    pub fn admits(self, limit: &Limit, now_ns: u64, cost: u64) -> bool {
+        limit.params.admit(self.used(limit, now_ns), now_ns, cost).is_some()
+    }
+
+    /// Charges `cost`: no cell is raised above what the source can have used at most (conservative
+    /// update, Estan and Varghese, 2002). The first cell that has to be raised decides a race; the loser
+    /// begins anew.
     #[inline(always)]
     pub fn charge(self, limit: &Limit, now_ns: u64, cost: u64) -> bool {
         for _ in 0..ATTEMPTS {
-            let mut least = 0;
-            let mut state = self.cell(0).read();
-            for row in 1..ROWS {
-                let other = self.cell(row).read();
-                if limit.params.is_more_used(state, other) {
-                    state = other;
-                    least = row;
-                }
-            }
-            let decision = limit.params.charge(state, now_ns, cost);
-            if !decision.admitted() {
-                return false;
-            }
-            if self.cell(least).swap(state, decision.state) {
-                self.raise(limit, least, decision.state);
+            let Some(next) = limit.params.admit(self.used(limit, now_ns), now_ns, cost) else { return false };
+            if self.raise(limit, now_ns, next) {
                 return true;
             }
         }
         false
     }
 
+    /// Whether the first swap succeeded.
     #[inline(always)]
-    fn raise(self, limit: &Limit, least: usize, to: u64) {
+    fn raise(self, limit: &Limit, now_ns: u64, next: u64) -> bool {
+        let mut first = true;
         for row in 0..ROWS {
             let cell = self.cell(row);
             let state = cell.read();
-            if row != least && limit.params.is_more_used(to, state) {
-                cell.swap(state, to);
+            let raised = limit.params.more_used(limit.params.settled(state, now_ns), next);
+            if raised != state {
+                if !cell.swap(state, raised) && first {
+                    return false;
+                }
+                first = false;
             }
         }
+        true
     }
 }

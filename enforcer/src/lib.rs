@@ -1,4 +1,5 @@
 //! Enforcer, the agent: see `docs/architecture.md` for how its parts fit.
 
 pub mod gateway;
+pub mod kernel;
 pub mod policy;

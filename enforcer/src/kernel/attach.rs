@@ -9,7 +9,6 @@ use aya::{
         tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions},
         xdp::XdpLinkId,
     },
-    util::KernelVersion,
 };
 
 use super::{
@@ -131,12 +130,11 @@ fn attach_tc(
     interface: &Interface,
 ) -> Result<(SchedClassifierLinkId, TcReached), KernelError> {
     let wrap = KernelError::attach(interface, "TC");
-    if KernelVersion::at_least(6, 6, 0) {
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        return program
-            .attach_with_options(&interface.name, TcAttachType::Egress, options)
-            .map(|link| (link, TcReached::Tcx))
-            .map_err(wrap);
+    // First in line, so that what another program would redirect is seen too.
+    let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
+    match program.attach_with_options(&interface.name, TcAttachType::Egress, tcx) {
+        Ok(link) => return Ok((link, TcReached::Tcx)),
+        Err(error) => tracing::info!(interface = interface.name, %error, "no TCX here; using clsact"),
     }
     // Fails where there is a clsact already, which serves as well.
     if let Err(error) = tc::qdisc_add_clsact(&interface.name) {

@@ -9,7 +9,7 @@ use enforcer_common::{
         Access, AccessKey, Bank, Interface, LIMITS_PER_POLICY, Limit, NO_POLICY, Policy, ServiceKey,
         interface_flag, limit_count, limit_key, policy_flag, table, table_kind,
     },
-    limiter::Params,
+    limiter::{Algorithm, Params},
     sketch,
     verdict::Reason,
 };
@@ -154,7 +154,7 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     if !policy.allow.is_empty() || !policy.deny.is_empty() {
         flags |= policy_flag::ACCESS;
     }
-    let verified = verified(policy);
+    let verified = verified(policy)?;
     if verified.is_some() {
         flags |= policy_flag::VERIFIED;
     }
@@ -168,11 +168,15 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
 
 /// The budget of each verified identity: what the policy says, else the same as a stranger has by the
 /// first limit on its packets, but for itself.
-fn verified(policy: &PacketPolicy) -> Option<Params> {
-    policy.verified_params.or_else(|| {
-        let own = |limit: &&PacketLimit| limit.per == PacketKey::Source && limit.count == Count::Packets;
-        policy.limits.iter().find(own).map(|limit| limit.params)
-    })
+fn verified(policy: &PacketPolicy) -> Result<Option<Params>, KernelError> {
+    if let Some(budget) = policy.verified {
+        let period_ns = u64::try_from(budget.rate.period().as_nanos()).unwrap_or(u64::MAX);
+        let amount = budget.rate.amount().get();
+        let params = Params::new(Algorithm::TokenBucket, amount, period_ns, budget.burst.get());
+        return params.map(Some).map_err(KernelError::Params);
+    }
+    let own = |limit: &&PacketLimit| limit.per == PacketKey::Source && limit.count == Count::Packets;
+    Ok(policy.limits.iter().find(own).map(|limit| limit.params))
 }
 
 fn compile_limit(policy: &PacketPolicy, limit: &PacketLimit, numbers: &mut Numbers) -> Result<Limit, KernelError> {

@@ -108,7 +108,7 @@ impl Denials {
         let address = address.to_canonical();
         let now_ns = monotonic_ns();
         let state = self.state();
-        let holds = |entry: &&(&IpNet, &Denial)| entry.1.expires_ns > now_ns && entry.0.contains(&address);
+        let holds = |entry: &(&IpNet, &Denial)| entry.1.expires_ns > now_ns && entry.0.contains(&address);
         state
             .entries
             .iter()

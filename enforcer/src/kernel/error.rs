@@ -51,9 +51,15 @@ pub enum KernelError {
         /// The bound.
         limit: usize,
     },
+    /// A packet could not be handed to a program.
+    #[error("test run: {0}")]
+    TestRun(#[source] Box<ProgramError>),
+    /// A program said what it never says.
+    #[error("the program returned {0}, which is none of its verdicts")]
+    UnknownVerdict(u32),
     /// A budget that no limiter can keep, which the policy loader rules out.
-    #[error("impossible budget: {0:?}")]
-    Params(ParamsError),
+    #[error("impossible budget: {0}")]
+    Params(#[source] ParamsError),
     /// The number of CPUs is not known.
     #[error("the kernel does not say how many CPUs there are: {0}")]
     Cpus(#[source] io::Error),

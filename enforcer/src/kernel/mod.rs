@@ -15,14 +15,15 @@ mod generation;
 mod interfaces;
 mod numbers;
 mod object;
+mod offline;
 mod sketch;
+mod store;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use enforcer_common::{
-    layout::{AccessKey, Interface, NO_POLICY, control_flag, table, table_kind},
-    limiter::Params,
+    layout::{Access, NO_POLICY, control_flag, table, table_kind},
     verdict::Reason,
 };
 use ipnet::IpNet;
@@ -35,10 +36,11 @@ pub use denials::{Denial, Denials, DeniedBy};
 pub use error::KernelError;
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
+pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
+pub use store::Store;
 
 use self::{address::access_key, control::ControlBlock, object::Sizes};
-use crate::policy::model::PolicySet;
 
 /// What the kernel half needs to be told.
 #[derive(Clone, Debug)]
@@ -76,35 +78,7 @@ impl Kernel {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
         let sizes = Sizes { sketch_lines, max_flows: config.max_flows, injected_time: false };
         let mut ebpf = object::load(sizes)?;
-        Self::over(&mut ebpf, config, sketch_lines).map(|parts| parts.finish(ebpf, config.xdp))
-    }
-
-    fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32) -> Result<Parts, KernelError> {
-        let control = ControlBlock::new(object::take(ebpf, "CONTROL")?, sketch_lines)?;
-        let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
-        let management = table(table_kind::MANAGEMENT, 0, 0);
-        for prefix in &config.management {
-            let entry = enforcer_common::layout::Access {
-                expires_ns: u64::MAX,
-                reason: Reason::Management as u32,
-                policy: NO_POLICY,
-            };
-            access.insert(&access_key(management, *prefix), entry)?;
-        }
-        control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
-        let flows = Flows::new(
-            object::take(ebpf, "FLOWS")?,
-            object::take(ebpf, "BUDGETS")?,
-            control.clone(),
-            config.max_flows,
-        );
-        Ok(Parts {
-            flows: Arc::new(flows),
-            denials: Denials::new(access.clone(), control.clone()),
-            counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
-            sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
-            access,
-        })
+        Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
     }
 }
 
@@ -118,9 +92,33 @@ struct Parts {
 }
 
 impl Parts {
-    fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Kernel {
+    fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32) -> Result<Self, KernelError> {
+        let control = ControlBlock::new(object::take(ebpf, "CONTROL")?, sketch_lines)?;
+        let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
+        let management = table(table_kind::MANAGEMENT, 0, 0);
+        for prefix in &config.management {
+            let entry = Access { expires_ns: u64::MAX, reason: Reason::Management as u32, policy: NO_POLICY };
+            access.insert(&access_key(management, *prefix), entry)?;
+        }
+        control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
+        let flows = Flows::new(
+            object::take(ebpf, "FLOWS")?,
+            object::take(ebpf, "BUDGETS")?,
+            control.clone(),
+            config.max_flows,
+        );
+        Ok(Self {
+            flows: Arc::new(flows),
+            denials: Denials::new(access.clone(), control.clone()),
+            counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
+            access,
+        })
+    }
+
+    fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
         let Self { flows, denials, counters, sketch, access } = self;
-        let generations = Generations::new(ebpf, access, xdp);
-        Kernel { flows, denials, counters, sketch, generations }
+        let generations = Generations::new(ebpf, access, xdp)?;
+        Ok(Kernel { flows, denials, counters, sketch, generations })
     }
 }
