@@ -35,11 +35,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place of the prefix of `source` that `limit` speaks of, in a sketch of `mask + 1` lines.
+    /// The place of the prefix that `limit` speaks of, of the source whose [`words`] are given, in a
+    /// sketch of `mask + 1` lines.
     #[inline(always)]
     #[must_use]
-    pub fn of(key: Key, mask: u64, limit: &Limit, source: &Address) -> Self {
-        let (high, low) = prefix(limit, source);
+    pub fn of(key: Key, mask: u64, limit: &Limit, high: u64, low: u64) -> Self {
+        let (high, low) = prefix(limit, high, low);
         // The limit's number makes each limit's hash function another one.
         let key = Key { k0: key.k0 ^ u64::from(limit.id), k1: key.k1 };
         let hash = siphash13(key, high, low);
@@ -54,12 +55,17 @@ impl Place {
     }
 }
 
-/// The source's prefix, as two big-endian words.
+/// An address as two big-endian words.
 #[inline(always)]
-fn prefix(limit: &Limit, source: &Address) -> (u64, u64) {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *source;
-    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    let low = u64::from_be_bytes([i, j, k, l, m, n, o, p]);
+#[must_use]
+pub const fn words(address: &Address) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+}
+
+/// The words of the source's prefix.
+#[inline(always)]
+const fn prefix(limit: &Limit, high: u64, low: u64) -> (u64, u64) {
     if high == 0 && low >> 32 == 0xffff {
         (high, low & limit.mask_v4_low)
     } else {

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{Interface, NO_POLICY, interface_flag, policy_flag, table, table_kind},
+    layout::{Interface, NO_POLICY, interface_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
@@ -45,8 +45,7 @@ fn decide(interface: &Interface, packet: &Packet) -> Finding {
     if interface.flags & interface_flag::EGRESS != 0 {
         let list = table(table_kind::EGRESS, interface.slot, interface.group);
         if let Some(entry) = access::lookup(list, &packet.destination, clock::now_ns()) {
-            let shadow = service::bank(interface, entry.policy)
-                .is_none_or(|bank| bank.flags & policy_flag::SHADOW != 0);
+            let shadow = service::is_shadow(interface, entry.policy);
             return Finding { policy: entry.policy, reason: Reason::EgressDenied, shadow };
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     limits::{self, Charge},
     maps::{CONTROL, INTERFACES},
     parse::{Packet, Parsed, parse},
-    service,
+    service::{self, Place},
     verdict::{self, Finding},
 };
 
@@ -35,8 +35,7 @@ fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64) 
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => {
-            let shadow = service::bank(interface, interface.base).is_none_or(is_shadow);
-            Finding { policy: interface.base, reason, shadow }
+            Finding { policy: interface.base, reason, shadow: service::is_shadow(interface, interface.base) }
         }
     }
 }
@@ -53,21 +52,16 @@ fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64)
         return Finding { policy: NO_POLICY, reason: denial(entry.reason), shadow: false };
     }
     let policy = service::find(interface, packet, packet.destination_port);
-    let Some(bank) = service::bank(interface, policy) else { return pass(NO_POLICY, Reason::NoPolicy) };
-    let reason = under(control, interface, policy, bank, &Arrival { packet, bytes, now_ns });
-    Finding { policy, reason, shadow: is_shadow(bank) }
-}
-
-struct Arrival<'a> {
-    packet: &'a Packet,
-    bytes: u64,
-    now_ns: u64,
+    let Some((place, bank)) = service::bank(interface, policy) else { return pass(NO_POLICY, Reason::NoPolicy) };
+    let charge = Charge { interface, packet, bytes, now_ns };
+    let reason = under(control, policy, place, bank, &charge);
+    Finding { policy, reason, shadow: bank.flags & policy_flag::SHADOW != 0 }
 }
 
 /// What a policy says of a packet.
 #[inline(always)]
-fn under(control: &Control, interface: &Interface, policy: u32, bank: &Bank, arrival: &Arrival<'_>) -> Reason {
-    let Arrival { packet, bytes, now_ns } = *arrival;
+fn under(control: &Control, policy: u32, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
+    let Charge { interface, packet, now_ns, .. } = *charge;
     if bank.flags & policy_flag::ACCESS != 0 {
         let list = table(table_kind::INGRESS, interface.slot, policy);
         if let Some(entry) = access::lookup(list, &packet.source, now_ns) {
@@ -77,7 +71,7 @@ fn under(control: &Control, interface: &Interface, policy: u32, bank: &Bank, arr
     if let Some(reason) = flow::check(control, bank, packet, now_ns) {
         return reason;
     }
-    limits::check(&Charge { control, interface, packet, bytes, now_ns }, bank)
+    limits::check(charge, place, bank)
 }
 
 /// Why the agent has denied somebody.
@@ -88,11 +82,6 @@ fn denial(reason: u32) -> Reason {
     } else {
         Reason::DeniedByOperator
     }
-}
-
-#[inline(always)]
-fn is_shadow(bank: &Bank) -> bool {
-    bank.flags & policy_flag::SHADOW != 0
 }
 
 #[inline(always)]

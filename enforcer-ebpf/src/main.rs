@@ -6,7 +6,7 @@
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "core's atomics have no compare-and-swap for BPF; the intrinsic has")]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
 mod access;
 mod atomic;

@@ -1,7 +1,7 @@
 //! Stage 3: which policy a packet is under.
 
 use enforcer_common::layout::{
-    Bank, Interface, MAX_POLICIES, NO_POLICY, POLICY_ENTRIES, ServiceKey, interface_flag,
+    Bank, Interface, MAX_POLICIES, NO_POLICY, POLICY_ENTRIES, ServiceKey, interface_flag, policy_flag,
 };
 
 use crate::{
@@ -30,9 +30,16 @@ pub fn find(interface: &Interface, packet: &Packet, port: u16) -> u32 {
     interface.any
 }
 
-/// What `policy` says in the interface's slot.
+/// Where what a policy says is in the policies map.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub index: u32,
+    pub bank: u32,
+}
+
+/// What `policy` says in the interface's slot, and where.
 #[inline(always)]
-pub fn bank(interface: &Interface, policy: u32) -> Option<&'static Bank> {
+pub fn bank(interface: &Interface, policy: u32) -> Option<(Place, &'static Bank)> {
     if policy >= NO_POLICY {
         return None;
     }
@@ -41,5 +48,12 @@ pub fn bank(interface: &Interface, policy: u32) -> Option<&'static Bank> {
         return None;
     }
     let entry = POLICIES.get(index)?;
-    Some(if entry.select & 1 == 0 { &entry.banks[0] } else { &entry.banks[1] })
+    let bank = (entry.select & 1) as u32;
+    Some((Place { index, bank }, if bank == 0 { &entry.banks[0] } else { &entry.banks[1] }))
+}
+
+/// Whether a policy only counts. One that is not there does.
+#[inline(always)]
+pub fn is_shadow(interface: &Interface, policy: u32) -> bool {
+    bank(interface, policy).is_none_or(|(_, bank)| bank.flags & policy_flag::SHADOW != 0)
 }

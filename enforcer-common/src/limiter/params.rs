@@ -163,7 +163,7 @@ impl Params {
     }
 
     /// The algorithm; `None` if nobody built these parameters.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn algorithm(&self) -> Option<Algorithm> {
         match self.algorithm {
@@ -173,6 +173,14 @@ impl Params {
             super::SLIDING_WINDOW => Some(Algorithm::SlidingWindow),
             _ => None,
         }
+    }
+
+    /// The same, for who has just told its algorithm apart: the compiler then leaves the others out of
+    /// what follows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn known_as(self, algorithm: Algorithm) -> Self {
+        Self { algorithm: algorithm as u32, ..self }
     }
 
     /// The most that may come at once (bucket) or in one window, in units of cost.

@@ -34,7 +34,7 @@ pub fn parse(frame: &Frame) -> Result<(u16, usize), Reason> {
 
 #[inline(always)]
 fn read(frame: &Frame, offset: usize) -> Result<u16, Reason> {
-    frame.read::<u16>(offset).map(u16::from_be).ok_or(Reason::Truncated)
+    frame.header::<2>(offset).map(|header| header.be16::<0>()).ok_or(Reason::Truncated)
 }
 
 #[inline(always)]

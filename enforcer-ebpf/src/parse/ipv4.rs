@@ -1,8 +1,8 @@
 //! IPv4 (RFC 791), with options and fragments.
 
-use enforcer_common::{sketch::mapped, verdict::Reason};
+use enforcer_common::verdict::Reason;
 
-use super::{Packet, end, transport};
+use super::{Packet, address::mapped, end, transport};
 use crate::frame::Frame;
 
 const HEADER: usize = 20;
@@ -12,26 +12,28 @@ const OFFSET: u16 = 0x1fff;
 
 #[inline(always)]
 pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
-    let header: [u8; HEADER] = frame.read(start).ok_or(Reason::Truncated)?;
-    let length = usize::from(header[0] & 0x0f) * 4;
-    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if header[0] >> 4 != 4 || length < HEADER || (total != 0 && total < length) {
+    let header = frame.header::<HEADER>(start).ok_or(Reason::Truncated)?;
+    let first = header.u8::<0>();
+    let length = usize::from(first & 0x0f) * 4;
+    let total = usize::from(header.be16::<2>());
+    if first >> 4 != 4 || length < HEADER || (total != 0 && total < length) {
         return Err(Reason::Malformed);
     }
+    let source = header.u32::<12>();
     // Multicast (224/4) and limited broadcast are no sources (RFC 1122, 3.2.1.3).
-    if header[12] & 0xf0 == 0xe0 || header[12..16] == [255; 4] {
+    if source.to_ne_bytes()[0] & 0xf0 == 0xe0 || source == u32::MAX {
         return Err(Reason::Martian);
     }
     let end = end(frame, start, total)?;
-    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = header.be16::<6>();
     let mut packet = Packet {
-        source: mapped([header[12], header[13], header[14], header[15]]),
-        destination: mapped([header[16], header[17], header[18], header[19]]),
+        source: mapped(source),
+        destination: mapped(header.u32::<16>()),
         source_port: 0,
         destination_port: 0,
-        protocol: header[9],
+        protocol: header.u8::<9>(),
         detail: 0,
-        hop_limit: header[8],
+        hop_limit: header.u8::<8>(),
         later_fragment: fragment & OFFSET != 0,
         fragment: fragment & (OFFSET | MORE) != 0,
     };

@@ -1,11 +1,8 @@
 //! IPv6 (RFC 8200), through its extension headers.
 
-use enforcer_common::{
-    layout::{Address, V4_MAPPED},
-    verdict::Reason,
-};
+use enforcer_common::verdict::Reason;
 
-use super::{Packet, end, transport};
+use super::{Packet, address::Words, end, transport};
 use crate::frame::Frame;
 
 const HEADER: usize = 40;
@@ -23,27 +20,27 @@ const SHIM6: u8 = 140;
 
 #[inline(always)]
 pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
-    let fixed: [u8; 8] = frame.read(start).ok_or(Reason::Truncated)?;
-    let source: Address = frame.read(start + 8).ok_or(Reason::Truncated)?;
-    let destination: Address = frame.read(start + 24).ok_or(Reason::Truncated)?;
-    if fixed[0] >> 4 != 6 {
+    let header = frame.header::<HEADER>(start).ok_or(Reason::Truncated)?;
+    if header.u8::<0>() >> 4 != 6 {
         return Err(Reason::Malformed);
     }
+    let source = Words(header.u64::<8>(), header.u64::<16>());
+    let destination = Words(header.u64::<24>(), header.u64::<32>());
     // No packet comes from a multicast address (RFC 4291, 2.7), and a mapped one is no address on the
     // wire: it would be taken for the IPv4 source.
-    if source[0] == 0xff || source[..12] == V4_MAPPED || destination[..12] == V4_MAPPED {
+    if header.u8::<8>() == 0xff || source.is_mapped() || destination.is_mapped() {
         return Err(Reason::Martian);
     }
-    let declared = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    let declared = usize::from(header.be16::<4>());
     let end = end(frame, start, if declared == 0 { 0 } else { declared + HEADER })?;
     let mut packet = Packet {
-        source,
-        destination,
+        source: source.address(),
+        destination: destination.address(),
         source_port: 0,
         destination_port: 0,
-        protocol: fixed[6],
+        protocol: header.u8::<6>(),
         detail: 0,
-        hop_limit: fixed[7],
+        hop_limit: header.u8::<7>(),
         later_fragment: false,
         fragment: false,
     };
@@ -61,19 +58,19 @@ fn extensions(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> R
         if !is_extension(kind) {
             return Ok(offset);
         }
-        let header: [u8; 4] = frame.read(offset).ok_or(Reason::Truncated)?;
-        packet.protocol = header[0];
+        let header = frame.header::<4>(offset).ok_or(Reason::Truncated)?;
+        packet.protocol = header.u8::<0>();
         offset += match kind {
             FRAGMENT => {
                 packet.fragment = true;
-                if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+                if header.be16::<2>() & 0xfff8 != 0 {
                     packet.later_fragment = true;
                     return Ok(offset);
                 }
                 8
             }
-            AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
-            _ => (usize::from(header[1]) + 1) * 8,
+            AUTHENTICATION => (usize::from(header.u8::<1>()) + 2) * 4,
+            _ => (usize::from(header.u8::<1>()) + 1) * 8,
         };
         if offset > end {
             return Err(Reason::Truncated);

@@ -1,5 +1,6 @@
 //! Stage 1: what the packet is. Ethernet, up to two VLAN tags, IPv4 or IPv6, transport.
 
+mod address;
 mod ethernet;
 mod ipv4;
 mod ipv6;

@@ -3,7 +3,7 @@
 use enforcer_common::verdict::Reason;
 
 use super::{Packet, protocol};
-use crate::frame::Frame;
+use crate::frame::{Frame, Header};
 
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
@@ -18,8 +18,8 @@ pub fn parse(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> Re
     }
     match packet.protocol {
         protocol::TCP => {
-            let header: [u8; 14] = header(frame, start, end, TCP_HEADER)?;
-            let length = usize::from(header[12] >> 4) * 4;
+            let header = header::<14>(frame, start, end, TCP_HEADER)?;
+            let length = usize::from(header.u8::<12>() >> 4) * 4;
             if length < TCP_HEADER {
                 return Err(Reason::Malformed);
             }
@@ -27,20 +27,22 @@ pub fn parse(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> Re
             if start + length > end {
                 return Err(Reason::Truncated);
             }
-            ports(packet, [header[0], header[1], header[2], header[3]]);
-            packet.detail = header[13];
+            packet.source_port = header.u16::<0>();
+            packet.destination_port = header.u16::<2>();
+            packet.detail = header.u8::<13>();
         }
         protocol::UDP => {
-            let header: [u8; 8] = header(frame, start, end, UDP_HEADER)?;
-            let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+            let header = header::<8>(frame, start, end, UDP_HEADER)?;
+            let length = usize::from(header.be16::<4>());
             // A fragment's UDP length is that of the whole datagram.
             if length != 0 && length < UDP_HEADER || (!packet.fragment && start + length > end) {
                 return Err(Reason::Malformed);
             }
-            ports(packet, [header[0], header[1], header[2], header[3]]);
+            packet.source_port = header.u16::<0>();
+            packet.destination_port = header.u16::<2>();
         }
-        protocol::ICMP => packet.detail = header::<1>(frame, start, end, ICMP_HEADER)?[0],
-        protocol::ICMPV6 => packet.detail = header::<1>(frame, start, end, ICMPV6_HEADER)?[0],
+        protocol::ICMP => packet.detail = header::<1>(frame, start, end, ICMP_HEADER)?.u8::<0>(),
+        protocol::ICMPV6 => packet.detail = header::<1>(frame, start, end, ICMPV6_HEADER)?.u8::<0>(),
         _ => {}
     }
     Ok(())
@@ -48,15 +50,9 @@ pub fn parse(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> Re
 
 /// The first `N` bytes of a header of `length`, all of which must be there.
 #[inline(always)]
-fn header<const N: usize>(frame: &Frame, start: usize, end: usize, length: usize) -> Result<[u8; N], Reason> {
+fn header<const N: usize>(frame: &Frame, start: usize, end: usize, length: usize) -> Result<Header<N>, Reason> {
     if start + length > end {
         return Err(Reason::Truncated);
     }
-    frame.read(start).ok_or(Reason::Truncated)
-}
-
-#[inline(always)]
-fn ports(packet: &mut Packet, [a, b, c, d]: [u8; 4]) {
-    packet.source_port = u16::from_ne_bytes([a, b]);
-    packet.destination_port = u16::from_ne_bytes([c, d]);
+    frame.header(start).ok_or(Reason::Truncated)
 }

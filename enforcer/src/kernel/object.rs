@@ -34,7 +34,7 @@ pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
     let injected_time = u32::from(sizes.injected_time);
     let mut ebpf = EbpfLoader::new()
         .btf(Btf::from_sys_fs().ok().as_ref())
-        .verifier_log_level(VerifierLogLevel::empty())
+        .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("SKETCH", sizes.sketch_lines)
         .map_max_entries("FLOWS", sizes.max_flows)
         .override_global("INJECTED_TIME", &injected_time, true)

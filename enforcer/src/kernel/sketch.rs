@@ -7,7 +7,7 @@ use std::{
 
 use enforcer_common::{
     layout::Limit,
-    sketch::{Line, Place, ROWS},
+    sketch::{Line, Place, ROWS, words},
 };
 
 use super::{KernelError, address::address, clock::monotonic_ns, control::ControlBlock, object::Array};
@@ -47,7 +47,8 @@ impl Sketch {
     /// The kernel refuses.
     pub fn state(&self, limit: &Limit, source: IpAddr) -> Result<SourceState, KernelError> {
         let control = self.control.current();
-        let place = Place::of(control.key, control.sketch_mask, limit, &address(source));
+        let (high, low) = words(&address(source));
+        let place = Place::of(control.key, control.sketch_mask, limit, high, low);
         let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         let line = map.get(&place.line, 0).map_err(KernelError::map("SKETCH"))?;
         let now_ns = monotonic_ns();
