@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jsonwebtoken::Algorithm;
 
-use super::{Head, distinct, duration_within};
+use super::{Head, distinct, duration_within, values};
 use crate::policy::{
     model::{Issuer, Jwks, JwksSource},
     raw,
@@ -31,12 +31,14 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
     let issuer = at.required("issuer", raw.issuer, parsed(parse_text));
     let jwks = at.required("jwks", raw.jwks, jwks);
     let audiences = at.required("audiences", raw.audiences, |list, _| {
-        Some(distinct(at, "audiences", list.0, parse_text))
+        Some(values(distinct(at, "audiences", list.0, parse_text)))
     });
     let algorithms = at.required("algorithms", raw.algorithms, |list, _| {
-        Some(distinct(at, "algorithms", list.0, parse_algorithm))
+        Some(values(distinct(at, "algorithms", list.0, parse_algorithm)))
     });
-    let types = raw.types.map(|list| distinct(at, "types", list.0, parse_type));
+    let types = raw
+        .types
+        .map(|list| values(distinct(at, "types", list.0, parse_type)));
     let leeway = duration_within(Duration::ZERO, Duration::from_secs(300));
     let leeway = at.optional("leeway", raw.leeway, leeway);
     let head = head?;
@@ -46,7 +48,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         issuer: issuer?,
         jwks: jwks?,
         audiences: audiences?,
-        algorithms: algorithms?.into_iter().filter_map(algorithm).collect(),
+        algorithms: algorithms?,
         // RFC 9068, section 2.1.
         types: types.unwrap_or_else(|| vec!["at+jwt".into()]),
         leeway: leeway.unwrap_or(Duration::from_secs(60)),
@@ -63,10 +65,10 @@ fn parse_text(text: &str) -> Result<Arc<str>, String> {
 }
 
 /// The algorithm's registered name (RFC 7518, 3.1, and RFC 8037).
-fn parse_algorithm(text: &str) -> Result<&'static str, String> {
+fn parse_algorithm(text: &str) -> Result<Algorithm, String> {
     let names = || ALGORITHMS.iter().map(|(name, _)| *name);
-    if let Some(name) = names().find(|name| *name == text) {
-        return Ok(name);
+    if let Some((_, algorithm)) = ALGORITHMS.iter().find(|(name, _)| *name == text) {
+        return Ok(*algorithm);
     }
     let upper = text.to_uppercase();
     if upper.starts_with("HS") {
@@ -87,13 +89,6 @@ fn parse_algorithm(text: &str) -> Result<&'static str, String> {
             listed.join(", ")
         ),
     })
-}
-
-fn algorithm(name: &str) -> Option<Algorithm> {
-    ALGORITHMS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, algorithm)| *algorithm)
 }
 
 /// A `typ`: compared without case, and `application/` may be left out (RFC 7515, 4.1.9).

@@ -10,7 +10,8 @@ mod route;
 mod service;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    hash::Hash,
     sync::Arc,
     time::Duration,
 };
@@ -165,27 +166,53 @@ pub(crate) fn duration_within(
     }
 }
 
-/// Elements that must be there: reports an empty list, and every repetition.
-fn distinct<T: Ord + Clone>(
-    at: &Place<'_>,
+/// A value and where it stands.
+type Located<'a, T> = (T, Place<'a>);
+
+/// Elements that must be there, each once: reports an empty list, and every repetition.
+fn distinct<'a, T: Hash + Eq + Clone>(
+    at: &Place<'a>,
     key: &str,
     raw: Vec<String>,
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Vec<T> {
-    if raw.is_empty() && at.field(key).items().is_empty() && at.mentions(key) {
-        at.field(key).error_with(
+) -> Vec<Located<'a, T>> {
+    let list = at.field(key);
+    if raw.is_empty() && list.items().is_empty() && at.mentions(key) {
+        list.error_with(
             "the list is empty",
             "name at least one, or leave the field out where that is allowed",
         );
     }
-    let mut seen: BTreeMap<T, String> = BTreeMap::new();
+    let mut seen: HashMap<T, String> = HashMap::new();
     at.each(key, raw, |(text, at)| {
         let value = parsed(&parse)(text.clone(), &at)?;
-        if let Some(first) = seen.insert(value.clone(), text.clone()) {
-            at.error(format!(
-                "`{text}` says the same as `{first}` above: write it once"
-            ));
+        match seen.entry(value.clone()) {
+            Entry::Vacant(new) => {
+                new.insert(text);
+                Some((value, at))
+            }
+            Entry::Occupied(first) => {
+                at.error(format!(
+                    "`{text}` says the same as `{}` above: write it once",
+                    first.get()
+                ));
+                None
+            }
         }
-        Some(value)
     })
+}
+
+/// As [`distinct`], of a field that may be left out.
+fn distinct_of<'a, T: Hash + Eq + Clone>(
+    at: &Place<'a>,
+    key: &str,
+    raw: Option<Vec<String>>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<Located<'a, T>> {
+    raw.map(|raw| distinct(at, key, raw, parse)).unwrap_or_default()
+}
+
+/// The values alone.
+fn values<T>(located: Vec<Located<'_, T>>) -> Vec<T> {
+    located.into_iter().map(|(value, _)| value).collect()
 }

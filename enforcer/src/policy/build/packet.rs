@@ -1,18 +1,14 @@
 //! Packet policies.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU64,
-    sync::Arc,
-};
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
 use ipnet::IpNet;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Head, distinct,
+    Head, Located, distinct, distinct_of,
     limit::{Draft, Measure},
-    mode,
+    mode, values,
 };
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
@@ -41,21 +37,9 @@ pub(super) fn build(
     claims: &mut Claims,
 ) -> Option<PacketPolicy> {
     let interfaces = at.required("interfaces", raw.interfaces, |list, _| {
-        let written = distinct(at, "interfaces", list.0, |text| {
-            text.parse::<InterfacePattern>()
-                .map(|pattern| pattern.as_str().to_owned())
-        });
-        Some(
-            written
-                .iter()
-                .filter_map(|text| text.parse().ok())
-                .collect::<Vec<InterfacePattern>>(),
-        )
+        Some(values(distinct(at, "interfaces", list.0, str::parse)))
     });
-    let ports = raw
-        .ports
-        .map(|list| distinct(at, "ports", list.0, parse_port))
-        .unwrap_or_default();
+    let ports = distinct_of(at, "ports", raw.ports.map(|list| list.0), parse_port);
     claim(
         head.as_ref(),
         interfaces.as_deref().unwrap_or_default(),
@@ -63,16 +47,13 @@ pub(super) fn build(
         at,
         claims,
     );
-    let allow = raw
-        .allow
-        .map(|list| distinct(at, "allow", list, cidr::parse))
-        .unwrap_or_default();
+    let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
     let deny = deny_entries(at, raw.deny.unwrap_or_default());
-    contradictions(&allow, &deny, at);
+    contradictions(&allow, &deny);
     let limits = limits(raw.limits.unwrap_or_default(), at);
     let verified = at.optional("verified", raw.verified, verified);
     let egress_deny = at.optional("egress", raw.egress, |egress, at| {
-        Some(deny_entries(at, egress.deny.unwrap_or_default()))
+        Some(values(deny_entries(at, egress.deny.unwrap_or_default())))
     });
     at.optional("syn", raw.syn, |syn, at| {
         at.optional("cookies", syn.cookies, cookies)
@@ -83,9 +64,9 @@ pub(super) fn build(
         origin: head.origin,
         mode: mode(raw.mode),
         interfaces: interfaces?,
-        ports,
-        allow,
-        deny,
+        ports: values(ports),
+        allow: values(allow),
+        deny: values(deny),
         limits,
         verified,
         egress_deny: egress_deny.unwrap_or_default(),
@@ -113,7 +94,7 @@ fn parse_port(text: &str) -> Result<Port, String> {
 fn claim(
     head: Option<&Head>,
     interfaces: &[InterfacePattern],
-    ports: &[Port],
+    ports: &[Located<'_, Port>],
     at: &Place<'_>,
     claims: &mut Claims,
 ) {
@@ -124,15 +105,15 @@ fn claim(
                 format!("`{name}` is about all traffic of {interface}, as is the policy at {first}: join the two, or give one of them ports")
             });
         }
-        for (port, place) in ports.iter().zip(at.field("ports").items()) {
-            claims.claim((interface.to_owned(), Some(*port)), &place, |first| {
+        for (port, place) in ports {
+            claims.claim((interface.to_owned(), Some(*port)), place, |first| {
                 format!("this port of {interface} belongs to the policy at {first} already: join the two, or take it out of one")
             });
         }
     }
 }
 
-fn deny_entries(at: &Place<'_>, raw: Vec<raw::DenyEntry>) -> Vec<DenyEntry> {
+fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a, DenyEntry>> {
     let mut seen = Unique::new();
     at.each("deny", raw, |(entry, at)| {
         // An entry that is a plain prefix has no field of its own to point at.
@@ -146,7 +127,7 @@ fn deny_entries(at: &Place<'_>, raw: Vec<raw::DenyEntry>) -> Vec<DenyEntry> {
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
-        Some(DenyEntry { cidr, reason, until })
+        Some((DenyEntry { cidr, reason, until }, at))
     })
 }
 
@@ -171,13 +152,10 @@ fn until(text: String, at: &Place<'_>) -> Option<OffsetDateTime> {
 }
 
 /// The same prefix cannot be both allowed and denied. (One inside the other can: the longer decides.)
-fn contradictions(allow: &[IpNet], deny: &[DenyEntry], at: &Place<'_>) {
-    let allowed: BTreeSet<IpNet> = allow.iter().copied().collect();
-    let places: BTreeMap<IpNet, Place<'_>> = allow.iter().copied().zip(at.field("allow").items()).collect();
-    for (entry, place) in deny.iter().zip(at.field("deny").items()) {
-        if allowed.contains(&entry.cidr)
-            && let Some(first) = places.get(&entry.cidr)
-        {
+fn contradictions(allow: &[Located<'_, IpNet>], deny: &[Located<'_, DenyEntry>]) {
+    let allowed: HashMap<IpNet, &Place<'_>> = allow.iter().map(|(net, place)| (*net, place)).collect();
+    for (entry, place) in deny {
+        if let Some(first) = allowed.get(&entry.cidr) {
             place.error_with(
                 format!(
                     "{} is denied here and allowed at {}",

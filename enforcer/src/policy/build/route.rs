@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc, time::Duration};
 
 use super::{
-    Head, Known, distinct, duration_within,
+    Head, Known, Located, distinct, distinct_of, duration_within,
     limit::{Draft, Measure},
-    mode,
+    mode, values,
 };
 use crate::policy::{
-    leaf::{HostPattern, Name, PathMatch, SpiffePattern, quantity},
+    leaf::{HostPattern, Name, PathMatch, quantity},
     model::{
         CertificateRequirement, Exceed, RequestKey, RequestLimit, Requirement, Route, Rule, TokenRequirement,
     },
@@ -42,9 +42,7 @@ pub(super) fn build(
     claims: &mut Claims,
 ) -> Option<Route> {
     let hosts = at.required("hosts", raw.hosts, |list, _| {
-        Some(distinct(at, "hosts", list.0, |text| {
-            text.parse::<HostPattern>().map(|host| host.to_string())
-        }))
+        Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
     });
     let scope = Scope {
         route: head.as_ref().map_or("", |head| head.name.as_str()),
@@ -67,24 +65,24 @@ pub(super) fn build(
         }))
     });
     if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
-        claim(hosts, first, at, claims);
+        claim(hosts, first, claims);
     }
     let head = head?;
     Some(Route {
         name: head.name,
         origin: head.origin,
         mode: mode(raw.mode),
-        hosts: hosts?.iter().filter_map(|host| host.parse().ok()).collect(),
+        hosts: values(hosts?),
         rules: rules?,
     })
 }
 
 /// Two routes that begin alike for one host: the second would never be reached by them.
-fn claim(hosts: &[String], first: &Rule, at: &Place<'_>, claims: &mut Claims) {
+fn claim(hosts: &[Located<'_, HostPattern>], first: &Rule, claims: &mut Claims) {
     let methods: BTreeSet<&str> = first.methods.iter().map(http::Method::as_str).collect();
     let matched = format!("{} {methods:?}", first.path);
-    for (host, place) in hosts.iter().zip(at.field("hosts").items()) {
-        claims.claim((host.clone(), matched.clone()), &place, |other| {
+    for (host, place) in hosts {
+        claims.claim((host.to_string(), matched.clone()), place, |other| {
             format!(
                 "the route at {other} has the host `{host}` and begins with the same path and methods: join the two, or give them different matches"
             )
@@ -101,11 +99,8 @@ fn rule(
 ) -> Option<Rule> {
     let matched = at.optional("match", raw.matches, |matches, at| {
         let path = at.optional("path", matches.path, path);
-        let methods = matches.methods.map(|list| {
-            let names = distinct(at, "methods", list.0, parse_method);
-            names.iter().filter_map(|name| name.parse().ok()).collect()
-        });
-        Some((path, methods.unwrap_or_default()))
+        let methods = matches.methods.map(|list| list.0);
+        Some((path, values(distinct_of(at, "methods", methods, parse_method))))
     });
     let (path, methods) = matched.unwrap_or_default();
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
@@ -150,11 +145,11 @@ fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
 }
 
 /// Methods are case-sensitive (RFC 9110, 9.1): `get` would be another one than GET.
-fn parse_method(text: &str) -> Result<String, String> {
+fn parse_method(text: &str) -> Result<http::Method, String> {
     let upper = text.to_ascii_uppercase();
     match http::Method::from_bytes(text.as_bytes()) {
         Ok(http::Method::CONNECT) => Err("`CONNECT` is never proxied".to_owned()),
-        Ok(_) if text == upper => Ok(upper),
+        Ok(method) if text == upper => Ok(method),
         Ok(_) => Err(format!("`{text}` is another method than {upper}: write {upper}")),
         Err(_) => Err(format!("`{text}` is no method: write it like GET")),
     }
@@ -203,26 +198,18 @@ fn requirement(raw: Option<raw::Require>, at: &Place<'_>, scope: &Scope<'_>) -> 
 }
 
 fn certificate(raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
-    let identities = raw.spiffe.map(|list| {
-        distinct(at, "spiffe", list.0, |text| {
-            text.parse::<SpiffePattern>().map(|id| id.to_string())
-        })
-    });
+    let identities = raw.spiffe.map(|list| list.0);
     CertificateRequirement {
-        spiffe: identities
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|identity| identity.parse().ok())
-            .collect(),
+        spiffe: values(distinct_of(at, "spiffe", identities, str::parse)),
     }
 }
 
 fn token_requirement(raw: raw::Token, at: &Place<'_>, scope: &Scope<'_>) -> Option<TokenRequirement> {
     let issuer = at.required("issuer", raw.issuer, |text, at| scope.known.issuer(text, at));
-    let scopes = raw.scopes.map(|list| distinct(at, "scopes", list.0, parse_scope));
+    let scopes = distinct_of(at, "scopes", raw.scopes.map(|list| list.0), parse_scope);
     Some(TokenRequirement {
         issuer: issuer?,
-        scopes: scopes.unwrap_or_default(),
+        scopes: values(scopes),
     })
 }
 

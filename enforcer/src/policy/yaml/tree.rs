@@ -192,10 +192,16 @@ impl<'de> Visitor<'de> for ValueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(key) = map.next_key::<Spanned<String>>()? {
+            let key_position = key.referenced.into();
+            let mut node: Node = map.next_value::<Spanned<Value>>()?.into();
+            // Nothing stands nowhere: its key is what can be pointed at.
+            if matches!(node.value, Value::Null) {
+                node.position = key_position;
+            }
             entries.push(Entry {
                 key: key.value,
-                key_position: key.referenced.into(),
-                node: map.next_value::<Spanned<Value>>()?.into(),
+                key_position,
+                node,
                 meant: Cell::new(None),
             });
         }
