@@ -12,7 +12,7 @@ use super::{
     files::{self, Files},
     load::{self, load_files},
     problem::{Problem, Severity},
-    yaml::place::Sink,
+    yaml::place::{Sink, Source},
 };
 use crate::config;
 
@@ -84,12 +84,8 @@ fn identity(file: &Path) -> PathBuf {
 /// Whether the file is the agent's configuration: YAML without any of what policies begin with.
 fn is_configuration(text: &str) -> bool {
     let sink = Sink::default();
-    let source = super::yaml::place::Source {
-        file: PathBuf::new(),
-        text: text.to_owned(),
-    };
-    let documents = load::parse(&source, &sink);
-    documents.first().is_some_and(|document| {
+    let source = Source::new(PathBuf::new(), text.to_owned());
+    load::parse(&source, &sink).first().is_some_and(|document| {
         !document.entries().is_empty()
             && ["apiVersion", "kind", "metadata", "spec"]
                 .iter()

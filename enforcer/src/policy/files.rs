@@ -126,10 +126,7 @@ pub(crate) fn read_one(file: &Path) -> Result<Source, Problem> {
         ));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source {
-            file: file.to_owned(),
-            text,
-        }),
+        Ok(text) => Ok(Source::new(file.to_owned(), text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             Err(Problem::of_file(

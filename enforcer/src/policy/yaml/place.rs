@@ -24,6 +24,8 @@ pub(crate) struct Sink {
 pub(crate) struct Source {
     pub(crate) file: PathBuf,
     pub(crate) text: String,
+    /// Where each line begins, in bytes.
+    lines: Vec<usize>,
 }
 
 /// A node, the path that leads to it, and where its problems go.
@@ -63,11 +65,17 @@ impl Sink {
 }
 
 impl Source {
+    pub(crate) fn new(file: PathBuf, text: String) -> Self {
+        let ends = text.match_indices('\n').map(|(end, _)| end + 1);
+        let lines = std::iter::once(0).chain(ends).collect();
+        Self { file, text, lines }
+    }
+
     /// The beginning of the line at a position, if the column is in it.
     pub(crate) fn line(&self, position: Position) -> Option<String> {
         let index = usize::try_from(position.line.checked_sub(1)?).ok()?;
         let column = usize::try_from(position.column).ok()?;
-        let line = self.text.lines().nth(index)?;
+        let line = self.text.get(*self.lines.get(index)?..)?.lines().next()?;
         (column <= LONGEST_LINE).then(|| line.chars().take(LONGEST_LINE).collect())
     }
 }
