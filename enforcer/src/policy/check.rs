@@ -37,7 +37,7 @@ pub fn check(paths: &[PathBuf]) -> Report {
         match outcome.and_then(|file| files::read_one(&file)) {
             Ok(source) if is_configuration(&source.text) => configurations.push(source),
             Ok(source) => policies.push(source.file),
-            Err(problem) => sink.push(problem),
+            Err(problem) => sink.push(*problem),
         }
     }
     let mut count = configurations.len();
@@ -48,8 +48,7 @@ pub fn check(paths: &[PathBuf]) -> Report {
         policies.extend(config.map(|config| config.policies).unwrap_or_default());
     }
     let sink = Sink::default();
-    let mut files = files::read(&once(&policies), &sink);
-    files.sources.retain(|source| !is_configuration(&source.text));
+    let files = files::read(&once(&policies), &sink);
     count += files.sources.len();
     problems.extend(problems_of(files, sink));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));

@@ -97,7 +97,7 @@ fn named(documents: &[Document<'_>], kind: Kind) -> BTreeSet<String> {
 fn head(document: &Document<'_>, names: &mut Unique<(Kind, String)>) -> Option<Head> {
     let at = document.top.field("metadata").field("name");
     let text = document.name.clone()?;
-    let name = parsed(str::parse::<Name>)(text.clone(), &at)?;
+    let name = parsed(str::parse::<Name>)(&text, &at)?;
     let kind = document.kind;
     names.claim((kind, text), &at, |first| {
         format!("there is another {kind} `{name}` at {first}: give one of them another name")
@@ -112,12 +112,12 @@ fn head(document: &Document<'_>, names: &mut Unique<(Kind, String)>) -> Option<H
 }
 
 impl Known {
-    fn service(&self, text: String, at: &Place<'_>) -> Option<Name> {
-        mentioned("service", Kind::Service, &self.services, &text, at)
+    fn service(&self, text: &str, at: &Place<'_>) -> Option<Name> {
+        mentioned("service", Kind::Service, &self.services, text, at)
     }
 
-    fn issuer(&self, text: String, at: &Place<'_>) -> Option<Name> {
-        mentioned("issuer", Kind::Issuer, &self.issuers, &text, at)
+    fn issuer(&self, text: &str, at: &Place<'_>) -> Option<Name> {
+        mentioned("issuer", Kind::Issuer, &self.issuers, text, at)
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) fn duration_within(
     most: Duration,
 ) -> impl FnOnce(String, &Place<'_>) -> Option<Duration> {
     move |text, at| {
-        let duration = parsed(quantity::parse_duration)(text.clone(), at)?;
+        let duration = parsed(quantity::parse_duration)(&text, at)?;
         if (least..=most).contains(&duration) {
             return Some(duration);
         }
@@ -185,7 +185,7 @@ fn distinct<'a, T: Hash + Eq + Clone>(
     }
     let mut seen: HashMap<T, String> = HashMap::new();
     at.each(key, raw, |(text, at)| {
-        let value = parsed(&parse)(text.clone(), &at)?;
+        let value = parsed(&parse)(&text, &at)?;
         match seen.entry(value.clone()) {
             Entry::Vacant(new) => {
                 new.insert(text);

@@ -105,7 +105,7 @@ fn rule(
     let (path, methods) = matched.unwrap_or_default();
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope);
-    let service = at.required("service", raw.service, |text, at| scope.known.service(text, at));
+    let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
     let max_body = at.optional("maxBody", raw.max_body, max_body);
@@ -205,7 +205,7 @@ fn certificate(raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
 }
 
 fn token_requirement(raw: raw::Token, at: &Place<'_>, scope: &Scope<'_>) -> Option<TokenRequirement> {
-    let issuer = at.required("issuer", raw.issuer, |text, at| scope.known.issuer(text, at));
+    let issuer = at.required("issuer", raw.issuer, |text, at| scope.known.issuer(&text, at));
     let scopes = distinct_of(at, "scopes", raw.scopes.map(|list| list.0), parse_scope);
     Some(TokenRequirement {
         issuer: issuer?,
@@ -256,7 +256,7 @@ fn limit(
             Some(key)
         }))
     });
-    let rate = at.required("rate", raw.rate, |text, at| Measure::Requests.rate(text, at));
+    let rate = at.required("rate", raw.rate, |text, at| Measure::Requests.rate(&text, at));
     let burst = at.optional("burst", raw.burst, |burst, at| Measure::Requests.burst(burst, at));
     let exceed = at.optional("exceed", raw.exceed, exceed);
     let draft = Draft {
