@@ -233,7 +233,8 @@ fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures>
         let (rate, unit) = parsed(Rate::parse)(&text, at)?;
         if unit == Unit::Bytes {
             at.error(format!(
-                "`{text}` is a rate of bytes, and failures are counted: write it like 10/m"
+                "`{}` is a rate of bytes, and failures are counted: write it like 10/m",
+                text.as_ref()
             ));
         }
         Some(rate)

@@ -106,6 +106,23 @@ fn a_broken_service_is_no_reason_to_blame_its_routes() {
 }
 
 #[test]
+fn names_that_an_unreadable_file_may_give_are_not_called_unknown() {
+    let directory = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    write("a.yaml", &rule("{service: elsewhere, require: {mtls: {}}}"));
+    write("b.yaml", "[");
+    let problems = policy::load(&[directory.path().to_owned()]).unwrap_err();
+    assert_eq!(problems.as_slice().len(), 1, "{problems}");
+    assert!(problems.as_slice()[0].file.ends_with("b.yaml"), "{problems}");
+    write("b.yaml", "# mended");
+    let problems = policy::load(&[directory.path().to_owned()]).unwrap_err();
+    assert!(
+        problems.as_slice()[0].message.contains("no service `elsewhere`"),
+        "{problems}"
+    );
+}
+
+#[test]
 fn warnings_do_not_hinder() {
     let found = problems(&rule("{service: orders}"));
     assert_eq!(found.len(), 1);

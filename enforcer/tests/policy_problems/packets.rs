@@ -30,7 +30,7 @@ fn of_packet_policies() {
         (
             packet("ports: [tcp/443, ▶443]"),
             "spec.ports[1]",
-            "put it in quotes",
+            "expected a port like tcp/443, found the number `443`",
         ),
         (packet("ports: [▶'443']"), "spec.ports[0]", "has no protocol"),
         (
@@ -132,7 +132,7 @@ fn of_packet_limits() {
         (
             limit("{rate: ▶100}"),
             "spec.limits[0].rate",
-            "expected text, found the number `100`",
+            "expected a rate like 100/s, found the number `100`",
         ),
         (
             limit("{rate: ▶fast}"),
@@ -232,6 +232,22 @@ fn of_packet_limits() {
             packet("limits: [{rate: 1/s}, {rate: 1/s}, {rate: 1/s}, {rate: 1/s}, ▶{rate: 1/s}]"),
             "spec.limits[4]",
             "a policy has at most 4 limits",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_hardly_meant_is_a_warning() {
+    each_has_one(&[
+        (
+            packet("allow: [192.0.2.1, ▶0.0.0.0/0]"),
+            "spec.allow[1]",
+            "warning: spec.allow[1]: 0.0.0.0/0 is every source",
+        ),
+        (
+            packet("deny: [▶'::/0']"),
+            "spec.deny[0]",
+            "warning: spec.deny[0]: ::/0 is everything",
         ),
     ]);
 }

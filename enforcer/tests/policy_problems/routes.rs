@@ -1,6 +1,6 @@
 //! Routes and their rules.
 
-use crate::table::{document, each_has_one, rule};
+use crate::table::{document, each_has_one, problems, rule};
 
 #[test]
 fn of_routes() {
@@ -91,7 +91,7 @@ fn of_routes() {
         (
             with("timeout: ▶2"),
             "spec.rules[0].timeout",
-            "expected text, found the number `2`",
+            "expected a duration like 200ms, 10s or 1m30s, found the number `2`",
         ),
         (
             with("maxBody: ▶64kb"),
@@ -149,4 +149,33 @@ fn of_routes() {
             "at least one rule",
         ),
     ]);
+}
+
+#[test]
+fn rules_that_are_never_reached_are_warned_of() {
+    let open = "require: {anonymous: true}, service: orders";
+    let both = |first: &str, second: &str| {
+        rule(&format!(
+            "{{{open}, match: {{{first}}}}}\n- ▶{{{open}, match: {{{second}}}}}"
+        ))
+    };
+    let never = |first: &str, second: &str| (both(first, second), "spec.rules[1]", "is never reached");
+    each_has_one(&[
+        never("methods: [GET]", "methods: [GET]"),
+        never("path: {prefix: /a}", "path: {prefix: /a/b}, methods: [GET]"),
+        never(
+            "path: {prefix: /a}, methods: [GET, PUT]",
+            "path: {exact: /a}, methods: [PUT]",
+        ),
+        never("path: {exact: /a}", "path: {exact: /a}"),
+    ]);
+    for (first, second) in [
+        ("methods: [GET]", "methods: [GET, PUT]"),
+        ("methods: [GET]", "path: {prefix: /a}"),
+        ("path: {prefix: /a}", "path: {prefix: /ab}"),
+        ("path: {exact: /a}", "path: {prefix: /a}"),
+    ] {
+        let found = problems(&both(first, second).replace('▶', ""));
+        assert!(found.is_empty(), "{first} {second}: {found:?}");
+    }
 }

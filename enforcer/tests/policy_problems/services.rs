@@ -53,7 +53,7 @@ fn of_services_and_issuers() {
         (
             service("endpoints: ['http://a:1']\nhealth: {path: /h, interval: ▶5}"),
             "spec.health.interval",
-            "expected text, found the number `5`",
+            "expected a duration like 200ms, 10s or 1m30s, found the number `5`",
         ),
         (
             service("endpoints: ['http://a:1']\nhealth: {path: /h, interval: 1s, timeout: ▶2s}"),

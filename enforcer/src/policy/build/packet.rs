@@ -50,6 +50,7 @@ pub(super) fn build(
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
     let deny = deny_entries(at, raw.deny.unwrap_or_default());
     contradictions(&allow, &deny);
+    everybody(&allow);
     let limits = limits(raw.limits.unwrap_or_default(), at);
     let verified = at.optional("verified", raw.verified, verified);
     let egress_deny = at.optional("egress", raw.egress, |egress, at| {
@@ -124,6 +125,12 @@ fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a,
         let reason = at.optional("reason", entry.reason, reason);
         let until = at.optional("until", entry.until, |text, at| until(&text, at));
         let cidr = cidr?;
+        if cidr.prefix_len() == 0 {
+            at.warning(
+                format!("{cidr} is everything: all traffic is dropped but what is allowed"),
+                "name the networks that you mean",
+            );
+        }
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
@@ -165,6 +172,16 @@ fn contradictions(allow: &[Located<'_, IpNet>], deny: &[Located<'_, DenyEntry>])
                 "take it out of one of the two lists",
             );
         }
+    }
+}
+
+/// Warns of an exception for everybody, which is hardly meant.
+fn everybody(allow: &[Located<'_, IpNet>]) {
+    for (net, place) in allow.iter().filter(|(net, _)| net.prefix_len() == 0) {
+        place.warning(
+            format!("{net} is every source: this policy limits nothing"),
+            "name the networks that you mean",
+        );
     }
 }
 
@@ -214,9 +231,11 @@ fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<Packe
     let (prefix_v4, prefix_v6) = at
         .optional("prefix", raw.prefix.as_ref(), prefix)
         .unwrap_or((32, 64));
-    let rate = at.required("rate", raw.rate, |text, at| measure.rate(&text, at));
+    let rate = at.required("rate", raw.rate, |text, at| measure.rate(text.as_ref(), at));
     let adaptive = at.optional("adaptive", raw.adaptive, |adaptive, at| {
-        let floor = at.required("floor", adaptive.floor, |text, at| measure.rate(&text, at))?;
+        let floor = at.required("floor", adaptive.floor, |text, at| {
+            measure.rate(text.as_ref(), at)
+        })?;
         if let Some(rate) = rate
             && floor.exceeds(rate)
         {
@@ -273,7 +292,9 @@ fn prefix(raw: &raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
 }
 
 fn verified(raw: raw::Budget, at: &Place<'_>) -> Option<Budget> {
-    let rate = at.required("rate", raw.rate, |text, at| Measure::Events.rate(&text, at));
+    let rate = at.required("rate", raw.rate, |text, at| {
+        Measure::Events.rate(text.as_ref(), at)
+    });
     let burst = at.optional("burst", raw.burst, |burst, at| Measure::Events.burst(burst, at));
     let draft = Draft {
         algorithm: None,

@@ -9,7 +9,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 mod shape;
 
-pub(crate) use shape::{DenyEntry, OneOrMany, Quantity};
+pub(crate) use shape::{DenyEntry, Duration, OneOrMany, Port, Quantity, Rate};
 
 /// What every document has.
 #[derive(Debug, Deserialize)]
@@ -82,7 +82,7 @@ pub(crate) enum Mode {
 pub(crate) struct PacketPolicy {
     pub(crate) mode: Option<Mode>,
     pub(crate) interfaces: Option<OneOrMany<String>>,
-    pub(crate) ports: Option<OneOrMany<String>>,
+    pub(crate) ports: Option<OneOrMany<Port>>,
     pub(crate) allow: Option<Vec<String>>,
     pub(crate) deny: Option<Vec<DenyEntry>>,
     pub(crate) limits: Option<Vec<PacketLimit>>,
@@ -118,7 +118,7 @@ pub(crate) enum Cookies {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Budget {
-    pub(crate) rate: Option<String>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
 }
 
@@ -131,7 +131,7 @@ pub(crate) struct PacketLimit {
     pub(crate) prefix: Option<Prefix>,
     pub(crate) count: Option<Count>,
     pub(crate) algorithm: Option<Algorithm>,
-    pub(crate) rate: Option<String>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
     pub(crate) adaptive: Option<Adaptive>,
 }
@@ -176,7 +176,7 @@ pub(crate) enum Algorithm {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adaptive {
-    pub(crate) floor: Option<String>,
+    pub(crate) floor: Option<Rate>,
 }
 
 /// The `spec` of a `Service`.
@@ -186,7 +186,7 @@ pub(crate) struct Service {
     pub(crate) endpoints: Option<Vec<String>>,
     pub(crate) balance: Option<Balance>,
     pub(crate) health: Option<Health>,
-    pub(crate) connect_timeout: Option<String>,
+    pub(crate) connect_timeout: Option<Duration>,
 }
 
 /// How an endpoint is chosen.
@@ -202,8 +202,8 @@ pub(crate) enum Balance {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Health {
     pub(crate) path: Option<String>,
-    pub(crate) interval: Option<String>,
-    pub(crate) timeout: Option<String>,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) healthy_after: Option<u32>,
     pub(crate) unhealthy_after: Option<u32>,
 }
@@ -217,7 +217,7 @@ pub(crate) struct Issuer {
     pub(crate) audiences: Option<OneOrMany<String>>,
     pub(crate) algorithms: Option<OneOrMany<String>>,
     pub(crate) types: Option<OneOrMany<String>>,
-    pub(crate) leeway: Option<String>,
+    pub(crate) leeway: Option<Duration>,
 }
 
 /// Where keys are.
@@ -226,7 +226,7 @@ pub(crate) struct Issuer {
 pub(crate) struct Jwks {
     pub(crate) url: Option<String>,
     pub(crate) file: Option<String>,
-    pub(crate) refresh: Option<String>,
+    pub(crate) refresh: Option<Duration>,
     pub(crate) ca: Option<String>,
 }
 
@@ -248,7 +248,7 @@ pub(crate) struct Rule {
     pub(crate) require: Option<Require>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) service: Option<String>,
-    pub(crate) timeout: Option<String>,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
 }
 
@@ -299,7 +299,7 @@ pub(crate) struct RequestLimit {
     pub(crate) name: Option<String>,
     pub(crate) per: Option<OneOrMany<RequestKey>>,
     pub(crate) algorithm: Option<Algorithm>,
-    pub(crate) rate: Option<String>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
     pub(crate) exceed: Option<Exceed>,
 }
@@ -323,5 +323,5 @@ pub(crate) enum RequestKey {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Exceed {
     Reject,
-    Queue(String),
+    Queue(Duration),
 }

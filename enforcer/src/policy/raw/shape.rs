@@ -37,6 +37,67 @@ impl<'de> Deserialize<'de> for Quantity {
     }
 }
 
+/// Text of a form that messages can name: a number that stands in its place lacks a unit, not quotes.
+#[derive(Clone, Debug)]
+pub(crate) struct Text<F>(String, PhantomData<F>);
+
+/// What a [`Text`] looks like.
+pub(crate) trait Form {
+    const LIKE: &'static str;
+}
+
+/// `100/s`.
+#[derive(Clone, Debug)]
+pub(crate) enum RateForm {}
+
+/// `1m30s`.
+#[derive(Clone, Debug)]
+pub(crate) enum DurationForm {}
+
+/// `tcp/443`.
+#[derive(Clone, Debug)]
+pub(crate) enum PortForm {}
+
+pub(crate) type Rate = Text<RateForm>;
+pub(crate) type Duration = Text<DurationForm>;
+pub(crate) type Port = Text<PortForm>;
+
+impl Form for RateForm {
+    const LIKE: &'static str = "a rate like 100/s";
+}
+
+impl Form for DurationForm {
+    const LIKE: &'static str = "a duration like 200ms, 10s or 1m30s";
+}
+
+impl Form for PortForm {
+    const LIKE: &'static str = "a port like tcp/443";
+}
+
+impl<F> AsRef<str> for Text<F> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de, F: Form> Deserialize<'de> for Text<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor<F>(PhantomData<F>);
+        impl<F: Form> Visitor<'_> for TextVisitor<F> {
+            type Value = Text<F>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(F::LIKE)
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<F>, E> {
+                Ok(Text(text.to_owned(), PhantomData))
+            }
+        }
+        deserializer.deserialize_any(TextVisitor(PhantomData))
+    }
+}
+
 /// A list, or one element of it alone.
 #[derive(Clone, Debug)]
 pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
