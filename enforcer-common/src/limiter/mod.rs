@@ -97,7 +97,7 @@ impl Params {
         if cost == 0 {
             return Some(state);
         }
-        if cost > self.burst {
+        if cost > self.burst || self.pace == 0 {
             return None;
         }
         match self.algorithm {
@@ -123,7 +123,7 @@ impl Params {
     /// How long until a refused `cost` would be admitted.
     #[inline(always)]
     fn retry_after_ns(&self, state: u64, now_ns: u64, cost: u64) -> u64 {
-        if cost > self.burst {
+        if cost > self.burst || self.pace == 0 {
             return NEVER;
         }
         match self.algorithm {
@@ -138,6 +138,9 @@ impl Params {
     #[inline]
     #[must_use]
     pub fn remaining(&self, state: u64, now_ns: u64) -> u64 {
+        if self.pace == 0 {
+            return 0;
+        }
         match self.algorithm {
             TOKEN_BUCKET | LEAKY_BUCKET => token_bucket::remaining(self, state, now_ns),
             FIXED_WINDOW => fixed_window::remaining(self, state, now_ns),
@@ -150,6 +153,9 @@ impl Params {
     #[inline]
     #[must_use]
     pub fn reset_after_ns(&self, state: u64, now_ns: u64) -> u64 {
+        if self.pace == 0 {
+            return NEVER;
+        }
         match self.algorithm {
             TOKEN_BUCKET | LEAKY_BUCKET => token_bucket::reset_after_ns(self, state, now_ns),
             FIXED_WINDOW => fixed_window::reset_after_ns(self, state, now_ns),
@@ -210,5 +216,29 @@ impl Params {
     #[must_use]
     pub fn is_more_used(&self, a: u64, b: u64) -> bool {
         a != b && self.more_used(a, b) == a
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_nobody_built_refuse() {
+        for algorithm in 0..6 {
+            // A map's zeroes; and a burst without a rate.
+            for burst in [0, 10] {
+                let params = Params {
+                    algorithm,
+                    shift: 0,
+                    pace: 0,
+                    burst,
+                    ahead: 0,
+                };
+                let refused = params.charge(7, 1_000_000_000, 1);
+                assert_eq!((refused.state, refused.retry_after_ns), (7, NEVER), "{algorithm}");
+                assert_eq!(params.remaining(FRESH, 1_000_000_000), 0, "{algorithm}");
+            }
+        }
     }
 }

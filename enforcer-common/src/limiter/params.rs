@@ -89,8 +89,8 @@ pub const MIN_WINDOW_NS: u64 = 1_000_000;
 pub const MAX_BURST_NS: u64 = 30 * MAX_PERIOD_NS;
 
 /// The longest that a bucket may take to refill if a unit of cost lasts under 64 ns and not a whole number of
-/// 2^-8 ns, as its pace then needs bits for a fraction: 4.8 hours.
-pub const MAX_FAST_BURST_NS: u64 = 1 << 44;
+/// 2^-8 ns, as its pace then needs bits for a fraction: 4.8 hours. A burst times its pace must stay below 2^64.
+pub const MAX_FAST_BURST_NS: u64 = (1 << 44) - 1;
 
 /// How much a window's state may be ahead of the clock: a thread that read the clock and was then preempted.
 const WINDOW_SKEW_NS: u64 = 1_000_000_000;
@@ -125,7 +125,8 @@ impl Params {
     /// The same limiter at another rate: for who lowers and raises limits while their states live on.
     ///
     /// A bucket keeps its burst. A window keeps its length, and gets what `amount` per `period_ns` makes in it,
-    /// rounded down.
+    /// rounded down. Derive each from the highest rate, not from one another: a sliding window keeps the quantum of
+    /// what it is derived from, so that both read the same from a state.
     ///
     /// # Errors
     /// Why no limiter can do that.
