@@ -1,13 +1,15 @@
 //! The fixed window: so much in each, counted from the clock's zero.
 //!
-//! The state is the window's number, modulo 2^24, above 40 bits of what was used in it. At most `amount` is admitted
-//! in each window, exactly; so across a border up to `2 · amount` at once, and in any interval of length `d` at most
-//! `amount · (⌊d / period⌋ + 2)`. A source that never exceeds `amount` in any `period` is never refused.
+//! The state is the window's number, modulo 2^24, above 40 bits of what was used in it. At most `amount` is
+//! admitted in each window, exactly; so across a border up to `2 · amount` at once, and in any interval of
+//! length `d` at most `amount · (⌊d / period⌋ + 2)`. A source that never exceeds `amount` in any `period` is
+//! never refused.
 //!
-//! - A state up to a second and a window ahead of the clock is believed, and charged as if its window had come: a
-//!   clock that goes back by less refills nothing. One that goes back by more refills.
-//! - After 2^24 windows the numbers repeat (194 days of seconds, 4.6 hours of milliseconds). A source idle for so
-//!   long, or up to a second and a window less, finds its last use counted again until that window ends.
+//! - A state up to a second and a window ahead of the clock is believed, and charged as if its window had
+//!   come: a clock that goes back by less refills nothing. One that goes back by more refills.
+//! - After 2^24 windows the numbers repeat (194 days of seconds, 4.6 hours of milliseconds). A source idle
+//!   for so long, or up to a second and a window less, finds its last use counted again until that window
+//!   ends.
 //! - The clock's own wrap (584 years of ns) starts a window anew.
 
 use super::window::Clock;

@@ -1,26 +1,30 @@
-//! The sliding window, as two windows: the current one, and the previous one weighed by how much of it still counts.
+//! The sliding window, as two windows: the current one, and the previous one weighed by how much of it still
+//! counts.
 //!
-//! A cost is admitted if `current + cost + previous · left / period <= amount`, where `left` is what is left of
-//! the current window. The state is the current window's number, modulo 2^16; 12 bits of what was used in the previous
-//! one; 36 bits of what was used in this one. The previous use is kept in quanta, the smallest power of two that
-//! makes `amount` at most 4095 of them: exact for amounts up to 4095, else rounded up by less than 1/2048 of it.
+//! A cost is admitted if `current + cost + previous · left / period <= amount`, where `left` is what is left
+//! of the current window. The state is the current window's number, modulo 2^16; 12 bits of what was used in
+//! the previous one; 36 bits of what was used in this one. The previous use is kept in quanta, the smallest
+//! power of two that makes `amount` at most 4095 of them: exact for amounts up to 4095, else rounded up by
+//! less than 1/2048 of it.
 //!
 //! At most `amount` is admitted in each window. In any interval of length `d` at most
 //!
 //! `amount + amount · d / period`
 //!
-//! as for a token bucket with a burst of `amount`. Proof: say the interval begins in window 0, where `x` is admitted,
-//! and ends in window `n`, `e` after its start. If `n` is 0, `x <= amount`. Else window `n - 1` holds some `u`, window
-//! `n` at most `amount - u · (1 - e / period)`, the `n - 1` between at most `amount` each. With `d >= (n - 1) · period
-//! + e` the sum is within the bound. It is attained: `amount` just before a border, and `amount` as it is forgotten.
+//! as for a token bucket with a burst of `amount`. Proof: say the interval begins in window 0, where it holds
+//! `x`, and ends in window `n`, `e` after its start. If `n` is 0, `x <= amount`. Else window `n - 1` holds
+//! some `u` in all (`u >= x` if `n` is 1), so window `n` holds at most `amount - u · (1 - e / period)`, and
+//! the `n - 2` between at most `amount` each: together at most `n · amount + amount · e / period`, while `d
+//! >= (n - 1) · period + e`. It is attained: `amount` just before a border, and `amount` as it is forgotten.
 //!
-//! A source of even pace with costs of `c` is never refused at up to `(amount - 2 · (c + quantum)) / period`; nor is
-//! `amount` at once after two windows of silence.
+//! A source of even pace with costs of `c` is never refused at up to `(amount - 2 · (c + quantum)) / period`;
+//! nor is `amount` at once after two windows of silence.
 //!
-//! - A state up to a second and a window ahead of the clock is believed, and charged as at the start of its window: a
-//!   clock that goes back by less refills nothing. One that goes back by more refills.
-//! - After 2^16 windows the numbers repeat (18 hours of seconds, 65 s of milliseconds). A source idle for so long,
-//!   or up to a second and a window less, or a window more, finds its last use counted again, until two windows later.
+//! - A state up to a second and a window ahead of the clock is believed, and charged as at the start of its
+//!   window: a clock that goes back by less refills nothing. One that goes back by more refills.
+//! - After 2^16 windows the numbers repeat (18 hours of seconds, 65 s of milliseconds). A source idle for so
+//!   long, or up to a second and a window less, or a window more, finds its last use counted again, until two
+//!   windows later.
 //! - The clock's own wrap (584 years of ns) starts a window anew.
 
 use super::window::Clock;

@@ -33,13 +33,13 @@ proptest! {
     fn buckets_that_round_nothing_agree_in_every_decision((limit, start, arrivals) in traffic(bucket(), 80)) {
         prop_assume!(limit.is_exact());
         let mut exact = exact_bucket(&limit);
-        prop_assert_eq!(first_difference(&limit, start, &arrivals, |now, cost| exact.charge(now, cost)), None);
+        prop_assert_eq!(first_difference(&limit, start, &arrivals, |at, cost| exact.charge(at, cost)), None);
     }
 
     #[test]
     fn fixed_windows_agree_in_every_decision((limit, start, arrivals) in traffic(fixed_window(), 80)) {
         let mut exact = Windows::new(limit.amount, limit.period, false);
-        prop_assert_eq!(first_difference(&limit, start, &arrivals, |now, cost| exact.charge(now, cost)), None);
+        prop_assert_eq!(first_difference(&limit, start, &arrivals, |at, cost| exact.charge(at, cost)), None);
     }
 
     #[test]
@@ -48,7 +48,7 @@ proptest! {
     ) {
         prop_assume!(limit.amount <= 4095);
         let mut exact = Windows::new(limit.amount, limit.period, true);
-        prop_assert_eq!(first_difference(&limit, start, &arrivals, |now, cost| exact.charge(now, cost)), None);
+        prop_assert_eq!(first_difference(&limit, start, &arrivals, |at, cost| exact.charge(at, cost)), None);
     }
 }
 

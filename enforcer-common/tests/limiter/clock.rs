@@ -67,7 +67,6 @@ proptest! {
     ) {
         let full = limit.params.charge(FRESH, start, limit.burst);
         prop_assert!(!limit.params.charge(full.state, start - back, 1).admitted());
-        prop_assert!(limit.params.charge(full.state, start - back - DAY.min(start - back), 1).admitted() == (start - back >= DAY && back > 0));
     }
 
     #[test]

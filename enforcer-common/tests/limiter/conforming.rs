@@ -41,7 +41,7 @@ proptest! {
     }
 
     #[test]
-    fn fast_buckets_admit_a_source_that_is_a_thousandth_slower((limit, start, arrivals) in traffic(bucket(), 60)) {
+    fn fast_buckets_admit_a_source_that_is_slightly_slower((limit, start, arrivals) in traffic(bucket(), 60)) {
         prop_assume!(limit.rounds_charges());
         let (amount, period) = (u128::from(limit.amount), u128::from(limit.period));
         // Charges below 4 ns are rounded by more.

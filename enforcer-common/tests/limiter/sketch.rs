@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use crate::arrivals::{Limit, any_limit, arrivals, bucket, cost, fixed_window, run, sliding_window};
 
-/// Two states of one limiter that was used twice over about the same time, and a time and a cost to ask about.
+/// Two states of one limiter that was used twice over about the same time, and a time and a cost to ask
+/// about.
 type Two = (Limit, u64, u64, u64, u64);
 
 fn two_states(limits: impl Strategy<Value = Limit>) -> impl Strategy<Value = Two> {
