@@ -21,6 +21,16 @@ fn decisions(params: &Params, start_ns: u64, arrivals: &[Arrival]) -> Vec<(u64, 
     decisions
 }
 
+/// Whether any of the arrivals leaves `state` behind.
+fn stores(params: &Params, start_ns: u64, arrivals: &[Arrival], state: u64) -> bool {
+    let (mut current, mut now) = (FRESH, start_ns);
+    arrivals.iter().any(|&(gap, cost)| {
+        now = now.wrapping_add(gap);
+        current = params.charge(current, now, cost).state;
+        current == state
+    })
+}
+
 fn within_bound(limit: &Limit, d: u128, total: u128) -> bool {
     match limit.algorithm {
         Algorithm::TokenBucket | Algorithm::LeakyBucket => within_bucket_bound(limit, d, total),
@@ -78,6 +88,8 @@ proptest! {
         // The second run passes the end of the state's clock, or of the whole clock, on its way.
         let border = (u64::from(turns) + 1).wrapping_mul(BUCKET_TURN_NS);
         let across = border.wrapping_sub(before % (limit.burst_ns() * 2));
+        // A time that would be stored as FRESH is stored as 1, and so is stricter by 2^-8 ns.
+        prop_assume!(!stores(&limit.params, across, &arrivals, 1));
         prop_assert_eq!(
             decisions(&limit.params, start, &arrivals),
             decisions(&limit.params, across, &arrivals)
