@@ -6,8 +6,8 @@ use super::{Decision, Params};
 
 /// Charges a shared limiter: the outcome is as if the charges came one after the other.
 ///
-/// Lock-free: who loses a race decides again on the state that won. A refused charge writes nothing. The state
-/// orders no other memory.
+/// Lock-free: who loses a race decides again on the state that won. A refused charge writes nothing. The
+/// state orders no other memory.
 pub fn charge_atomic(cell: &AtomicU64, params: &Params, now_ns: u64, cost: u64) -> Decision {
     let mut state = cell.load(Ordering::Relaxed);
     loop {

@@ -1,8 +1,8 @@
 //! Limiters whose whole state is one `u64`.
 //!
-//! Each algorithm is a pure function from `(state, now, cost)` to a new state or a refusal. The kernel programs and
-//! the agent run the same code, so it allocates nothing, loops never, cannot panic, and uses 64-bit unsigned
-//! integers only; the buckets do not even divide. One compare-and-swap stores the outcome.
+//! Each algorithm is a pure function from `(state, now, cost)` to a new state or a refusal. The kernel
+//! programs and the agent run the same code, so it allocates nothing, loops never, cannot panic, and uses
+//! 64-bit unsigned integers only; the buckets do not even divide. One compare-and-swap stores the outcome.
 //!
 //! What holds for all of them:
 //! - [`FRESH`] (zero, as maps are born) is a limiter that has seen nothing.
@@ -97,7 +97,7 @@ impl Params {
         if cost == 0 {
             return Some(state);
         }
-        if cost > self.burst {
+        if cost > self.burst || self.pace == 0 {
             return None;
         }
         match self.algorithm {
@@ -123,7 +123,7 @@ impl Params {
     /// How long until a refused `cost` would be admitted.
     #[inline(always)]
     fn retry_after_ns(&self, state: u64, now_ns: u64, cost: u64) -> u64 {
-        if cost > self.burst {
+        if cost > self.burst || self.pace == 0 {
             return NEVER;
         }
         match self.algorithm {
@@ -138,6 +138,9 @@ impl Params {
     #[inline]
     #[must_use]
     pub fn remaining(&self, state: u64, now_ns: u64) -> u64 {
+        if self.pace == 0 {
+            return 0;
+        }
         match self.algorithm {
             TOKEN_BUCKET | LEAKY_BUCKET => token_bucket::remaining(self, state, now_ns),
             FIXED_WINDOW => fixed_window::remaining(self, state, now_ns),
@@ -150,6 +153,9 @@ impl Params {
     #[inline]
     #[must_use]
     pub fn reset_after_ns(&self, state: u64, now_ns: u64) -> u64 {
+        if self.pace == 0 {
+            return NEVER;
+        }
         match self.algorithm {
             TOKEN_BUCKET | LEAKY_BUCKET => token_bucket::reset_after_ns(self, state, now_ns),
             FIXED_WINDOW => fixed_window::reset_after_ns(self, state, now_ns),
@@ -161,7 +167,8 @@ impl Params {
     /// The state, or [`FRESH`] if it no longer makes a difference at `now_ns`.
     ///
     /// Who forgets only limiters that are `FRESH` by this, refills none. Who compares states that may be old
-    /// ([`Self::more_used`]) settles them first, as an old state's clock looks like a future one after half a turn.
+    /// ([`Self::more_used`]) settles them first, as an old state's clock looks like a future one after half a
+    /// turn.
     #[inline(always)]
     #[must_use]
     pub fn settled(&self, state: u64, now_ns: u64) -> u64 {
@@ -175,9 +182,9 @@ impl Params {
 
     /// The least state that is used at least as much as both: what a sketch stores in a cell.
     ///
-    /// Whatever it admits at a time, both would have. Buckets and fixed windows: one of the two. Sliding windows:
-    /// both are brought to the later window, and the larger of each window's use is taken. States must lie
-    /// within half a turn of each other's clock (see [`Self::settled`]).
+    /// Whatever it admits at a time, both would have. Buckets and fixed windows: one of the two. Sliding
+    /// windows: both are brought to the later window, and the larger of each window's use is taken. States
+    /// must lie within half a turn of each other's clock (see [`Self::settled`]).
     #[inline(always)]
     #[must_use]
     pub fn more_used(&self, a: u64, b: u64) -> u64 {
@@ -188,10 +195,11 @@ impl Params {
         }
     }
 
-    /// The greatest state that is used at most as much as both: what a sketch charges, over the cells of a key.
+    /// The greatest state that is used at most as much as both: what a sketch charges, over the cells of a
+    /// key.
     ///
-    /// The counterpart of [`Self::more_used`], under the same condition. If every cell is used at least as much
-    /// as the key is in truth, so is this.
+    /// The counterpart of [`Self::more_used`], under the same condition. If every cell is used at least as
+    /// much as the key is in truth, so is this.
     #[inline(always)]
     #[must_use]
     pub fn less_used(&self, a: u64, b: u64) -> u64 {
@@ -204,11 +212,35 @@ impl Params {
 
     /// Whether `a` never admits more than `b`, and is not `b`.
     ///
-    /// A total order for buckets and fixed windows. Two sliding windows can each have more in one of their halves:
-    /// then neither is more used.
+    /// A total order for buckets and fixed windows. Two sliding windows can each have more in one of their
+    /// halves: then neither is more used.
     #[inline(always)]
     #[must_use]
     pub fn is_more_used(&self, a: u64, b: u64) -> bool {
         a != b && self.more_used(a, b) == a
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_that_nobody_built_refuse() {
+        for algorithm in 0..6 {
+            // A map's zeroes; and a burst without a rate.
+            for burst in [0, 10] {
+                let params = Params {
+                    algorithm,
+                    shift: 0,
+                    pace: 0,
+                    burst,
+                    ahead: 0,
+                };
+                let refused = params.charge(7, 1_000_000_000, 1);
+                assert_eq!((refused.state, refused.retry_after_ns), (7, NEVER), "{algorithm}");
+                assert_eq!(params.remaining(FRESH, 1_000_000_000), 0, "{algorithm}");
+            }
+        }
     }
 }

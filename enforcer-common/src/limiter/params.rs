@@ -25,15 +25,16 @@ pub enum Algorithm {
 pub struct Params {
     /// An [`Algorithm`]; any other number refuses every cost.
     pub(super) algorithm: u32,
-    /// Bucket: how many of `pace`'s bits are a fraction. Sliding window: log2 of the quantum in which the previous
-    /// window's use is kept.
+    /// Bucket: how many of `pace`'s bits are a fraction. Sliding window: log2 of the quantum in which the
+    /// previous window's use is kept.
     pub(super) shift: u32,
-    /// Bucket: time for one unit of cost, in 2^-8 ns, with a fraction of `shift` bits. Window: its length in ns.
+    /// Bucket: time for one unit of cost, in 2^-8 ns, with a fraction of `shift` bits. Window: its length in
+    /// ns.
     pub(super) pace: u64,
     /// The most that may come at once (bucket) or in one window, in units of cost.
     pub(super) burst: u64,
-    /// Bucket: how far ahead of the clock the state may run, in 2^-8 ns. Window: how many windows ahead of the
-    /// clock a state is still believed.
+    /// Bucket: how far ahead of the clock the state may run, in 2^-8 ns. Window: how many windows ahead of
+    /// the clock a state is still believed.
     pub(super) ahead: u64,
 }
 
@@ -51,7 +52,8 @@ pub enum ParamsError {
     TooFast,
     /// A bucket's rate is below one per [`MAX_PERIOD_NS`], or a window is longer than that.
     TooSlow,
-    /// A bucket's burst takes longer to refill than [`MAX_BURST_NS`], or [`MAX_FAST_BURST_NS`] where that holds.
+    /// A bucket's burst takes longer to refill than [`MAX_BURST_NS`], or [`MAX_FAST_BURST_NS`] where that
+    /// holds.
     BurstTooLong,
     /// The window's amount does not fit its state: 2^40 - 1 (fixed) or 4095 · 2^24 (sliding).
     AmountTooLarge,
@@ -89,8 +91,9 @@ pub const MIN_WINDOW_NS: u64 = 1_000_000;
 pub const MAX_BURST_NS: u64 = 30 * MAX_PERIOD_NS;
 
 /// The longest that a bucket may take to refill if a unit of cost lasts under 64 ns and not a whole number of
-/// 2^-8 ns, as its pace then needs bits for a fraction: 4.8 hours.
-pub const MAX_FAST_BURST_NS: u64 = 1 << 44;
+/// 2^-8 ns, as its pace then needs bits for a fraction: 4.8 hours. A burst times its pace must stay below
+/// 2^64.
+pub const MAX_FAST_BURST_NS: u64 = (1 << 44) - 1;
 
 /// How much a window's state may be ahead of the clock: a thread that read the clock and was then preempted.
 const WINDOW_SKEW_NS: u64 = 1_000_000_000;
@@ -127,8 +130,9 @@ impl Params {
 
     /// The same limiter at another rate: for who lowers and raises limits while their states live on.
     ///
-    /// A bucket keeps its burst. A window keeps its length, and gets what `amount` per `period_ns` makes in it,
-    /// rounded down.
+    /// A bucket keeps its burst. A window keeps its length, and gets what `amount` per `period_ns` makes in
+    /// it, rounded down. Derive each from the highest rate, not from one another: a sliding window keeps the
+    /// quantum of what it is derived from, so that both read the same from a state.
     ///
     /// # Errors
     /// Why no limiter can do that.

@@ -1,30 +1,34 @@
-//! The sliding window, as two windows: the current one, and the previous one weighed by how much of it still counts.
+//! The sliding window, as two windows: the current one, and the previous one weighed by how much of it still
+//! counts.
 //!
-//! A cost is admitted if `current + cost + previous · left / period <= amount`, where `left` is what is left of
-//! the current window. The state is the current window's number, modulo 2^16; 12 bits of what was used in the previous
-//! one; 36 bits of what was used in this one. The previous use is kept in quanta, the smallest power of two that
-//! makes `amount` at most 4095 of them: exact for amounts up to 4095, else rounded up by less than 1/2048 of it.
+//! A cost is admitted if `current + cost + previous · left / period <= amount`, where `left` is what is left
+//! of the current window. The state is the current window's number, modulo 2^16; 12 bits of what was used in
+//! the previous one; 36 bits of what was used in this one. The previous use is kept in quanta, the smallest
+//! power of two that makes `amount` at most 4095 of them: exact for amounts up to 4095, else rounded up by
+//! less than 1/2048 of it.
 //!
 //! At most `amount` is admitted in each window. In any interval of length `d` at most
 //!
 //! `amount + amount · d / period`
 //!
-//! as for a token bucket with a burst of `amount`. Proof: say the interval begins in window 0, where `x` is admitted,
-//! and ends in window `n`, `e` after its start. If `n` is 0, `x <= amount`. Else window `n - 1` holds some `u`, window
-//! `n` at most `amount - u · (1 - e / period)`, the `n - 1` between at most `amount` each. With `d >= (n - 1) · period
-//! + e` the sum is within the bound. It is attained: `amount` just before a border, and `amount` as it is forgotten.
+//! as for a token bucket with a burst of `amount`. Proof: say the interval begins in window 0, where it holds
+//! `x`, and ends in window `n`, `e` after its start. If `n` is 0, `x <= amount`. Else window `n - 1` holds
+//! some `u` in all (`u >= x` if `n` is 1), so window `n` holds at most `amount - u · (1 - e / period)`, and
+//! the `n - 2` between at most `amount` each: together at most `n · amount + amount · e / period`, while `d
+//! >= (n - 1) · period + e`. It is attained: `amount` just before a border, and `amount` as it is forgotten.
 //!
-//! A source of even pace with costs of `c` is never refused at up to `(amount - 2 · (c + quantum)) / period`; nor is
-//! `amount` at once after two windows of silence.
+//! A source of even pace with costs of `c` is never refused at up to `(amount - 2 · (c + quantum)) / period`;
+//! nor is `amount` at once after two windows of silence.
 //!
-//! - A state up to a second and a window ahead of the clock is believed, and charged as at the start of its window: a
-//!   clock that goes back by less refills nothing. One that goes back by more refills.
-//! - After 2^16 windows the numbers repeat (18 hours of seconds, 65 s of milliseconds). A source idle for so long,
-//!   or up to a second and a window less, or a window more, finds its last use counted again, until two windows later.
+//! - A state up to a second and a window ahead of the clock is believed, and charged as at the start of its
+//!   window: a clock that goes back by less refills nothing. One that goes back by more refills.
+//! - After 2^16 windows the numbers repeat (18 hours of seconds, 65 s of milliseconds). A source idle for so
+//!   long, or up to a second and a window less, or a window more, finds its last use counted again, until two
+//!   windows later.
 //! - The clock's own wrap (584 years of ns) starts a window anew.
 
-use super::window::{Age, Clock};
-use super::{FRESH, NEVER, Params};
+use super::window::Clock;
+use super::{FRESH, Params};
 
 const CURRENT_BITS: u32 = 36;
 const CURRENT_MASK: u64 = (1 << CURRENT_BITS) - 1;
@@ -52,12 +56,9 @@ struct Use {
 /// A state, seen at a time.
 struct View {
     used: Use,
-    /// The number of the window that is charged.
-    number: u64,
-    /// What is left of the window that is charged, in ns.
+    clock: Clock,
+    /// What is left of the window that is charged, once it has begun, in ns.
     left_ns: u64,
-    /// How long until that window begins, in ns.
-    begins_after_ns: u64,
 }
 
 /// The smallest quantum, as a power of two, of which `amount` is at most 4095.
@@ -127,7 +128,8 @@ impl Use {
         let fraction = fraction(shift);
         let previous = self.previous.wrapping_mul(left_ns) << fraction;
         let rounded_up = previous.wrapping_add(params.pace).wrapping_sub(1);
-        let previous = rounded_up.checked_div(params.pace).unwrap_or(0) << (shift - fraction);
+        let previous = rounded_up / if params.pace == 0 { 1 } else { params.pace };
+        let previous = previous << shift.wrapping_sub(fraction);
         self.current.wrapping_add(previous)
     }
 
@@ -136,101 +138,95 @@ impl Use {
     fn fits_with_left_ns(self, params: &Params, room: u64) -> u64 {
         let shift = shift(params);
         let fraction = fraction(shift);
-        let room = (room >> (shift - fraction)).wrapping_mul(params.pace);
-        match room.checked_div(self.previous << fraction) {
-            Some(left_ns) if left_ns < params.pace => left_ns,
-            _ => params.pace,
+        let room = (room >> shift.wrapping_sub(fraction)).wrapping_mul(params.pace);
+        let left_ns = room.checked_div(self.previous << fraction).unwrap_or(params.pace);
+        if left_ns < params.pace {
+            left_ns
+        } else {
+            params.pace
         }
     }
 }
 
 impl View {
     #[inline(always)]
-    fn of(params: &Params, state: u64, now_ns: u64) -> Option<Self> {
-        let clock = Clock::read(params, now_ns, NUMBER_MASK)?;
+    fn of(params: &Params, state: u64, now_ns: u64) -> Self {
+        let clock = Clock::read(params, now_ns, state, state >> NUMBER_SHIFT, NUMBER_MASK);
         let used = Use::of(state);
-        let (used, ahead) = match clock.age(params, state, state >> NUMBER_SHIFT, NUMBER_MASK) {
-            Age::Ahead(ahead) => (used, ahead),
-            Age::Previous => (used.one_later(shift(params)), 0),
-            Age::Gone => (Use::NONE, 0),
-        };
-        let (left_ns, begins_after_ns) = if ahead == 0 {
-            (clock.left_ns, 0)
+        let used = if clock.is_current {
+            used
+        } else if clock.is_previous {
+            used.one_later(shift(params))
         } else {
-            (params.pace, clock.end_ns(params, ahead.wrapping_sub(1)))
+            Use::NONE
         };
-        Some(Self {
+        Self {
             used,
-            number: clock.number.wrapping_add(ahead),
-            left_ns,
-            begins_after_ns,
-        })
+            clock,
+            left_ns: clock.left_ns(params),
+        }
     }
 }
 
 #[inline(always)]
 pub(super) fn admit(params: &Params, state: u64, now_ns: u64, cost: u64) -> Option<u64> {
-    let view = View::of(params, state, now_ns)?;
+    let view = View::of(params, state, now_ns);
     if view.used.weighed(params, view.left_ns).wrapping_add(cost) > params.burst {
         return None;
     }
     let used = Use {
+        previous: view.used.previous,
         current: view.used.current.wrapping_add(cost),
-        ..view.used
     };
-    Some(used.in_window(view.number))
+    Some(used.in_window(view.clock.number))
 }
 
 #[inline(always)]
 pub(super) fn retry_after_ns(params: &Params, state: u64, now_ns: u64, cost: u64) -> u64 {
-    let Some(view) = View::of(params, state, now_ns) else {
-        return NEVER;
-    };
-    // In this window, as the previous one's use is forgotten.
-    if let Some(room) = params.burst.checked_sub(view.used.current.wrapping_add(cost)) {
-        let left_ns = view.used.fits_with_left_ns(params, room);
+    let view = View::of(params, state, now_ns);
+    let end_ns = view.clock.end_ns(params);
+    let current = view.used.current.wrapping_add(cost);
+    if current <= params.burst {
+        // In this window, as the previous one's use is forgotten.
+        let left_ns = view
+            .used
+            .fits_with_left_ns(params, params.burst.wrapping_sub(current));
         if left_ns != 0 {
-            return view
-                .begins_after_ns
-                .wrapping_add(view.left_ns.saturating_sub(left_ns));
+            return end_ns.saturating_sub(left_ns);
         }
     }
     // In the next one, as this one's is; or, where that is never enough, in the one after.
     let next = view.used.one_later(shift(params));
     let left_ns = next.fits_with_left_ns(params, params.burst.saturating_sub(cost));
-    view.begins_after_ns
-        .wrapping_add(view.left_ns)
-        .wrapping_add(params.pace.wrapping_sub(left_ns))
+    end_ns.wrapping_add(params.pace.wrapping_sub(left_ns))
 }
 
 #[inline]
 pub(super) fn remaining(params: &Params, state: u64, now_ns: u64) -> u64 {
-    match View::of(params, state, now_ns) {
-        Some(view) => params
-            .burst
-            .saturating_sub(view.used.weighed(params, view.left_ns)),
-        None => 0,
-    }
+    let view = View::of(params, state, now_ns);
+    params
+        .burst
+        .saturating_sub(view.used.weighed(params, view.left_ns))
 }
 
 #[inline]
 pub(super) fn reset_after_ns(params: &Params, state: u64, now_ns: u64) -> u64 {
-    let Some(view) = View::of(params, state, now_ns) else {
-        return NEVER;
-    };
-    let window_end_ns = view.begins_after_ns.wrapping_add(view.left_ns);
+    let view = View::of(params, state, now_ns);
+    let end_ns = view.clock.end_ns(params);
     match (view.used.previous, view.used.current) {
         (0, 0) => 0,
-        (_, 0) => window_end_ns,
-        _ => window_end_ns.wrapping_add(params.pace),
+        (_, 0) => end_ns,
+        _ => end_ns.wrapping_add(params.pace),
     }
 }
 
 #[inline(always)]
 pub(super) fn settled(params: &Params, state: u64, now_ns: u64) -> u64 {
-    match View::of(params, state, now_ns) {
-        Some(view) if view.used.current == 0 && view.used.previous == 0 => FRESH,
-        _ => state,
+    let used = View::of(params, state, now_ns).used;
+    if used.current == 0 && used.previous == 0 {
+        FRESH
+    } else {
+        state
     }
 }
 

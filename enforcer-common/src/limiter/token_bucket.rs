@@ -1,24 +1,26 @@
 //! The token bucket, as GCRA: the generic cell rate algorithm, in its form of virtual scheduling.
 //!
-//! Source: ITU-T I.371 (2004), annex A; ATM Forum Traffic Management 4.1, section 4.4.2. GCRA(I, L) there takes
-//! cells of one size; a cost of `c` is `c` cells at once, and `burst` cells at once are L = (burst - 1)·I there.
+//! Source: ITU-T I.371 (2004), annex A; ATM Forum Traffic Management 4.1, section 4.4.2. GCRA(I, L) there
+//! takes cells of one size; a cost of `c` is `c` cells at once, and `burst` cells at once are L = (burst -
+//! 1)·I there.
 //!
 //! The state is the theoretical arrival time (TAT): when the bucket would be full again. A cost moves it by
-//! `cost · period / amount`, from now or from where it is, whichever is later; the cost conforms if it then is no
-//! more than the time of a whole burst ahead of now. From that follows, for any interval of length `d`:
+//! `cost · period / amount`, from now or from where it is, whichever is later; the cost conforms if it then
+//! is no more than the time of a whole burst ahead of now. From that follows, for any interval of length `d`:
 //!
 //! `admitted <= burst + amount · d / period`
 //!
-//! up to the resolution: what the rate makes in 2^-8 ns. A source that keeps to that bound is never refused as long
-//! as a unit of cost lasts 64 ns or more, or a whole number of 2^-8 ns, for then no charge is rounded; the pace is,
-//! upwards by at most 1 in 16,384. Below, each charge is rounded up by less than 2^-8 ns: under 0.1 % for charges
-//! that are worth 4 ns or more (50 bytes at 100 Gbit/s).
+//! up to the resolution: what the rate makes in 2^-8 ns. A source that keeps to that bound is never refused
+//! as long as a unit of cost lasts 64 ns or more, or a whole number of 2^-8 ns, for then no charge is
+//! rounded; the pace is, upwards by at most 1 in 16,384. Below, each charge is rounded up by less than 2^-8
+//! ns: under 0.1 % for charges that are worth 4 ns or more (50 bytes at 100 Gbit/s).
 //!
 //! Time is a wrapping count of 2^-8 ns: a turn is 2^56 ns, 833 days.
 //! - A TAT up to a burst and a day ahead of now is believed: a clock that goes back by up to a day refills
 //!   nothing, it refuses until it has caught up. So is one that slower parameters wrote.
 //! - Any other TAT is past, and the bucket full. So a clock that goes back by more than that refills.
-//! - A bucket idle for a whole turn, less at most a burst and a day, looks as if in use: it may refuse for as long.
+//! - A bucket idle for a whole turn, less at most a burst and a day, looks as if in use: it may refuse for as
+//!   long.
 
 use super::{FRESH, Params, params};
 
