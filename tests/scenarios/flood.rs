@@ -22,8 +22,8 @@ fn flood(sources: u32, packets: u64, payload: Payload) -> Flood {
         interface: NEIGHBOUR_INTERFACE.to_owned(),
         link: Neighbour::Attacker.link(),
         first_source: IpAddr::from([100, 64, 0, 0]),
-        sources: NonZeroU32::new(sources).unwrap(),
-        source_ports: (1024, NonZeroU16::new(1000).unwrap()),
+        sources: NonZeroU32::new(sources)?,
+        source_ports: (1024, NonZeroU16::new(1000)?),
         target: SocketAddr::new(Neighbour::Attacker.node_ipv4(), 9),
         payload,
         packets,
@@ -44,22 +44,18 @@ struct Outcome {
 }
 
 fn send_into_sink(flood: Flood) -> Outcome {
-    let lab = Lab::create().unwrap();
+    let lab = Lab::create()?;
     let interface = Neighbour::Attacker.node_interface();
-    let sink = Program::Sink.attach(lab.node(), interface).unwrap();
-    let before = interface::received(lab.node(), interface).unwrap();
-    let sent = flood
-        .start(lab.neighbour(Neighbour::Attacker))
-        .unwrap()
-        .wait()
-        .unwrap();
-    let received = interface::received(lab.node(), interface).unwrap().since(before);
+    let sink = Program::Sink.attach(lab.node(), interface)?;
+    let before = interface::received(lab.node(), interface)?;
+    let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.wait()?;
+    let received = interface::received(lab.node(), interface)?.since(before);
     Outcome {
         sent,
         received,
-        counted: sink.packets().unwrap(),
-        counted_ipv4: sink.ipv4_packets().unwrap(),
-        sources: sink.sources().unwrap(),
+        counted: sink.packets()?,
+        counted_ipv4: sink.ipv4_packets()?,
+        sources: sink.sources()?,
     }
 }
 
@@ -78,19 +74,20 @@ impl Outcome {
 }
 
 #[test]
-fn every_packet_from_one_source_is_accounted_for() {
+fn every_packet_from_one_source_is_accounted_for() -> Result<()> {
     if !root_or_skip() {
-        return;
+        return Ok(());
     }
     let outcome = send_into_sink(flood(1, PACKETS, Payload::Udp { bytes: 18 }));
     outcome.assert_complete();
     assert_eq!(outcome.sources, 1);
+    Ok(())
 }
 
 #[test]
-fn every_packet_from_four_million_sources_is_accounted_for() {
+fn every_packet_from_four_million_sources_is_accounted_for() -> Result<()> {
     if !root_or_skip() {
-        return;
+        return Ok(());
     }
     let outcome = send_into_sink(flood(4_000_000, PACKETS, Payload::TcpSyn));
     outcome.assert_complete();
@@ -100,12 +97,13 @@ fn every_packet_from_four_million_sources_is_accounted_for() {
         sources <= 4_000_000 && sources + outcome.received.lost >= 4_000_000,
         "{sources} sources"
     );
+    Ok(())
 }
 
 #[test]
-fn a_throttled_flood_keeps_its_rate_and_stops_at_its_time() {
+fn a_throttled_flood_keeps_its_rate_and_stops_at_its_time() -> Result<()> {
     if !root_or_skip() {
-        return;
+        return Ok(());
     }
     let flood = Flood {
         rate: NonZeroU32::new(50_000),
@@ -116,25 +114,21 @@ fn a_throttled_flood_keeps_its_rate_and_stops_at_its_time() {
     // The last tick is sent whole; a busy machine may make the flood late, never early.
     assert!(sent.packets > 0 && sent.packets <= 26_000, "{sent:?}");
     assert!(sent.elapsed >= Duration::from_millis(500), "{sent:?}");
+    Ok(())
 }
 
 #[test]
-fn a_flood_can_be_stopped() {
+fn a_flood_can_be_stopped() -> Result<()> {
     if !root_or_skip() {
-        return;
+        return Ok(());
     }
-    let lab = Lab::create().unwrap();
-    let _sink = Program::Sink
-        .attach(lab.node(), Neighbour::Attacker.node_interface())
-        .unwrap();
+    let lab = Lab::create()?;
+    let _sink = Program::Sink.attach(lab.node(), Neighbour::Attacker.node_interface())?;
     let flood = Flood {
         rate: NonZeroU32::new(1000),
         ..flood(1, u64::MAX, Payload::TcpAck)
     };
-    let sent = flood
-        .start(lab.neighbour(Neighbour::Attacker))
-        .unwrap()
-        .stop()
-        .unwrap();
+    let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.stop()?;
     assert!(sent.elapsed < Duration::from_secs(5), "{sent:?}");
+    Ok(())
 }

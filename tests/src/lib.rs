@@ -4,17 +4,17 @@
 //! namespaces that the lab makes and removes.
 #![deny(unsafe_code)]
 
-//pub mod agent;
+pub mod agent;
 pub mod cleanup;
-//pub mod client;
-//pub mod demo;
+pub mod client;
+pub mod demo;
 pub mod flood;
 pub mod frame;
 pub mod interface;
 pub mod issuer;
 pub mod kernel;
-//pub mod load;
-//pub mod metrics;
+pub mod load;
+pub mod metrics;
 pub mod netns;
 pub mod pki;
 pub mod privilege;
@@ -24,3 +24,4 @@ pub mod serve;
 mod sys;
 pub mod topology;
 pub mod upstream;
+pub mod workspace;
