@@ -1,0 +1,134 @@
+//! The flood generator sends what it says, with correct checksums, from as many sources as it says.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
+
+use lab::{
+    flood::{Flood, Sent},
+    frame::Payload,
+    interface::{self, Received},
+    kernel::Program,
+    privilege::root_or_skip,
+    topology::{Lab, NEIGHBOUR_INTERFACE, Neighbour},
+};
+
+const PACKETS: u64 = 4_200_000;
+
+fn flood(sources: u32, packets: u64, payload: Payload) -> Flood {
+    Flood {
+        interface: NEIGHBOUR_INTERFACE.to_owned(),
+        link: Neighbour::Attacker.link(),
+        first_source: IpAddr::from([100, 64, 0, 0]),
+        sources: NonZeroU32::new(sources)?,
+        source_ports: (1024, NonZeroU16::new(1000)?),
+        target: SocketAddr::new(Neighbour::Attacker.node_ipv4(), 9),
+        payload,
+        packets,
+        duration: Duration::from_secs(10),
+        rate: None,
+        processor: None,
+    }
+}
+
+struct Outcome {
+    sent: Sent,
+    /// By the node's interface.
+    received: Received,
+    /// By the sink.
+    counted: u64,
+    counted_ipv4: u64,
+    sources: u64,
+}
+
+fn send_into_sink(flood: Flood) -> Outcome {
+    let lab = Lab::create()?;
+    let interface = Neighbour::Attacker.node_interface();
+    let sink = Program::Sink.attach(lab.node(), interface)?;
+    let before = interface::received(lab.node(), interface)?;
+    let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.wait()?;
+    let received = interface::received(lab.node(), interface)?.since(before);
+    Outcome {
+        sent,
+        received,
+        counted: sink.packets()?,
+        counted_ipv4: sink.ipv4_packets()?,
+        sources: sink.sources()?,
+    }
+}
+
+impl Outcome {
+    /// Only the flood is IPv4; IPv6 neighbours also announce themselves.
+    fn assert_complete(&self) {
+        assert_eq!(self.sent.packets, PACKETS);
+        assert_eq!(self.sent.packets, self.counted_ipv4 + self.received.lost);
+        assert!(
+            self.counted <= self.received.packets,
+            "{} of {:?}",
+            self.counted,
+            self.received
+        );
+    }
+}
+
+#[test]
+fn every_packet_from_one_source_is_accounted_for() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let outcome = send_into_sink(flood(1, PACKETS, Payload::Udp { bytes: 18 }));
+    outcome.assert_complete();
+    assert_eq!(outcome.sources, 1);
+    Ok(())
+}
+
+#[test]
+fn every_packet_from_four_million_sources_is_accounted_for() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let outcome = send_into_sink(flood(4_000_000, PACKETS, Payload::TcpSyn));
+    outcome.assert_complete();
+    // A source all of whose packets were lost was not seen.
+    let sources = outcome.sources;
+    assert!(
+        sources <= 4_000_000 && sources + outcome.received.lost >= 4_000_000,
+        "{sources} sources"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_throttled_flood_keeps_its_rate_and_stops_at_its_time() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let flood = Flood {
+        rate: NonZeroU32::new(50_000),
+        duration: Duration::from_millis(500),
+        ..flood(1000, u64::MAX, Payload::Udp { bytes: 18 })
+    };
+    let sent = send_into_sink(flood).sent;
+    // The last tick is sent whole; a busy machine may make the flood late, never early.
+    assert!(sent.packets > 0 && sent.packets <= 26_000, "{sent:?}");
+    assert!(sent.elapsed >= Duration::from_millis(500), "{sent:?}");
+    Ok(())
+}
+
+#[test]
+fn a_flood_can_be_stopped() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let lab = Lab::create()?;
+    let _sink = Program::Sink.attach(lab.node(), Neighbour::Attacker.node_interface())?;
+    let flood = Flood {
+        rate: NonZeroU32::new(1000),
+        ..flood(1, u64::MAX, Payload::TcpAck)
+    };
+    let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.stop()?;
+    assert!(sent.elapsed < Duration::from_secs(5), "{sent:?}");
+    Ok(())
+}
