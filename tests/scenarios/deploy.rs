@@ -144,7 +144,7 @@ fn a_stop_outlasts_the_drain() -> Result<()> {
 
 #[test]
 fn the_agent_accepts_the_node_configuration() -> Result<()> {
-    let folder = node(&read("deploy/systemd/enforcer.yaml")?, &[])?;
+    let folder = node(&read("deploy/systemd/enforcer.yaml")?, &ready_policies()?)?;
     let answer = check(&[folder.path().join("enforcer.yaml")])?;
     ensure!(answer.status.success(), "{}", text(&answer));
     Ok(())
@@ -243,10 +243,10 @@ fn the_container_starts_the_agent_as_the_daemonset_does() -> Result<()> {
         "{arguments:?}: not mounted"
     );
     let configuration = configuration()?;
-    for path in strings(&configuration["policies"]).chain(strings(&Value::from(vec![
-        configuration["runtimeDir"].clone(),
-        Value::from("/sys/fs/bpf"),
-    ]))) {
+    let mut paths: Vec<_> = strings(&configuration["policies"]).collect();
+    paths.extend(configuration["runtimeDir"].as_str().map(str::to_owned));
+    paths.push("/sys/fs/bpf".to_owned());
+    for path in paths {
         ensure!(mounted(&path), "{path} is not mounted");
     }
     Ok(())
@@ -304,6 +304,17 @@ fn config_map(name: &str) -> Result<Vec<(String, String)>> {
         Ok((name.clone(), content.to_owned()))
     };
     data.iter().map(file).collect()
+}
+
+/// The policies that the repository brings along, as an operator would copy them to a node.
+fn ready_policies() -> Result<Vec<(String, String)>> {
+    let mut policies = Vec::new();
+    for entry in fs::read_dir(root().join("policies")).context("there is no folder `policies`")? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        policies.push((name, fs::read_to_string(entry.path())?));
+    }
+    Ok(policies)
 }
 
 fn configuration() -> Result<Value> {
