@@ -1,4 +1,15 @@
 //! What the kernel programs and the agent share: limiters, map layouts, verdicts and reasons.
+//!
+//! Everything here is integers and pure functions, so that the same code runs in the kernel, in the
+//! agent and in tests on the host.
 #![no_std]
+#![cfg_attr(not(feature = "aya"), forbid(unsafe_code))]
 
+pub mod hash;
+pub mod layout;
 pub mod limiter;
+pub mod sketch;
+pub mod verdict;
+
+#[cfg(feature = "aya")]
+mod pod;

@@ -1,16 +1,48 @@
-//! Enforcer's kernel half.
+//! Enforcer's kernel half: an XDP program for what arrives and a TC program for what leaves.
+//!
+//! A packet goes through the stages in one straight line, each a file: parse, lifeline, service,
+//! access list, verified flow, limits, verdict. One exit counts every verdict. Nothing on the way
+//! allocates, logs, inserts into a map or loops more than a constant number of times.
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "core's atomics have no compare-and-swap for BPF; the intrinsic has")]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+mod access;
+mod atomic;
+mod clock;
+mod egress;
+mod flow;
+mod frame;
+mod ingress;
+mod lifeline;
+mod limits;
+mod maps;
+mod parse;
+mod service;
+mod sketch;
+mod verdict;
 
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+/// Decides about what arrives at an interface.
 #[xdp]
-fn enforcer_xdp(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
+fn enforcer_xdp(ctx: XdpContext) -> u32 {
+    ingress::program(&ctx)
+}
+
+/// Counts what leaves an interface, and ends what the egress deny lists name.
+#[classifier]
+fn enforcer_tc_egress(ctx: TcContext) -> i32 {
+    egress::program(&ctx)
 }
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing panics; if something did, this endless loop would not pass the verifier.
     loop {}
 }
 

@@ -1,0 +1,334 @@
+//! What lies in the kernel's maps. `docs/architecture.md` has the table of maps.
+//!
+//! Integers only, no padding that is not named, sizes and offsets asserted at compile time. Bump
+//! [`VERSION`] when any of it changes.
+
+use crate::{hash::Key, limiter::Params, verdict::{Direction, Reason, Verdict}};
+
+/// The layout's version; it is part of the path under which maps are pinned.
+pub const VERSION: u32 = 1;
+
+/// Limits in one packet policy, at most.
+pub const LIMITS_PER_POLICY: usize = 4;
+/// Packet policies in force at one time on one node, at most.
+pub const MAX_POLICIES: u32 = 128;
+/// The pseudo-policy to which packets are counted that no policy is about.
+pub const NO_POLICY: u32 = MAX_POLICIES;
+/// Slots of generations: one in force, one being written.
+pub const SLOTS: u32 = 2;
+/// Entries of the policies map.
+pub const POLICY_ENTRIES: u32 = SLOTS * MAX_POLICIES;
+/// Network interfaces with packet policies, at most.
+pub const MAX_INTERFACES: u32 = 4_096;
+/// Entries of the services map: protocol and port, for each group of interfaces, in both slots.
+pub const MAX_SERVICES: u32 = 65_536;
+/// Prefixes on all access lists together, in both slots.
+pub const MAX_PREFIXES: u32 = 262_144;
+/// Verified connections at once, unless configured.
+pub const DEFAULT_FLOWS: u32 = 65_536;
+/// Identities with a budget of their own at once.
+pub const MAX_IDENTITIES: u32 = 16_384;
+/// Limiters shared by all packets of a service or an interface.
+pub const MAX_SHARED: u32 = 8_192;
+
+/// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
+pub type Address = [u8; 16];
+
+/// The first twelve bytes of an IPv4-mapped address.
+pub const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// The one element of the control map: what all packets need and no generation owns.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Control {
+    /// The sketch's secret.
+    pub key: Key,
+    /// [`control_flag`]s.
+    pub flags: u64,
+    /// The index of the sketch's last line: a power of two less one.
+    pub sketch_mask: u64,
+}
+
+/// Which tables hold anything at all, so that packets skip the others.
+pub mod control_flag {
+    /// The management list has entries.
+    pub const MANAGEMENT: u64 = 1;
+    /// Operators or failed authentication have denied somebody.
+    pub const RUNTIME: u64 = 1 << 1;
+    /// There are verified connections.
+    pub const FLOWS: u64 = 1 << 2;
+}
+
+/// An interface's part in the generation in force. Replacing this value is what switches an interface
+/// from one generation to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Interface {
+    /// The slot in force.
+    pub slot: u32,
+    /// The services' group: interfaces with the same policies share one.
+    pub group: u32,
+    /// The policy about all traffic, or [`NO_POLICY`].
+    pub any: u32,
+    /// The policy for packets whose port cannot be known (later fragments) or trusted (malformed).
+    pub base: u32,
+    /// Where this interface's own limiter lies among those of a limit per interface.
+    pub position: u32,
+    /// [`interface_flag`]s.
+    pub flags: u32,
+}
+
+/// What an interface's policies have.
+pub mod interface_flag {
+    /// Some policy names ports.
+    pub const PORTS: u32 = 1;
+    /// Some policy has an egress deny list.
+    pub const EGRESS: u32 = 1 << 1;
+}
+
+/// A protocol and port of a group of interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ServiceKey {
+    /// The group of interfaces.
+    pub group: u32,
+    /// In network byte order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The slot.
+    pub slot: u8,
+}
+
+/// A policy: one of two banks is in force, so that the controller can write the other and then switch
+/// by changing `select` alone.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Policy {
+    /// 0 or 1.
+    pub select: u64,
+    /// The banks.
+    pub banks: [Bank; 2],
+}
+
+/// What a policy says.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Bank {
+    /// [`policy_flag`]s.
+    pub flags: u32,
+    /// How many of `limits` are in use.
+    pub limit_count: u32,
+    /// The budget of each verified identity.
+    pub verified: Params,
+    /// The limits.
+    pub limits: [Limit; LIMITS_PER_POLICY],
+}
+
+/// What a policy has.
+pub mod policy_flag {
+    /// Nothing is dropped, only counted.
+    pub const SHADOW: u32 = 1;
+    /// It has an access list.
+    pub const ACCESS: u32 = 1 << 1;
+    /// Verified identities have a budget of their own.
+    pub const VERIFIED: u32 = 1 << 2;
+}
+
+/// A limit of a policy.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Limit {
+    /// The limiter.
+    pub params: Params,
+    /// [`limit_key`].
+    pub key: u32,
+    /// [`limit_count`].
+    pub count: u32,
+    /// Tells this limit's sources from those of other limits in the sketch. Never reused while the
+    /// agent runs.
+    pub id: u32,
+    /// The first of this limit's shared limiters, when it is not by source.
+    pub shared: u32,
+    /// The first half of the mask that leaves an IPv6 source's prefix; host byte order of a
+    /// big-endian load.
+    pub mask_v6_high: u64,
+    /// The second half.
+    pub mask_v6_low: u64,
+    /// The mask for an IPv4 source, as the second half of its mapped address.
+    pub mask_v4_low: u64,
+}
+
+/// Whose packets share a limiter.
+pub mod limit_key {
+    /// A source prefix.
+    pub const SOURCE: u32 = 0;
+    /// The policy's traffic.
+    pub const SERVICE: u32 = 1;
+    /// The policy's traffic on an interface.
+    pub const INTERFACE: u32 = 2;
+}
+
+/// What a limit counts.
+pub mod limit_count {
+    /// Packets.
+    pub const PACKETS: u32 = 0;
+    /// Bytes of the frame, Ethernet header included.
+    pub const BYTES: u32 = 1;
+    /// TCP SYNs without ACK.
+    pub const CONNECTIONS: u32 = 2;
+}
+
+/// What an access list is keyed by, behind the prefix length: the table, then the address. A prefix
+/// of an address is `32 + its bits` long; IPv4 prefixes have another 96 in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AccessKey {
+    /// Made by [`table`]; in network byte order.
+    pub table: u32,
+    /// The address.
+    pub address: Address,
+}
+
+/// An access list's number: [`table_kind`], slot and policy or group.
+#[inline(always)]
+#[must_use]
+pub const fn table(kind: u32, slot: u32, owner: u32) -> u32 {
+    ((kind << 28) | (slot << 27) | (owner & 0x07ff_ffff)).to_be()
+}
+
+/// The access lists.
+pub mod table_kind {
+    /// Sources that are never dropped, whatever happens. No slot, no owner.
+    pub const MANAGEMENT: u32 = 1;
+    /// What operators and failed authentication have denied. No slot, no owner.
+    pub const RUNTIME: u32 = 2;
+    /// A policy's allow and deny list; the owner is the policy.
+    pub const INGRESS: u32 = 3;
+    /// The egress deny lists of a group of interfaces; the owner is the group.
+    pub const EGRESS: u32 = 4;
+}
+
+/// What an access list says of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Access {
+    /// From when on the entry no longer holds, on the kernel's monotonic clock. `u64::MAX`: never.
+    pub expires_ns: u64,
+    /// A [`Reason`]: of a drop, or [`Reason::Allowed`].
+    pub reason: u32,
+    /// The policy to which it is counted, or [`NO_POLICY`].
+    pub policy: u32,
+}
+
+/// A verified TCP connection, as its packets arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The peer.
+    pub source: Address,
+    /// The local end.
+    pub destination: Address,
+    /// In network byte order.
+    pub source_port: u16,
+    /// In network byte order.
+    pub destination_port: u16,
+}
+
+/// Who is behind a verified connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// The identity's place among the budgets.
+    pub identity: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// Entries of the counters map.
+pub const COUNTERS: u32 = 2 * (MAX_POLICIES + 1) * Reason::COUNT * Verdict::COUNT;
+
+/// The place of a verdict in the counters map.
+#[inline(always)]
+#[must_use]
+pub const fn counter(direction: Direction, policy: u32, reason: Reason, verdict: Verdict) -> u32 {
+    let policies = direction as u32 * (MAX_POLICIES + 1) + policy;
+    (policies * Reason::COUNT + reason as u32) * Verdict::COUNT + verdict as u32
+}
+
+macro_rules! layout {
+    ($($type:ty: $size:expr, {$($field:ident: $offset:expr),* $(,)?};)*) => {
+        $(const _: () = {
+            assert!(size_of::<$type>() == $size);
+            $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
+        };)*
+    };
+}
+
+const PARAMS: usize = size_of::<Params>();
+const LIMIT: usize = PARAMS + 40;
+const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
+
+layout! {
+    Control: 32, {key: 0, flags: 16, sketch_mask: 24};
+    Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
+    ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
+    Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,
+        mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};
+    Bank: BANK, {flags: 0, limit_count: 4, verified: 8, limits: 8 + PARAMS};
+    Policy: 8 + 2 * BANK, {select: 0, banks: 8};
+    AccessKey: 20, {table: 0, address: 4};
+    Access: 16, {expires_ns: 0, reason: 8, policy: 12};
+    FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
+    Flow: 8, {identity: 0, reserved: 4};
+    Counter: 16, {packets: 0, bytes: 8};
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_verdict_has_a_counter_of_its_own() {
+        let mut seen = HashSet::new();
+        for direction in Direction::ALL {
+            for policy in 0..=NO_POLICY {
+                for &reason in Reason::ALL {
+                    for verdict in Verdict::ALL {
+                        let place = counter(direction, policy, reason, verdict);
+                        assert!(place < COUNTERS);
+                        assert!(seen.insert(place));
+                    }
+                }
+            }
+        }
+        assert_eq!(seen.len(), COUNTERS as usize);
+    }
+
+    #[test]
+    fn tables_do_not_meet() {
+        let tables: HashSet<u32> = [
+            table(table_kind::MANAGEMENT, 0, 0),
+            table(table_kind::RUNTIME, 0, 0),
+            table(table_kind::INGRESS, 0, 5),
+            table(table_kind::INGRESS, 1, 5),
+            table(table_kind::INGRESS, 1, 6),
+            table(table_kind::EGRESS, 1, 6),
+        ]
+        .into();
+        assert_eq!(tables.len(), 6);
+    }
+}

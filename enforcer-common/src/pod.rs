@@ -1,0 +1,28 @@
+//! The layouts may cross into kernel maps: each is `repr(C)`, integers only, and has no padding.
+
+use aya::Pod;
+
+use crate::{layout, sketch};
+
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` integers without implicit padding, as the size assertions beside the
+            // type show: any bytes are a value of it.
+            unsafe impl Pod for $type {}
+        )*
+    };
+}
+
+pod!(
+    layout::Access,
+    layout::AccessKey,
+    layout::Control,
+    layout::Counter,
+    layout::Flow,
+    layout::FlowKey,
+    layout::Interface,
+    layout::Policy,
+    layout::ServiceKey,
+    sketch::Line,
+);

@@ -1,0 +1,123 @@
+//! The sketch: a count-min sketch (Cormode and Muthukrishnan, 2005) whose cells are limiters.
+//!
+//! A source's cells lie in one line of eight, so that it costs one cache miss: a keyed hash picks the
+//! line and, in it, one cell of each of four pairs. A source is over its limit only if all its cells
+//! are; whoever shares fewer than four with heavy ones is never hurt. Nothing is inserted or evicted,
+//! so nothing can be refilled, and memory is what it was at the start.
+
+use crate::{
+    hash::{Key, siphash13},
+    layout::{Address, Limit, V4_MAPPED},
+};
+
+/// Cells in a line: a cache line of them.
+pub const CELLS: usize = 8;
+/// Cells that one source is charged in.
+pub const ROWS: usize = 4;
+
+/// One line: the limiters' states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Line {
+    /// The cells.
+    pub cells: [u64; CELLS],
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+
+/// Where a source's cells are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// One bit for each row: which cell of its pair.
+    pub choice: u32,
+}
+
+impl Place {
+    /// The place of the prefix that `limit` speaks of, of the source whose [`words`] are given, in a
+    /// sketch of `mask + 1` lines.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(key: Key, mask: u64, limit: &Limit, high: u64, low: u64) -> Self {
+        let (high, low) = prefix(limit, high, low);
+        // The limit's number makes each limit's hash function another one.
+        let key = Key { k0: key.k0 ^ u64::from(limit.id), k1: key.k1 };
+        let hash = siphash13(key, high, low);
+        Self { line: (hash & mask) as u32, choice: (hash >> 60) as u32 }
+    }
+
+    /// The cell of row `row` within the line: below [`CELLS`] for rows below [`ROWS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn cell(self, row: usize) -> usize {
+        (row * 2 + ((self.choice >> row) & 1) as usize) & (CELLS - 1)
+    }
+}
+
+/// An address as two big-endian words.
+#[inline(always)]
+#[must_use]
+pub const fn words(address: &Address) -> (u64, u64) {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
+    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+}
+
+/// The words of the source's prefix.
+#[inline(always)]
+const fn prefix(limit: &Limit, high: u64, low: u64) -> (u64, u64) {
+    if high == 0 && low >> 32 == 0xffff {
+        (high, low & limit.mask_v4_low)
+    } else {
+        (high & limit.mask_v6_high, low & limit.mask_v6_low)
+    }
+}
+
+/// The masks that leave the first `v4` and `v6` bits of an address: `(v6 high, v6 low, v4 low)`.
+#[must_use]
+pub const fn masks(v4: u8, v6: u8) -> (u64, u64, u64) {
+    const fn leading(bits: u32) -> u64 {
+        match bits {
+            0 => 0,
+            64.. => u64::MAX,
+            _ => u64::MAX << (64 - bits),
+        }
+    }
+    let v6 = v6 as u32;
+    // The upper half of a mapped address's second word is the mapping itself.
+    let v4 = 32 + v4 as u32;
+    (leading(v6), leading(v6.saturating_sub(64)), leading(v4))
+}
+
+/// The mapped form of an IPv4 address.
+#[inline(always)]
+#[must_use]
+pub const fn mapped(address: [u8; 4]) -> Address {
+    let [a, b, c, d] = address;
+    let m = V4_MAPPED;
+    [m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8], m[9], m[10], m[11], a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_leave_the_prefix() {
+        assert_eq!(masks(32, 128), (u64::MAX, u64::MAX, u64::MAX));
+        assert_eq!(masks(24, 64), (u64::MAX, 0, u64::MAX << 8));
+        assert_eq!(masks(1, 1), (1 << 63, 0, u64::MAX << 31));
+        assert_eq!(masks(8, 72), (u64::MAX, 0xff << 56, u64::MAX << 24));
+    }
+
+    #[test]
+    fn a_place_has_four_cells_of_its_line() {
+        for choice in 0..16 {
+            let place = Place { line: 0, choice };
+            let mut seen = [false; CELLS];
+            for row in 0..ROWS {
+                assert!(!core::mem::replace(&mut seen[place.cell(row)], true));
+            }
+        }
+    }
+}

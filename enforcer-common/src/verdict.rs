@@ -1,0 +1,182 @@
+//! Verdicts and the reasons for them: the same numbers in the kernel's counters, in metrics and in
+//! `explain`.
+
+/// What happens to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+#[must_use]
+pub enum Verdict {
+    /// It goes on.
+    Pass = 0,
+    /// It ends here.
+    Drop = 1,
+    /// It goes on, and would have ended here if its policy were not in `shadow`.
+    Shadow = 2,
+}
+
+impl Verdict {
+    /// How many there are.
+    pub const COUNT: u32 = 3;
+    /// All of them, by number.
+    pub const ALL: [Self; Self::COUNT as usize] = [Self::Pass, Self::Drop, Self::Shadow];
+
+    /// The name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal, $drops:literal;)*) => {
+        /// Why a packet passes or not.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[$doc])* $variant = $number,)*
+        }
+
+        impl Reason {
+            /// All of them, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in metrics and in `explain`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Whether it ends a packet (where the policy is enforced).
+            #[inline(always)]
+            #[must_use]
+            pub const fn drops(self) -> bool {
+                match self { $(Self::$variant => $drops,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No policy has anything to say.
+    NoPolicy = 0, "no-policy", false;
+    /// Neither IPv4 nor IPv6.
+    NotIp = 1, "not-ip", false;
+    /// ARP or IPv6 neighbour discovery.
+    Lifeline = 2, "lifeline", false;
+    /// The source is on the management list.
+    Management = 3, "management", false;
+    /// The source is on an allow list.
+    Allowed = 4, "allowed", false;
+    /// A verified connection within its identity's budget.
+    Verified = 5, "verified", false;
+    /// Within every limit of its policy.
+    WithinLimits = 6, "within-limits", false;
+    /// Leaves, and no list is against it.
+    EgressAllowed = 7, "egress-allowed", false;
+    /// A header is cut off.
+    Truncated = 8, "truncated", true;
+    /// A header contradicts itself: version, header length, total length.
+    Malformed = 9, "malformed", true;
+    /// A source that cannot be: multicast, broadcast, or IPv4-mapped on the wire (RFC 4291, RFC 6890).
+    Martian = 10, "martian", true;
+    /// More IPv6 extension headers than are looked through.
+    ExtensionHeaders = 11, "extension-headers", true;
+    /// On a policy's deny list.
+    Denied = 12, "denied", true;
+    /// Denied by the operator, for a time.
+    DeniedByOperator = 13, "denied-by-operator", true;
+    /// Denied for failed authentication, for a time.
+    DeniedForAuthentication = 14, "denied-for-authentication", true;
+    /// A verified connection over its identity's budget.
+    OverBudget = 15, "over-budget", true;
+    /// Over the first limit of its policy.
+    Limit0 = 16, "limit", true;
+    /// Over the second.
+    Limit1 = 17, "limit", true;
+    /// Over the third.
+    Limit2 = 18, "limit", true;
+    /// Over the fourth.
+    Limit3 = 19, "limit", true;
+    /// The destination is on an egress deny list.
+    EgressDenied = 20, "egress-denied", true;
+}
+
+impl Reason {
+    /// How many there are.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// The reason of the limit at `index` of its policy.
+    #[inline(always)]
+    #[must_use]
+    pub const fn limit(index: u32) -> Self {
+        match index {
+            0 => Self::Limit0,
+            1 => Self::Limit1,
+            2 => Self::Limit2,
+            _ => Self::Limit3,
+        }
+    }
+
+    /// Which limit of the policy it names, if it names one.
+    #[must_use]
+    pub const fn limit_index(self) -> Option<usize> {
+        match self {
+            Self::Limit0 => Some(0),
+            Self::Limit1 => Some(1),
+            Self::Limit2 => Some(2),
+            Self::Limit3 => Some(3),
+            _ => None,
+        }
+    }
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Direction {
+    /// Into the node.
+    Ingress = 0,
+    /// Out of it.
+    Egress = 1,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_positions() {
+        for (position, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, position);
+        }
+        for (position, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(*verdict as usize, position);
+        }
+    }
+
+    #[test]
+    fn limits_are_named_by_index() {
+        for index in 0..4 {
+            assert_eq!(Reason::limit(index).limit_index(), Some(index as usize));
+        }
+        assert_eq!(Reason::Denied.limit_index(), None);
+    }
+}

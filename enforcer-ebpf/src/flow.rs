@@ -1,0 +1,40 @@
+//! Stage 5: connections that the gateway has verified have their identity's own budget, which
+//! strangers cannot spend.
+
+use enforcer_common::{
+    layout::{Bank, Control, FlowKey, control_flag, policy_flag},
+    verdict::Reason,
+};
+
+use crate::{
+    atomic::Cell,
+    limits::charge_cell,
+    maps::{BUDGETS, FLOWS},
+    parse::{Packet, protocol, tcp},
+};
+
+/// The verdict on a packet of a verified connection; `None` for all others.
+#[inline(always)]
+pub fn check(control: &Control, bank: &Bank, packet: &Packet, now_ns: u64) -> Option<Reason> {
+    if control.flags & control_flag::FLOWS == 0
+        || bank.flags & policy_flag::VERIFIED == 0
+        || packet.protocol != protocol::TCP
+        || packet.later_fragment
+        // An established connection sends no SYN; whoever forges one spends no budget.
+        || packet.detail & tcp::SYN != 0
+    {
+        return None;
+    }
+    let key = FlowKey {
+        source: packet.source,
+        destination: packet.destination,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+    };
+    // SAFETY: only the number of the identity is read, in one aligned load.
+    let identity = unsafe { FLOWS.get(&key) }?.identity;
+    let state = BUDGETS.get_ptr_mut(identity)?;
+    // SAFETY: a map's value of eight bytes.
+    let state = unsafe { Cell::new(state) };
+    Some(if charge_cell(state, &bank.verified, now_ns, 1) { Reason::Verified } else { Reason::OverBudget })
+}

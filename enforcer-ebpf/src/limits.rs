@@ -1,0 +1,167 @@
+//! Stage 6: the policy's limits. All must admit the packet, and only then all are charged.
+//!
+//! One limit is one call of [`enforcer_limit`], a global function that the verifier looks at once and
+//! for itself. It takes numbers alone, so that nothing of the packet's history is looked at with it.
+
+use enforcer_common::{
+    layout::{Bank, Interface, LIMITS_PER_POLICY, Limit, limit_count, limit_key},
+    limiter::{Algorithm, Params},
+    verdict::Reason,
+};
+
+use crate::{
+    atomic::Cell,
+    maps::{CONTROL, POLICIES, SHARED},
+    parse::Packet,
+    service::Place,
+    sketch::{Cells, words},
+};
+
+/// Compare-and-swap attempts before a contended charge is refused.
+pub const ATTEMPTS: usize = 4;
+
+/// A packet under limits.
+pub struct Charge<'a> {
+    pub interface: &'a Interface,
+    pub packet: &'a Packet,
+    /// Of the frame.
+    pub bytes: u64,
+    pub now_ns: u64,
+}
+
+/// Where [`enforcer_limit`] finds its limit, and whether it charges or only asks: one number.
+#[derive(Clone, Copy)]
+struct Selector(u64);
+
+impl Selector {
+    const ASK: u64 = 1 << 40;
+
+    #[inline(always)]
+    fn new(place: Place, limit: usize, charges: bool) -> Self {
+        let ask = if charges { 0 } else { Self::ASK };
+        Self(u64::from(place.index) | (u64::from(place.bank) << 32) | ((limit as u64) << 33) | ask)
+    }
+
+    #[inline(always)]
+    fn limit(self) -> Option<&'static Limit> {
+        let policy = POLICIES.get(self.0 as u32)?;
+        let bank = if self.0 & (1 << 32) == 0 { &policy.banks[0] } else { &policy.banks[1] };
+        bank.limits.get((self.0 >> 33) as usize & (LIMITS_PER_POLICY - 1))
+    }
+
+    #[inline(always)]
+    fn charges(self) -> bool {
+        self.0 & Self::ASK == 0
+    }
+}
+
+/// The verdict of all limits.
+#[inline(always)]
+pub fn check(charge: &Charge<'_>, place: Place, bank: &Bank) -> Reason {
+    let several = bank.limit_count > 1;
+    if several && let Some(index) = charge.refused_by(place, bank, false) {
+        return Reason::limit(index);
+    }
+    charge.refused_by(place, bank, true).map_or(Reason::WithinLimits, Reason::limit)
+}
+
+impl Charge<'_> {
+    /// The first limit that refuses, when all are asked or charged.
+    #[inline(always)]
+    fn refused_by(&self, place: Place, bank: &Bank, charges: bool) -> Option<u32> {
+        for (index, limit) in bank.limits.iter().enumerate() {
+            if index as u32 >= bank.limit_count {
+                break;
+            }
+            let cost = self.cost(limit);
+            if cost == 0 {
+                continue;
+            }
+            let (high, low) = match limit.key {
+                limit_key::SOURCE => words(&self.packet.source),
+                limit_key::SERVICE => (0, u64::from(limit.shared)),
+                _ => (0, u64::from(limit.shared + self.interface.position)),
+            };
+            let selector = Selector::new(place, index, charges);
+            if enforcer_limit(selector.0, high, low, self.now_ns, cost) == 0 {
+                return Some(index as u32);
+            }
+        }
+        None
+    }
+
+    /// What the packet costs; zero if the limit is not about it.
+    #[inline(always)]
+    fn cost(&self, limit: &Limit) -> u64 {
+        match limit.count {
+            limit_count::BYTES => self.bytes,
+            limit_count::CONNECTIONS => u64::from(self.packet.opens_connection()),
+            _ => 1,
+        }
+    }
+}
+
+/// Asks or charges one limit: 1 if it admits, 0 if not. `high` and `low` are the source, or `low` is the
+/// number of a shared limiter.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_limit(selector: u64, high: u64, low: u64, now_ns: u64, cost: u64) -> u64 {
+    let selector = Selector(selector);
+    let Some(limit) = selector.limit() else { return 1 };
+    let request = Request { limit, high, low, now_ns, cost, charges: selector.charges() };
+    // Told apart here once, not at each step: otherwise the verifier follows every mixture. The buckets
+    // admit alike; the policy loader lets no sliding window through to here.
+    let admits = match limit.params.algorithm() {
+        Some(Algorithm::TokenBucket | Algorithm::LeakyBucket) => {
+            request.decide(limit.params.known_as(Algorithm::TokenBucket))
+        }
+        Some(Algorithm::FixedWindow) => request.decide(limit.params.known_as(Algorithm::FixedWindow)),
+        Some(Algorithm::SlidingWindow) | None => false,
+    };
+    u64::from(admits)
+}
+
+struct Request<'a> {
+    limit: &'a Limit,
+    high: u64,
+    low: u64,
+    now_ns: u64,
+    cost: u64,
+    charges: bool,
+}
+
+impl Request<'_> {
+    #[inline(always)]
+    fn decide(&self, params: Params) -> bool {
+        if self.limit.key != limit_key::SOURCE {
+            // SAFETY: a map's value of eight bytes.
+            let Some(cell) = SHARED.get_ptr_mut(self.low as u32).map(|cell| unsafe { Cell::new(cell) }) else {
+                return true;
+            };
+            if self.charges {
+                return charge_cell(cell, &params, self.now_ns, self.cost);
+            }
+            return params.admit(cell.read(), self.now_ns, self.cost).is_some();
+        }
+        let Some(control) = CONTROL.get(0) else { return true };
+        let Some(cells) = Cells::of(control, self.limit, self.high, self.low) else { return true };
+        if self.charges {
+            cells.charge(&params, self.now_ns, self.cost)
+        } else {
+            cells.admits(&params, self.now_ns, self.cost)
+        }
+    }
+}
+
+/// Charges one limiter of its own.
+#[inline(always)]
+pub fn charge_cell(cell: Cell, params: &Params, now_ns: u64, cost: u64) -> bool {
+    for _ in 0..ATTEMPTS {
+        let state = cell.read();
+        let Some(next) = params.admit(state, now_ns, cost) else { return false };
+        if cell.swap(state, next) {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,58 @@
+//! The maps. `docs/architecture.md` says who writes each and how long its entries live.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray},
+};
+use enforcer_common::{
+    layout::{
+        Access, AccessKey, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow, FlowKey, Interface,
+        MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES, Policy, ServiceKey,
+    },
+    sketch::Line,
+};
+
+/// One element: what all packets need.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// By interface index. Replacing a value switches an interface to another generation.
+#[map]
+pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, BPF_F_NO_PREALLOC);
+
+/// Which policy a protocol and port has.
+#[map]
+pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
+
+/// `slot * MAX_POLICIES + policy`.
+#[map]
+pub static POLICIES: Array<Policy> = Array::with_max_entries(POLICY_ENTRIES, 0);
+
+/// All access lists, of both families.
+#[map]
+pub static ACCESS: LpmTrie<AccessKey, Access> = LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+
+/// Connections that the gateway has verified. Only the agent inserts, so nobody is evicted.
+#[map]
+pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(DEFAULT_FLOWS, 0);
+
+/// Limiter states of verified identities.
+#[map]
+pub static BUDGETS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
+
+/// Limiter states of services and interfaces.
+#[map]
+pub static SHARED: Array<u64> = Array::with_max_entries(MAX_SHARED, 0);
+
+/// Limiter states of sources. The agent sets the number of lines when it loads the programs.
+#[map]
+pub static SKETCH: Array<Line> = Array::with_max_entries(1, 0);
+
+/// By direction, policy, reason and verdict: see `layout::counter`.
+#[map]
+pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
+
+/// One element: the time that packets are told when [`crate::clock`] is told to inject it.
+#[map]
+pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);

@@ -1,0 +1,90 @@
+//! Stage 1: what the packet is. Ethernet, up to two VLAN tags, IPv4 or IPv6, transport.
+
+mod address;
+mod ethernet;
+mod ipv4;
+mod ipv6;
+mod transport;
+
+use enforcer_common::{layout::Address, verdict::Reason};
+
+use crate::frame::Frame;
+
+/// What the later stages know of a packet.
+pub struct Packet {
+    /// IPv4 as mapped.
+    pub source: Address,
+    /// IPv4 as mapped.
+    pub destination: Address,
+    /// Network byte order; zero where the protocol has none.
+    pub source_port: u16,
+    /// Network byte order; zero where the protocol has none.
+    pub destination_port: u16,
+    /// The transport's IP protocol number.
+    pub protocol: u8,
+    /// TCP's flags, or ICMP's type.
+    pub detail: u8,
+    /// IPv6 hop limit or IPv4 time to live.
+    pub hop_limit: u8,
+    /// A fragment that is not the first: it has no ports.
+    pub later_fragment: bool,
+    /// Part of a fragmented packet.
+    pub fragment: bool,
+}
+
+/// What a frame carries.
+pub enum Parsed {
+    /// IPv4 or IPv6.
+    Ip(Packet),
+    /// ARP.
+    Arp,
+    /// Anything else.
+    Other,
+}
+
+/// IP protocol numbers.
+pub mod protocol {
+    pub const ICMP: u8 = 1;
+    pub const TCP: u8 = 6;
+    pub const UDP: u8 = 17;
+    pub const ICMPV6: u8 = 58;
+}
+
+/// TCP flags.
+pub mod tcp {
+    pub const SYN: u8 = 0x02;
+    pub const ACK: u8 = 0x10;
+}
+
+impl Packet {
+    /// Whether it opens a TCP connection.
+    #[inline(always)]
+    pub fn opens_connection(&self) -> bool {
+        self.protocol == protocol::TCP
+            && !self.later_fragment
+            && self.detail & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
+}
+
+/// Parses a frame; an error is the reason to drop it.
+#[inline(always)]
+pub fn parse(frame: &Frame) -> Result<Parsed, Reason> {
+    let (kind, offset) = ethernet::parse(frame)?;
+    match kind {
+        ethernet::IPV4 => ipv4::parse(frame, offset).map(Parsed::Ip),
+        ethernet::IPV6 => ipv6::parse(frame, offset).map(Parsed::Ip),
+        ethernet::ARP => Ok(Parsed::Arp),
+        _ => Ok(Parsed::Other),
+    }
+}
+
+/// Where a packet ends: at its declared length, which padding may follow. A declared zero stands for
+/// the rest of the frame: so the kernel itself writes packets above 64 KiB (BIG TCP).
+#[inline(always)]
+fn end(frame: &Frame, start: usize, declared: usize) -> Result<usize, Reason> {
+    if declared == 0 {
+        return Ok(frame.len());
+    }
+    let end = start + declared;
+    if end > frame.len() { Err(Reason::Truncated) } else { Ok(end) }
+}

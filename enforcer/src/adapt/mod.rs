@@ -1,0 +1,5 @@
+//! The control loop: what the kernel counts and what services suffer become limits.
+
+pub mod failures;
+pub mod law;
+pub mod services;

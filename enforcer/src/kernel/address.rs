@@ -1,0 +1,45 @@
+//! Addresses as the kernel programs see them: IPv4 as IPv4-mapped.
+
+use std::net::{IpAddr, SocketAddr};
+
+use aya::maps::lpm_trie::Key;
+use enforcer_common::layout::{AccessKey, Address, FlowKey};
+use ipnet::IpNet;
+
+use crate::gateway::signal::Flow;
+
+/// Bits of the table's number in front of an access list's address.
+const TABLE_BITS: u32 = 32;
+/// Bits in front of an IPv4 address in its mapped form.
+const MAPPED_BITS: u32 = 96;
+
+/// The kernel's form of an address.
+#[must_use]
+pub fn address(ip: IpAddr) -> Address {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The kernel's form of a prefix on an access list.
+#[must_use]
+pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {
+    let front = if prefix.addr().is_ipv4() { MAPPED_BITS } else { 0 };
+    Key::new(
+        TABLE_BITS + front + u32::from(prefix.prefix_len()),
+        AccessKey { table, address: address(prefix.network()) },
+    )
+}
+
+/// The kernel's form of a connection, as its packets arrive.
+#[must_use]
+pub fn flow_key(flow: &Flow) -> FlowKey {
+    let port = |end: &SocketAddr| end.port().to_be();
+    FlowKey {
+        source: address(flow.peer.ip()),
+        destination: address(flow.local.ip()),
+        source_port: port(&flow.peer),
+        destination_port: port(&flow.local),
+    }
+}

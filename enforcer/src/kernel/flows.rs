@@ -1,0 +1,166 @@
+//! Verified connections: the gateway says who is behind a 4-tuple, and the kernel charges its packets
+//! to that identity's own budget.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::maps::MapData;
+use enforcer_common::layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag};
+
+use super::{KernelError, address::flow_key, control::ControlBlock, object::Array};
+use crate::gateway::signal::{Flow, Identity};
+
+/// The verified connections and the identities behind them.
+pub struct Flows(Mutex<State>);
+
+struct State {
+    flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
+    budgets: Array<u64>,
+    control: ControlBlock,
+    /// Bounded by [`MAX_IDENTITIES`]: each entry has a budget.
+    identities: HashMap<Identity, Budget>,
+    /// Identities without connections, longest idle first, and possibly some that have come back. They
+    /// keep their budgets as long as there are others, so that nobody refills one by reconnecting.
+    idle: VecDeque<Identity>,
+    /// Which identity each flow belongs to; bounded by the flows map.
+    owners: HashMap<Flow, Identity>,
+    /// Budgets that nobody has had yet.
+    free: Vec<u32>,
+    max_flows: usize,
+}
+
+struct Budget {
+    index: u32,
+    flows: u32,
+    /// In the idle queue.
+    queued: bool,
+}
+
+/// Why a connection was not entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// As many connections as the map holds are entered already.
+    Flows,
+    /// As many identities as there are budgets have connections already.
+    Identities,
+}
+
+impl Flows {
+    /// Over the given maps, all empty.
+    #[must_use]
+    pub fn new(
+        flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
+        budgets: Array<u64>,
+        control: ControlBlock,
+        max_flows: u32,
+    ) -> Self {
+        Self(Mutex::new(State {
+            flows,
+            budgets,
+            control,
+            identities: HashMap::new(),
+            idle: VecDeque::new(),
+            owners: HashMap::new(),
+            free: (0..MAX_IDENTITIES).rev().collect(),
+            max_flows: max_flows as usize,
+        }))
+    }
+
+    /// Enters a connection. `Ok(Some(..))` says that there was no room; the connection is then limited
+    /// as a stranger's.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn enter(&self, flow: Flow, identity: &Identity) -> Result<Option<Full>, KernelError> {
+        self.state().enter(flow, identity)
+    }
+
+    /// Forgets a connection.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn leave(&self, flow: &Flow) -> Result<(), KernelError> {
+        self.state().leave(flow)
+    }
+
+    /// How many connections are entered, and of how many identities.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.owners.len(), state.identities.values().filter(|budget| budget.flows > 0).count())
+    }
+
+    /// Who is behind the connections from `source`.
+    #[must_use]
+    pub fn identities_at(&self, source: IpAddr) -> Vec<(Flow, Identity)> {
+        let state = self.state();
+        let at = |flow: &&Flow| flow.peer.ip().to_canonical() == source.to_canonical();
+        state.owners.iter().filter(|(flow, _)| at(flow)).map(|(flow, id)| (*flow, id.clone())).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn enter(&mut self, flow: Flow, identity: &Identity) -> Result<Option<Full>, KernelError> {
+        // The same 4-tuple again: its earlier connection is gone, whatever the order of events.
+        self.leave(&flow)?;
+        if self.owners.len() >= self.max_flows {
+            return Ok(Some(Full::Flows));
+        }
+        let index = if let Some(budget) = self.identities.get_mut(identity) {
+            budget.flows += 1;
+            budget.index
+        } else {
+            let Some(index) = self.vacant_budget() else { return Ok(Some(Full::Identities)) };
+            self.budgets.set(index, 0, 0).map_err(KernelError::map("BUDGETS"))?;
+            self.identities.insert(identity.clone(), Budget { index, flows: 1, queued: false });
+            index
+        };
+        self.owners.insert(flow, identity.clone());
+        if self.owners.len() == 1 {
+            self.control.set_flag(control_flag::FLOWS, true)?;
+        }
+        let entry = FlowEntry { identity: index, reserved: 0 };
+        self.flows.insert(flow_key(&flow), entry, 0).map_err(KernelError::map("FLOWS"))?;
+        Ok(None)
+    }
+
+    fn leave(&mut self, flow: &Flow) -> Result<(), KernelError> {
+        let Some(identity) = self.owners.remove(flow) else { return Ok(()) };
+        if let Some(budget) = self.identities.get_mut(&identity) {
+            budget.flows -= 1;
+            if budget.flows == 0 && !budget.queued {
+                budget.queued = true;
+                self.idle.push_back(identity);
+            }
+        }
+        self.flows.remove(&flow_key(flow)).map_err(KernelError::map("FLOWS"))?;
+        if self.owners.is_empty() {
+            self.control.set_flag(control_flag::FLOWS, false)?;
+        }
+        Ok(())
+    }
+
+    /// A budget that was never used, or that of the identity which has been idle longest.
+    fn vacant_budget(&mut self) -> Option<u32> {
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        while let Some(identity) = self.idle.pop_front() {
+            let Some(budget) = self.identities.get_mut(&identity) else { continue };
+            budget.queued = false;
+            if budget.flows == 0 {
+                let index = budget.index;
+                self.identities.remove(&identity);
+                return Some(index);
+            }
+        }
+        None
+    }
+}

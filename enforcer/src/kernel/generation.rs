@@ -1,0 +1,160 @@
+//! Generations of packet policies on the interfaces that there are.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use aya::Ebpf;
+use time::OffsetDateTime;
+
+use super::{
+    AccessMap, Attachment, KernelError, TcReached, XdpChoice, XdpReached,
+    attach::{attach, detach},
+    clock::monotonic_ns,
+    compile::{Moment, missing},
+    counters::Counters,
+    interfaces::{self, Interface},
+    store::{Staged, Store},
+};
+use crate::policy::model::PolicySet;
+
+/// The programs, where they are attached, and the tables that they read.
+pub struct Generations {
+    /// The tables.
+    pub store: Store,
+    ebpf: Ebpf,
+    xdp: XdpChoice,
+    attached: BTreeMap<u32, (Interface, Attachment)>,
+    failures: BTreeMap<String, String>,
+    /// The interfaces there were when the tables were last written.
+    present: Vec<Interface>,
+}
+
+/// An interface that the programs are on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Its name.
+    pub interface: String,
+    /// How XDP runs.
+    pub xdp: XdpReached,
+    /// How TC is attached.
+    pub tc: TcReached,
+}
+
+impl Generations {
+    /// Nothing attached, nothing in force.
+    ///
+    /// # Errors
+    /// The object lacks a map.
+    pub fn new(mut ebpf: Ebpf, access: AccessMap, xdp: XdpChoice) -> Result<Self, KernelError> {
+        let store = Store::new(&mut ebpf, access)?;
+        Ok(Self {
+            store,
+            ebpf,
+            xdp,
+            attached: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            present: Vec::new(),
+        })
+    }
+
+    /// Puts `set` in force on the interfaces that there are. On an error the old one stays in force.
+    /// An interface to which the programs cannot be attached is no error: see [`Self::failures`].
+    ///
+    /// # Errors
+    /// A map is full or the kernel refuses.
+    pub fn apply(&mut self, set: &Arc<PolicySet>, counters: &Counters) -> Result<(), KernelError> {
+        let present = interfaces::list();
+        let now = Moment { wall: OffsetDateTime::now_utc(), monotonic_ns: monotonic_ns() };
+        let staged = self.store.stage(set, &present, counters, now)?;
+        self.switch(&staged, &present)?;
+        self.store.commit(staged, &present);
+        for name in missing(set, &present) {
+            self.failures.entry(name).or_insert_with(|| "no such interface yet".to_owned());
+        }
+        self.present = present;
+        Ok(())
+    }
+
+    /// Follows interfaces that have come or gone; whether there were any.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`].
+    pub fn refresh(&mut self, counters: &Counters) -> Result<bool, KernelError> {
+        if interfaces::list() == self.present {
+            return Ok(false);
+        }
+        let set = Arc::clone(self.store.set());
+        self.apply(&set, counters)?;
+        Ok(true)
+    }
+
+    /// Detaches everything.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detach(&mut self) -> Result<(), KernelError> {
+        let mut result = Ok(());
+        for (_, (interface, attachment)) in std::mem::take(&mut self.attached) {
+            result = result.and(detach(&mut self.ebpf, &interface, attachment));
+        }
+        result
+    }
+
+    /// Where the programs are.
+    #[must_use]
+    pub fn attached(&self) -> Vec<Attached> {
+        self.attached
+            .values()
+            .map(|(interface, attachment)| Attached {
+                interface: interface.name.clone(),
+                xdp: attachment.xdp,
+                tc: attachment.tc,
+            })
+            .collect()
+    }
+
+    /// Interfaces where the programs should be and are not, and why.
+    #[must_use]
+    pub fn failures(&self) -> &BTreeMap<String, String> {
+        &self.failures
+    }
+
+    /// Switches each interface over, attaches new ones and detaches those that no policy names.
+    fn switch(&mut self, staged: &Staged, present: &[Interface]) -> Result<(), KernelError> {
+        self.failures.clear();
+        for interface in present {
+            let Some(entry) = staged.interfaces().get(&interface.index) else { continue };
+            self.store.switch(interface.index, *entry)?;
+            if !self.attached.contains_key(&interface.index) {
+                self.attach(interface);
+            }
+        }
+        let named: BTreeSet<u32> = staged.interfaces().keys().copied().collect();
+        let gone: Vec<u32> = self.attached.keys().filter(|index| !named.contains(index)).copied().collect();
+        for index in gone {
+            // The entry goes first: an attached program without one passes everything.
+            self.store.remove(index);
+            if let Some((interface, attachment)) = self.attached.remove(&index) {
+                tracing::info!(interface = interface.name, "detached");
+                detach(&mut self.ebpf, &interface, attachment)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, interface: &Interface) {
+        match attach(&mut self.ebpf, interface, self.xdp) {
+            Ok(attachment) => {
+                let Attachment { xdp, tc, .. } = &attachment;
+                tracing::info!(interface = interface.name, %xdp, %tc, "attached");
+                self.attached.insert(interface.index, (interface.clone(), attachment));
+            }
+            Err(error) => {
+                tracing::error!(interface = interface.name, %error, "not attached");
+                self.failures.insert(interface.name.clone(), error.to_string());
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The network interfaces of this network namespace.
+
+use std::ffi::CStr;
+
+/// An interface as the kernel lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index: never reused for another while it exists.
+    pub index: u32,
+}
+
+/// All interfaces, in order of name. Empty if the kernel does not say.
+#[must_use]
+pub fn list() -> Vec<Interface> {
+    // SAFETY: the result is null or an array that a zero index closes, freed below.
+    let head = unsafe { libc::if_nameindex() };
+    if head.is_null() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut entry = head;
+    loop {
+        // SAFETY: `entry` stays within the array, for the closing entry ends the loop.
+        let current = unsafe { &*entry };
+        if current.if_index == 0 || current.if_name.is_null() {
+            break;
+        }
+        // SAFETY: names are NUL-terminated strings that live until the array is freed.
+        let name = unsafe { CStr::from_ptr(current.if_name) };
+        found.push(Interface { name: name.to_string_lossy().into_owned(), index: current.if_index });
+        // SAFETY: this was not the closing entry.
+        entry = unsafe { entry.add(1) };
+    }
+    // SAFETY: `head` came from `if_nameindex` and is freed once.
+    unsafe { libc::if_freenameindex(head) };
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn loopback_is_listed() {
+        assert!(super::list().iter().any(|interface| interface.name == "lo" && interface.index > 0));
+    }
+}

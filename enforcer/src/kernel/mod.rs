@@ -1,0 +1,124 @@
+//! The kernel half, seen from the agent: loading, attaching, and writing the maps. Nothing else in the
+//! agent names aya.
+
+mod access;
+mod address;
+mod attach;
+mod clock;
+mod compile;
+mod control;
+mod counters;
+mod denials;
+mod error;
+mod flows;
+mod generation;
+mod interfaces;
+mod numbers;
+mod object;
+mod offline;
+mod sketch;
+mod store;
+
+use std::sync::Arc;
+
+use aya::Ebpf;
+use enforcer_common::{
+    layout::{Access, NO_POLICY, control_flag, table, table_kind},
+    verdict::Reason,
+};
+use ipnet::IpNet;
+
+pub use access::AccessMap;
+pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
+pub use clock::monotonic_ns;
+pub use counters::{Count, Counters};
+pub use denials::{Denial, Denials, DeniedBy};
+pub use error::KernelError;
+pub use flows::{Flows, Full};
+pub use generation::{Attached, Generations};
+pub use offline::Offline;
+pub use sketch::{Sketch, SourceState};
+pub use store::Store;
+
+use self::{address::access_key, control::ControlBlock, object::Sizes};
+
+/// What the kernel half needs to be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which XDP mode is wanted.
+    pub xdp: XdpChoice,
+    /// Sources that are never dropped.
+    pub management: Vec<IpNet>,
+    /// Memory of the sketch in bytes: a power of two, at least 64.
+    pub sketch_bytes: u64,
+    /// Verified connections at once.
+    pub max_flows: u32,
+}
+
+/// The kernel half, loaded. Dropping it detaches everything.
+pub struct Kernel {
+    /// Verified connections.
+    pub flows: Arc<Flows>,
+    /// Denials with a lifetime.
+    pub denials: Denials,
+    /// What has been decided.
+    pub counters: Arc<Counters>,
+    /// Limiter states of unknown sources.
+    pub sketch: Arc<Sketch>,
+    /// Programs, attachments and the tables of policies.
+    pub generations: Generations,
+}
+
+impl Kernel {
+    /// Loads the programs and fills what does not depend on policies. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// The kernel refuses: no permission, no memory, or the verifier.
+    pub fn load(config: &Config) -> Result<Self, KernelError> {
+        let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
+        let sizes = Sizes { sketch_lines, max_flows: config.max_flows, injected_time: false };
+        let mut ebpf = object::load(sizes)?;
+        Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
+    }
+}
+
+/// What [`Kernel`] is made of before it owns the programs.
+struct Parts {
+    flows: Arc<Flows>,
+    denials: Denials,
+    counters: Arc<Counters>,
+    sketch: Arc<Sketch>,
+    access: AccessMap,
+}
+
+impl Parts {
+    fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32) -> Result<Self, KernelError> {
+        let control = ControlBlock::new(object::take(ebpf, "CONTROL")?, sketch_lines)?;
+        let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
+        let management = table(table_kind::MANAGEMENT, 0, 0);
+        for prefix in &config.management {
+            let entry = Access { expires_ns: u64::MAX, reason: Reason::Management as u32, policy: NO_POLICY };
+            access.insert(&access_key(management, *prefix), entry)?;
+        }
+        control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
+        let flows = Flows::new(
+            object::take(ebpf, "FLOWS")?,
+            object::take(ebpf, "BUDGETS")?,
+            control.clone(),
+            config.max_flows,
+        );
+        Ok(Self {
+            flows: Arc::new(flows),
+            denials: Denials::new(access.clone(), control.clone()),
+            counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
+            access,
+        })
+    }
+
+    fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
+        let Self { flows, denials, counters, sketch, access } = self;
+        let generations = Generations::new(ebpf, access, xdp)?;
+        Ok(Kernel { flows, denials, counters, sketch, generations })
+    }
+}

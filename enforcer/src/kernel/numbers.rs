@@ -1,0 +1,176 @@
+//! The numbers by which the kernel knows policies, limits, interfaces and shared limiters. A name keeps
+//! its number from one generation to the next, so that counters and limiter states go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use enforcer_common::layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED};
+
+use super::KernelError;
+use crate::policy::model::Name;
+
+/// Who has which number.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    policies: BTreeMap<Name, u32>,
+    /// By policy and limit. Numbers are never given twice, so that a limit's sources in the sketch are
+    /// never taken for another's.
+    limits: BTreeMap<(Name, Name), u32>,
+    next_limit: u32,
+    positions: BTreeMap<String, u32>,
+    /// By limit: the first of its shared limiters, and how many it has.
+    shared: BTreeMap<u32, (u32, u32)>,
+}
+
+impl Numbers {
+    /// The policy's number.
+    ///
+    /// # Errors
+    /// All numbers are taken.
+    pub fn policy(&mut self, name: &Name) -> Result<u32, KernelError> {
+        let taken: BTreeSet<u32> = self.policies.values().copied().collect();
+        if let Some(&number) = self.policies.get(name) {
+            return Ok(number);
+        }
+        let number = (0..MAX_POLICIES).find(|number| !taken.contains(number));
+        let number = number.ok_or(KernelError::TooMany { what: "packet policies", limit: MAX_POLICIES as usize })?;
+        self.policies.insert(name.clone(), number);
+        Ok(number)
+    }
+
+    /// The limit's number.
+    pub fn limit(&mut self, policy: &Name, limit: &Name) -> u32 {
+        let next = &mut self.next_limit;
+        *self.limits.entry((policy.clone(), limit.clone())).or_insert_with(|| {
+            *next += 1;
+            *next
+        })
+    }
+
+    /// The interface's place among the limiters of a limit per interface.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub fn position(&mut self, interface: &str) -> Result<u32, KernelError> {
+        if let Some(&position) = self.positions.get(interface) {
+            return Ok(position);
+        }
+        let taken: BTreeSet<u32> = self.positions.values().copied().collect();
+        let position = (0..MAX_INTERFACES).find(|position| !taken.contains(position));
+        let position =
+            position.ok_or(KernelError::TooMany { what: "interfaces", limit: MAX_INTERFACES as usize })?;
+        self.positions.insert(interface.to_owned(), position);
+        Ok(position)
+    }
+
+    /// The first of `count` shared limiters of a limit.
+    ///
+    /// # Errors
+    /// There are not as many left.
+    pub fn shared(&mut self, limit: u32, count: u32) -> Result<u32, KernelError> {
+        if let Some(&(first, held)) = self.shared.get(&limit)
+            && held >= count
+        {
+            return Ok(first);
+        }
+        self.shared.remove(&limit);
+        let first = self.gap(count).ok_or(KernelError::TooMany {
+            what: "limiters shared by services or interfaces",
+            limit: MAX_SHARED as usize,
+        })?;
+        self.shared.insert(limit, (first, count));
+        Ok(first)
+    }
+
+    /// The first of the shared limiters of a limit per interface: one for each place in use, and room
+    /// for more to come.
+    ///
+    /// # Errors
+    /// There are not as many left.
+    pub fn shared_per_interface(&mut self, limit: u32) -> Result<u32, KernelError> {
+        let places = self.positions.values().max().map_or(1, |last| last + 1);
+        self.shared(limit, places.next_multiple_of(16))
+    }
+
+    /// Forgets names that no generation speaks of any more; the policies whose numbers are free again.
+    pub fn retain(&mut self, policies: &BTreeSet<Name>, interfaces: &BTreeSet<String>) -> Vec<u32> {
+        let gone: Vec<u32> = self
+            .policies
+            .iter()
+            .filter(|(name, _)| !policies.contains(*name))
+            .map(|(_, number)| *number)
+            .collect();
+        self.policies.retain(|name, _| policies.contains(name));
+        self.limits.retain(|(policy, _), _| policies.contains(policy));
+        let limits: BTreeSet<u32> = self.limits.values().copied().collect();
+        self.shared.retain(|limit, _| limits.contains(limit));
+        self.positions.retain(|name, _| interfaces.contains(name));
+        gone
+    }
+
+    /// The policies and their numbers.
+    pub fn policies(&self) -> impl Iterator<Item = (&Name, u32)> {
+        self.policies.iter().map(|(name, number)| (name, *number))
+    }
+
+    /// The first of `count` places that no limit holds.
+    fn gap(&self, count: u32) -> Option<u32> {
+        let mut held: Vec<(u32, u32)> = self.shared.values().copied().collect();
+        held.sort_unstable();
+        let mut from = 0;
+        for (first, length) in held {
+            if first - from >= count {
+                return Some(from);
+            }
+            from = first + length;
+        }
+        (MAX_SHARED - from >= count).then_some(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_keep_their_numbers() {
+        let mut numbers = Numbers::default();
+        let a = numbers.policy(&name("a")).unwrap();
+        let b = numbers.policy(&name("b")).unwrap();
+        assert_ne!(a, b);
+        assert_eq!(numbers.retain(&[name("b")].into(), &BTreeSet::new()), [a]);
+        assert_eq!(numbers.policy(&name("b")).unwrap(), b);
+        assert_eq!(numbers.policy(&name("c")).unwrap(), a);
+    }
+
+    #[test]
+    fn limit_numbers_are_never_given_twice() {
+        let mut numbers = Numbers::default();
+        let first = numbers.limit(&name("a"), &name("x"));
+        numbers.retain(&BTreeSet::new(), &BTreeSet::new());
+        assert_ne!(numbers.limit(&name("a"), &name("x")), first);
+    }
+
+    #[test]
+    fn too_many_policies_are_an_error() {
+        let mut numbers = Numbers::default();
+        for number in 0..MAX_POLICIES {
+            numbers.policy(&name(&format!("p{number}"))).unwrap();
+        }
+        assert!(matches!(numbers.policy(&name("more")), Err(KernelError::TooMany { .. })));
+    }
+
+    #[test]
+    fn shared_limiters_do_not_overlap_and_are_used_again() {
+        let mut numbers = Numbers::default();
+        let a = numbers.shared(1, 16).unwrap();
+        let b = numbers.shared(2, 1).unwrap();
+        let c = numbers.shared(1, 32).unwrap();
+        assert_eq!((a, b), (0, 16));
+        assert!(c >= 17, "{c}");
+        assert_eq!(numbers.shared(3, 16).unwrap(), 0, "what a larger need left behind");
+    }
+}

@@ -1,0 +1,87 @@
+//! The kernel programs, embedded, and how they are loaded.
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
+    maps::{Map, MapData},
+    programs::{SchedClassifier, Xdp},
+};
+
+use super::KernelError;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-ebpf"));
+
+/// The XDP program's name.
+pub const XDP: &str = "enforcer_xdp";
+/// The TC program's name.
+pub const TC_EGRESS: &str = "enforcer_tc_egress";
+
+/// How large the maps are, and where time comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Lines of the sketch, 64 bytes each: a power of two.
+    pub sketch_lines: u32,
+    /// Verified connections at once.
+    pub max_flows: u32,
+    /// Packets are told the time in the clock map, not the kernel's own: for replay and tests.
+    pub injected_time: bool,
+}
+
+/// Loads the programs and creates the maps.
+///
+/// # Errors
+/// The kernel refuses: no permission, no memory, or the verifier.
+pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
+    let injected_time = u32::from(sizes.injected_time);
+    let mut ebpf = EbpfLoader::new()
+        .btf(Btf::from_sys_fs().ok().as_ref())
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .map_max_entries("SKETCH", sizes.sketch_lines)
+        .map_max_entries("FLOWS", sizes.max_flows)
+        .override_global("INJECTED_TIME", &injected_time, true)
+        .load(OBJECT)
+        .map_err(|error| KernelError::Load { what: "the maps", error: chain(&error) })?;
+    xdp(&mut ebpf)?.load().map_err(|error| KernelError::Load { what: XDP, error: chain(&error) })?;
+    tc_egress(&mut ebpf)?.load().map_err(|error| KernelError::Load { what: TC_EGRESS, error: chain(&error) })?;
+    Ok(ebpf)
+}
+
+/// The XDP program.
+///
+/// # Errors
+/// The object has none, which a build of this crate rules out.
+pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let program = ebpf.program_mut(XDP).ok_or(KernelError::Missing(XDP))?;
+    program.try_into().map_err(|_| KernelError::Missing(XDP))
+}
+
+/// The TC program.
+///
+/// # Errors
+/// As for [`xdp`].
+pub fn tc_egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
+    let program = ebpf.program_mut(TC_EGRESS).ok_or(KernelError::Missing(TC_EGRESS))?;
+    program.try_into().map_err(|_| KernelError::Missing(TC_EGRESS))
+}
+
+/// Takes a map out of the object.
+///
+/// # Errors
+/// As for [`xdp`].
+pub fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
+    ebpf.take_map(name).and_then(|map| map.try_into().ok()).ok_or(KernelError::Missing(name))
+}
+
+/// An array map.
+pub type Array<V> = aya::maps::Array<MapData, V>;
+
+/// An error with all that it stems from, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,121 @@
+//! The kernel programs without any interface: packets are handed to them through
+//! `BPF_PROG_TEST_RUN`, at a time that the caller says.
+
+use std::sync::Arc;
+
+use aya::{
+    Ebpf,
+    programs::{TestRun as _, TestRunOptions},
+};
+use enforcer_common::verdict::{Direction, Verdict};
+use time::OffsetDateTime;
+
+use super::{
+    Config, Count, Counters, Denials, Flows, KernelError, Parts,
+    compile::Moment,
+    interfaces::Interface,
+    object::{self, Array, Sizes},
+    store::Store,
+};
+use crate::policy::model::PolicySet;
+
+/// The index of the loopback interface, from which test runs say that their packets come.
+const LOOPBACK: u32 = 1;
+
+/// XDP's and TC's numbers.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_UNSPEC: u32 = u32::MAX;
+
+/// The programs, and the tables that they read.
+pub struct Offline {
+    /// Verified connections.
+    pub flows: Arc<Flows>,
+    /// Denials. They end by the real monotonic clock.
+    pub denials: Denials,
+    /// What has been decided.
+    pub counters: Arc<Counters>,
+    /// The tables.
+    pub store: Store,
+    ebpf: Ebpf,
+    clock: Array<u64>,
+}
+
+impl Offline {
+    /// Loads the programs.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn load(config: &Config) -> Result<Self, KernelError> {
+        let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
+        let sizes = Sizes { sketch_lines, max_flows: config.max_flows, injected_time: true };
+        let mut ebpf = object::load(sizes)?;
+        let Parts { flows, denials, counters, access, .. } = Parts::over(&mut ebpf, config, sketch_lines)?;
+        let store = Store::new(&mut ebpf, access)?;
+        let clock = object::take(&mut ebpf, "CLOCK")?;
+        Ok(Self { flows, denials, counters, store, ebpf, clock })
+    }
+
+    /// Puts policies in force, as if all packets came through `interface`.
+    ///
+    /// # Errors
+    /// A map is full or the kernel refuses.
+    pub fn apply(
+        &mut self,
+        set: &Arc<PolicySet>,
+        interface: &str,
+        wall: OffsetDateTime,
+        now_ns: u64,
+    ) -> Result<(), KernelError> {
+        let present = [Interface { name: interface.to_owned(), index: LOOPBACK }];
+        let now = Moment { wall, monotonic_ns: now_ns };
+        let staged = self.store.stage(set, &present, &self.counters, now)?;
+        match staged.interfaces().get(&LOOPBACK).copied() {
+            Some(entry) => self.store.switch(LOOPBACK, entry)?,
+            None => self.store.remove(LOOPBACK),
+        }
+        self.store.commit(staged, &present);
+        Ok(())
+    }
+
+    /// Sets the time that packets are told, in nanoseconds of the monotonic clock.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_time(&mut self, now_ns: u64) -> Result<(), KernelError> {
+        self.clock.set(0, now_ns, 0).map_err(KernelError::map("CLOCK"))
+    }
+
+    /// Hands `frame` to the program of its direction. A frame that goes on in shadow passes.
+    ///
+    /// # Errors
+    /// The kernel refuses the run: frames are at least 14 bytes long.
+    pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Verdict, KernelError> {
+        let options = || TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let run = match direction {
+            Direction::Ingress => object::xdp(&mut self.ebpf)?.test_run(options()),
+            Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
+        };
+        let number = run.map_err(|error| KernelError::TestRun(Box::new(error)))?.return_value;
+        match (direction, number) {
+            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Ok(Verdict::Pass),
+            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Ok(Verdict::Drop),
+            _ => Err(KernelError::UnknownVerdict(number)),
+        }
+    }
+
+    /// All counters of a policy by name, or of packets that no policy is about.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn counts(&self, policy: Option<&str>) -> Result<Vec<Count>, KernelError> {
+        let number = match policy {
+            None => Some(enforcer_common::layout::NO_POLICY),
+            Some(policy) => {
+                self.store.numbered().find(|(name, _)| name.as_str() == policy).map(|(_, number)| number)
+            }
+        };
+        number.map_or(Ok(Vec::new()), |number| self.counters.of_policy(number))
+    }
+}

@@ -1,0 +1,63 @@
+//! Reading the sketch: how much a source has used, for `explain`.
+
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use enforcer_common::{
+    layout::Limit,
+    sketch::{Line, Place, ROWS, words},
+};
+
+use super::{KernelError, address::address, clock::monotonic_ns, control::ControlBlock, object::Array};
+
+/// The sketch of limiters.
+pub struct Sketch {
+    map: Mutex<Array<Line>>,
+    control: ControlBlock,
+}
+
+/// What a limit has to say of a source now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceState {
+    /// How much it could send at once.
+    pub remaining: u64,
+    /// How long until one unit is admitted, in ns. Zero: now.
+    pub retry_after_ns: u64,
+}
+
+impl Sketch {
+    /// Over the given map.
+    #[must_use]
+    pub fn new(map: Array<Line>, control: ControlBlock) -> Self {
+        Self { map: Mutex::new(map), control }
+    }
+
+    /// Bytes of memory that it takes, whatever arrives.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let lines = self.map.lock().unwrap_or_else(PoisonError::into_inner).len();
+        u64::from(lines) * size_of::<Line>() as u64
+    }
+
+    /// The state of `source` under a limit by source.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn state(&self, limit: &Limit, source: IpAddr) -> Result<SourceState, KernelError> {
+        let control = self.control.current();
+        let (high, low) = words(&address(source));
+        let place = Place::of(control.key, control.sketch_mask, limit, high, low);
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = map.get(&place.line, 0).map_err(KernelError::map("SKETCH"))?;
+        let now_ns = monotonic_ns();
+        let params = &limit.params;
+        let cells = (0..ROWS).map(|row| params.settled(line.cells[place.cell(row)], now_ns));
+        let state = cells.reduce(|a, b| params.less_used(a, b)).unwrap_or_default();
+        Ok(SourceState {
+            remaining: params.remaining(state, now_ns),
+            retry_after_ns: params.charge(state, now_ns, 1).retry_after_ns,
+        })
+    }
+}

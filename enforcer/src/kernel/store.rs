@@ -1,0 +1,231 @@
+//! The tables that the programs read: two slots, one in force and one being written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, lpm_trie::Key},
+};
+use enforcer_common::{
+    layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
+    limiter::Params,
+};
+
+use super::{
+    AccessMap, KernelError,
+    compile::{Moment, Tables, compile},
+    counters::Counters,
+    interfaces::Interface,
+    numbers::Numbers,
+    object::{self, Array},
+};
+use crate::policy::model::{Name, PolicySet};
+
+/// The tables in force, and what is needed to follow them with others.
+pub struct Store {
+    access: AccessMap,
+    interfaces: HashMap<MapData, u32, InterfaceEntry>,
+    services: HashMap<MapData, ServiceKey, u32>,
+    policies: Array<Policy>,
+    numbers: Numbers,
+    slot: u32,
+    set: Arc<PolicySet>,
+    /// What each slot holds, so that it can be taken out again.
+    written: [Written; 2],
+    /// What the policies map holds in the slot in force.
+    in_force: BTreeMap<u32, Policy>,
+    adapted: BTreeMap<(Name, Name), Adapted>,
+}
+
+#[derive(Default)]
+struct Written {
+    services: Vec<ServiceKey>,
+    access: Vec<Key<AccessKey>>,
+}
+
+/// A limit that the controller has changed.
+#[derive(Clone, Copy)]
+struct Adapted {
+    /// As the policy has it: a change of policy ends the adaptation.
+    configured: Params,
+    now: Params,
+}
+
+/// A generation that is written and not yet in force.
+#[must_use]
+pub struct Staged {
+    set: Arc<PolicySet>,
+    numbers: Numbers,
+    slot: u32,
+    tables: Tables,
+}
+
+impl Staged {
+    /// What each interface is to be switched to, by its index.
+    pub fn interfaces(&self) -> &BTreeMap<u32, InterfaceEntry> {
+        &self.tables.interfaces
+    }
+}
+
+impl Store {
+    /// Over the object's maps, all empty.
+    ///
+    /// # Errors
+    /// The object lacks a map.
+    pub fn new(ebpf: &mut Ebpf, access: AccessMap) -> Result<Self, KernelError> {
+        Ok(Self {
+            access,
+            interfaces: object::take(ebpf, "INTERFACES")?,
+            services: object::take(ebpf, "SERVICES")?,
+            policies: object::take(ebpf, "POLICIES")?,
+            numbers: Numbers::default(),
+            slot: 0,
+            set: Arc::default(),
+            written: Default::default(),
+            in_force: BTreeMap::new(),
+            adapted: BTreeMap::new(),
+        })
+    }
+
+    /// Writes a generation into the slot that is not in force. Packets see nothing of it yet.
+    ///
+    /// # Errors
+    /// A map is full or the kernel refuses; the generation in force is untouched.
+    pub fn stage(
+        &mut self,
+        set: &Arc<PolicySet>,
+        present: &[Interface],
+        counters: &Counters,
+        now: Moment,
+    ) -> Result<Staged, KernelError> {
+        let slot = 1 - self.slot;
+        let mut numbers = self.numbers.clone();
+        let mut tables = compile(set, present, &mut numbers, slot, now)?;
+        let known: BTreeSet<u32> = self.numbers.policies().map(|(_, number)| number).collect();
+        for (_, number) in numbers.policies().filter(|(_, number)| !known.contains(number)) {
+            counters.clear(number)?;
+        }
+        self.carry_adapted_over(set, &mut tables, &numbers);
+        self.write(slot, &tables)?;
+        Ok(Staged { set: Arc::clone(set), numbers, slot, tables })
+    }
+
+    /// Switches one interface to a staged generation: from here on its packets see that one alone.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
+        self.interfaces.insert(index, entry, 0).map_err(KernelError::map("INTERFACES"))
+    }
+
+    /// Takes an interface out: its packets pass.
+    pub fn remove(&mut self, index: u32) {
+        if let Err(error) = self.interfaces.remove(&index) {
+            tracing::debug!(index, %error, "the interface had no entry");
+        }
+    }
+
+    /// Makes a staged generation the one in force, once all interfaces are switched to it.
+    pub fn commit(&mut self, staged: Staged, present: &[Interface]) {
+        let Staged { set, mut numbers, slot, tables } = staged;
+        let policies = set.packet_policies.iter().map(|policy| policy.name.clone()).collect();
+        let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
+        numbers.retain(&policies, &interfaces);
+        self.numbers = numbers;
+        self.slot = slot;
+        self.set = set;
+        self.in_force = tables.policies;
+    }
+
+    /// Lowers or raises a limit's rate at once, for the controller. Unknown names change nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn adapt(&mut self, policy: &Name, limit: &Name, params: Params) -> Result<(), KernelError> {
+        let Some((number, index, configured)) = self.find(policy, limit) else { return Ok(()) };
+        let Some(entry) = self.in_force.get_mut(&number) else { return Ok(()) };
+        let current = usize::from(entry.select & 1 == 1);
+        let mut bank = entry.banks[current];
+        bank.limits[index].params = params;
+        entry.banks[1 - current] = bank;
+        let place = self.slot * MAX_POLICIES + number;
+        // First the bank that nobody reads, then the switch to it.
+        self.policies.set(place, *entry, 0).map_err(KernelError::map("POLICIES"))?;
+        entry.select = 1 - (entry.select & 1);
+        self.policies.set(place, *entry, 0).map_err(KernelError::map("POLICIES"))?;
+        self.adapted.insert((policy.clone(), limit.clone()), Adapted { configured, now: params });
+        Ok(())
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn set(&self) -> &Arc<PolicySet> {
+        &self.set
+    }
+
+    /// The policies and the numbers that the counters know them by.
+    pub fn numbered(&self) -> impl Iterator<Item = (&Name, u32)> {
+        self.numbers.policies()
+    }
+
+    /// What the kernel runs for a policy now.
+    #[must_use]
+    pub fn bank(&self, policy: &Name) -> Option<&Bank> {
+        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        let entry = self.in_force.get(&number)?;
+        Some(&entry.banks[usize::from(entry.select & 1 == 1)])
+    }
+
+    fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, Params)> {
+        let document = self.set.packet_policies.iter().find(|document| document.name == *policy)?;
+        let index = document.limits.iter().position(|candidate| candidate.name == *limit)?;
+        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        Some((number, index, document.limits[index].params))
+    }
+
+    /// Carries the controller's changes over to limits that the new generation has unchanged.
+    fn carry_adapted_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
+        self.adapted.retain(|(policy, limit), adapted| {
+            let number = numbers.policies().find(|(name, _)| *name == policy).map(|(_, number)| number);
+            let document = set.packet_policies.iter().find(|document| document.name == *policy);
+            let found = document.zip(number).and_then(|(document, number)| {
+                let index = document.limits.iter().position(|candidate| candidate.name == *limit)?;
+                let unchanged = document.limits[index].params == adapted.configured;
+                tables.policies.get_mut(&number).filter(|_| unchanged).map(|entry| (entry, index))
+            });
+            let Some((entry, index)) = found else { return false };
+            for bank in &mut entry.banks {
+                bank.limits[index].params = adapted.now;
+            }
+            true
+        });
+    }
+
+    fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
+        // What this slot held two generations ago. It stayed for packets that were on their way through.
+        let old = std::mem::take(&mut self.written[slot as usize]);
+        for key in &old.services {
+            self.services.remove(key).map_err(KernelError::map("SERVICES"))?;
+        }
+        for key in &old.access {
+            self.access.remove(key)?;
+        }
+        for (number, policy) in &tables.policies {
+            let place = slot * MAX_POLICIES + number;
+            self.policies.set(place, *policy, 0).map_err(KernelError::map("POLICIES"))?;
+        }
+        let written = &mut self.written[slot as usize];
+        for (key, policy) in tables.services.values() {
+            self.services.insert(*key, *policy, 0).map_err(KernelError::map("SERVICES"))?;
+            written.services.push(*key);
+        }
+        for (key, entry) in &tables.access {
+            self.access.insert(key, *entry)?;
+            written.access.push(*key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! Routes, their rules and what these require.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::{
+    Head, Known, Located, distinct, distinct_of, duration_within, mode,
+    request::limit,
+    require::{Proofs, requirement},
+    values,
+};
+use crate::policy::{
+    leaf::{HostPattern, PathMatch, quantity},
+    model::{Route, Rule},
+    raw,
+    yaml::place::{Place, Unique, parsed},
+};
+
+/// The largest body that a rule may admit.
+const MAX_BODY: u64 = 1 << 40;
+
+/// The most limits of one rule.
+const LIMITS_PER_RULE: usize = 8;
+
+/// The most rules of one route.
+const MAX_RULES: usize = 1000;
+
+/// Which route has which host with which first match.
+pub(super) type Claims = Unique<(String, String)>;
+
+/// What the rules of one route are judged by.
+struct Scope<'a> {
+    route: &'a str,
+    known: &'a Known,
+}
+
+pub(super) fn build(
+    head: Option<Head>,
+    raw: raw::Route,
+    at: &Place<'_>,
+    known: &Known,
+    claims: &mut Claims,
+) -> Option<Route> {
+    let hosts = at.required("hosts", raw.hosts, |list, _| {
+        Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
+    });
+    let scope = Scope {
+        route: head.as_ref().map_or("", |head| head.name.as_str()),
+        known,
+    };
+    let mut limit_names = Unique::new();
+    let rules = at.required("rules", raw.rules, |list, place| {
+        if list.is_empty() && place.items().is_empty() {
+            place.error("a route has at least one rule: without one it admits nothing");
+        }
+        if list.len() > MAX_RULES {
+            place.error(format!(
+                "a route has at most {MAX_RULES} rules, and here are {}",
+                list.len()
+            ));
+        }
+        let mut position = 0..;
+        let rules = at.each("rules", list, |(raw, at)| {
+            let built = rule(raw, position.next().unwrap_or(0), &at, &scope, &mut limit_names)?;
+            Some((built, at))
+        });
+        unreachable(&rules);
+        Some(values(rules))
+    });
+    if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
+        claim(hosts, first, claims);
+    }
+    let head = head?;
+    Some(Route {
+        name: head.name,
+        origin: head.origin,
+        mode: mode(raw.mode),
+        hosts: values(hosts?),
+        rules: rules?,
+    })
+}
+
+/// Two routes that begin alike for one host: the second would never be reached by them.
+fn claim(hosts: &[Located<'_, HostPattern>], first: &Rule, claims: &mut Claims) {
+    let methods: BTreeSet<&str> = first.methods.iter().map(http::Method::as_str).collect();
+    let matched = format!("{} {methods:?}", first.path);
+    for (host, place) in hosts {
+        claims.claim((host.to_string(), matched.clone()), place, |other| {
+            format!(
+                "the route at {other} has the host `{host}` and begins with the same path and methods: join the two, or give them different matches"
+            )
+        });
+    }
+}
+
+/// The first rule that matches decides, so one behind another that matches all the same is idle.
+fn unreachable(rules: &[Located<'_, Rule>]) {
+    for (index, (rule, at)) in rules.iter().enumerate() {
+        let covering = rules[..index].iter().find(|(earlier, _)| covers(earlier, rule));
+        if let Some((_, first)) = covering {
+            at.warning(
+                format!(
+                    "this rule is never reached: the one at {} matches all that it does",
+                    first.reference()
+                ),
+                "put the narrower rule first, or leave one out",
+            );
+        }
+    }
+}
+
+/// Whether `wide` matches every request that `narrow` does.
+fn covers(wide: &Rule, narrow: &Rule) -> bool {
+    let path = match (&wide.path, &narrow.path) {
+        (PathMatch::Exact(wide), PathMatch::Exact(narrow)) => wide == narrow,
+        (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
+        (prefix, PathMatch::Exact(path) | PathMatch::Prefix(path)) => prefix.matches(path),
+    };
+    let any = wide.methods.is_empty();
+    let listed =
+        !narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method));
+    path && (any || listed)
+}
+
+fn rule(
+    raw: raw::Rule,
+    position: usize,
+    at: &Place<'_>,
+    scope: &Scope<'_>,
+    names: &mut Unique<Arc<str>>,
+) -> Option<Rule> {
+    let matched = at.optional("match", raw.matches, |matches, at| {
+        let path = at.optional("path", matches.path, path);
+        let methods = matches.methods.map(|list| list.0);
+        Some((path, values(distinct_of(at, "methods", methods, parse_method))))
+    });
+    let (path, methods) = matched.unwrap_or_default();
+    let proofs = Proofs::asked_for(raw.require.as_ref(), at);
+    let require = requirement(raw.require, at, scope.known);
+    let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
+    let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
+    let timeout = at.optional("timeout", raw.timeout, within);
+    let max_body = at.optional("maxBody", raw.max_body, max_body);
+    let list = raw.limits.unwrap_or_default();
+    if list.len() > LIMITS_PER_RULE {
+        at.field("limits")
+            .error(format!("a rule has at most {LIMITS_PER_RULE} limits"));
+    }
+    let mut index = 0..;
+    let limits = at.each("limits", list, |(raw, at)| {
+        let default_name = format!("{}-{position}-{}", scope.route, index.next().unwrap_or(0));
+        let built = limit(raw, default_name, &at, &proofs)?;
+        names.claim(Arc::clone(&built.name), &at, |first| {
+            format!(
+                "the limit at {first} is named `{}` too: give one of them another name",
+                built.name
+            )
+        });
+        Some(built)
+    });
+    Some(Rule {
+        path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
+        methods,
+        require,
+        limits,
+        service: service?,
+        timeout: timeout.unwrap_or(Duration::from_secs(15)),
+        max_body: max_body.unwrap_or(1 << 20),
+    })
+}
+
+fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
+    match raw {
+        raw::PathMatch::Prefix(text) => parsed(PathMatch::prefix)(text, &at.field("prefix")),
+        raw::PathMatch::Exact(text) => parsed(PathMatch::exact)(text, &at.field("exact")),
+    }
+}
+
+/// Methods are case-sensitive (RFC 9110, 9.1): `get` would be another one than GET.
+fn parse_method(text: &str) -> Result<http::Method, String> {
+    let upper = text.to_ascii_uppercase();
+    match http::Method::from_bytes(text.as_bytes()) {
+        Ok(http::Method::CONNECT) => Err("`CONNECT` is never proxied".to_owned()),
+        Ok(method) if text == upper => Ok(method),
+        Ok(_) => Err(format!("`{text}` is another method than {upper}: write {upper}")),
+        Err(_) => Err(format!("`{text}` is no method: write it like GET")),
+    }
+}
+
+fn max_body(raw: raw::Quantity, at: &Place<'_>) -> Option<u64> {
+    let size = parsed(quantity::parse_size)(raw.0, at)?;
+    if size > MAX_BODY {
+        at.error("a body is at most 1024GiB");
+        return None;
+    }
+    Some(size)
+}
