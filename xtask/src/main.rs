@@ -1,2 +1,71 @@
 //! What people and CI run.
-fn main() {}
+//!
+//! Each command first runs the part of the set-up that it needs, which takes no time and no network
+//! when everything is there.
+
+mod build;
+mod demo;
+mod dependencies;
+mod dist;
+mod residue;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "What people and CI run"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Makes this machine ready to build and test Enforcer
+    ///
+    /// Finds what is there, installs only what is missing, and says what it chose and why. May be
+    /// run again at any time.
+    #[command(after_help = "Example:\n  cargo xtask setup")]
+    Setup,
+    /// Builds the agent for release
+    #[command(after_help = "Example:\n  cargo xtask build && target/release/enforcer --help")]
+    Build,
+    /// Shows Enforcer at work against a flood, in network namespaces of its own (needs root)
+    #[command(after_help = "Example:\n  cargo xtask demo\n  cargo xtask demo --keep")]
+    Demo(demo::Options),
+    /// Runs every check, in stages, and stops at the first that fails
+    #[command(after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit")]
+    Test(test::Options),
+    /// Runs every check as a build server does: a test that cannot run is a failure
+    #[command(after_help = "Example:\n  cargo xtask ci")]
+    Ci,
+    /// Packs the agent, its policies and deployment files into target/dist
+    #[command(after_help = "Example:\n  cargo xtask dist && ls target/dist")]
+    Dist,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Setup => setup::report(),
+        Task::Build => build::run(),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Ci => test::run(&test::Options::continuous_integration()),
+        Task::Dist => dist::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
