@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::{Context as _, Result};
 use lab::{
     kernel::Program,
     netns::{self, Namespace},
@@ -47,7 +48,7 @@ fn a_panic_leaves_nothing() -> Result<()> {
         return Ok(());
     }
     let (sender, receiver) = std::sync::mpsc::channel();
-    let panicked = std::thread::spawn(move || {
+    let panicked = std::thread::spawn(move || -> Result<()> {
         let lab = Lab::create()?;
         let _attached = Program::Count.attach(lab.node(), Neighbour::Attacker.node_interface())?;
         sender.send(lab.prefix().to_owned())?;
@@ -64,14 +65,14 @@ fn a_thread_returns_to_its_namespace() -> Result<()> {
     if !root_or_skip() {
         return Ok(());
     }
-    let here = || std::fs::read_link("/proc/thread-self/ns/net")?;
-    let before = here();
+    let here = || std::fs::read_link("/proc/thread-self/ns/net");
+    let before = here()?;
     let namespace = Namespace::create(&format!("{}{}-visit", netns::PREFIX, std::process::id()))?;
     {
         let _entered = namespace.enter()?;
-        assert_ne!(here(), before);
+        assert_ne!(here()?, before);
     }
-    assert_eq!(here(), before);
+    assert_eq!(here()?, before);
     Ok(())
 }
 
@@ -85,8 +86,8 @@ fn a_signal_leaves_nothing() -> Result<()> {
             .args(["up"])
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take()?).lines();
-        let ready = lines.any(|line| line?.starts_with("ready"));
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let ready = lines.any(|line| line.is_ok_and(|line| line.starts_with("ready")));
         assert!(ready, "`lab up` ended early");
         let prefix = format!("{}{}-", netns::PREFIX, child.id());
         assert_eq!(netns::list(&prefix)?.len(), 5);

@@ -44,12 +44,12 @@ pub struct Results {
 /// If the lab or the agent cannot run at all.
 pub fn run(options: &Options) -> Result<bool> {
     let screen = Screen::new();
-    let mut stage = Stage::build(&screen)?;
+    let stage = Stage::build(&screen)?;
     let prefix = stage.lab().prefix().to_owned();
 
     screen.step("Sending requests, good and bad");
     let requests = requests::run(&stage)?;
-    let phases = flood::run(&mut stage, &screen)?;
+    let phases = flood::run(&stage, &screen)?;
     let results = Results::judge(requests, phases);
 
     table::print(&screen, &results);
