@@ -31,6 +31,7 @@ fn flood(sources: NonZeroU32, packets: u64, payload: Payload) -> Flood {
         packets,
         duration: Duration::from_secs(10),
         rate: None,
+        first: false,
         processor: None,
     }
 }

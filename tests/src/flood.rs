@@ -61,6 +61,9 @@ pub struct Flood {
     pub duration: Duration,
     /// Packets per second; `None` sends as fast as one processor can.
     pub rate: Option<NonZeroU32>,
+    /// Sends before any other work of the machine, as packets from outside do not wait for the node's
+    /// scheduler either. To be used with a rate.
+    pub first: bool,
     /// The processor that sends; `None` leaves it to the scheduler. The receiving side of a veth works
     /// on the sender's processor.
     pub processor: Option<usize>,
@@ -101,6 +104,9 @@ impl Flood {
                 if let Some(processor) = self.processor {
                     sys::stay_on(processor)
                         .with_context(|| format!("the flood cannot stay on processor {processor}"))?;
+                }
+                if self.first {
+                    sys::go_first().context("the flood cannot raise its priority")?;
                 }
                 self.send(&programs, &frame, &stopped)
             })?;

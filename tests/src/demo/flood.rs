@@ -187,6 +187,7 @@ fn start(stage: &Stage, attack: &Attack) -> Result<Vec<Running>> {
                 packets: u64::MAX,
                 duration: FLOOD_AT_MOST,
                 rate: Some(RATE_PER_SENDER),
+                first: true,
                 processor: Some(sender as usize),
             };
             flood.start(stage.lab().neighbour(Neighbour::Attacker))
