@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use lab::{
     flood::{Flood, Sent},
-    frame::Payload,
+    frame::{ETHERNET, IPV4, IPV6, Payload, checksum, pseudo_sum, sum},
     interface::{self, Received},
     kernel::Program,
     privilege::root_or_skip,
@@ -134,4 +134,74 @@ fn a_flood_can_be_stopped() -> Result<()> {
     let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.stop()?;
     assert!(sent.elapsed < Duration::from_secs(5), "{sent:?}");
     Ok(())
+}
+
+/// What the program writes is a correct packet, from the next source and port each time.
+#[test]
+fn every_written_frame_has_correct_checksums() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let payloads = [
+        Payload::Udp { bytes: 18 },
+        Payload::TcpSyn,
+        Payload::TcpAck,
+        Payload::Icmp { bytes: 40 },
+    ];
+    // The sources cross a carry, and there are fewer of them than packets.
+    let ends: [(IpAddr, SocketAddr); 2] = [
+        ("100.64.255.254".parse()?, "10.203.2.1:8443".parse()?),
+        ("fd00:dead:ffff:fffe::1".parse()?, "[fd00:203:2::1]:8443".parse()?),
+    ];
+    for (payload, (first_source, target)) in payloads.into_iter().flat_map(|p| ends.map(|e| (p, e))) {
+        let flood = Flood {
+            first_source,
+            target,
+            source_ports: (65_000, NonZeroU16::MIN.saturating_add(1)),
+            ..flood(NonZeroU32::MIN.saturating_add(2), 4, payload)
+        };
+        let frames = flood.preview(4)?;
+        let sources: Vec<IpAddr> = frames.iter().map(|frame| check(frame, payload)).collect();
+        let what = format!("{payload:?} to {target}");
+        assert_eq!(sources[0], first_source, "{what}");
+        assert_eq!(sources[3], first_source, "{what}");
+        assert!(
+            sources[0] != sources[1] && sources[1] != sources[2],
+            "{what}: {sources:?}"
+        );
+        if !matches!(payload, Payload::Icmp { .. }) {
+            let at = ETHERNET + if target.is_ipv4() { IPV4 } else { IPV6 };
+            let ports = frames
+                .iter()
+                .map(|frame| u16::from_be_bytes([frame[at], frame[at + 1]]));
+            assert_eq!(
+                ports.collect::<Vec<_>>(),
+                [65_000, 65_001, 65_000, 65_001],
+                "{what}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Checks the lengths and sums of a frame; gives its source.
+fn check(frame: &[u8], payload: Payload) -> IpAddr {
+    let packet = &frame[ETHERNET..];
+    let ipv4 = packet[0] >> 4 == 4;
+    let (source, target, segment) = if ipv4 {
+        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+        assert_eq!(checksum(sum(&packet[..IPV4])), 0, "IPv4 header of {payload:?}");
+        let address = |at: usize| IpAddr::from(packet[at..at + 4].first_chunk().copied().unwrap_or([0; 4]));
+        (address(12), address(16), &packet[IPV4..length])
+    } else {
+        let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
+        let address = |at: usize| IpAddr::from(packet[at..at + 16].first_chunk().copied().unwrap_or([0; 16]));
+        (address(8), address(24), &packet[IPV6..IPV6 + length])
+    };
+    let pseudo = match payload {
+        Payload::Icmp { .. } if ipv4 => 0,
+        _ => pseudo_sum(source, target, payload.protocol(ipv4), segment.len() as u16),
+    };
+    assert_eq!(checksum(sum(segment) + pseudo), 0, "{payload:?} from {source}");
+    source
 }

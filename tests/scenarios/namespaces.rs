@@ -2,16 +2,15 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use lab::{
     kernel::Program,
     netns::{self, Namespace},
     privilege::root_or_skip,
-    residue,
     topology::{Lab, NEIGHBOURS, Neighbour},
 };
 
@@ -76,35 +75,51 @@ fn a_thread_returns_to_its_namespace() -> Result<()> {
     Ok(())
 }
 
+/// Starts `lab up` in a process of its own; gives it, once it is up, with its namespaces' prefix.
+fn lab_process() -> Result<(Child, String)> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["up"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let ready = lines.any(|line| line.is_ok_and(|line| line.starts_with("ready")));
+    ensure!(ready, "`lab up` ended early");
+    let prefix = format!("{}{}-", netns::PREFIX, child.id());
+    ensure!(netns::list(&prefix)?.len() == 5, "`lab up` made no lab");
+    Ok((child, prefix))
+}
+
+fn send(signal: &str, child: &Child) -> Result<()> {
+    let sent = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status()?;
+    ensure!(sent.success(), "cannot send {signal}");
+    Ok(())
+}
+
 #[test]
 fn a_signal_leaves_nothing() -> Result<()> {
     if !root_or_skip() {
         return Ok(());
     }
     for signal in ["-INT", "-TERM"] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lab"))
-            .args(["up"])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let ready = lines.any(|line| line.is_ok_and(|line| line.starts_with("ready")));
-        assert!(ready, "`lab up` ended early");
-        let prefix = format!("{}{}-", netns::PREFIX, child.id());
-        assert_eq!(netns::list(&prefix)?.len(), 5);
-        let sent = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()?;
-        assert!(sent.success());
-        let status = child.wait()?;
-        assert_eq!(status.code(), Some(0), "after {signal}");
+        let (mut child, prefix) = lab_process()?;
+        send(signal, &child)?;
+        assert_eq!(child.wait()?.code(), Some(0), "after {signal}");
         assert_eq!(netns::list(&prefix)?, Vec::<String>::new(), "after {signal}");
-        let leftover = residue::find(&prefix)?;
-        assert!(
-            !leftover
-                .iter()
-                .any(|left| matches!(left, residue::Leftover::Interface(_))),
-            "{leftover:?}"
-        );
     }
+    Ok(())
+}
+
+#[test]
+fn the_next_lab_removes_what_a_killed_one_left() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let (mut child, prefix) = lab_process()?;
+    send("-KILL", &child)?;
+    child.wait()?;
+    let _next = Lab::create()?;
+    assert_eq!(netns::list(&prefix)?, Vec::<String>::new());
     Ok(())
 }

@@ -39,7 +39,7 @@ const FIRST_SPOOFED: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 const SPOOFED_SOURCES: u32 = 4_000_000;
 /// Packets per second of each sender. There is one sender for each processor, up to [`MOST_SENDERS`], for
 /// a veth's receiver works on its sender's processor: a single one would leave the others in peace.
-const RATE_PER_SENDER: NonZeroU32 = NonZeroU32::MIN.saturating_add(299_999);
+const RATE_PER_SENDER: NonZeroU32 = NonZeroU32::MIN.saturating_add(249_999);
 const MOST_SENDERS: usize = 4;
 
 /// Of 100 requests of the verified client, under a flood that the kernel may drop.
