@@ -12,6 +12,7 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -21,6 +22,10 @@ use crate::sys;
 
 /// What a shell reports for a program that SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
+
+/// How long processes may take to end when asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
 
 static LIVE: Mutex<Live> = Mutex::new(Live::new());
 
@@ -47,10 +52,7 @@ impl Live {
 
     fn remove_all(&mut self) {
         self.closed = true;
-        for process in std::mem::take(&mut self.processes) {
-            // It may have ended by itself.
-            let _ = sys::send_signal(process, libc::SIGKILL);
-        }
+        end_processes(&std::mem::take(&mut self.processes));
         for namespace in std::mem::take(&mut self.namespaces) {
             if let Err(error) = delete_namespace(&namespace) {
                 eprintln!("lab: {error:#}");
@@ -125,6 +127,30 @@ pub(crate) fn forget_folder(path: &Path) {
 
 pub(crate) fn delete_namespace(name: &str) -> Result<()> {
     crate::netns::ip(&["netns", "delete", name])
+}
+
+/// First their way, so that they take with them what they have pinned; then by force.
+fn end_processes(processes: &BTreeSet<u32>) {
+    // Any of them may have ended by itself.
+    for process in processes {
+        let _ = sys::send_signal(*process, libc::SIGTERM);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while processes.iter().copied().any(runs) && Instant::now() < deadline {
+        thread::sleep(POLL);
+    }
+    for process in processes {
+        let _ = sys::send_signal(*process, libc::SIGKILL);
+    }
+}
+
+/// Whether the process runs; one that ended and nobody has waited for does not.
+fn runs(process: u32) -> bool {
+    // `pid (name) state …`, and the name may hold anything.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next())
+        .is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 fn watch_signals() -> Result<()> {

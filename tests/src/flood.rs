@@ -33,6 +33,10 @@ use crate::{
 /// No flood lasts longer than this.
 pub const LONGEST: Duration = Duration::from_secs(60);
 
+const PROGRAM: &str = "lab_flood";
+/// The index that every namespace's loopback has.
+const LOOPBACK: u32 = 1;
+
 /// Frames that the kernel sends before it looks for other work.
 const BATCH: u32 = 64;
 /// How often a throttled flood sends. Each run sets up a pool of pages, so not too often.
@@ -61,6 +65,9 @@ pub struct Flood {
     pub duration: Duration,
     /// Packets per second; `None` sends as fast as one processor can.
     pub rate: Option<NonZeroU32>,
+    /// Sends before any other work of the machine, as packets from outside do not wait for the node's
+    /// scheduler either. To be used with a rate.
+    pub first: bool,
     /// The processor that sends; `None` leaves it to the scheduler. The receiving side of a veth works
     /// on the sender's processor.
     pub processor: Option<usize>,
@@ -102,12 +109,38 @@ impl Flood {
                     sys::stay_on(processor)
                         .with_context(|| format!("the flood cannot stay on processor {processor}"))?;
                 }
+                if self.first {
+                    sys::go_first().context("the flood cannot raise its priority")?;
+                }
                 self.send(&programs, &frame, &stopped)
             })?;
         Ok(Running {
             stop,
             thread: Some(thread),
         })
+    }
+
+    /// The first `count` frames, written by the program as it would send them, but not sent.
+    ///
+    /// # Errors
+    /// If the flood contradicts itself or the kernel refuses the program.
+    pub fn preview(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        let frame = self.frame()?;
+        let mut programs = kernel::load()?;
+        prepare(&mut programs, self.plan(&frame, LOOPBACK))?;
+        let program = kernel::loaded(&programs, PROGRAM)?;
+        (0..count)
+            .map(|_| {
+                let mut written = vec![0; frame.len()];
+                let mut options = TestRunOptions::new();
+                options.data_in = Some(&frame);
+                options.data_out = Some(&mut written);
+                program
+                    .test_run(options)
+                    .context("the kernel refuses to run the flood's program")?;
+                Ok(written)
+            })
+            .collect()
     }
 
     /// The frame as the first source sends it, padded to what the program writes.
@@ -144,7 +177,7 @@ impl Flood {
             if due == 0 {
                 std::thread::sleep(TICK);
             } else {
-                run(kernel::loaded(programs, "lab_flood")?, frame, due)?;
+                run(kernel::loaded(programs, PROGRAM)?, frame, due)?;
             }
         }
     }
@@ -256,7 +289,7 @@ impl Drop for Running {
 }
 
 fn prepare(programs: &mut Ebpf, plan: Plan) -> Result<()> {
-    kernel::program(programs, "lab_flood")?;
+    kernel::program(programs, PROGRAM)?;
     let map = programs
         .map_mut("PLAN")
         .ok_or_else(|| anyhow!("the lab's programs have no map PLAN"))?;

@@ -181,7 +181,11 @@ pub fn remove_stale() -> Result<()> {
             .and_then(|rest| rest.split('-').next())
             .and_then(|pid| pid.parse::<u32>().ok());
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            cleanup::delete_namespace(&name)?;
+            let deleted = cleanup::delete_namespace(&name);
+            // Another lab may have been faster.
+            if Path::new(FOLDER).join(&name).exists() {
+                deleted?;
+            }
         }
     }
     Ok(())

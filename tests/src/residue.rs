@@ -14,8 +14,10 @@ use crate::netns;
 /// Where the agent pins its maps and links.
 const PINS: &str = "/sys/fs/bpf";
 const PIN_PREFIX: &str = "enforcer";
-/// Names of the lab's own programs begin with this.
-const PROGRAM_PREFIX: &str = "lab_";
+/// Names of the lab's and the agent's kernel programs begin with these.
+const PROGRAM_PREFIXES: [&str; 2] = ["lab_", "enforcer"];
+
+const POLL: Duration = Duration::from_millis(20);
 
 /// Something that should be gone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +28,8 @@ pub enum Leftover {
     Interface(String),
     /// An entry of bpffs.
     Pin(String),
-    /// A kernel program of the lab that is loaded.
-    Program(String),
+    /// A loaded kernel program of the lab or the agent.
+    Program { name: String, id: u32 },
     /// An interface of this namespace with an XDP program.
     Xdp(String),
     /// An interface of this namespace with the queueing discipline of TC programs.
@@ -40,7 +42,12 @@ impl fmt::Display for Leftover {
             Self::Namespace(name) => write!(f, "namespace {name}: `ip netns delete {name}`"),
             Self::Interface(name) => write!(f, "interface {name}: `ip link delete {name}`"),
             Self::Pin(path) => write!(f, "pinned object {path}: `rm -r {path}`"),
-            Self::Program(name) => write!(f, "loaded program {name}: `bpftool prog show name {name}`"),
+            Self::Program { name, id } => {
+                write!(
+                    f,
+                    "loaded program {name}: `bpftool prog show id {id}` says who holds it"
+                )
+            }
             Self::Xdp(interface) => {
                 write!(f, "XDP program on {interface}: `ip link set {interface} xdp off`")
             }
@@ -72,14 +79,16 @@ pub fn find(prefix: &str) -> Result<Vec<Leftover>> {
     Ok(leftovers)
 }
 
-/// Waits until [`find`] finds nothing: the kernel takes namespaces and programs apart in the background.
+/// Waits until [`find`] finds nothing but what was there `before`: the kernel takes namespaces and
+/// programs apart in the background, and another agent may run on this machine.
 ///
 /// # Errors
-/// If something is still there after `patience`: the message lists it.
-pub fn wait_for_none(prefix: &str, patience: Duration) -> Result<()> {
+/// If something new is still there after `patience`: the message lists it.
+pub fn wait_for_none(prefix: &str, before: &[Leftover], patience: Duration) -> Result<()> {
     let deadline = Instant::now() + patience;
     loop {
-        let leftovers = find(prefix)?;
+        let mut leftovers = find(prefix)?;
+        leftovers.retain(|leftover| !before.contains(leftover));
         if leftovers.is_empty() {
             return Ok(());
         }
@@ -87,7 +96,7 @@ pub fn wait_for_none(prefix: &str, patience: Duration) -> Result<()> {
             let list: Vec<String> = leftovers.iter().map(ToString::to_string).collect();
             bail!("left behind:\n  {}", list.join("\n  "));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(POLL);
     }
 }
 
@@ -133,9 +142,16 @@ fn programs() -> Vec<Leftover> {
     aya::programs::loaded_programs()
         // A program that ended between being listed and being asked is no leftover.
         .filter_map(Result::ok)
-        .filter_map(|program| program.name_as_str().map(str::to_owned))
-        .filter(|name| name.starts_with(PROGRAM_PREFIX))
-        .map(Leftover::Program)
+        .filter_map(|program| {
+            Some(Leftover::Program {
+                name: program.name_as_str()?.to_owned(),
+                id: program.id(),
+            })
+        })
+        .filter(|leftover| match leftover {
+            Leftover::Program { name, .. } => PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
+            _ => false,
+        })
         .collect()
 }
 

@@ -9,6 +9,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroUsize,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -23,6 +24,9 @@ use crate::{
 
 /// The neighbours' only interface.
 pub const NEIGHBOUR_INTERFACE: &str = "eth0";
+
+/// Queues of each link at most.
+const MOST_QUEUES: usize = 16;
 
 /// Who stands beside the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,10 +199,15 @@ impl Lab {
     fn wire(&self, neighbour: Neighbour) -> Result<()> {
         let (ours, theirs) = (neighbour.node_interface(), NEIGHBOUR_INTERFACE);
         let peer = self.neighbour(neighbour);
+        let queues = queues();
         netns::ip(&[
             "link",
             "add",
             ours,
+            "numtxqueues",
+            &queues,
+            "numrxqueues",
+            &queues,
             "netns",
             self.node.name(),
             "address",
@@ -208,6 +217,10 @@ impl Lab {
             "peer",
             "name",
             theirs,
+            "numtxqueues",
+            &queues,
+            "numrxqueues",
+            &queues,
             "netns",
             peer.name(),
             "address",
@@ -301,6 +314,14 @@ fn configure_node(node: &Namespace) -> Result<()> {
         node.sysctl(key, value)?;
     }
     Ok(())
+}
+
+/// As a network card has: a queue for each processor. A veth's receiver works on its sender's processor.
+fn queues() -> String {
+    std::thread::available_parallelism()
+        .map_or(1, NonZeroUsize::get)
+        .min(MOST_QUEUES)
+        .to_string()
 }
 
 fn mac_text(mac: Mac) -> String {

@@ -3,8 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    num::{NonZeroU16, NonZeroU32},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     time::{Duration, Instant},
 };
 
@@ -35,10 +35,12 @@ const MEASURED: Duration = Duration::from_secs(5);
 const FLOOD_AT_MOST: Duration = Duration::from_secs(15);
 
 /// 100.64.0.0/10 has as many addresses as there are spoofed sources, and a few more.
-const FIRST_SPOOFED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(100, 64, 0, 0));
+const FIRST_SPOOFED: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
 const SPOOFED_SOURCES: u32 = 4_000_000;
-/// What this machine can offer beside the load, without the generator alone starving it.
-const FLOOD_RATE: NonZeroU32 = NonZeroU32::MIN.saturating_add(199_999);
+/// Packets per second of each sender. There is one sender for each processor, up to [`MOST_SENDERS`], for
+/// a veth's receiver works on its sender's processor: a single one would leave the others in peace.
+const RATE_PER_SENDER: NonZeroU32 = NonZeroU32::MIN.saturating_add(249_999);
+const MOST_SENDERS: usize = 4;
 
 /// Of 100 requests of the verified client, under a flood that the kernel may drop.
 const LEAST_SUCCESS: f64 = 99.0;
@@ -81,7 +83,7 @@ struct Attack {
     mode: Mode,
 }
 
-pub(super) fn run(stage: &mut Stage, screen: &Screen) -> Result<Vec<Phase>> {
+pub(super) fn run(stage: &Stage, screen: &Screen) -> Result<Vec<Phase>> {
     let spoofed = NonZeroU32::MIN.saturating_add(SPOOFED_SOURCES - 1);
     let attack = |sources, mode| Some(Attack { sources, mode });
     let phases = [
@@ -127,7 +129,7 @@ fn measure(stage: &Stage, name: &str, attack: Option<&Attack>) -> Result<Phase> 
     wait_until_verified(stage, served)?;
     let flood = attack.map(|attack| start(stage, attack)).transpose()?;
     let report = pending.wait()?;
-    let sent = flood.map(Running::stop).transpose()?;
+    let sent = flood.map(stop).transpose()?;
     let change = Counters::settled(stage)?.since(&before);
     let mut phase = Phase {
         name: name.to_owned(),
@@ -166,22 +168,54 @@ fn wait_until_verified(stage: &Stage, served_before: [u64; 2]) -> Result<()> {
     Ok(())
 }
 
-/// SYNs to the gateway's port: what the stack spends most on, and what fills its queue for new connections.
-fn start(stage: &Stage, attack: &Attack) -> Result<Running> {
-    let flood = Flood {
-        interface: NEIGHBOUR_INTERFACE.to_owned(),
-        link: Neighbour::Attacker.link(),
-        first_source: FIRST_SPOOFED,
-        sources: attack.sources,
-        source_ports: (1024, NonZeroU16::MIN.saturating_add(60_000)),
-        target: SocketAddr::new(Neighbour::Attacker.node_ipv4(), PORT),
-        payload: Payload::TcpSyn,
-        packets: u64::MAX,
-        duration: FLOOD_AT_MOST,
-        rate: Some(FLOOD_RATE),
-        processor: None,
+/// SYNs to the gateway's port: what the stack spends most on, and what fills its queue for new
+/// connections. The sources are split between the senders; a single source is sent by all.
+fn start(stage: &Stage, attack: &Attack) -> Result<Vec<Running>> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let senders = processors.min(MOST_SENDERS) as u32;
+    let share = attack.sources.get().div_ceil(senders);
+    (0..senders)
+        .map(|sender| {
+            let flood = Flood {
+                interface: NEIGHBOUR_INTERFACE.to_owned(),
+                link: Neighbour::Attacker.link(),
+                first_source: first_source(attack, sender * share),
+                sources: NonZeroU32::MIN.saturating_add(share - 1),
+                source_ports: (1024, NonZeroU16::MIN.saturating_add(60_000)),
+                target: SocketAddr::new(Neighbour::Attacker.node_ipv4(), PORT),
+                payload: Payload::TcpSyn,
+                packets: u64::MAX,
+                duration: FLOOD_AT_MOST,
+                rate: Some(RATE_PER_SENDER),
+                first: true,
+                processor: Some(sender as usize),
+            };
+            flood.start(stage.lab().neighbour(Neighbour::Attacker))
+        })
+        .collect()
+}
+
+fn first_source(attack: &Attack, offset: u32) -> IpAddr {
+    let offset = if attack.sources == NonZeroU32::MIN {
+        0
+    } else {
+        offset
     };
-    flood.start(stage.lab().neighbour(Neighbour::Attacker))
+    IpAddr::V4(Ipv4Addr::from_bits(FIRST_SPOOFED.to_bits() + offset))
+}
+
+/// Ends the senders; gives what they sent together, and for how long.
+fn stop(senders: Vec<Running>) -> Result<Sent> {
+    let mut total = Sent {
+        packets: 0,
+        elapsed: Duration::ZERO,
+    };
+    for sender in senders {
+        let sent = sender.stop()?;
+        total.packets += sent.packets;
+        total.elapsed = total.elapsed.max(sent.elapsed);
+    }
+    Ok(total)
 }
 
 /// What interfaces and agent have counted so far.

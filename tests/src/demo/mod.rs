@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use crate::{cleanup, residue};
+use crate::{cleanup, netns::PREFIX, residue};
 use flood::Phase;
 use requests::Check;
 use screen::Screen;
@@ -44,12 +44,13 @@ pub struct Results {
 /// If the lab or the agent cannot run at all.
 pub fn run(options: &Options) -> Result<bool> {
     let screen = Screen::new();
-    let mut stage = Stage::build(&screen)?;
+    let before = residue::find(PREFIX)?;
+    let stage = Stage::build(&screen)?;
     let prefix = stage.lab().prefix().to_owned();
 
     screen.step("Sending requests, good and bad");
     let requests = requests::run(&stage)?;
-    let phases = flood::run(&mut stage, &screen)?;
+    let phases = flood::run(&stage, &screen)?;
     let results = Results::judge(requests, phases);
 
     table::print(&screen, &results);
@@ -64,7 +65,7 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     screen.step("Taking the lab down");
     drop(stage);
-    residue::wait_for_none(&prefix, setup::PATIENCE)?;
+    residue::wait_for_none(&prefix, &before, setup::PATIENCE)?;
     screen.done("Nothing is left: no namespace, no interface, no pinned object");
     Ok(results.passed)
 }

@@ -87,7 +87,11 @@ fn print_flood(screen: &Screen, name: &str, flood: &Arrival) {
     }
 }
 
+/// Zero is no latency: nothing was answered.
 fn millis(micros: u128) -> String {
+    if micros == 0 {
+        return "none".to_owned();
+    }
     format!("{:.2} ms", micros as f64 / 1000.0)
 }
 
