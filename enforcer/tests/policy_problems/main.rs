@@ -193,6 +193,32 @@ fn a_flood_of_problems_is_counted_not_kept() {
 }
 
 #[test]
+fn an_error_behind_a_flood_of_warnings_still_hinders() {
+    let warned = |count: usize| {
+        let routes = (0..count).map(|index| {
+            rule("{service: orders}")
+                .replace("name: x", &format!("name: r{index}"))
+                .replace("a.example.com", &format!("h{index}.example.com"))
+                .split(table::SERVICE)
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        });
+        routes.collect::<Vec<_>>().join("---\n") + table::SERVICE
+    };
+    let count = policy::problem::MAX_PROBLEMS + 5;
+    let errors = |yaml: &str| {
+        problems(yaml)
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count()
+    };
+    assert_eq!(errors(&warned(count)), 0);
+    let broken = format!("{}---\n{}", warned(count), packet("mode: x"));
+    assert_eq!(errors(&broken), 1);
+}
+
+#[test]
 fn no_text_panics() {
     use proptest::prelude::*;
     let sample = rule(

@@ -63,13 +63,24 @@ impl Sink {
         if self.errors.get() == 0 {
             problems.extend(self.refused.into_inner());
         }
+        let told = problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count();
         problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         problems.dedup();
         if let Some(last) = problems.last()
             && self.untold.get() > 0
         {
             let message = format!("{} more problems are not shown", self.untold.get());
-            problems.push(Problem::of_file(last.file.clone(), message, None));
+            let more = Problem::of_file(last.file.clone(), message, None);
+            // An error that is not shown still hinders; more warnings do not.
+            let severity = if self.errors.get() > told {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
+            problems.push(Problem { severity, ..more });
         }
         problems
     }
