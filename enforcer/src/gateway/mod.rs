@@ -1,3 +1,4 @@
 //! The API gateway.
 
+pub mod identity;
 pub mod signal;
