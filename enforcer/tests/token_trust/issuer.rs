@@ -114,7 +114,7 @@ impl SigningKey {
     }
 
     /// A token with whatever header and claims, truly signed by this key.
-    pub(crate) fn token(&self, header: impl ToString, claims: impl ToString) -> String {
+    pub(crate) fn token(&self, header: &impl ToString, claims: &impl ToString) -> String {
         let message = format!(
             "{}.{}",
             base64url(header.to_string()),
@@ -126,7 +126,7 @@ impl SigningKey {
 
     /// A token that holds.
     pub(crate) fn good_token(&self) -> String {
-        self.token(self.header(), claims())
+        self.token(&self.header(), &claims())
     }
 }
 

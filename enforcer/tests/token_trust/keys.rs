@@ -205,7 +205,7 @@ async fn a_storm_of_unknown_keys_causes_one_reading() {
         .map(|number| {
             let mut header = key.header();
             header["kid"] = format!("unknown-{number}").into();
-            key.token(header, claims())
+            key.token(&header, &claims())
         })
         .collect();
     for _ in 0..3 {

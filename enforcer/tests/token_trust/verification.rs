@@ -96,7 +96,7 @@ async fn tokens_of_every_algorithm_hold() {
         assert_eq!(token.id.as_deref(), Some("1"));
         assert_eq!(token.binding, Binding::Bearer);
         assert_eq!(Value::Object(token.claims.clone()), claims());
-        let anonymous = key.token(without(key.header(), "kid"), claims());
+        let anonymous = key.token(&without(key.header(), "kid"), &claims());
         assert!(
             trust.verify(&anonymous).is_ok(),
             "one key of {} only",
@@ -110,7 +110,7 @@ async fn what_the_standards_leave_open_is_accepted() {
     let key = SigningKey::es256("e");
     let trust = Trust::in_keys(&[&key]).await;
     for typ in ["AT+JWT", "application/at+jwt", "Application/At+Jwt"] {
-        let token = key.token(with(key.header(), "typ", typ), claims());
+        let token = key.token(&with(key.header(), "typ", typ), &claims());
         assert!(trust.verify(&token).is_ok(), "{typ}");
     }
     for claims in [
@@ -125,7 +125,7 @@ async fn what_the_standards_leave_open_is_accepted() {
         without(claims(), "iat"),
     ] {
         assert!(
-            trust.verify(&key.token(key.header(), &claims)).is_ok(),
+            trust.verify(&key.token(&key.header(), &claims)).is_ok(),
             "{claims}"
         );
     }
@@ -135,7 +135,7 @@ async fn what_the_standards_leave_open_is_accepted() {
         SigningKey::es256("x").jwk(),
     );
     assert!(
-        trust.verify(&key.token(hints, claims())).is_ok(),
+        trust.verify(&key.token(&hints, &claims())).is_ok(),
         "hints are not followed, and harm nothing"
     );
 }
@@ -145,7 +145,7 @@ async fn bound_tokens_say_to_what() {
     let key = SigningKey::es256("e");
     let trust = Trust::in_keys(&[&key]).await;
     let binding = |confirmation: Value| {
-        let token = key.token(key.header(), with(claims(), "cnf", confirmation));
+        let token = key.token(&key.header(), &with(claims(), "cnf", confirmation));
         trust.verify(&token).map(|token| token.binding)
     };
     let thumbprint = base64url([7; 32]);
@@ -451,13 +451,13 @@ async fn hostile_headers_and_claims_are_refused() {
     let trust = Trust::in_keys(&[&key]).await;
     for (what, header, error) in hostile_headers(&key) {
         assert_eq!(
-            trust.verify(&key.token(&header, claims())),
+            trust.verify(&key.token(&header, &claims())),
             Err(error),
             "{what}: {header}"
         );
     }
     for (what, claims, error) in hostile_claims() {
-        let token = key.token(key.header(), &claims);
+        let token = key.token(&key.header(), &claims);
         assert_eq!(trust.verify(&token), Err(error), "{what}: {claims}");
     }
 }
@@ -477,7 +477,7 @@ async fn hostile_forms_are_refused() {
     let trust = Trust::in_keys(&[&key]).await;
     // So long that the encodings of header and claims have unused bits.
     let header = with(key.header(), "x", "");
-    let good = key.token(&header, with(claims(), "x", "12"));
+    let good = key.token(&header, &with(claims(), "x", "12"));
     assert!(trust.verify(&good).is_ok());
     let parts: Vec<&str> = good.split('.').collect();
     let [header_part, claims_part, signature] = parts[..] else {
@@ -492,7 +492,7 @@ async fn hostile_forms_are_refused() {
         if signature.starts_with('A') { 'B' } else { 'A' },
         &signature[1..]
     );
-    let huge = key.token(key.header(), with(claims(), "x", "x".repeat(8000)));
+    let huge = key.token(&key.header(), &with(claims(), "x", "x".repeat(8000)));
     let zeroes = base64url([0; 64]);
     for (what, token, error) in [
         ("nothing", String::new(), TokenError::Malformed),
@@ -570,7 +570,7 @@ async fn hostile_forms_are_refused() {
         ),
         (
             "another's signature",
-            SigningKey::es256("e").token(&header, claims()),
+            SigningKey::es256("e").token(&header, &claims()),
             TokenError::Signature,
         ),
         (
@@ -612,7 +612,7 @@ async fn a_doubtful_choice_of_key_is_none() {
     let trust = Trust::in_keys(&[&one, &other]).await;
     assert_eq!(trust.verify(&one.good_token()), Err(TokenError::AmbiguousKey));
     let trust = Trust::in_keys(&[&one, &SigningKey::es256("f")]).await;
-    let anonymous = one.token(without(one.header(), "kid"), claims());
+    let anonymous = one.token(&without(one.header(), "kid"), &claims());
     assert_eq!(trust.verify(&anonymous), Err(TokenError::AmbiguousKey));
     assert!(trust.verify(&one.good_token()).is_ok());
 }
@@ -667,7 +667,7 @@ async fn the_cache_is_bounded_and_keeps_what_is_used() {
     let trust = Trust::in_keys(&[&key]).await;
     let mut cache = TokenCache::new(4).unwrap();
     let mut verify = |subject: u32| {
-        let token = key.token(key.header(), with(claims(), "sub", subject.to_string()));
+        let token = key.token(&key.header(), &with(claims(), "sub", subject.to_string()));
         let token = cache
             .verify(&trust.verifier, trust.name(), &token, at(NOW))
             .unwrap();
