@@ -1,4 +1,5 @@
 //! The `lab` command: the demo, the lab itself, and its services for trying by hand.
+#![forbid(unsafe_code)]
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 

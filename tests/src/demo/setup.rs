@@ -184,9 +184,7 @@ impl Stage {
         );
         screen.line("\nThe lab is running. In another terminal:", Tone::Strong);
         println!("  # a token");
-        println!(
-            "  TOKEN=$({token} | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])')"
-        );
+        println!("  TOKEN=$({token} | sed 's/.*\"access_token\":\"\\([^\"]*\\).*/\\1/')");
         println!("  # a request as the verified client");
         println!("  {request}");
         println!("  # what the agent says; policies are in {folder}/policies: edit them and look again");
