@@ -15,11 +15,10 @@ mod control;
 pub mod headers;
 pub mod host;
 pub mod identity;
-pub mod limit;
 mod listener;
 pub mod metrics;
 pub mod policies;
-pub mod problem;
+mod refusal;
 mod request;
 pub mod router;
 pub mod signal;
@@ -46,6 +45,7 @@ use tokio::{
 
 use self::{
     config::{GatewayConfig, ListenerConfig},
+    identity::cache::{self, TokenCache},
     metrics::GatewayMetrics,
     policies::Policies,
     signal::Observer,
@@ -81,6 +81,8 @@ pub enum GatewayError {
     Tls { listener: Name, source: TlsError },
     #[error("cannot start a thread of the gateway: {0}")]
     Thread(#[source] io::Error),
+    #[error("the system gives no randomness, which caches of tokens need")]
+    Random,
     #[error("the gateway's metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -119,7 +121,8 @@ impl Gateway {
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = oneshot::channel();
             let (policies, metrics) = (policies.clone(), gateway.metrics.clone());
-            let setup = Setup { listeners, policies, metrics, max_connections, commands };
+            let tokens = TokenCache::new(cache::DEFAULT_CAPACITY).map_err(|_| GatewayError::Random)?;
+            let setup = Setup { listeners, policies, metrics, max_connections, tokens, commands };
             let observer = Arc::clone(observer);
             let thread =
                 thread(&format!("gateway-{index}"), move || worker::run(setup, observer))?;

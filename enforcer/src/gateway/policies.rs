@@ -10,9 +10,10 @@ use std::{
 
 use arc_swap::{ArcSwap, Cache};
 use http::uri::Authority;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
+    identity::verifier::Verifier,
     router::{RuleIndex, Router},
     upstream::endpoint::SharedEndpoint,
 };
@@ -24,6 +25,7 @@ pub struct Policies {
     current: Arc<ArcSwap<Generation>>,
     changed: watch::Sender<()>,
     replacing: Arc<Mutex<()>>,
+    runtime: Handle,
 }
 
 /// A compiled policy set.
@@ -31,6 +33,7 @@ pub struct Policies {
 pub struct Generation {
     pub set: PolicySet,
     pub router: Router,
+    pub verifier: Verifier,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
     pub endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
     /// For each route and rule the position of its service; `None` denies.
@@ -41,22 +44,23 @@ pub struct Generation {
 pub type Latest = Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>;
 
 impl Policies {
-    /// Puts `set` in force.
+    /// Puts `set` in force. The keys of its issuers are read on `runtime`.
     #[must_use]
-    pub fn new(set: PolicySet) -> Self {
+    pub fn new(set: PolicySet, runtime: Handle) -> Self {
         Self {
-            current: Arc::new(ArcSwap::from_pointee(Generation::compile(set, &[]))),
+            current: Arc::new(ArcSwap::from_pointee(Generation::compile(set, None, &runtime))),
             changed: watch::Sender::new(()),
             replacing: Arc::default(),
+            runtime,
         }
     }
 
     /// Puts `set` in force instead of what is. Requests that have begun end under the old one. What
-    /// is known of endpoints that stay is kept.
+    /// is known of endpoints and issuers that stay is kept.
     pub fn replace(&self, set: PolicySet) {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.current.load_full();
-        self.current.store(Arc::new(Generation::compile(set, &old.endpoints)));
+        self.current.store(Arc::new(Generation::compile(set, Some(&old), &self.runtime)));
         self.changed.send_replace(());
     }
 
@@ -76,9 +80,9 @@ impl Policies {
 }
 
 impl Generation {
-    fn compile(set: PolicySet, known: &[Vec<Arc<SharedEndpoint>>]) -> Self {
+    fn compile(set: PolicySet, old: Option<&Self>, runtime: &Handle) -> Self {
         let known: HashMap<_, _> =
-            known.iter().flatten().map(|known| ((&known.service, &known.authority), known)).collect();
+            old.into_iter().flat_map(|old| &old.endpoints).flatten().map(|known| ((&known.service, &known.authority), known)).collect();
         let endpoints = set.services.iter().map(|service| {
             let endpoint = |authority: &Authority| {
                 known
@@ -97,6 +101,7 @@ impl Generation {
         let position = |rule: &Rule| positions.get(&rule.service).copied();
         Self {
             router: Router::new(&set.routes),
+            verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), runtime),
             endpoints: endpoints.collect(),
             services: set.routes.iter().map(|route| route.rules.iter().map(position).collect()).collect(),
             set,

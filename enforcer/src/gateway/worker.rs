@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     config::Timeouts,
     connection,
+    identity::cache::TokenCache,
     listener::Acceptor,
     metrics::{EndpointCells, GatewayMetrics, Handshake, RuleCells, WorkerMetrics},
     policies::{Generation, Latest, Policies},
@@ -39,6 +40,7 @@ pub struct Setup {
     pub policies: Policies,
     pub metrics: GatewayMetrics,
     pub max_connections: usize,
+    pub tokens: TokenCache,
     pub commands: oneshot::Receiver<Drain>,
 }
 
@@ -65,6 +67,7 @@ pub struct Worker {
     pub metrics: GatewayMetrics,
     pub counted: WorkerMetrics,
     pub handshakes: Semaphore,
+    pub tokens: RefCell<TokenCache>,
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
     max_connections: usize,
@@ -87,8 +90,8 @@ pub struct WorkerPolicy {
 
 /// Runs a worker until it is told to drain, or until the gateway is gone.
 pub async fn run(setup: Setup, observer: Arc<dyn Observer>) {
-    let Setup { listeners, policies, metrics, max_connections, commands } = setup;
-    let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections));
+    let Setup { listeners, policies, metrics, max_connections, tokens, commands } = setup;
+    let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections, tokens));
     for (socket, context) in listeners {
         match Acceptor::new(socket) {
             Ok(acceptor) => {
@@ -145,11 +148,13 @@ impl Worker {
         metrics: GatewayMetrics,
         observer: Arc<dyn Observer>,
         max_connections: usize,
+        tokens: TokenCache,
     ) -> Self {
         Self {
             observer,
             counted: WorkerMetrics::default(),
             handshakes: Semaphore::new(MAX_HANDSHAKES),
+            tokens: RefCell::new(tokens),
             latest: RefCell::new(policies.latest()),
             policy: RefCell::new(Rc::new(WorkerPolicy::new(policies.current(), None, &metrics))),
             metrics,
