@@ -69,8 +69,7 @@ impl ClientCertificate {
     /// # Errors
     /// If the DER is malformed.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
-        let (rest, certificate) =
-            X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
         if !rest.is_empty() {
             return Err(CertificateError::Malformed);
         }
@@ -94,8 +93,7 @@ impl ClientCertificate {
             spiffe_problem,
             subject: subject.into(),
             fingerprint_sha256,
-            not_after: SystemTime::UNIX_EPOCH
-                + Duration::from_secs(u64::try_from(not_after).unwrap_or(0)),
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0)),
         })
     }
 }
@@ -240,8 +238,14 @@ mod tests {
     fn doubtful_spiffe_identities_are_none() {
         let uri = "spiffe://example.com/a";
         for (uris, problem) in [
-            (vec![uri, "spiffe://example.com/b"], Some(SpiffeProblem::SeveralUris)),
-            (vec![uri, "https://example.com/a"], Some(SpiffeProblem::SeveralUris)),
+            (
+                vec![uri, "spiffe://example.com/b"],
+                Some(SpiffeProblem::SeveralUris),
+            ),
+            (
+                vec![uri, "https://example.com/a"],
+                Some(SpiffeProblem::SeveralUris),
+            ),
             (vec!["spiffe://example.com"], Some(SpiffeProblem::Malformed)),
             (vec!["SPIFFE://example.com/a"], Some(SpiffeProblem::Malformed)),
             (vec!["https://example.com/a"], None),
@@ -265,9 +269,7 @@ mod tests {
             params
                 .distinguished_name
                 .push(DnType::CommonName, " #a,O=Bank+\n\\\"ü ");
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, "#Shop");
+            params.distinguished_name.push(DnType::OrganizationName, "#Shop");
         });
         let read = read(&der);
         assert_eq!(&*read.subject, "CN=\\ #a\\,O\\=Bank\\+\\0a\\\\\\\"ü\\ ,O=\\#Shop");
@@ -292,7 +294,10 @@ mod tests {
             Err(CertificateError::Malformed)
         );
         der.push(0);
-        assert_eq!(ClientCertificate::from_der(&der), Err(CertificateError::Malformed));
+        assert_eq!(
+            ClientCertificate::from_der(&der),
+            Err(CertificateError::Malformed)
+        );
         assert_eq!(ClientCertificate::from_der(b""), Err(CertificateError::Malformed));
     }
 

@@ -105,7 +105,16 @@ mod tests {
 
     #[test]
     fn only_whole_objects_are_read() {
-        for wrong in ["", "[]", "1", "null", "{} {}", "{}x", r#"{"a":NaN}"#, "{\"a\":\"\n\"}"] {
+        for wrong in [
+            "",
+            "[]",
+            "1",
+            "null",
+            "{} {}",
+            "{}x",
+            r#"{"a":NaN}"#,
+            "{\"a\":\"\n\"}",
+        ] {
             assert!(object(wrong.as_bytes()).is_err(), "{wrong}");
         }
         assert!(object(&[b"{\"a\":\"", &[0xff][..], b"\"}"].concat()).is_err());

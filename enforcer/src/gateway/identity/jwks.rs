@@ -67,8 +67,7 @@ impl KeySet {
     /// # Errors
     /// If the document is malformed or holds no such key.
     pub fn parse(document: &[u8], allowed: &[Algorithm]) -> Result<Self, KeySetError> {
-        let document: Value =
-            serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+        let document: Value = serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
         let members = document
             .get("keys")
             .and_then(Value::as_array)
@@ -172,13 +171,22 @@ mod tests {
         let set = parse(&[key("a", 'a'), key("b", 'b'), key("b", 'c'), json!({"kty": "oct"})]).unwrap();
         assert_eq!((set.len(), set.unused().len()), (3, 1));
         assert!(matches!(set.choose(Some("a"), Algorithm::ES256), Choice::Key(_)));
-        assert!(matches!(set.choose(Some("a"), Algorithm::ES384), Choice::OtherAlgorithm));
-        assert!(matches!(set.choose(Some("b"), Algorithm::ES256), Choice::Ambiguous));
+        assert!(matches!(
+            set.choose(Some("a"), Algorithm::ES384),
+            Choice::OtherAlgorithm
+        ));
+        assert!(matches!(
+            set.choose(Some("b"), Algorithm::ES256),
+            Choice::Ambiguous
+        ));
         assert!(matches!(set.choose(Some("c"), Algorithm::ES256), Choice::Unknown));
         assert!(matches!(set.choose(None, Algorithm::ES256), Choice::Ambiguous));
         let single = parse(&[key("a", 'a')]).unwrap();
         assert!(matches!(single.choose(None, Algorithm::ES256), Choice::Key(_)));
-        assert!(matches!(KeySet::empty().choose(None, Algorithm::ES256), Choice::Unknown));
+        assert!(matches!(
+            KeySet::empty().choose(None, Algorithm::ES256),
+            Choice::Unknown
+        ));
     }
 
     #[test]

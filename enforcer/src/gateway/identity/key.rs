@@ -36,7 +36,9 @@ pub enum KeyProblem {
     #[error("no algorithm that the policy allows fits its `kty`, `crv` and `alg`")]
     NoAllowedAlgorithm,
     /// One key, one algorithm: a key that fits several must say which.
-    #[error("it fits several algorithms that the policy allows: the issuer must set `alg`, or the policy allow one")]
+    #[error(
+        "it fits several algorithms that the policy allows: the issuer must set `alg`, or the policy allow one"
+    )]
     SeveralAlgorithms,
     /// Coordinates, modulus or exponent are not what they must be.
     #[error("its parameters are wrong: they must be base64url of the right length, RSA of 2048 to 8192 bits")]
@@ -91,10 +93,7 @@ impl PartialEq for VerificationKey {
 
 impl RawKey {
     fn algorithm(&self, allowed: &[Algorithm]) -> Result<Algorithm, KeyProblem> {
-        let mut fitting = allowed
-            .iter()
-            .copied()
-            .filter(|&algorithm| self.fits(algorithm));
+        let mut fitting = allowed.iter().copied().filter(|&algorithm| self.fits(algorithm));
         let algorithm = fitting.next().ok_or(KeyProblem::NoAllowedAlgorithm)?;
         if fitting.any(|another| another != algorithm) {
             return Err(KeyProblem::SeveralAlgorithms);
@@ -111,7 +110,9 @@ impl RawKey {
             Algorithm::EdDSA => self.kty == "OKP" && curve == Some("Ed25519"),
             other => other.family() == AlgorithmFamily::Rsa && self.kty == "RSA",
         };
-        let names = |alg: &String| alg.parse() == Ok(algorithm) || (alg == "Ed25519" && algorithm == Algorithm::EdDSA);
+        let names = |alg: &String| {
+            alg.parse() == Ok(algorithm) || (alg == "Ed25519" && algorithm == Algorithm::EdDSA)
+        };
         key && self.alg.as_ref().is_none_or(names)
     }
 
@@ -166,7 +167,12 @@ mod tests {
 
     #[test]
     fn a_key_takes_the_one_algorithm_that_fits() {
-        let all = [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
+        let all = [
+            Algorithm::RS256,
+            Algorithm::ES256,
+            Algorithm::ES384,
+            Algorithm::EdDSA,
+        ];
         let rsa = json!({"kty": "RSA", "n": coordinate(256), "e": "AQAB"});
         let ed = json!({"kty": "OKP", "crv": "Ed25519", "x": coordinate(32)});
         let p384 = json!({"kty": "EC", "crv": "P-384", "x": coordinate(48), "y": coordinate(48)});
@@ -199,13 +205,20 @@ mod tests {
             (with(ec(), "alg", json!("HS256")), KeyProblem::NoAllowedAlgorithm),
             (with(ec(), "crv", json!("P-384")), KeyProblem::NoAllowedAlgorithm),
             (with(ec(), "crv", json!("P-521")), KeyProblem::NoAllowedAlgorithm),
-            (json!({"kty": "oct", "k": "c2VjcmV0"}), KeyProblem::NoAllowedAlgorithm),
+            (
+                json!({"kty": "oct", "k": "c2VjcmV0"}),
+                KeyProblem::NoAllowedAlgorithm,
+            ),
             (rsa.clone(), KeyProblem::SeveralAlgorithms),
             (with(ec(), "x", json!(coordinate(31))), KeyProblem::Parameters),
             (with(ec(), "y", json!(null)), KeyProblem::Parameters),
             (with(ec(), "y", json!("*")), KeyProblem::Parameters),
             (
-                with(with(rsa.clone(), "alg", json!("RS256")), "n", json!(coordinate(128))),
+                with(
+                    with(rsa.clone(), "alg", json!("RS256")),
+                    "n",
+                    json!(coordinate(128)),
+                ),
                 KeyProblem::Parameters,
             ),
             (
