@@ -21,7 +21,7 @@ use super::config::Timeouts;
 
 /// What a connection is doing.
 #[derive(Debug)]
-pub struct Activity {
+pub(super) struct Activity {
     /// Whether bytes between requests are the next request's head. In HTTP/2 they may be pings.
     heads_follow: bool,
     requests: Cell<usize>,
@@ -32,7 +32,7 @@ pub struct Activity {
 
 /// What is to be done about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
+pub(super) enum Judgement {
     /// Look again then.
     Wait(Instant),
     /// It is idle: say good-bye.
@@ -44,7 +44,7 @@ pub enum Judgement {
 impl Activity {
     /// A connection that has been set up at `now` and whose first request is awaited.
     #[must_use]
-    pub fn new(http2: bool, now: Instant) -> Self {
+    pub(super) fn new(http2: bool, now: Instant) -> Self {
         Self {
             heads_follow: !http2,
             requests: Cell::new(0),
@@ -55,13 +55,13 @@ impl Activity {
     }
 
     /// A request's head is complete.
-    pub fn request_begins(&self) {
+    pub(super) fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
         self.head_since.set(None);
     }
 
     /// A response is complete.
-    pub fn request_ended(&self, now: Instant) {
+    pub(super) fn request_ended(&self, now: Instant) {
         self.requests.set(self.requests.get() - 1);
         self.idle_since.set(now);
     }
@@ -82,9 +82,13 @@ impl Activity {
 
     /// What is to be done at `now`. A head may take up to twice its time until this notices.
     #[must_use]
-    pub fn judge(&self, now: Instant, timeouts: &Timeouts) -> Judgement {
+    pub(super) fn judge(&self, now: Instant, timeouts: &Timeouts) -> Judgement {
         let soon = now + timeouts.header.min(timeouts.idle);
-        if self.unread_since.get().is_some_and(|since| now >= since + timeouts.idle) {
+        if self
+            .unread_since
+            .get()
+            .is_some_and(|since| now >= since + timeouts.idle)
+        {
             return Judgement::Cut;
         }
         if self.requests.get() > 0 {
@@ -92,22 +96,30 @@ impl Activity {
         }
         if let Some(since) = self.head_since.get() {
             let end = since + timeouts.header;
-            return if now >= end { Judgement::Cut } else { Judgement::Wait(end) };
+            return if now >= end {
+                Judgement::Cut
+            } else {
+                Judgement::Wait(end)
+            };
         }
         let end = self.idle_since.get() + timeouts.idle;
-        if now >= end { Judgement::Finish } else { Judgement::Wait(end.min(soon)) }
+        if now >= end {
+            Judgement::Finish
+        } else {
+            Judgement::Wait(end.min(soon))
+        }
     }
 }
 
 /// A connection's bytes, which tell its [`Activity`].
 #[derive(Debug)]
-pub struct Watched<T> {
+pub(super) struct Watched<T> {
     inner: T,
     activity: Rc<Activity>,
 }
 
 impl<T> Watched<T> {
-    pub fn new(inner: T, activity: Rc<Activity>) -> Self {
+    pub(super) fn new(inner: T, activity: Rc<Activity>) -> Self {
         Self { inner, activity }
     }
 
@@ -133,7 +145,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.inner).poll_write(context, bytes);
         self.noted(result)
     }
@@ -171,15 +187,27 @@ mod tests {
     #[test]
     fn judgements() {
         let seconds = Duration::from_secs;
-        let timeouts = Timeouts { handshake: seconds(5), header: seconds(10), idle: seconds(60) };
+        let timeouts = Timeouts {
+            handshake: seconds(5),
+            header: seconds(10),
+            idle: seconds(60),
+        };
         let start = Instant::now();
         let judge = |activity: &Activity, after| activity.judge(start + seconds(after), &timeouts);
 
         let activity = Activity::new(false, start);
         assert_eq!(judge(&activity, 9), Judgement::Wait(start + seconds(10)));
-        assert_eq!(judge(&activity, 10), Judgement::Cut, "the first request is awaited as a head is");
+        assert_eq!(
+            judge(&activity, 10),
+            Judgement::Cut,
+            "the first request is awaited as a head is"
+        );
         activity.request_begins();
-        assert_eq!(judge(&activity, 100), Judgement::Wait(start + seconds(110)), "a request may take long");
+        assert_eq!(
+            judge(&activity, 100),
+            Judgement::Wait(start + seconds(110)),
+            "a request may take long"
+        );
         activity.request_ended(start + seconds(100));
         assert_eq!(judge(&activity, 155), Judgement::Wait(start + seconds(160)));
         assert_eq!(judge(&activity, 160), Judgement::Finish);

@@ -18,7 +18,7 @@ use super::{headers, upstream::pool::Lease};
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(super) enum BodyError {
     #[error("the request's body is larger than its rule admits")]
     TooLarge,
     #[error("the client's body broke off")]
@@ -31,24 +31,24 @@ pub enum BodyError {
 
 /// How far a request's body has come: shared with whoever waits for the response.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(super) struct Progress {
     /// All of it has been handed on.
-    pub ended: Cell<bool>,
+    pub(super) ended: Cell<bool>,
     /// Some of it may have been handed on.
-    pub begun: Cell<bool>,
-    pub failure: Cell<Option<Failure>>,
+    pub(super) begun: Cell<bool>,
+    pub(super) failure: Cell<Option<Failure>>,
 }
 
 /// Whose fault it is that a request's body broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(super) enum Failure {
     TooLarge,
     Client,
 }
 
 /// A request's body, cut at its rule's size.
 #[derive(Debug)]
-pub struct RequestBody {
+pub(super) struct RequestBody {
     inner: Option<Incoming>,
     remaining: u64,
     progress: Rc<Progress>,
@@ -57,21 +57,29 @@ pub struct RequestBody {
 impl RequestBody {
     /// At most `limit` bytes of `inner`.
     #[must_use]
-    pub fn new(inner: Incoming, limit: u64) -> Self {
+    pub(super) fn new(inner: Incoming, limit: u64) -> Self {
         let progress = Rc::new(Progress::default());
         progress.ended.set(inner.is_end_stream());
-        Self { inner: Some(inner), remaining: limit, progress }
+        Self {
+            inner: Some(inner),
+            remaining: limit,
+            progress,
+        }
     }
 
     /// A body without content, for a request that is sent again.
     #[must_use]
-    pub fn empty(progress: Rc<Progress>) -> Self {
-        Self { inner: None, remaining: 0, progress }
+    pub(super) fn empty(progress: Rc<Progress>) -> Self {
+        Self {
+            inner: None,
+            remaining: 0,
+            progress,
+        }
     }
 
     /// Where the body stands, also after it has been given away.
     #[must_use]
-    pub fn progress(&self) -> Rc<Progress> {
+    pub(super) fn progress(&self) -> Rc<Progress> {
         Rc::clone(&self.progress)
     }
 
@@ -119,13 +127,15 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 /// A response's body. What `held` stands for lasts until the body is gone.
 #[derive(Debug)]
-pub struct ResponseBody<G> {
+pub(super) struct ResponseBody<G> {
     source: Source,
     _held: G,
 }
@@ -139,7 +149,7 @@ enum Source {
 
 /// A body that comes from an endpoint, with the connection that it comes on.
 #[derive(Debug)]
-pub struct UpstreamBody {
+pub(super) struct UpstreamBody {
     incoming: Incoming,
     lease: Option<Lease>,
     idle: Duration,
@@ -148,22 +158,30 @@ pub struct UpstreamBody {
 
 impl<G> ResponseBody<G> {
     /// The gateway's own words.
-    pub fn own(content: Bytes, held: G) -> Self {
+    pub(super) fn own(content: Bytes, held: G) -> Self {
         let source = Source::Own((!content.is_empty()).then_some(content));
         Self { source, _held: held }
     }
 
     /// What the endpoint says.
-    pub fn upstream(body: UpstreamBody, held: G) -> Self {
-        Self { source: Source::Upstream(body), _held: held }
+    pub(super) fn upstream(body: UpstreamBody, held: G) -> Self {
+        Self {
+            source: Source::Upstream(body),
+            _held: held,
+        }
     }
 }
 
 impl UpstreamBody {
     /// `incoming` on the connection of `lease`; it breaks off when no piece comes within `idle`.
     #[must_use]
-    pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
-        let mut body = Self { incoming, lease: Some(lease), idle, timer: None };
+    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: None,
+        };
         body.settle();
         body
     }
@@ -193,7 +211,9 @@ impl UpstreamBody {
             }
             Poll::Pending => {
                 let until = Instant::now() + self.idle;
-                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
                 timer.as_mut().poll(context).map(|()| Some(Err(BodyError::Idle)))
             }
         }

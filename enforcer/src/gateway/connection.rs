@@ -57,12 +57,12 @@ const PING: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_millis(500);
 
 /// A client's connection, as its requests see it.
-pub struct Connection {
-    pub worker: Rc<Worker>,
-    pub listener: Arc<ListenerContext>,
-    pub flow: Flow,
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Arc<ListenerContext>,
+    pub(super) flow: Flow,
     /// Verified by the handshake.
-    pub certificate: Option<ClientCertificate>,
+    pub(super) certificate: Option<ClientCertificate>,
     pub http2: bool,
     activity: Rc<Activity>,
     standing: Cell<Standing>,
@@ -77,7 +77,7 @@ enum Standing {
 }
 
 /// A request under way, for as long as its response's body lasts.
-pub struct UnderWay {
+pub(super) struct UnderWay {
     connection: Rc<Connection>,
 }
 
@@ -93,13 +93,16 @@ struct Greeted {
 }
 
 /// Serves `stream` until it ends.
-pub async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
     // Without it small responses wait for acknowledgements; a socket that refuses is about to fail.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let flow = Flow { peer: unmapped(peer), local: unmapped(local) };
+    let flow = Flow {
+        peer: unmapped(peer),
+        local: unmapped(local),
+    };
     let Place { worker, listener } = &place;
     match &listener.tls {
         None => {
@@ -136,18 +139,31 @@ async fn greet(worker: &Worker, acceptor: TlsAcceptor, stream: TcpStream) -> io:
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(<[_]>::first);
-    let certificate = leaf.map(|leaf| ClientCertificate::from_der(leaf)).transpose().map_err(io::Error::other)?;
+    let certificate = leaf
+        .map(|leaf| ClientCertificate::from_der(leaf))
+        .transpose()
+        .map_err(io::Error::other)?;
     // A resumed session is not verified again, and its certificate may have expired meanwhile.
-    if certificate.as_ref().is_some_and(|certificate| certificate.not_after < SystemTime::now()) {
+    if certificate
+        .as_ref()
+        .is_some_and(|certificate| certificate.not_after < SystemTime::now())
+    {
         let expired = rustls::CertificateError::Expired;
         return Err(io::Error::other(rustls::Error::InvalidCertificate(expired)));
     }
-    Ok(Greeted { stream, http2, certificate })
+    Ok(Greeted {
+        stream,
+        http2,
+        certificate,
+    })
 }
 
 /// How a failed handshake counts, and whether the peer offered a proof that does not hold.
 fn blame(error: &io::Error) -> (Handshake, bool) {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
         Some(rustls::Error::InvalidCertificate(_)) => (Handshake::Certificate, true),
         Some(rustls::Error::NoCertificatesPresented) => (Handshake::Certificate, false),
         _ => (Handshake::Failed, false),
@@ -172,12 +188,12 @@ impl Connection {
     }
 
     /// Whether the client's connection is TLS.
-    pub fn is_tls(&self) -> bool {
+    pub(super) fn is_tls(&self) -> bool {
         self.listener.tls.is_some()
     }
 
     /// The peer has proved who it is. Only the first proof is told.
-    pub fn verified(&self, identity: impl FnOnce() -> Identity) {
+    pub(super) fn verified(&self, identity: impl FnOnce() -> Identity) {
         if self.standing.get() == Standing::Unknown {
             self.standing.set(Standing::Verified);
             self.worker.observer.verified(self.flow, &identity());
@@ -202,10 +218,12 @@ impl Drop for Ending<'_> {
 }
 
 impl UnderWay {
-    pub fn new(connection: &Rc<Connection>) -> Self {
+    pub(super) fn new(connection: &Rc<Connection>) -> Self {
         connection.activity.request_begins();
         connection.worker.request_begins();
-        Self { connection: Rc::clone(connection) }
+        Self {
+            connection: Rc::clone(connection),
+        }
     }
 }
 
@@ -233,7 +251,9 @@ where
     let shared = Rc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Rc::clone(&shared);
-        async move { Ok::<Response<ResponseBody<UnderWay>>, Infallible>(request::answer(connection, request).await) }
+        async move {
+            Ok::<Response<ResponseBody<UnderWay>>, Infallible>(request::answer(connection, request).await)
+        }
     });
     let result = if connection.http2 {
         let serving = http2::Builder::new(OnThisWorker)

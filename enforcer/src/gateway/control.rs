@@ -1,11 +1,7 @@
 //! What the gateway does beside requests, on a thread of its own: health checks, names, certificate
 //! files.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 use tokio::{
@@ -32,7 +28,7 @@ struct Watch {
 }
 
 /// Runs until the gateway is gone.
-pub async fn run(
+pub(super) async fn run(
     policies: Policies,
     listeners: Vec<Arc<ListenerContext>>,
     metrics: GatewayMetrics,
@@ -70,13 +66,16 @@ pub async fn run(
 ///
 /// # Errors
 /// What is wrong with them; it is also logged and counted.
-pub fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Result<(), TlsError> {
+pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Result<(), TlsError> {
     let Some(tls) = &listener.tls else { return Ok(()) };
     let name = &listener.name;
     match tls.reload() {
         Ok(Reload::Unchanged) => Ok(()),
         Ok(Reload::Changed { expiry }) => {
-            metrics.certificate_expiry.with_label_values(&[name.as_str()]).set(expiry);
+            metrics
+                .certificate_expiry
+                .with_label_values(&[name.as_str()])
+                .set(expiry);
             tracing::info!(listener = %name, expiry, "new certificate files are in use");
             Ok(())
         }
@@ -102,17 +101,24 @@ fn update(
         .map(|endpoint| ((endpoint.service.clone(), endpoint.authority.clone()), endpoint))
         .collect();
     watches.retain(|key, watch| {
-        let stays = wanted.get(key).is_some_and(|endpoint| Arc::ptr_eq(endpoint, &watch.endpoint));
+        let stays = wanted
+            .get(key)
+            .is_some_and(|endpoint| Arc::ptr_eq(endpoint, &watch.endpoint));
         if !stays {
             watch.tasks.iter().for_each(AbortHandle::abort);
             let labels = [key.0.as_str(), key.1.as_str()];
             // An error would say that there is nothing to remove.
-            metrics.endpoint_healthy.remove_label_values(&labels).unwrap_or_default();
+            metrics
+                .endpoint_healthy
+                .remove_label_values(&labels)
+                .unwrap_or_default();
         }
         stays
     });
     for (key, endpoint) in wanted {
-        watches.entry(key).or_insert_with(|| watch(endpoint, tasks, metrics));
+        watches
+            .entry(key)
+            .or_insert_with(|| watch(endpoint, tasks, metrics));
     }
 }
 
@@ -127,5 +133,8 @@ fn watch(endpoint: &Arc<SharedEndpoint>, tasks: &mut JoinSet<()>, metrics: &Gate
     if endpoint.is_name() {
         handles.push(tasks.spawn(resolve::keep_resolved(Arc::clone(endpoint))));
     }
-    Watch { endpoint: Arc::clone(endpoint), tasks: handles }
+    Watch {
+        endpoint: Arc::clone(endpoint),
+        tasks: handles,
+    }
 }

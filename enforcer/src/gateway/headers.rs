@@ -48,30 +48,33 @@ const OURS_BEFORE: [&str; 4] = ["x-enforcer-", "x-forwarded-", "x-http-method", 
 
 /// What the gateway tells the upstream about the client.
 #[derive(Clone, Copy, Debug)]
-pub struct Client<'a> {
-    pub address: IpAddr,
+pub(super) struct Client<'a> {
+    pub(super) address: IpAddr,
     /// Whether the client's connection is TLS.
-    pub tls: bool,
+    pub(super) tls: bool,
     /// The host, with port if the client named one.
-    pub authority: &'a HeaderValue,
+    pub(super) authority: &'a HeaderValue,
     /// The client certificate's identity.
-    pub identity: Option<&'a str>,
+    pub(super) identity: Option<&'a str>,
     /// The token's `sub`.
-    pub subject: Option<&'a str>,
+    pub(super) subject: Option<&'a str>,
     /// The token's `client_id`.
-    pub client: Option<&'a str>,
+    pub(super) client: Option<&'a str>,
 }
 
 /// A proven name that no header field can carry.
 #[derive(Debug, thiserror::Error)]
 #[error("the proven identity has a control character and cannot be told to the service")]
-pub struct UnspeakableIdentity;
+pub(super) struct UnspeakableIdentity;
 
 /// Turns the client's fields into those that the upstream gets.
 ///
 /// # Errors
 /// When a proven name has control characters.
-pub fn prepare_request(headers: &mut HeaderMap, client: &Client<'_>) -> Result<(), UnspeakableIdentity> {
+pub(super) fn prepare_request(
+    headers: &mut HeaderMap,
+    client: &Client<'_>,
+) -> Result<(), UnspeakableIdentity> {
     let trailers = wants_trailers(headers);
     strip_hop_by_hop(headers);
     headers.remove(EXPECT);
@@ -82,10 +85,17 @@ pub fn prepare_request(headers: &mut HeaderMap, client: &Client<'_>) -> Result<(
     }
     headers.insert(HOST, client.authority.clone());
     headers.insert(FORWARDED_HOST, client.authority.clone());
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if client.tls { "https" } else { "http" }));
+    headers.insert(
+        FORWARDED_PROTO,
+        HeaderValue::from_static(if client.tls { "https" } else { "http" }),
+    );
     let address = client.address.to_string();
     headers.insert(FORWARDED_FOR, speak(&address)?);
-    for (name, value) in [(IDENTITY, client.identity), (SUBJECT, client.subject), (CLIENT, client.client)] {
+    for (name, value) in [
+        (IDENTITY, client.identity),
+        (SUBJECT, client.subject),
+        (CLIENT, client.client),
+    ] {
         if let Some(value) = value {
             headers.insert(name, speak(value)?);
         }
@@ -94,13 +104,17 @@ pub fn prepare_request(headers: &mut HeaderMap, client: &Client<'_>) -> Result<(
 }
 
 /// Takes out of a response's fields what concerns only the upstream's connection.
-pub fn prepare_response(headers: &mut HeaderMap) {
+pub(super) fn prepare_response(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
 }
 
 /// Takes out of trailers what may not come from a client.
-pub fn strip_ours(headers: &mut HeaderMap) {
-    let forged: Vec<_> = headers.keys().filter(|name| is_ours(name.as_str())).cloned().collect();
+pub(super) fn strip_ours(headers: &mut HeaderMap) {
+    let forged: Vec<_> = headers
+        .keys()
+        .filter(|name| is_ours(name.as_str()))
+        .cloned()
+        .collect();
     for name in forged {
         headers.remove(name);
     }
@@ -142,7 +156,8 @@ fn is_ours(name: &str) -> bool {
     if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'p' | b't' | b'c')) {
         return false;
     }
-    OURS.iter().any(|ours| name.len() == ours.len() && begins(name, ours))
+    OURS.iter()
+        .any(|ours| name.len() == ours.len() && begins(name, ours))
         || OURS_BEFORE.iter().any(|prefix| begins(name, prefix))
 }
 
@@ -223,7 +238,11 @@ mod tests {
             ("te", "gzip;q=0.5"),
             ("authorization", "Bearer x"),
         ]);
-        let left: Vec<_> = headers.keys().map(HeaderName::as_str).filter(|name| !name.starts_with("x-")).collect();
+        let left: Vec<_> = headers
+            .keys()
+            .map(HeaderName::as_str)
+            .filter(|name| !name.starts_with("x-"))
+            .collect();
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(headers.contains_key("authorization") && headers.contains_key("host"));
         assert!(!headers.contains_key("x-secret"));

@@ -11,7 +11,7 @@ const MAX_LENGTH: usize = 259;
 
 /// The host of a request, as it is matched and forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub(super) struct Host {
     /// `name` or `name:port`.
     text: Box<str>,
     name_length: usize,
@@ -19,7 +19,7 @@ pub struct Host {
 
 /// Why a request's host is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HostError {
+pub(super) enum HostError {
     #[error("the request names no host")]
     Missing,
     #[error("the request names its host more than once")]
@@ -35,14 +35,17 @@ impl Host {
     ///
     /// # Errors
     /// When they do not, or name none.
-    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, HostError> {
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, HostError> {
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
         if fields.next().is_some() {
             return Err(HostError::Several);
         }
         let field = field.map(|value| Self::parse(value.as_bytes())).transpose()?;
-        let target = uri.authority().map(|authority| Self::parse(authority.as_str().as_bytes())).transpose()?;
+        let target = uri
+            .authority()
+            .map(|authority| Self::parse(authority.as_str().as_bytes()))
+            .transpose()?;
         match (target, field) {
             (None, None) => Err(HostError::Missing),
             (Some(host), None) | (None, Some(host)) => Ok(host),
@@ -53,7 +56,7 @@ impl Host {
 
     /// The name alone, for matching.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.text[..self.name_length]
     }
 
@@ -61,7 +64,7 @@ impl Host {
     ///
     /// # Errors
     /// Never: only characters that a field may have are let in.
-    pub fn value(&self) -> Result<HeaderValue, HostError> {
+    pub(super) fn value(&self) -> Result<HeaderValue, HostError> {
         HeaderValue::from_str(&self.text).map_err(|_| HostError::Malformed)
     }
 
@@ -69,17 +72,22 @@ impl Host {
         if text.len() > MAX_LENGTH {
             return Err(HostError::Malformed);
         }
-        let text = std::str::from_utf8(text).map_err(|_| HostError::Malformed)?.to_ascii_lowercase();
+        let text = std::str::from_utf8(text)
+            .map_err(|_| HostError::Malformed)?
+            .to_ascii_lowercase();
         let (name, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((address, port)) => {
-                address.parse::<std::net::Ipv6Addr>().map_err(|_| HostError::Malformed)?;
+                address
+                    .parse::<std::net::Ipv6Addr>()
+                    .map_err(|_| HostError::Malformed)?;
                 (&text[..address.len() + 2], port)
             }
             None => {
                 let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
                 let name = name.strip_suffix('.').unwrap_or(name);
                 let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-                if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) || name.contains("..") {
+                if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) || name.contains("..")
+                {
                     return Err(HostError::Malformed);
                 }
                 (name, port)
@@ -89,10 +97,17 @@ impl Host {
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => "",
             Some("") => "",
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok() => port,
+            Some(digits)
+                if digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok() =>
+            {
+                port
+            }
             _ => return Err(HostError::Malformed),
         };
-        Ok(Self { name_length: name.len(), text: format!("{name}{port}").into() })
+        Ok(Self {
+            name_length: name.len(),
+            text: format!("{name}{port}").into(),
+        })
     }
 }
 
@@ -106,15 +121,31 @@ mod tests {
             headers.append(HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
         let host = Host::of(&uri.parse().unwrap(), &headers)?;
-        Ok(format!("{} {}", host.name(), host.value().unwrap().to_str().unwrap()))
+        Ok(format!(
+            "{} {}",
+            host.name(),
+            host.value().unwrap().to_str().unwrap()
+        ))
     }
 
     #[test]
     fn hosts() {
         for (uri, hosts, expected) in [
-            ("/", &["api.example.com"][..], Ok("api.example.com api.example.com")),
-            ("/", &["API.Example.com:8443"], Ok("api.example.com api.example.com:8443")),
-            ("/", &["api.example.com.:8443"], Ok("api.example.com api.example.com:8443")),
+            (
+                "/",
+                &["api.example.com"][..],
+                Ok("api.example.com api.example.com"),
+            ),
+            (
+                "/",
+                &["API.Example.com:8443"],
+                Ok("api.example.com api.example.com:8443"),
+            ),
+            (
+                "/",
+                &["api.example.com.:8443"],
+                Ok("api.example.com api.example.com:8443"),
+            ),
             ("/", &["api.example.com:"], Ok("api.example.com api.example.com")),
             ("/", &["[2001:DB8::1]:80"], Ok("[2001:db8::1] [2001:db8::1]:80")),
             ("https://a.b/x", &[], Ok("a.b a.b")),
@@ -135,7 +166,11 @@ mod tests {
             ("/", &["[::1]x"], Err(HostError::Malformed)),
             ("/", &["\u{e9}.org"], Err(HostError::Malformed)),
         ] {
-            assert_eq!(of(uri, hosts).as_deref().map_err(|error| *error), expected, "{uri} {hosts:?}");
+            assert_eq!(
+                of(uri, hosts).as_deref().map_err(|error| *error),
+                expected,
+                "{uri} {hosts:?}"
+            );
         }
     }
 }

@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+pub(super) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
     let mut address = address;
     let mut listeners = Vec::with_capacity(count);
     for _ in 0..count {
@@ -44,7 +44,7 @@ fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
 
 /// Accepts, and waits ever longer while the process is out of what a connection needs.
 #[derive(Debug)]
-pub struct Acceptor {
+pub(super) struct Acceptor {
     listener: TcpListener,
     pause: Duration,
 }
@@ -54,12 +54,15 @@ impl Acceptor {
     ///
     /// # Errors
     /// When the socket cannot be watched.
-    pub fn new(listener: StdListener) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(listener)?, pause: FIRST_PAUSE })
+    pub(super) fn new(listener: StdListener) -> io::Result<Self> {
+        Ok(Self {
+            listener: TcpListener::from_std(listener)?,
+            pause: FIRST_PAUSE,
+        })
     }
 
     /// The next connection.
-    pub async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
                 Ok(accepted) => {
@@ -77,7 +80,7 @@ impl Acceptor {
     }
 
     /// A connection that is waiting already.
-    pub fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
+    pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
         use std::{
             pin::pin,
             task::{Context, Poll, Waker},
@@ -93,5 +96,8 @@ impl Acceptor {
 /// Whether the connection is gone before it was accepted (accept(2), "Error handling").
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
 }

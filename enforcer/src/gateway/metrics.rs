@@ -18,8 +18,9 @@ use prometheus::{
 use super::signal::Verdict;
 
 /// Upper bounds of latency, in seconds.
-const LATENCY: [f64; 14] =
-    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+const LATENCY: [f64; 14] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
 const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const VERDICTS: [Verdict; 7] = [
     Verdict::Allowed,
@@ -33,20 +34,20 @@ const VERDICTS: [Verdict; 7] = [
 
 /// The shared metrics.
 #[derive(Clone, Debug)]
-pub struct GatewayMetrics {
+pub(super) struct GatewayMetrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
-    pub connections: IntGaugeVec,
+    pub(super) connections: IntGaugeVec,
     handshakes: IntCounterVec,
     upstream_requests: IntCounterVec,
-    pub endpoint_healthy: IntGaugeVec,
-    pub certificate_expiry: IntGaugeVec,
-    pub reload_failures: IntCounter,
+    pub(super) endpoint_healthy: IntGaugeVec,
+    pub(super) certificate_expiry: IntGaugeVec,
+    pub(super) reload_failures: IntCounter,
 }
 
 /// How a handshake, or the admission before it, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
+pub(super) enum Handshake {
     Completed,
     /// The client's certificate is missing or does not verify.
     Certificate,
@@ -59,7 +60,7 @@ pub enum Handshake {
 
 /// How an exchange with an endpoint ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exchange {
+pub(super) enum Exchange {
     Answered,
     Connect,
     Broken,
@@ -72,7 +73,7 @@ impl GatewayMetrics {
     ///
     /// # Errors
     /// When the registry already has one of them.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counters = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let gauges = |name, help, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
         let metrics = Self {
@@ -89,7 +90,11 @@ impl GatewayMetrics {
                 .buckets(LATENCY.to_vec()),
                 &["route"],
             )?,
-            connections: gauges("enforcer_connections", "Open connections of clients.", &["listener"])?,
+            connections: gauges(
+                "enforcer_connections",
+                "Open connections of clients.",
+                &["listener"],
+            )?,
             handshakes: counters(
                 "enforcer_handshakes_total",
                 "TLS handshakes, and connections refused before one, by how they ended.",
@@ -135,7 +140,7 @@ impl GatewayMetrics {
     }
 
     /// Counts a handshake.
-    pub fn handshake(&self, listener: &str, result: Handshake) {
+    pub(super) fn handshake(&self, listener: &str, result: Handshake) {
         let result = match result {
             Handshake::Completed => "completed",
             Handshake::Certificate => "certificate",
@@ -149,13 +154,13 @@ impl GatewayMetrics {
 
 /// One worker's counters that wait for the next flush.
 #[derive(Debug, Default)]
-pub struct WorkerMetrics {
+pub(super) struct WorkerMetrics {
     touched: RefCell<Vec<Rc<RuleCells>>>,
 }
 
 /// One worker's counters for one rule.
 #[derive(Debug)]
-pub struct RuleCells {
+pub(super) struct RuleCells {
     metrics: GatewayMetrics,
     route: String,
     service: String,
@@ -166,7 +171,7 @@ pub struct RuleCells {
 
 /// One worker's counters for one endpoint. They are few, so each flush looks at all.
 #[derive(Debug)]
-pub struct EndpointCells {
+pub(super) struct EndpointCells {
     answered: LocalIntCounter,
     connect: LocalIntCounter,
     broken: LocalIntCounter,
@@ -175,12 +180,12 @@ pub struct EndpointCells {
 
 /// Counts an exchange, as abandoned if it is dropped before its end.
 #[derive(Debug)]
-pub struct ExchangeGuard<'a>(Option<&'a EndpointCells>);
+pub(super) struct ExchangeGuard<'a>(Option<&'a EndpointCells>);
 
 impl RuleCells {
     /// Counters for a rule of `route` that leads to `service`; both empty where none matched.
     #[must_use]
-    pub fn new(metrics: &GatewayMetrics, route: &str, service: &str) -> Rc<Self> {
+    pub(super) fn new(metrics: &GatewayMetrics, route: &str, service: &str) -> Rc<Self> {
         Rc::new(Self {
             metrics: metrics.clone(),
             route: route.to_owned(),
@@ -201,16 +206,24 @@ impl RuleCells {
 
     fn flush(&self) {
         self.touched.set(false);
-        self.requests.iter().flatten().filter_map(OnceCell::get).for_each(LocalIntCounter::flush);
+        self.requests
+            .iter()
+            .flatten()
+            .filter_map(OnceCell::get)
+            .for_each(LocalIntCounter::flush);
         self.seconds.flush();
     }
 }
 
 impl EndpointCells {
     #[must_use]
-    pub fn new(metrics: &GatewayMetrics, service: &str, endpoint: &str) -> Self {
-        let counter =
-            |result| metrics.upstream_requests.with_label_values(&[service, endpoint, result]).local();
+    pub(super) fn new(metrics: &GatewayMetrics, service: &str, endpoint: &str) -> Self {
+        let counter = |result| {
+            metrics
+                .upstream_requests
+                .with_label_values(&[service, endpoint, result])
+                .local()
+        };
         Self {
             answered: counter("answered"),
             connect: counter("connect_failed"),
@@ -221,12 +234,12 @@ impl EndpointCells {
 
     /// Begins to count an exchange.
     #[must_use]
-    pub fn guard(&self) -> ExchangeGuard<'_> {
+    pub(super) fn guard(&self) -> ExchangeGuard<'_> {
         ExchangeGuard(Some(self))
     }
 
     /// Adds what has been counted to the shared counters.
-    pub fn flush(&self) {
+    pub(super) fn flush(&self) {
         for counter in [&self.answered, &self.connect, &self.broken, &self.abandoned] {
             counter.flush();
         }
@@ -244,7 +257,7 @@ impl EndpointCells {
 
 impl ExchangeGuard<'_> {
     /// The exchange is over.
-    pub fn end(mut self, result: Exchange) {
+    pub(super) fn end(mut self, result: Exchange) {
         if let Some(cells) = self.0.take() {
             cells.count(result);
         }
@@ -261,7 +274,7 @@ impl Drop for ExchangeGuard<'_> {
 
 impl WorkerMetrics {
     /// Counts a finished request.
-    pub fn request(&self, cells: &Rc<RuleCells>, verdict: Verdict, status: u16, latency: Duration) {
+    pub(super) fn request(&self, cells: &Rc<RuleCells>, verdict: Verdict, status: u16, latency: Duration) {
         cells.request(verdict, status).inc();
         cells.seconds.observe(latency.as_secs_f64());
         if !cells.touched.replace(true) {
@@ -270,7 +283,7 @@ impl WorkerMetrics {
     }
 
     /// Adds what has been counted since the last time to the shared metrics.
-    pub fn flush(&self) {
+    pub(super) fn flush(&self) {
         for cells in self.touched.borrow_mut().drain(..) {
             cells.flush();
         }
@@ -279,7 +292,7 @@ impl WorkerMetrics {
 
 /// The verdict's name in metrics and logs.
 #[must_use]
-pub fn label(verdict: Verdict) -> &'static str {
+pub(super) fn label(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Allowed => "allowed",
         Verdict::NoRoute => "no_route",
@@ -311,13 +324,25 @@ mod tests {
         worker.request(&cells, Verdict::Limited, 429, Duration::ZERO);
         worker.flush();
         let count = |verdict, class| {
-            metrics.requests.with_label_values(&["orders", "orders-v1", verdict, class]).get()
+            metrics
+                .requests
+                .with_label_values(&["orders", "orders-v1", verdict, class])
+                .get()
         };
         assert_eq!(count("allowed", "2xx"), 2);
         assert_eq!(count("allowed", "4xx"), 1);
         assert_eq!(count("limited", "4xx"), 1);
-        assert_eq!(metrics.request_seconds.with_label_values(&["orders"]).get_sample_count(), 4);
-        assert!(GatewayMetrics::new(&registry).is_err(), "names are registered once");
+        assert_eq!(
+            metrics
+                .request_seconds
+                .with_label_values(&["orders"])
+                .get_sample_count(),
+            4
+        );
+        assert!(
+            GatewayMetrics::new(&registry).is_err(),
+            "names are registered once"
+        );
     }
 
     #[test]
@@ -327,7 +352,12 @@ mod tests {
         drop(cells.guard());
         cells.guard().end(Exchange::Answered);
         cells.flush();
-        let count = |result| metrics.upstream_requests.with_label_values(&["s", "e", result]).get();
+        let count = |result| {
+            metrics
+                .upstream_requests
+                .with_label_values(&["s", "e", result])
+                .get()
+        };
         assert_eq!((count("abandoned"), count("answered")), (1, 1));
     }
 }

@@ -7,24 +7,24 @@
 //! Each worker thread has its own sockets, connections, upstream pools and counters; what they share
 //! (policies, TLS configurations, health) they only read while they serve requests.
 
-pub mod activity;
-pub mod body;
+mod activity;
+mod body;
 pub mod config;
-pub mod connection;
+mod connection;
 mod control;
-pub mod headers;
-pub mod host;
+mod headers;
+mod host;
 pub mod identity;
 mod listener;
-pub mod metrics;
+mod metrics;
 pub mod policies;
 mod refusal;
 mod request;
 pub mod router;
 pub mod signal;
-pub mod target;
+mod target;
 pub mod tls;
-pub mod upstream;
+mod upstream;
 mod worker;
 
 use std::{
@@ -76,9 +76,13 @@ pub enum GatewayError {
     #[error("the gateway has no listener: configure at least one")]
     NoListener,
     #[error("listener {listener}: cannot listen on {address}: {source}")]
-    Listen { listener: Name, address: SocketAddr, source: io::Error },
+    Listen {
+        listener: Name,
+        address: SocketAddr,
+        source: io::Error,
+    },
     #[error("listener {listener}: {source}")]
-    Tls { listener: Name, source: TlsError },
+    Tls { listener: Name, source: Box<TlsError> },
     #[error("cannot start a thread of the gateway: {0}")]
     Thread(#[source] io::Error),
     #[error("the system gives no randomness, which caches of tokens need")]
@@ -107,26 +111,44 @@ impl Gateway {
         let mut listeners = Vec::new();
         for each in &config.listeners {
             let context = Arc::new(context(each, &metrics)?);
-            let failed =
-                |source| GatewayError::Listen { listener: each.name.clone(), address: each.address, source };
+            let failed = |source| GatewayError::Listen {
+                listener: each.name.clone(),
+                address: each.address,
+                source,
+            };
             let bound = listener::bind(each.address, count).map_err(failed)?;
             listeners.push((Arc::clone(&context), bound[0].local_addr().map_err(failed)?));
             for (socket, worker) in bound.into_iter().zip(&mut sockets) {
                 worker.push((socket, Arc::clone(&context)));
             }
         }
-        let mut gateway = Self { workers: Vec::new(), listeners, metrics, drain: config.drain, control: None };
+        let mut gateway = Self {
+            workers: Vec::new(),
+            listeners,
+            metrics,
+            drain: config.drain,
+            control: None,
+        };
         gateway.control = Some(gateway.start_control(policies)?);
         let max_connections = config.max_connections.get().div_ceil(count);
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = oneshot::channel();
             let (policies, metrics) = (policies.clone(), gateway.metrics.clone());
             let tokens = TokenCache::new(cache::DEFAULT_CAPACITY).map_err(|_| GatewayError::Random)?;
-            let setup = Setup { listeners, policies, metrics, max_connections, tokens, commands };
+            let setup = Setup {
+                listeners,
+                policies,
+                metrics,
+                max_connections,
+                tokens,
+                commands,
+            };
             let observer = Arc::clone(observer);
-            let thread =
-                thread(&format!("gateway-{index}"), move || worker::run(setup, observer))?;
-            gateway.workers.push(Worker { commands: sender, thread });
+            let thread = thread(&format!("gateway-{index}"), move || worker::run(setup, observer))?;
+            gateway.workers.push(Worker {
+                commands: sender,
+                thread,
+            });
         }
         Ok(gateway)
     }
@@ -136,16 +158,25 @@ impl Gateway {
         policies: &Policies,
     ) -> Result<(oneshot::Sender<()>, JoinHandle<()>), GatewayError> {
         let (running, gone) = oneshot::channel();
-        let listeners = self.listeners.iter().map(|(context, _)| Arc::clone(context)).collect();
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|(context, _)| Arc::clone(context))
+            .collect();
         let (policies, metrics) = (policies.clone(), self.metrics.clone());
-        let thread = thread("gateway-control", move || control::run(policies, listeners, metrics, gone))?;
+        let thread = thread("gateway-control", move || {
+            control::run(policies, listeners, metrics, gone)
+        })?;
         Ok((running, thread))
     }
 
     /// Where each listener listens, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> Vec<(Name, SocketAddr)> {
-        self.listeners.iter().map(|(context, address)| (context.name.clone(), *address)).collect()
+        self.listeners
+            .iter()
+            .map(|(context, address)| (context.name.clone(), *address))
+            .collect()
     }
 
     /// Looks at all certificate files now instead of within seconds.
@@ -154,8 +185,10 @@ impl Gateway {
     /// The listener whose files are wrong, the first if there are several. The others are taken over.
     pub fn reload_certificates(&self) -> Result<(), GatewayError> {
         let reload = |(context, _): &(Arc<ListenerContext>, _)| {
-            control::reload(context, &self.metrics)
-                .map_err(|source| GatewayError::Tls { listener: context.name.clone(), source })
+            control::reload(context, &self.metrics).map_err(|source| GatewayError::Tls {
+                listener: context.name.clone(),
+                source: Box::new(source),
+            })
         };
         // All are looked at before the first error is returned.
         let results: Vec<_> = self.listeners.iter().map(reload).collect();
@@ -170,7 +203,12 @@ impl Gateway {
         for Worker { commands, thread } in self.workers.drain(..) {
             let (sender, cut) = oneshot::channel();
             // A worker that has died takes no command and answers nothing.
-            commands.send(Drain { deadline, cut: sender }).unwrap_or_default();
+            commands
+                .send(Drain {
+                    deadline,
+                    cut: sender,
+                })
+                .unwrap_or_default();
             waits.push((cut, thread));
         }
         let mut total = 0;
@@ -205,7 +243,10 @@ fn context(config: &ListenerConfig, metrics: &GatewayMetrics) -> Result<Listener
     let tls = config.tls.as_ref().map(load).transpose();
     Ok(ListenerContext {
         name: config.name.clone(),
-        tls: tls.map_err(|source| GatewayError::Tls { listener: config.name.clone(), source })?,
+        tls: tls.map_err(|source| GatewayError::Tls {
+            listener: config.name.clone(),
+            source: Box::new(source),
+        })?,
         timeouts: config.timeouts,
         connections: metrics.connections.with_label_values(&[name]),
     })
@@ -217,9 +258,15 @@ where
     W: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()>,
 {
-    let runtime: Started = Runtime::new_current_thread().enable_all().build().map_err(GatewayError::Thread)?;
+    let runtime: Started = Runtime::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(GatewayError::Thread)?;
     let body = move || LocalSet::new().block_on(&runtime, work());
-    Thread::new().name(name.to_owned()).spawn(body).map_err(GatewayError::Thread)
+    Thread::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(GatewayError::Thread)
 }
 
 fn join(thread: JoinHandle<()>) {

@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     identity::verifier::Verifier,
-    router::{RuleIndex, Router},
+    router::{Router, RuleIndex},
     upstream::endpoint::SharedEndpoint,
 };
 use crate::policy::model::{PolicySet, Route, Rule};
@@ -32,16 +32,16 @@ pub struct Policies {
 #[derive(Debug)]
 pub struct Generation {
     pub set: PolicySet,
-    pub router: Router,
-    pub verifier: Verifier,
+    pub(super) router: Router,
+    pub(super) verifier: Verifier,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
-    pub endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
+    pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
     /// For each route and rule the position of its service; `None` denies.
     services: Vec<Vec<Option<usize>>>,
 }
 
 /// A worker's view of [`Policies`], which costs no shared write to look at.
-pub type Latest = Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>;
+pub(super) type Latest = Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>;
 
 impl Policies {
     /// Puts `set` in force. The keys of its issuers are read on `runtime`.
@@ -60,7 +60,8 @@ impl Policies {
     pub fn replace(&self, set: PolicySet) {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.current.load_full();
-        self.current.store(Arc::new(Generation::compile(set, Some(&old), &self.runtime)));
+        self.current
+            .store(Arc::new(Generation::compile(set, Some(&old), &self.runtime)));
         self.changed.send_replace(());
     }
 
@@ -81,8 +82,12 @@ impl Policies {
 
 impl Generation {
     fn compile(set: PolicySet, old: Option<&Self>, runtime: &Handle) -> Self {
-        let known: HashMap<_, _> =
-            old.into_iter().flat_map(|old| &old.endpoints).flatten().map(|known| ((&known.service, &known.authority), known)).collect();
+        let known: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| &old.endpoints)
+            .flatten()
+            .map(|known| ((&known.service, &known.authority), known))
+            .collect();
         let endpoints = set.services.iter().map(|service| {
             let endpoint = |authority: &Authority| {
                 known
@@ -94,16 +99,28 @@ impl Generation {
                         Arc::new(SharedEndpoint::new(name, authority.clone(), health))
                     })
             };
-            service.endpoints.iter().map(|each| endpoint(&each.authority)).collect()
+            service
+                .endpoints
+                .iter()
+                .map(|each| endpoint(&each.authority))
+                .collect()
         });
-        let positions: HashMap<_, _> =
-            set.services.iter().enumerate().map(|(position, service)| (&service.name, position)).collect();
+        let positions: HashMap<_, _> = set
+            .services
+            .iter()
+            .enumerate()
+            .map(|(position, service)| (&service.name, position))
+            .collect();
         let position = |rule: &Rule| positions.get(&rule.service).copied();
         Self {
             router: Router::new(&set.routes),
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), runtime),
             endpoints: endpoints.collect(),
-            services: set.routes.iter().map(|route| route.rules.iter().map(position).collect()).collect(),
+            services: set
+                .routes
+                .iter()
+                .map(|route| route.rules.iter().map(position).collect())
+                .collect(),
             set,
         }
     }
@@ -117,7 +134,7 @@ impl Generation {
 
     /// The position of the service that the rule leads to.
     #[must_use]
-    pub fn service_of(&self, index: RuleIndex) -> Option<usize> {
+    pub(super) fn service_of(&self, index: RuleIndex) -> Option<usize> {
         self.services[index.route][index.rule]
     }
 }

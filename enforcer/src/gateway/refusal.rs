@@ -16,36 +16,42 @@ use super::{
 
 /// A request's end, decided by the gateway.
 #[derive(Debug)]
-pub struct Refusal {
-    pub verdict: Verdict,
+pub(super) struct Refusal {
+    pub(super) verdict: Verdict,
     status: StatusCode,
     detail: String,
-    fields: HeaderMap,
+    /// On the heap, so that the way of admitted requests does not carry its size.
+    fields: Box<HeaderMap>,
 }
 
 impl Refusal {
     /// For `verdict`, answered with `status` and a sentence for the client.
-    pub fn new(verdict: Verdict, status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { verdict, status, detail: detail.into(), fields: HeaderMap::new() }
+    pub(super) fn new(verdict: Verdict, status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            status,
+            detail: detail.into(),
+            fields: Box::default(),
+        }
     }
 
     /// The request cannot be understood.
-    pub fn invalid(reason: impl Display) -> Self {
+    pub(super) fn invalid(reason: impl Display) -> Self {
         Self::new(Verdict::Invalid, StatusCode::BAD_REQUEST, reason.to_string())
     }
 
-    pub fn too_large(limit: u64) -> Self {
+    pub(super) fn too_large(limit: u64) -> Self {
         let detail = format!("the request's body is larger than {limit} bytes");
         Self::new(Verdict::Invalid, StatusCode::PAYLOAD_TOO_LARGE, detail)
     }
 
     /// Also where the host exists and the path does not: nothing is revealed.
-    pub fn no_route() -> Self {
+    pub(super) fn no_route() -> Self {
         Self::new(Verdict::NoRoute, StatusCode::NOT_FOUND, "no route leads there")
     }
 
     /// What was proved does not suffice.
-    pub fn denied(denial: &Denial<'_>, realm: &str) -> Self {
+    pub(super) fn denied(denial: &Denial<'_>, realm: &str) -> Self {
         let mut refusal = Self::new(denial.verdict(), denial.status(), denial.to_string());
         if let Some(challenge) = denial.challenge() {
             refusal.challenge(&challenge, realm);
@@ -54,12 +60,12 @@ impl Refusal {
     }
 
     /// The credentials cannot be read.
-    pub fn unreadable(error: BearerError, realm: &str) -> Self {
+    pub(super) fn unreadable(error: BearerError, realm: &str) -> Self {
         Self::challenging(&Challenge::Unreadable(error), error.to_string(), realm)
     }
 
     /// The token does not hold.
-    pub fn token(error: TokenError, realm: &str) -> Self {
+    pub(super) fn token(error: TokenError, realm: &str) -> Self {
         Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm)
     }
 
@@ -79,14 +85,8 @@ impl Refusal {
         }
     }
 
-    /// Adds fields to the response.
-    pub fn with(mut self, fields: HeaderMap) -> Self {
-        self.fields.extend(fields);
-        self
-    }
-
     /// Problem details (RFC 9457).
-    pub fn into_response<G>(self, held: G) -> Response<ResponseBody<G>> {
+    pub(super) fn into_response<G>(self, held: G) -> Response<ResponseBody<G>> {
         let document = serde_json::json!({
             "title": self.status.canonical_reason().unwrap_or("Refused"),
             "status": self.status.as_u16(),
@@ -94,7 +94,7 @@ impl Refusal {
         });
         let mut response = Response::new(ResponseBody::own(Bytes::from(document.to_string()), held));
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.fields;
+        *response.headers_mut() = *self.fields;
         let fields = response.headers_mut();
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -29,7 +29,7 @@ use super::{
 use crate::policy::model::{Mode, Requirement, Rule};
 
 /// What is answered.
-pub type Answer = Response<ResponseBody<UnderWay>>;
+pub(super) type Answer = Response<ResponseBody<UnderWay>>;
 
 /// A request on its way through the stages.
 struct Passage<'a> {
@@ -44,7 +44,7 @@ struct Passage<'a> {
 }
 
 /// Answers a request, whatever it is.
-pub async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
     let under_way = UnderWay::new(&connection);
     let policy = connection.worker.policy();
     let mut passage = Passage {
@@ -64,7 +64,9 @@ pub async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> A
     };
     response.headers_mut().extend(std::mem::take(&mut passage.fields));
     if connection.worker.is_draining() && !connection.http2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     passage.observe(response.status());
     response
@@ -75,7 +77,11 @@ impl Passage<'_> {
         let (mut parts, body) = request.into_parts();
         if parts.method == Method::TRACE || parts.method == Method::CONNECT {
             let detail = "TRACE and CONNECT are not served";
-            return Err(Refusal::new(Verdict::Invalid, StatusCode::METHOD_NOT_ALLOWED, detail));
+            return Err(Refusal::new(
+                Verdict::Invalid,
+                StatusCode::METHOD_NOT_ALLOWED,
+                detail,
+            ));
         }
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
         parts.uri = origin_form(&parts.uri)?;
@@ -130,7 +136,10 @@ impl Passage<'_> {
         realm: &str,
         fields: &HeaderMap,
     ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
-        let Requirement::Proof { token: Some(wanted), .. } = &rule.require else {
+        let Requirement::Proof {
+            token: Some(wanted), ..
+        } = &rule.require
+        else {
             return Ok(None);
         };
         let offered = bearer::token(fields).map_err(|error| {
@@ -140,8 +149,9 @@ impl Passage<'_> {
         let Some(offered) = offered else { return Ok(None) };
         let verifier = &self.policy.generation.verifier;
         let tokens = &self.connection.worker.tokens;
-        let verified =
-            verifier.verify_or_refresh(tokens, &wanted.issuer, offered, SystemTime::now()).await;
+        let verified = verifier
+            .verify_or_refresh(tokens, &wanted.issuer, offered, SystemTime::now())
+            .await;
         verified.map(Some).map_err(|error| {
             if error.is_clients() {
                 self.blame();
@@ -152,7 +162,10 @@ impl Passage<'_> {
 
     /// A proof was offered and does not hold.
     fn blame(&self) {
-        self.connection.worker.observer.authentication_failed(self.connection.flow.peer.ip());
+        self.connection
+            .worker
+            .observer
+            .authentication_failed(self.connection.flow.peer.ip());
     }
 
     /// Makes the request's head what the upstream gets.
@@ -163,7 +176,10 @@ impl Passage<'_> {
             address: connection.flow.peer.ip(),
             tls: connection.is_tls(),
             authority: &authority,
-            identity: connection.certificate.as_ref().map(|certificate| &*certificate.identity),
+            identity: connection
+                .certificate
+                .as_ref()
+                .map(|certificate| &*certificate.identity),
             subject: token.map(|token| &*token.subject),
             client: token.and_then(|token| token.client_id.as_deref()),
         };
@@ -183,7 +199,11 @@ impl Passage<'_> {
         body: Incoming,
     ) -> Result<Response<UpstreamBody>, Refusal> {
         let upstream = self.policy.upstream(index).ok_or_else(|| {
-            Refusal::new(Verdict::Upstream, StatusCode::SERVICE_UNAVAILABLE, "the service is not configured")
+            Refusal::new(
+                Verdict::Upstream,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the service is not configured",
+            )
         })?;
         let body = RequestBody::new(body, rule.max_body);
         let progress = body.progress();
@@ -193,14 +213,20 @@ impl Passage<'_> {
             Ok(Ok(sent)) => sent,
             Err(_) => {
                 let detail = "the service did not answer in time";
-                return Err(Refusal::new(Verdict::Upstream, StatusCode::GATEWAY_TIMEOUT, detail));
+                return Err(Refusal::new(
+                    Verdict::Upstream,
+                    StatusCode::GATEWAY_TIMEOUT,
+                    detail,
+                ));
             }
             Ok(Err(error)) => {
                 return Err(match progress.failure.get() {
                     Some(Failure::TooLarge) => Refusal::too_large(rule.max_body),
-                    Some(Failure::Client) => {
-                        Refusal::new(Verdict::Invalid, StatusCode::BAD_REQUEST, "the request's body broke off")
-                    }
+                    Some(Failure::Client) => Refusal::new(
+                        Verdict::Invalid,
+                        StatusCode::BAD_REQUEST,
+                        "the request's body broke off",
+                    ),
                     None => unanswered(&error),
                 });
             }
@@ -220,7 +246,9 @@ impl Passage<'_> {
             Some(index) => self.policy.cells(index, &worker.metrics),
             None => &self.policy.no_route,
         };
-        worker.counted.request(cells, self.verdict, status.as_u16(), latency);
+        worker
+            .counted
+            .request(cells, self.verdict, status.as_u16(), latency);
         let matched = self.rule.map(|index| self.policy.generation.rule(index));
         let outcome = Outcome {
             source: self.connection.flow.peer.ip(),
@@ -250,7 +278,9 @@ fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
         (_, None) => PathAndQuery::try_from(&*path),
         (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
     };
-    whole.map(Uri::from).map_err(|_| Refusal::invalid(target::TargetError::NotAPath))
+    whole
+        .map(Uri::from)
+        .map_err(|_| Refusal::invalid(target::TargetError::NotAPath))
 }
 
 /// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).

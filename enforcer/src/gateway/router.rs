@@ -62,8 +62,17 @@ impl Router {
                     HostPattern::Any => router.any.get_or_insert_default(),
                 };
                 for (rule, each) in route.rules.iter().enumerate() {
-                    let at = RuleIndex { route: route_index, rule };
-                    paths.insert(&each.path, Entry { at, methods: each.methods.clone() });
+                    let at = RuleIndex {
+                        route: route_index,
+                        rule,
+                    };
+                    paths.insert(
+                        &each.path,
+                        Entry {
+                            at,
+                            methods: each.methods.clone(),
+                        },
+                    );
                 }
             }
         }
@@ -156,7 +165,10 @@ impl Choice {
     }
 
     fn decide(self) -> Option<RuleIndex> {
-        self.offers.into_iter().min_by_key(|&(at, rank)| (rank, at.route)).map(|(at, _)| at)
+        self.offers
+            .into_iter()
+            .min_by_key(|&(at, rank)| (rank, at.route))
+            .map(|(at, _)| at)
     }
 }
 

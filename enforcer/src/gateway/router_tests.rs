@@ -22,7 +22,10 @@ fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>
     });
     Arc::new(Route {
         name: name.parse().unwrap(),
-        origin: Origin { file: PathBuf::from("test.yaml"), line: 1 },
+        origin: Origin {
+            file: PathBuf::from("test.yaml"),
+            line: 1,
+        },
         mode: Mode::Enforce,
         hosts,
         rules: rules.collect(),
@@ -46,7 +49,9 @@ fn host(name: &str) -> HostPattern {
 }
 
 fn found(router: &Router, host: &str, path: &str) -> Option<(usize, usize)> {
-    router.find(host, path, &Method::GET).map(|at| (at.route, at.rule))
+    router
+        .find(host, path, &Method::GET)
+        .map(|at| (at.route, at.rule))
 }
 
 #[test]
@@ -54,7 +59,11 @@ fn the_most_specific_host_decides_alone() {
     let router = Router::new(&[
         route("a", vec![host("*")], vec![(prefix("/"), vec![])]),
         route("b", vec![host("*.example.com")], vec![(prefix("/b"), vec![])]),
-        route("c", vec![host("*.x.example.com"), host("api.example.com")], vec![(prefix("/c"), vec![])]),
+        route(
+            "c",
+            vec![host("*.x.example.com"), host("api.example.com")],
+            vec![(prefix("/c"), vec![])],
+        ),
     ]);
     assert_eq!(found(&router, "other.org", "/b"), Some((0, 0)));
     assert_eq!(found(&router, "example.com", "/b"), Some((0, 0)));
@@ -71,14 +80,38 @@ fn the_most_specific_host_decides_alone() {
 fn a_route_decides_by_its_first_rule_and_routes_by_the_most_specific_path() {
     let get = vec![Method::GET];
     let router = Router::new(&[
-        route("a", vec![host("h")], vec![(prefix("/admin"), vec![]), (exact("/admin/open"), vec![])]),
-        route("b", vec![host("h")], vec![(prefix("/"), get), (prefix("/admin/x"), vec![])]),
-        route("c", vec![host("h")], vec![(prefix("/admin/open"), vec![Method::POST])]),
+        route(
+            "a",
+            vec![host("h")],
+            vec![(prefix("/admin"), vec![]), (exact("/admin/open"), vec![])],
+        ),
+        route(
+            "b",
+            vec![host("h")],
+            vec![(prefix("/"), get), (prefix("/admin/x"), vec![])],
+        ),
+        route(
+            "c",
+            vec![host("h")],
+            vec![(prefix("/admin/open"), vec![Method::POST])],
+        ),
     ]);
-    assert_eq!(found(&router, "h", "/admin/open"), Some((0, 0)), "the first rule shadows the second");
-    assert_eq!(found(&router, "h", "/admin/x"), Some((0, 0)), "b offers / by its first rule");
+    assert_eq!(
+        found(&router, "h", "/admin/open"),
+        Some((0, 0)),
+        "the first rule shadows the second"
+    );
+    assert_eq!(
+        found(&router, "h", "/admin/x"),
+        Some((0, 0)),
+        "b offers / by its first rule"
+    );
     assert_eq!(found(&router, "h", "/"), Some((1, 0)));
-    let post = |path| router.find("h", path, &Method::POST).map(|at| (at.route, at.rule));
+    let post = |path| {
+        router
+            .find("h", path, &Method::POST)
+            .map(|at| (at.route, at.rule))
+    };
     assert_eq!(post("/admin/x"), Some((1, 1)));
     assert_eq!(post("/admin/open/y"), Some((2, 0)));
     assert_eq!(post("/"), None);
@@ -90,7 +123,11 @@ fn ten_thousand_routes_cost_no_more_than_ten() {
         let routes: Vec<_> = (0..count)
             .map(|i| {
                 let rules = vec![(prefix(&format!("/service/{i}/v1")), vec![])];
-                route(&format!("r{i}"), vec![host("api.example.com"), host(&format!("h{i}.org"))], rules)
+                route(
+                    &format!("r{i}"),
+                    vec![host("api.example.com"), host(&format!("h{i}.org"))],
+                    rules,
+                )
             })
             .collect();
         Router::new(&routes)
@@ -118,7 +155,11 @@ fn a_long_path_costs_no_more_than_the_longest_prefix() {
     let start = Instant::now();
     assert_eq!(found(&router, "h", &path), None);
     // Hashing every prefix would be 64 MB of input.
-    assert!(start.elapsed() < Duration::from_millis(50), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 /// The documented order, literally.
@@ -129,12 +170,21 @@ fn naive(routes: &[Arc<Route>], name: &str, path: &str, method: &Method) -> Opti
         HostPattern::Any => (0, 0),
     };
     let fitting = |route: &Route| -> Option<(i32, usize)> {
-        route.hosts.iter().filter(|host| host.matches(name)).map(specificity).max()
+        route
+            .hosts
+            .iter()
+            .filter(|host| host.matches(name))
+            .map(specificity)
+            .max()
     };
     let best = routes.iter().filter_map(|route| fitting(route)).max()?;
     let mut offers = Vec::new();
     for (index, route) in routes.iter().enumerate() {
-        if !route.hosts.iter().any(|host| host.matches(name) && specificity(host) == best) {
+        if !route
+            .hosts
+            .iter()
+            .any(|host| host.matches(name) && specificity(host) == best)
+        {
             continue;
         }
         let first = route.rules.iter().position(|rule| {
@@ -156,7 +206,8 @@ fn some_path() -> impl Strategy<Value = String> {
 }
 
 fn some_match() -> impl Strategy<Value = PathMatch> {
-    (some_path(), any::<bool>()).prop_map(|(path, is_exact)| if is_exact { exact(&path) } else { prefix(&path) })
+    (some_path(), any::<bool>())
+        .prop_map(|(path, is_exact)| if is_exact { exact(&path) } else { prefix(&path) })
 }
 
 fn some_method() -> impl Strategy<Value = Method> {

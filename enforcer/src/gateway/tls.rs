@@ -37,7 +37,11 @@ pub enum TlsError {
     #[error("{} is larger than {MAX_FILE} bytes: no certificate or key is", path.display())]
     TooLarge { path: PathBuf },
     #[error("{} is no PEM file with {wanted}: {source}", path.display())]
-    Pem { path: PathBuf, wanted: &'static str, source: pem::Error },
+    Pem {
+        path: PathBuf,
+        wanted: &'static str,
+        source: pem::Error,
+    },
     #[error("{} holds no certificate", path.display())]
     Empty { path: PathBuf },
     #[error("{} holds a certificate that cannot be used: {reason}", path.display())]
@@ -45,7 +49,11 @@ pub enum TlsError {
     #[error("client certificates are asked for, but no `client_ca` says who vouches for them")]
     NoAuthority,
     #[error("{} and {} do not make a server: {source}", certificate.display(), key.display())]
-    Server { certificate: PathBuf, key: PathBuf, source: rustls::Error },
+    Server {
+        certificate: PathBuf,
+        key: PathBuf,
+        source: rustls::Error,
+    },
     #[error("the random source fails: {0}")]
     Random(#[source] rustls::Error),
 }
@@ -124,7 +132,12 @@ impl Files {
         Ok(Self {
             certificate: read(&config.certificate)?,
             key: read(&config.key)?,
-            client_ca: config.client_ca.as_deref().filter(|_| asked).map(read).transpose()?,
+            client_ca: config
+                .client_ca
+                .as_deref()
+                .filter(|_| asked)
+                .map(read)
+                .transpose()?,
         })
     }
 
@@ -166,41 +179,62 @@ impl Files {
         let (Some(pem), Some(path)) = (&self.client_ca, &config.client_ca) else {
             return Ok(None);
         };
-        let unusable = |reason: String| TlsError::Certificate { path: path.clone(), reason };
+        let unusable = |reason: String| TlsError::Certificate {
+            path: path.clone(),
+            reason,
+        };
         let mut roots = RootCertStore::empty();
         for certificate in certificates(path, pem)? {
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| unusable(error.to_string()))?;
         }
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         if config.client_certificates == ClientCertificates::Optional {
             builder = builder.allow_unauthenticated();
         }
-        builder.build().map(Some).map_err(|error| unusable(error.to_string()))
+        builder
+            .build()
+            .map(Some)
+            .map_err(|error| unusable(error.to_string()))
     }
 }
 
 fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, TlsError> {
     let path = path.as_ref();
-    let failed = |source| TlsError::Read { path: path.to_owned(), source };
+    let failed = |source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    };
     if fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
-        return Err(TlsError::TooLarge { path: path.to_owned() });
+        return Err(TlsError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     fs::read(path).map_err(failed)
 }
 
 /// At least one certificate.
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|source| {
-        TlsError::Pem { path: path.to_owned(), wanted: "certificates", source }
-    })?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem {
+            path: path.to_owned(),
+            wanted: "certificates",
+            source,
+        })?;
     if chain.is_empty() {
-        return Err(TlsError::Empty { path: path.to_owned() });
+        return Err(TlsError::Empty {
+            path: path.to_owned(),
+        });
     }
     Ok(chain)
 }
 
 fn expiry(path: &Path, leaf: &CertificateDer<'_>) -> Result<i64, TlsError> {
-    let (_, leaf) = X509Certificate::from_der(leaf)
-        .map_err(|error| TlsError::Certificate { path: path.to_owned(), reason: error.to_string() })?;
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| TlsError::Certificate {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
     Ok(leaf.validity().not_after.timestamp())
 }

@@ -35,39 +35,39 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
 /// What a worker thread is started with.
 #[derive(Debug)]
-pub struct Setup {
-    pub listeners: Vec<(StdListener, Arc<ListenerContext>)>,
-    pub policies: Policies,
-    pub metrics: GatewayMetrics,
-    pub max_connections: usize,
-    pub tokens: TokenCache,
-    pub commands: oneshot::Receiver<Drain>,
+pub(super) struct Setup {
+    pub(super) listeners: Vec<(StdListener, Arc<ListenerContext>)>,
+    pub(super) policies: Policies,
+    pub(super) metrics: GatewayMetrics,
+    pub(super) max_connections: usize,
+    pub(super) tokens: TokenCache,
+    pub(super) commands: oneshot::Receiver<Drain>,
 }
 
 /// What the workers' sockets of one listener have in common.
 #[derive(Debug)]
-pub struct ListenerContext {
-    pub name: Name,
-    pub tls: Option<Arc<ListenerTls>>,
-    pub timeouts: Timeouts,
-    pub connections: prometheus::IntGauge,
+pub(super) struct ListenerContext {
+    pub(super) name: Name,
+    pub(super) tls: Option<Arc<ListenerTls>>,
+    pub(super) timeouts: Timeouts,
+    pub(super) connections: prometheus::IntGauge,
 }
 
 /// Tells a worker to finish.
 #[derive(Debug)]
-pub struct Drain {
-    pub deadline: Instant,
+pub(super) struct Drain {
+    pub(super) deadline: Instant,
     /// Gets the number of requests that were cut at the deadline.
-    pub cut: oneshot::Sender<usize>,
+    pub(super) cut: oneshot::Sender<usize>,
 }
 
 /// What a worker's connections share.
-pub struct Worker {
-    pub observer: Arc<dyn Observer>,
-    pub metrics: GatewayMetrics,
-    pub counted: WorkerMetrics,
-    pub handshakes: Semaphore,
-    pub tokens: RefCell<TokenCache>,
+pub(super) struct Worker {
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) metrics: GatewayMetrics,
+    pub(super) counted: WorkerMetrics,
+    pub(super) handshakes: Semaphore,
+    pub(super) tokens: RefCell<TokenCache>,
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
     max_connections: usize,
@@ -80,17 +80,24 @@ pub struct Worker {
 
 /// A generation, with what this worker has for it.
 #[derive(Debug)]
-pub struct WorkerPolicy {
-    pub generation: Arc<Generation>,
+pub(super) struct WorkerPolicy {
+    pub(super) generation: Arc<Generation>,
     upstreams: Vec<Upstream>,
     cells: Vec<Vec<OnceCell<Rc<RuleCells>>>>,
     /// For requests that no rule decides.
-    pub no_route: Rc<RuleCells>,
+    pub(super) no_route: Rc<RuleCells>,
 }
 
 /// Runs a worker until it is told to drain, or until the gateway is gone.
-pub async fn run(setup: Setup, observer: Arc<dyn Observer>) {
-    let Setup { listeners, policies, metrics, max_connections, tokens, commands } = setup;
+pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
+    let Setup {
+        listeners,
+        policies,
+        metrics,
+        max_connections,
+        tokens,
+        commands,
+    } = setup;
     let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections, tokens));
     for (socket, context) in listeners {
         match Acceptor::new(socket) {
@@ -112,7 +119,9 @@ pub async fn run(setup: Setup, observer: Arc<dyn Observer>) {
 async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<ListenerContext>) {
     let start = |(stream, peer)| {
         if worker.connections.get() >= worker.max_connections {
-            worker.metrics.handshake(context.name.as_str(), Handshake::Refused);
+            worker
+                .metrics
+                .handshake(context.name.as_str(), Handshake::Refused);
             return;
         }
         let place = Place::new(Rc::clone(&worker), Arc::clone(&context));
@@ -168,7 +177,7 @@ impl Worker {
     }
 
     /// The policy for a request that begins now.
-    pub fn policy(&self) -> Rc<WorkerPolicy> {
+    pub(super) fn policy(&self) -> Rc<WorkerPolicy> {
         let mut latest = self.latest.borrow_mut();
         let latest = latest.load();
         let mut policy = self.policy.borrow_mut();
@@ -181,23 +190,23 @@ impl Worker {
     }
 
     /// Whether connections are to end after what is under way.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
     }
 
     /// Waits until [`Self::is_draining`].
-    pub async fn drain_begins(&self) {
+    pub(super) async fn drain_begins(&self) {
         if !self.draining.get() {
             self.drain_begins.notified().await;
         }
     }
 
     /// Counts a request that begins; [`Self::request_ended`] must follow.
-    pub fn request_begins(&self) {
+    pub(super) fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
     }
 
-    pub fn request_ended(&self) {
+    pub(super) fn request_ended(&self) {
         self.requests.set(self.requests.get() - 1);
     }
 
@@ -219,7 +228,9 @@ impl Worker {
 
     fn flush(&self) {
         self.counted.flush();
-        self.policy().endpoints().for_each(|endpoint| endpoint.cells.flush());
+        self.policy()
+            .endpoints()
+            .for_each(|endpoint| endpoint.cells.flush());
     }
 }
 
@@ -232,11 +243,14 @@ impl WorkerPolicy {
             .map(|known| (Arc::as_ptr(&known.shared), known))
             .collect();
         let local = |shared: &Arc<SharedEndpoint>| {
-            known.get(&Arc::as_ptr(shared)).map(|known| Rc::clone(known)).unwrap_or_else(|| {
-                let (service, endpoint) = (shared.service.as_str(), shared.authority.as_str());
-                let cells = EndpointCells::new(metrics, service, endpoint);
-                Rc::new(LocalEndpoint::new(Arc::clone(shared), cells))
-            })
+            known
+                .get(&Arc::as_ptr(shared))
+                .map(|known| Rc::clone(known))
+                .unwrap_or_else(|| {
+                    let (service, endpoint) = (shared.service.as_str(), shared.authority.as_str());
+                    let cells = EndpointCells::new(metrics, service, endpoint);
+                    Rc::new(LocalEndpoint::new(Arc::clone(shared), cells))
+                })
         };
         let services = generation.set.services.iter().zip(&generation.endpoints);
         let upstreams = services
@@ -244,7 +258,11 @@ impl WorkerPolicy {
                 Upstream::new(Arc::clone(service), endpoints.iter().map(local).collect())
             })
             .collect();
-        let cells = generation.set.routes.iter().map(|route| vec![OnceCell::new(); route.rules.len()]);
+        let cells = generation
+            .set
+            .routes
+            .iter()
+            .map(|route| vec![OnceCell::new(); route.rules.len()]);
         Self {
             upstreams,
             cells: cells.collect(),
@@ -258,12 +276,12 @@ impl WorkerPolicy {
     }
 
     /// Where the rule's requests go. `None` denies.
-    pub fn upstream(&self, index: RuleIndex) -> Option<&Upstream> {
+    pub(super) fn upstream(&self, index: RuleIndex) -> Option<&Upstream> {
         self.upstreams.get(self.generation.service_of(index)?)
     }
 
     /// The rule's counters.
-    pub fn cells(&self, index: RuleIndex, metrics: &GatewayMetrics) -> &Rc<RuleCells> {
+    pub(super) fn cells(&self, index: RuleIndex, metrics: &GatewayMetrics) -> &Rc<RuleCells> {
         self.cells[index.route][index.rule].get_or_init(|| {
             let (route, rule) = self.generation.rule(index);
             RuleCells::new(metrics, route.name.as_str(), rule.service.as_str())
@@ -272,9 +290,9 @@ impl WorkerPolicy {
 }
 
 /// A connection's place in its worker's and listener's counts.
-pub struct Place {
-    pub worker: Rc<Worker>,
-    pub listener: Arc<ListenerContext>,
+pub(super) struct Place {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Arc<ListenerContext>,
 }
 
 impl Place {

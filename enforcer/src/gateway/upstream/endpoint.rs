@@ -18,11 +18,11 @@ const DEFAULT_PORT: u16 = 80;
 
 /// An endpoint of a service.
 #[derive(Debug)]
-pub struct SharedEndpoint {
-    pub service: Name,
-    pub authority: Authority,
+pub(in crate::gateway) struct SharedEndpoint {
+    pub(in crate::gateway) service: Name,
+    pub(in crate::gateway) authority: Authority,
     /// `None`: always taken for healthy.
-    pub health: Option<Health>,
+    pub(in crate::gateway) health: Option<Health>,
     healthy: AtomicBool,
     /// Empty until a DNS name has been resolved.
     addresses: ArcSwap<Vec<SocketAddr>>,
@@ -31,7 +31,7 @@ pub struct SharedEndpoint {
 impl SharedEndpoint {
     /// An endpoint that is healthy until shown otherwise.
     #[must_use]
-    pub fn new(service: Name, authority: Authority, health: Option<Health>) -> Self {
+    pub(in crate::gateway) fn new(service: Name, authority: Authority, health: Option<Health>) -> Self {
         let literal = literal(&authority).into_iter().collect();
         Self {
             service,
@@ -44,7 +44,7 @@ impl SharedEndpoint {
 
     /// Whether requests may go there.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
+    pub(in crate::gateway) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
 
@@ -54,13 +54,13 @@ impl SharedEndpoint {
 
     /// Whether the authority is a name, which needs resolving.
     #[must_use]
-    pub fn is_name(&self) -> bool {
+    pub(in crate::gateway) fn is_name(&self) -> bool {
         literal(&self.authority).is_none()
     }
 
     /// Where the endpoint listens; empty while unknown.
     #[must_use]
-    pub fn addresses(&self) -> arc_swap::Guard<Arc<Vec<SocketAddr>>> {
+    pub(in crate::gateway) fn addresses(&self) -> arc_swap::Guard<Arc<Vec<SocketAddr>>> {
         self.addresses.load()
     }
 
@@ -70,16 +70,31 @@ impl SharedEndpoint {
 
     /// Host and port, for resolving.
     #[must_use]
-    pub fn host_and_port(&self) -> (&str, u16) {
-        (self.authority.host(), self.authority.port_u16().unwrap_or(DEFAULT_PORT))
+    pub(in crate::gateway) fn host_and_port(&self) -> (&str, u16) {
+        (
+            self.authority.host(),
+            self.authority.port_u16().unwrap_or(DEFAULT_PORT),
+        )
     }
 
     /// Whether `health` is how the endpoint is checked already.
     #[must_use]
-    pub fn is_checked_by(&self, health: Option<&Health>) -> bool {
+    pub(in crate::gateway) fn is_checked_by(&self, health: Option<&Health>) -> bool {
         let parts = |health: &Health| {
-            let Health { path, interval, timeout, healthy_after, unhealthy_after } = health;
-            (Arc::clone(path), *interval, *timeout, *healthy_after, *unhealthy_after)
+            let Health {
+                path,
+                interval,
+                timeout,
+                healthy_after,
+                unhealthy_after,
+            } = health;
+            (
+                Arc::clone(path),
+                *interval,
+                *timeout,
+                *healthy_after,
+                *unhealthy_after,
+            )
         };
         self.health.as_ref().map(parts) == health.map(parts)
     }
@@ -88,7 +103,10 @@ impl SharedEndpoint {
 fn literal(authority: &Authority) -> Option<SocketAddr> {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let address = host.parse().ok()?;
-    Some(SocketAddr::new(address, authority.port_u16().unwrap_or(DEFAULT_PORT)))
+    Some(SocketAddr::new(
+        address,
+        authority.port_u16().unwrap_or(DEFAULT_PORT),
+    ))
 }
 
 #[cfg(test)]

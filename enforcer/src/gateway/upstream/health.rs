@@ -32,18 +32,28 @@ impl Streak {
             return false;
         }
         self.against += 1;
-        let needed = if passed { health.healthy_after } else { health.unhealthy_after };
+        let needed = if passed {
+            health.healthy_after
+        } else {
+            health.unhealthy_after
+        };
         if self.against < needed {
             return false;
         }
-        *self = Self { healthy: passed, against: 0 };
+        *self = Self {
+            healthy: passed,
+            against: 0,
+        };
         true
     }
 }
 
 /// Checks `endpoint` for as long as this is polled, and sets its state and `gauge`.
-pub async fn keep_checked(endpoint: Arc<SharedEndpoint>, health: Health, gauge: IntGauge) {
-    let mut streak = Streak { healthy: endpoint.is_healthy(), against: 0 };
+pub(in crate::gateway) async fn keep_checked(endpoint: Arc<SharedEndpoint>, health: Health, gauge: IntGauge) {
+    let mut streak = Streak {
+        healthy: endpoint.is_healthy(),
+        against: 0,
+    };
     let mut ticks = tokio::time::interval(health.interval.max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -77,8 +87,9 @@ async fn exchange(
     }
     let stream = TcpStream::connect(&*addresses).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request =
-        Request::get(path).header(HOST, endpoint.authority.as_str()).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path)
+        .header(HOST, endpoint.authority.as_str())
+        .body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -112,7 +123,10 @@ mod tests {
             healthy_after: 2,
             unhealthy_after: 3,
         };
-        let mut streak = Streak { healthy: true, against: 0 };
+        let mut streak = Streak {
+            healthy: true,
+            against: 0,
+        };
         let changes: Vec<_> = [false, false, true, false, false, false, true, false, true, true]
             .into_iter()
             .map(|passed| streak.add(passed, &health))

@@ -25,9 +25,9 @@ const KEEP_IDLE: Duration = Duration::from_secs(30);
 
 /// An endpoint, as one worker sees it.
 #[derive(Debug)]
-pub struct LocalEndpoint {
-    pub shared: Arc<SharedEndpoint>,
-    pub cells: EndpointCells,
+pub(in crate::gateway) struct LocalEndpoint {
+    pub(in crate::gateway) shared: Arc<SharedEndpoint>,
+    pub(in crate::gateway) cells: EndpointCells,
     under_way: Cell<usize>,
     /// The one used last is last.
     idle: RefCell<Vec<Idle>>,
@@ -43,8 +43,8 @@ struct Idle {
 
 /// A connection that serves a request, and the request's place in the endpoint's count.
 #[derive(Debug)]
-pub struct Lease {
-    pub endpoint: Rc<LocalEndpoint>,
+pub(in crate::gateway) struct Lease {
+    pub(in crate::gateway) endpoint: Rc<LocalEndpoint>,
     sender: Option<SendRequest<RequestBody>>,
     progress: Rc<Progress>,
 }
@@ -52,7 +52,7 @@ pub struct Lease {
 impl LocalEndpoint {
     /// Without connections.
     #[must_use]
-    pub fn new(shared: Arc<SharedEndpoint>, cells: EndpointCells) -> Self {
+    pub(in crate::gateway) fn new(shared: Arc<SharedEndpoint>, cells: EndpointCells) -> Self {
         Self {
             shared,
             cells,
@@ -64,19 +64,19 @@ impl LocalEndpoint {
 
     /// Requests that this worker has there.
     #[must_use]
-    pub fn under_way(&self) -> usize {
+    pub(in crate::gateway) fn under_way(&self) -> usize {
         self.under_way.get()
     }
 
     /// Closes connections that have been idle for too long or that the endpoint has closed.
-    pub fn sweep(&self, now: Instant) {
+    pub(in crate::gateway) fn sweep(&self, now: Instant) {
         self.idle
             .borrow_mut()
             .retain(|idle| now.duration_since(idle.since) < KEEP_IDLE && !idle.sender.is_closed());
     }
 
     /// A connection that is open and free, if there is one.
-    pub async fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
+    pub(in crate::gateway) async fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
             if idle.since.elapsed() >= KEEP_IDLE {
@@ -95,15 +95,28 @@ impl LocalEndpoint {
     ///
     /// # Errors
     /// When the endpoint does not accept one in time.
-    pub async fn connect(&self, within: Duration) -> Result<SendRequest<RequestBody>, UpstreamError> {
+    pub(in crate::gateway) async fn connect(
+        &self,
+        within: Duration,
+    ) -> Result<SendRequest<RequestBody>, UpstreamError> {
         let endpoint = || self.shared.authority.to_string();
         let stream = tokio::time::timeout(within, self.open())
             .await
-            .map_err(|_| UpstreamError::ConnectTimeout { endpoint: endpoint(), within })?
-            .map_err(|source| UpstreamError::Connect { endpoint: endpoint(), source })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| UpstreamError::Handshake { endpoint: endpoint(), source })?;
+            .map_err(|_| UpstreamError::ConnectTimeout {
+                endpoint: endpoint(),
+                within,
+            })?
+            .map_err(|source| UpstreamError::Connect {
+                endpoint: endpoint(),
+                source,
+            })?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|source| UpstreamError::Handshake {
+                    endpoint: endpoint(),
+                    source,
+                })?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
@@ -132,23 +145,33 @@ fn nth(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
 impl Lease {
     /// Counts a request at `endpoint`, without a connection yet.
     #[must_use]
-    pub fn new(endpoint: Rc<LocalEndpoint>, progress: Rc<Progress>) -> Self {
+    pub(in crate::gateway) fn new(endpoint: Rc<LocalEndpoint>, progress: Rc<Progress>) -> Self {
         endpoint.under_way.set(endpoint.under_way.get() + 1);
-        Self { endpoint, sender: None, progress }
+        Self {
+            endpoint,
+            sender: None,
+            progress,
+        }
     }
 
     /// Gives the lease its connection.
-    pub fn hold(&mut self, sender: SendRequest<RequestBody>) -> &mut SendRequest<RequestBody> {
+    pub(in crate::gateway) fn hold(
+        &mut self,
+        sender: SendRequest<RequestBody>,
+    ) -> &mut SendRequest<RequestBody> {
         self.sender.insert(sender)
     }
 
     /// The response is complete. The connection is used again, unless the endpoint answered before
     /// it had the whole request: then the rest of it is still on its way.
-    pub fn give_back(mut self) {
+    pub(in crate::gateway) fn give_back(mut self) {
         let Some(sender) = self.sender.take() else { return };
         let mut idle = self.endpoint.idle.borrow_mut();
         if self.progress.ended.get() && !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 }

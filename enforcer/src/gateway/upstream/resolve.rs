@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use super::endpoint::SharedEndpoint;
 
 /// How often names are resolved again.
-pub const EVERY: Duration = Duration::from_secs(30);
+pub(in crate::gateway) const EVERY: Duration = Duration::from_secs(30);
 /// More addresses of one name are not used.
 const MAX_ADDRESSES: usize = 64;
 
@@ -13,9 +13,11 @@ const MAX_ADDRESSES: usize = 64;
 ///
 /// # Errors
 /// When the resolver knows none.
-pub async fn look_up(endpoint: &SharedEndpoint) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<_> =
-        tokio::net::lookup_host(endpoint.host_and_port()).await?.take(MAX_ADDRESSES).collect();
+pub(in crate::gateway) async fn look_up(endpoint: &SharedEndpoint) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<_> = tokio::net::lookup_host(endpoint.host_and_port())
+        .await?
+        .take(MAX_ADDRESSES)
+        .collect();
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
@@ -25,7 +27,7 @@ pub async fn look_up(endpoint: &SharedEndpoint) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Resolves `endpoint` now and then. A failure leaves the last addresses in use.
-pub async fn keep_resolved(endpoint: Arc<SharedEndpoint>) {
+pub(in crate::gateway) async fn keep_resolved(endpoint: Arc<SharedEndpoint>) {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
         ticks.tick().await;

@@ -16,9 +16,9 @@ use crate::{
 
 /// A service, as one worker sees it.
 #[derive(Debug)]
-pub struct Upstream {
-    pub service: Arc<Service>,
-    pub endpoints: Vec<Rc<LocalEndpoint>>,
+pub(in crate::gateway) struct Upstream {
+    pub(in crate::gateway) service: Arc<Service>,
+    pub(in crate::gateway) endpoints: Vec<Rc<LocalEndpoint>>,
     turn: Cell<usize>,
 }
 
@@ -32,8 +32,12 @@ enum Failed {
 
 impl Upstream {
     #[must_use]
-    pub fn new(service: Arc<Service>, endpoints: Vec<Rc<LocalEndpoint>>) -> Self {
-        Self { service, endpoints, turn: Cell::new(0) }
+    pub(in crate::gateway) fn new(service: Arc<Service>, endpoints: Vec<Rc<LocalEndpoint>>) -> Self {
+        Self {
+            service,
+            endpoints,
+            turn: Cell::new(0),
+        }
     }
 
     /// Sends `request` and waits for the response's head.
@@ -45,7 +49,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Why there is no response.
-    pub async fn send(
+    pub(in crate::gateway) async fn send(
         &self,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
@@ -61,7 +65,11 @@ impl Upstream {
         let (request, next) = match (failed, copy) {
             (Failed::Unsent(request, error), _) => {
                 // A kept connection that is gone says nothing about the endpoint.
-                let next = if was_kept { Some(first) } else { self.choose(Some(&first)) };
+                let next = if was_kept {
+                    Some(first)
+                } else {
+                    self.choose(Some(&first))
+                };
                 (*request, next.ok_or(error)?)
             }
             (Failed::Sent(UpstreamError::Broken { .. }), Some(parts)) => {
@@ -69,9 +77,11 @@ impl Upstream {
             }
             (Failed::Sent(error), _) => return Err(error),
         };
-        self.attempt(&next, None, request).await.map_err(|failed| match failed {
-            Failed::Unsent(_, error) | Failed::Sent(error) => error,
-        })
+        self.attempt(&next, None, request)
+            .await
+            .map_err(|failed| match failed {
+                Failed::Unsent(_, error) | Failed::Sent(error) => error,
+            })
     }
 
     /// An endpoint for the next request, other than `but`.
@@ -117,7 +127,10 @@ impl Upstream {
             Err(mut error) => {
                 counted.end(Exchange::Broken);
                 let message = error.take_message();
-                let error = UpstreamError::Broken { endpoint: name(), source: error.into_error() };
+                let error = UpstreamError::Broken {
+                    endpoint: name(),
+                    source: error.into_error(),
+                };
                 Err(match message {
                     Some(request) => Failed::Unsent(Box::new(request), error),
                     None => Failed::Sent(error),
