@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use arc_swap::{ArcSwap, Cache};
@@ -14,6 +15,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     identity::verifier::Verifier,
+    limit::{RequestLimiters, RuleLimits},
     router::{Router, RuleIndex},
     upstream::endpoint::SharedEndpoint,
 };
@@ -25,7 +27,16 @@ pub struct Policies {
     current: Arc<ArcSwap<Generation>>,
     changed: watch::Sender<()>,
     replacing: Arc<Mutex<()>>,
+    shared: Shared,
+}
+
+/// What outlives generations.
+#[derive(Clone, Debug)]
+struct Shared {
     runtime: Handle,
+    limiters: Arc<RequestLimiters>,
+    /// Where the clock of the limiters begins.
+    start: Instant,
 }
 
 /// A compiled policy set.
@@ -36,8 +47,16 @@ pub struct Generation {
     pub(super) verifier: Verifier,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
     pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
-    /// For each route and rule the position of its service; `None` denies.
-    services: Vec<Vec<Option<usize>>>,
+    rules: Vec<Vec<Bound>>,
+    start: Instant,
+}
+
+/// What a rule's names stand for.
+#[derive(Debug)]
+struct Bound {
+    /// The position of its service; `None` denies.
+    service: Option<usize>,
+    limits: RuleLimits,
 }
 
 /// A worker's view of [`Policies`], which costs no shared write to look at.
@@ -47,11 +66,16 @@ impl Policies {
     /// Puts `set` in force. The keys of its issuers are read on `runtime`.
     #[must_use]
     pub fn new(set: PolicySet, runtime: Handle) -> Self {
+        let shared = Shared {
+            runtime,
+            limiters: Arc::default(),
+            start: Instant::now(),
+        };
         Self {
-            current: Arc::new(ArcSwap::from_pointee(Generation::compile(set, None, &runtime))),
+            current: Arc::new(ArcSwap::from_pointee(Generation::compile(set, None, &shared))),
             changed: watch::Sender::new(()),
             replacing: Arc::default(),
-            runtime,
+            shared,
         }
     }
 
@@ -61,7 +85,7 @@ impl Policies {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.current.load_full();
         self.current
-            .store(Arc::new(Generation::compile(set, Some(&old), &self.runtime)));
+            .store(Arc::new(Generation::compile(set, Some(&old), &self.shared)));
         self.changed.send_replace(());
     }
 
@@ -81,7 +105,7 @@ impl Policies {
 }
 
 impl Generation {
-    fn compile(set: PolicySet, old: Option<&Self>, runtime: &Handle) -> Self {
+    fn compile(set: PolicySet, old: Option<&Self>, shared: &Shared) -> Self {
         let known: HashMap<_, _> = old
             .into_iter()
             .flat_map(|old| &old.endpoints)
@@ -111,16 +135,16 @@ impl Generation {
             .enumerate()
             .map(|(position, service)| (&service.name, position))
             .collect();
-        let position = |rule: &Rule| positions.get(&rule.service).copied();
+        let bind = |route: &Route, rule: &Rule| Bound {
+            service: positions.get(&rule.service).copied(),
+            limits: shared.limiters.bind(&route.name, &rule.limits),
+        };
         Self {
             router: Router::new(&set.routes),
-            verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), runtime),
+            verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
             endpoints: endpoints.collect(),
-            services: set
-                .routes
-                .iter()
-                .map(|route| route.rules.iter().map(position).collect())
-                .collect(),
+            rules: set.routes.iter().map(|route| route.rules.iter().map(|rule| bind(route, rule)).collect()).collect(),
+            start: shared.start,
             set,
         }
     }
@@ -135,6 +159,17 @@ impl Generation {
     /// The position of the service that the rule leads to.
     #[must_use]
     pub(super) fn service_of(&self, index: RuleIndex) -> Option<usize> {
-        self.services[index.route][index.rule]
+        self.rules[index.route][index.rule].service
+    }
+
+    /// The rule's limits.
+    pub(super) fn limits(&self, index: RuleIndex) -> &RuleLimits {
+        &self.rules[index.route][index.rule].limits
+    }
+
+    /// The time by which limits count: the same for all workers and generations.
+    pub(super) fn now_ns(&self) -> u64 {
+        // 584 years.
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }

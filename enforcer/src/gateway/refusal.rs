@@ -2,15 +2,16 @@
 
 use std::fmt::Display;
 
-use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE},
+    header::{ALLOW, WWW_AUTHENTICATE},
 };
 
 use super::{
     body::ResponseBody,
     identity::{authorize::Denial, bearer::BearerError, challenge::Challenge, token::TokenError},
+    limit::{self, RuleLimits},
+    problem::Problem,
     signal::Verdict,
 };
 
@@ -18,21 +19,30 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) verdict: Verdict,
-    status: StatusCode,
-    detail: String,
     /// On the heap, so that the way of admitted requests does not carry its size.
-    fields: Box<HeaderMap>,
+    answer: Box<Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    problem: Problem,
+    fields: HeaderMap,
 }
 
 impl Refusal {
     /// For `verdict`, answered with `status` and a sentence for the client.
     pub(super) fn new(verdict: Verdict, status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            verdict,
-            status,
-            detail: detail.into(),
-            fields: Box::default(),
-        }
+        Self::of(verdict, Problem::new(status, detail))
+    }
+
+    fn of(verdict: Verdict, problem: Problem) -> Self {
+        let answer = Box::new(Answer { problem, fields: HeaderMap::new() });
+        Self { verdict, answer }
+    }
+
+    /// A limit of the rule is used up.
+    pub(super) fn limited(limits: &RuleLimits, refusal: &limit::Refusal) -> Self {
+        Self::of(Verdict::Limited, limit::headers::problem(limits, refusal))
     }
 
     /// The request cannot be understood.
@@ -81,26 +91,18 @@ impl Refusal {
 
     fn challenge(&mut self, challenge: &Challenge<'_>, realm: &str) {
         if let Some(value) = challenge.header(realm) {
-            self.fields.insert(WWW_AUTHENTICATE, value);
+            self.answer.fields.insert(WWW_AUTHENTICATE, value);
         }
     }
 
-    /// Problem details (RFC 9457).
+    /// The whole response.
     pub(super) fn into_response<G>(self, held: G) -> Response<ResponseBody<G>> {
-        let document = serde_json::json!({
-            "title": self.status.canonical_reason().unwrap_or("Refused"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = Response::new(ResponseBody::own(Bytes::from(document.to_string()), held));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = *self.fields;
-        let fields = response.headers_mut();
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            // A 405 must say what is allowed; which methods are depends on the route (RFC 9110 15.5.6).
-            fields.insert(ALLOW, HeaderValue::from_static(""));
+        let Answer { problem, fields } = *self.answer;
+        let mut response = problem.response().map(|content| ResponseBody::own(content, held));
+        response.headers_mut().extend(fields);
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            // A 405 has it (RFC 9110 section 15.5.6); which methods there are depends on the route.
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(""));
         }
         response
     }

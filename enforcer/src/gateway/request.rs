@@ -18,6 +18,7 @@ use super::{
     headers,
     host::Host,
     identity::{authorize::authorize, bearer, token::VerifiedToken},
+    limit::{self, KeyParts},
     metrics,
     refusal::Refusal,
     router::RuleIndex,
@@ -37,6 +38,8 @@ struct Passage<'a> {
     policy: &'a WorkerPolicy,
     began: Instant,
     rule: Option<RuleIndex>,
+    /// Verified, and enough for the rule.
+    token: Option<Arc<VerifiedToken>>,
     /// What was decided, also where a route in shadow mode lets the request through nevertheless.
     verdict: Verdict,
     /// Fields that the response gets, whatever it is.
@@ -52,6 +55,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         policy: &policy,
         began: Instant::now(),
         rule: None,
+        token: None,
         verdict: Verdict::Allowed,
         fields: HeaderMap::new(),
     };
@@ -93,27 +97,21 @@ impl Passage<'_> {
             .ok_or_else(Refusal::no_route)?;
         self.rule = Some(index);
         let (route, rule) = policy.generation.rule(index);
-        let token = match self.admit(index, &parts.headers).await {
-            Ok(token) => token,
-            Err(refusal) if route.mode == Mode::Shadow => {
-                self.verdict = refusal.verdict;
-                None
+        if let Err(refusal) = self.admit(index, &parts.headers).await {
+            if route.mode == Mode::Enforce {
+                return Err(refusal);
             }
-            Err(refusal) => return Err(refusal),
-        };
+            self.verdict = refusal.verdict;
+        }
         if body.size_hint().lower() > rule.max_body {
             return Err(Refusal::too_large(rule.max_body));
         }
-        self.prepare(&mut parts, &host, token.as_deref())?;
+        self.prepare(&mut parts, &host)?;
         self.forward(index, rule, parts, body).await
     }
 
     /// Whether the request may go on: by its proofs, then by its limits.
-    async fn admit(
-        &mut self,
-        index: RuleIndex,
-        fields: &HeaderMap,
-    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
+    async fn admit(&mut self, index: RuleIndex, fields: &HeaderMap) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
         let token = self.authenticate(rule, realm, fields).await?;
@@ -126,7 +124,31 @@ impl Passage<'_> {
                 subject: Arc::clone(&token.subject),
             });
         }
-        Ok(token)
+        self.token = token;
+        self.limit(index, route.mode).await
+    }
+
+    /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
+    /// nothing waits.
+    async fn limit(&mut self, index: RuleIndex, mode: Mode) -> Result<(), Refusal> {
+        let generation = &self.policy.generation;
+        let limits = generation.limits(index);
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connection;
+        let keys = KeyParts::new(connection.flow.peer.ip(), connection.certificate.as_ref(), self.token.as_deref());
+        let outcome = match mode {
+            Mode::Enforce => connection.worker.waiting.admit(limits, &keys, || generation.now_ns()).await,
+            Mode::Shadow => limits.check(&keys, generation.now_ns()),
+        };
+        if mode == Mode::Enforce {
+            limit::headers::write(&mut self.fields, limits, &outcome);
+        }
+        match outcome {
+            limit::Outcome::Admitted { .. } => Ok(()),
+            limit::Outcome::Refused(refusal) => Err(Refusal::limited(limits, &refusal)),
+        }
     }
 
     /// The verified token, if the rule wants one and the request has one.
@@ -169,7 +191,8 @@ impl Passage<'_> {
     }
 
     /// Makes the request's head what the upstream gets.
-    fn prepare(&self, parts: &mut Parts, host: &Host, token: Option<&VerifiedToken>) -> Result<(), Refusal> {
+    fn prepare(&self, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
+        let token = self.token.as_deref();
         let authority = host.value().map_err(Refusal::invalid)?;
         let connection = self.connection;
         let client = headers::Client {
