@@ -143,7 +143,11 @@ impl Generation {
             router: Router::new(&set.routes),
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
             endpoints: endpoints.collect(),
-            rules: set.routes.iter().map(|route| route.rules.iter().map(|rule| bind(route, rule)).collect()).collect(),
+            rules: set
+                .routes
+                .iter()
+                .map(|route| route.rules.iter().map(|rule| bind(route, rule)).collect())
+                .collect(),
             start: shared.start,
             set,
         }

@@ -36,7 +36,10 @@ impl Refusal {
     }
 
     fn of(verdict: Verdict, problem: Problem) -> Self {
-        let answer = Box::new(Answer { problem, fields: HeaderMap::new() });
+        let answer = Box::new(Answer {
+            problem,
+            fields: HeaderMap::new(),
+        });
         Self { verdict, answer }
     }
 

@@ -17,7 +17,7 @@ use super::{
     connection::{Connection, UnderWay},
     headers,
     host::Host,
-    identity::{authorize::authorize, bearer, token::VerifiedToken},
+    identity::{authorize::{Denial, authorize}, bearer, token::VerifiedToken},
     limit::{self, KeyParts},
     metrics,
     refusal::Refusal,
@@ -28,6 +28,9 @@ use super::{
     worker::WorkerPolicy,
 };
 use crate::policy::model::{Mode, Requirement, Rule};
+
+/// Stands for the status of a request whose client went away, as others use it.
+const CLIENT_CLOSED: u16 = 499;
 
 /// What is answered.
 pub(super) type Answer = Response<ResponseBody<UnderWay>>;
@@ -44,6 +47,7 @@ struct Passage<'a> {
     verdict: Verdict,
     /// Fields that the response gets, whatever it is.
     fields: HeaderMap,
+    observed: bool,
 }
 
 /// Answers a request, whatever it is.
@@ -58,6 +62,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         token: None,
         verdict: Verdict::Allowed,
         fields: HeaderMap::new(),
+        observed: false,
     };
     let mut response = match passage.pass(request).await {
         Ok(response) => response.map(|body| ResponseBody::upstream(body, under_way)),
@@ -72,7 +77,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    passage.observe(response.status());
+    passage.observe(response.status().as_u16());
     response
 }
 
@@ -117,7 +122,12 @@ impl Passage<'_> {
         let token = self.authenticate(rule, realm, fields).await?;
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref())
-            .map_err(|denial| Refusal::denied(&denial, realm))?;
+            .map_err(|denial| {
+                if denial == Denial::TokenBound {
+                    self.blame();
+                }
+                Refusal::denied(&denial, realm)
+            })?;
         if let Some(token) = &token {
             self.connection.verified(|| Identity::Token {
                 issuer: token.issuer.clone(),
@@ -137,9 +147,19 @@ impl Passage<'_> {
             return Ok(());
         }
         let connection = self.connection;
-        let keys = KeyParts::new(connection.flow.peer.ip(), connection.certificate.as_ref(), self.token.as_deref());
+        let keys = KeyParts::new(
+            connection.flow.peer.ip(),
+            connection.certificate.as_ref(),
+            self.token.as_deref(),
+        );
         let outcome = match mode {
-            Mode::Enforce => connection.worker.waiting.admit(limits, &keys, || generation.now_ns()).await,
+            Mode::Enforce => {
+                connection
+                    .worker
+                    .waiting
+                    .admit(limits, &keys, || generation.now_ns())
+                    .await
+            }
             Mode::Shadow => limits.check(&keys, generation.now_ns()),
         };
         if mode == Mode::Enforce {
@@ -262,7 +282,8 @@ impl Passage<'_> {
         Ok(Response::from_parts(parts, UpstreamBody::new(body, lease, idle)))
     }
 
-    fn observe(&self, status: StatusCode) {
+    fn observe(&mut self, status: u16) {
+        self.observed = true;
         let worker = &self.connection.worker;
         let latency = self.began.elapsed();
         let cells = match self.rule {
@@ -271,13 +292,13 @@ impl Passage<'_> {
         };
         worker
             .counted
-            .request(cells, self.verdict, status.as_u16(), latency);
+            .request(cells, self.verdict, status, latency);
         let matched = self.rule.map(|index| self.policy.generation.rule(index));
         let outcome = Outcome {
             source: self.connection.flow.peer.ip(),
             route: matched.map(|(route, _)| &route.name),
             service: matched.map(|(_, rule)| &rule.service),
-            status: status.as_u16(),
+            status: status,
             verdict: self.verdict,
             latency,
         };
@@ -290,6 +311,16 @@ impl Passage<'_> {
             ?latency,
             "request"
         );
+    }
+}
+
+impl Drop for Passage<'_> {
+    /// The client went away before it got an answer.
+    fn drop(&mut self) {
+        if !self.observed {
+            self.verdict = Verdict::Invalid;
+            self.observe(CLIENT_CLOSED);
+        }
     }
 }
 
