@@ -1,4 +1,49 @@
 //! Policies: YAML documents become types that cannot be wrong.
+//!
+//! [`load`] reads files and directories into a [`Loaded`] set, or into [`Problems`]: all of them at
+//! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change,
+//! and [`check`] does so for people, configuration files included.
 
+pub(crate) mod build;
+pub mod check;
+pub(crate) mod files;
 pub mod leaf;
+pub(crate) mod load;
 pub mod model;
+pub mod problem;
+pub(crate) mod raw;
+pub mod watch;
+pub(crate) mod yaml;
+
+use std::path::PathBuf;
+
+pub use check::{Report, check};
+pub use load::{Loaded, load};
+pub use model::PolicySet;
+pub use problem::{Problem, Problems, Severity};
+pub use watch::{Watch, WatchError, watch};
+
+/// One state of the policies, as it is put into force.
+#[derive(Clone, Debug)]
+pub struct Generation {
+    /// Counts up from 1 within one run of the agent.
+    pub number: u64,
+    pub set: PolicySet,
+    /// SHA-256 of the files' names and contents, in hexadecimal.
+    pub digest: String,
+    /// The files that the set was read from.
+    pub files: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// The set as the generation of that number.
+    #[must_use]
+    pub fn into_generation(self, number: u64) -> Generation {
+        Generation {
+            number,
+            set: self.set,
+            digest: self.digest,
+            files: self.files,
+        }
+    }
+}

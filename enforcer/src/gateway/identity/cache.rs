@@ -80,12 +80,13 @@ impl TokenCache {
         let circumstances = verifier.circumstances(issuer)?;
         let digest = self.digest(issuer, token);
         self.clock += 1;
-        if let Some(entry) = self.find(&digest) {
-            if entry.circumstances == circumstances && now < entry.token.expires {
-                let token = Arc::clone(&entry.token);
-                self.hits += 1;
-                return Ok(token);
-            }
+        if let Some(entry) = self.find(&digest)
+            && entry.circumstances == circumstances
+            && now < entry.token.expires
+        {
+            let token = Arc::clone(&entry.token);
+            self.hits += 1;
+            return Ok(token);
         }
         self.misses += 1;
         let verified = verifier.verify(issuer, token, now)?;

@@ -20,8 +20,11 @@ pub struct VerificationKey {
     /// The key, as the cryptography wants it.
     pub decoding: DecodingKey,
     /// The parts that make up the key, as the document has them, to compare keys by.
-    material: (Box<str>, Box<str>),
+    material: Material,
 }
+
+/// Modulus and exponent, or coordinates, in base64url.
+type Material = (Box<str>, Box<str>);
 
 /// Why a key of a document is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -116,7 +119,7 @@ impl RawKey {
         key && self.alg.as_ref().is_none_or(names)
     }
 
-    fn material(&self, algorithm: Algorithm) -> Option<((Box<str>, Box<str>), DecodingKey)> {
+    fn material(&self, algorithm: Algorithm) -> Option<(Material, DecodingKey)> {
         let bytes = |text: &Option<Box<str>>| URL_SAFE_NO_PAD.decode(&**text.as_ref()?).ok();
         let coordinate = |text, length| bytes(text).filter(|bytes| bytes.len() == length);
         let (first, second, decoding) = match algorithm {

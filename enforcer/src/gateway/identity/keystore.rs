@@ -240,7 +240,42 @@ fn random() -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use tokio::time::advance;
+
     use super::*;
+    use crate::policy::model::{Jwks, Origin};
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_keys_cause_a_reading_in_ten_seconds() {
+        let missing = PathBuf::from("/nonexistent/jwks.json");
+        let issuer = Issuer {
+            name: "corp".parse().unwrap(),
+            origin: Origin {
+                file: "corp.yaml".into(),
+                line: 3,
+            },
+            issuer: "https://idp.example.com".into(),
+            jwks: Jwks {
+                source: JwksSource::File(missing),
+                refresh: Duration::from_secs(600),
+            },
+            audiences: vec!["orders".into()],
+            algorithms: vec![Algorithm::ES256],
+            types: vec!["at+jwt".into()],
+            leeway: Duration::ZERO,
+        };
+        let store = KeyStore::start(&issuer, &Handle::current());
+        store.first_attempt().await;
+        assert!(store.shared.permits_refetch());
+        assert!(!store.shared.permits_refetch());
+        advance(REFETCH_INTERVAL - Duration::from_millis(1)).await;
+        assert!(!store.shared.permits_refetch());
+        advance(Duration::from_millis(1)).await;
+        assert!(store.shared.permits_refetch());
+        assert!(!store.shared.permits_refetch());
+    }
 
     #[test]
     fn pauses_grow_and_stay_bounded() {

@@ -65,10 +65,10 @@ impl RuleLimits {
     /// one of them in between, the request is refused, and those before it have been charged in vain:
     /// at most one request per other worker. No limit ever admits more than it should.
     pub fn check(&self, keys: &KeyParts<'_>, now_ns: u64) -> Outcome {
-        if let [_, _, ..] = &*self.limits {
-            if let Some(refusal) = self.refusal(keys, now_ns) {
-                return Outcome::Refused(refusal);
-            }
+        if self.limits.len() > 1
+            && let Some(refusal) = self.refusal(keys, now_ns)
+        {
+            return Outcome::Refused(refusal);
         }
         let mut tightest: Option<Standing> = None;
         let mut delay = 0;

@@ -16,7 +16,7 @@
 //!
 //! | keys at their limit | 100 | 1,000 | 10,000 | 65,536 |
 //! | --- | --- | --- | --- | --- |
-//! | a key below it is refused | 0.002 % | 0.02 % | 0.5 % | 13 % |
+//! | a key below it is refused | 0.002 % | 0.02 % | 0.5 % | 10 % |
 //!
 //! Keys below their limit do not add up in a cell: it holds the most used one, or a little more.
 

@@ -1,0 +1,228 @@
+//! The agent's own configuration: one YAML file, read once at start.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+mod build;
+mod raw;
+
+use crate::policy::{
+    files,
+    leaf::Rate,
+    load,
+    model::Name,
+    problem::{Problem, Problems, Severity},
+    yaml::{
+        decode::decode,
+        place::{Place, Sink, Source},
+    },
+};
+
+/// What the agent runs with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Files or directories. At least one.
+    pub policies: Vec<PathBuf>,
+    pub admin: Admin,
+    /// Holds the admin token and sockets.
+    pub runtime_dir: PathBuf,
+    pub log: Log,
+    pub kernel: Kernel,
+    pub gateway: Gateway,
+    pub adapt: Adapt,
+    /// What does not hinder, and is probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Where metrics, health and the operators' interface are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    pub address: SocketAddr,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: tracing::Level,
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    #[default]
+    Json,
+    Text,
+}
+
+/// The kernel half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// `false`: the agent is a gateway only.
+    pub enabled: bool,
+    pub xdp: XdpMode,
+    /// Sources that are never dropped.
+    pub management: Vec<IpNet>,
+    /// Memory of the sketch of unknown sources.
+    pub sketch_memory: SketchMemory,
+    /// How many verified connections the kernel knows at once.
+    pub max_flows: u32,
+}
+
+/// Where in the driver's path XDP programs run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver where it can, else in the stack.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack, on any interface.
+    Generic,
+}
+
+/// Bytes: a power of two from 64 KiB to 64 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SketchMemory(u32);
+
+/// The API gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Threads that serve. `None`: one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// How long requests under way may take after SIGTERM.
+    pub drain: Duration,
+    /// Client connections at once, over all listeners.
+    pub max_connections: u32,
+    /// Empty: the agent has no gateway.
+    pub listeners: Vec<Listener>,
+    /// `None`: failed authentication denies nobody in the kernel.
+    pub auth_failures: Option<AuthFailures>,
+}
+
+/// Where clients connect.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub name: Name,
+    pub address: SocketAddr,
+    /// `None`: plain HTTP, on loopback only.
+    pub tls: Option<Tls>,
+    pub timeouts: Timeouts,
+}
+
+/// A listener's certificate, and what it asks of clients. The files existed when this was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM, the server's first.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients show certificates, and who vouches for them (a PEM file).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// None are asked for.
+    Off,
+    /// Those that are shown must be valid.
+    Optional { ca: PathBuf },
+    /// Without a valid one there is no connection.
+    Required { ca: PathBuf },
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the head of a request.
+    pub header: Duration,
+    /// Between requests.
+    pub idle: Duration,
+}
+
+/// A source whose authentication fails more often than this is denied in the kernel for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthFailures {
+    pub rate: Rate,
+    pub deny_for: Duration,
+}
+
+/// The controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Adapt {
+    /// How often it decides.
+    pub interval: Duration,
+    /// What services should answer within.
+    pub latency: Duration,
+}
+
+impl SketchMemory {
+    /// In bytes: a power of two.
+    #[must_use]
+    pub fn bytes(self) -> u32 {
+        self.0
+    }
+
+    /// `bytes`, if it is a power of two from 64 KiB to 64 MiB.
+    #[must_use]
+    pub fn new(bytes: u64) -> Option<Self> {
+        let bytes = u32::try_from(bytes).ok()?;
+        (bytes.is_power_of_two() && (1 << 16..=1 << 26).contains(&bytes)).then_some(Self(bytes))
+    }
+}
+
+impl Default for SketchMemory {
+    fn default() -> Self {
+        Self(8 << 20)
+    }
+}
+
+impl Config {
+    /// Reads the configuration. Paths in it are as seen from its own directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, files that it names and that do not exist included.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let source = files::read_one(path).map_err(Problems::from)?;
+        let (config, problems) = read(&source);
+        match (config, Problems::of(&problems)) {
+            (_, Some(problems)) => Err(problems),
+            (Some(config), None) => Ok(Self {
+                warnings: problems,
+                ..config
+            }),
+            (None, None) => {
+                let message = "it is empty".to_owned();
+                let hint = "name at least where the policies are: `policies: [/etc/enforcer/policies]`";
+                Err(Problem::of_file(path, message, Some(hint.to_owned())).into())
+            }
+        }
+    }
+}
+
+/// Reads the configuration and everything that is wrong with it.
+pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
+    let sink = Sink::default();
+    let documents = load::parse(source, &sink);
+    let config = documents.first().and_then(|document| {
+        let place = Place::root(document, source, &sink);
+        decode(&place).and_then(|raw| build::config(raw, &place))
+    });
+    if let Some(second) = documents.get(1) {
+        Place::root(second, source, &sink).error_with(
+            "the configuration is one document, and here another begins",
+            "put policies into files of their own, under `policies`",
+        );
+    }
+    let problems = sink.into_sorted();
+    let sound = problems.iter().all(|problem| problem.severity != Severity::Error);
+    (config.filter(|_| sound), problems)
+}

@@ -1,0 +1,311 @@
+//! Judges the configuration as it is written.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use super::{
+    Adapt, Admin, AuthFailures, ClientCertificates, Config, Gateway, Kernel, Listener, Log, LogFormat,
+    SketchMemory, Timeouts, Tls, XdpMode, raw,
+};
+use crate::policy::{
+    build::duration_within,
+    leaf::{Name, Rate, Unit, cidr, quantity},
+    yaml::place::{Place, Unique, parsed},
+};
+
+/// Where the admin interface is unless configured.
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
+
+/// The most listeners.
+const MAX_LISTENERS: usize = 64;
+
+/// A millisecond, the shortest of most durations.
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A day, the longest.
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
+    let policies = at.required("policies", raw.policies, |list, place| {
+        if list.0.is_empty() && place.items().is_empty() {
+            place.error("the list is empty: name a file or directory, like /etc/enforcer/policies");
+        }
+        Some(at.each("policies", list.0, |(text, at)| existing(text, &at)))
+    });
+    let admin = at.optional("admin", raw.admin, |admin, at| {
+        at.optional("address", admin.address, address)
+    });
+    let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, path);
+    let log = raw.log.unwrap_or_default();
+    let kernel = kernel(raw.kernel.unwrap_or_default(), &at.field("kernel"));
+    let gateway = gateway(raw.gateway.unwrap_or_default(), &at.field("gateway"));
+    if !kernel.enabled && gateway.auth_failures.is_some() {
+        at.field("gateway").field("authFailures").warning(
+            "sources are denied in the kernel, and `kernel.enabled` is false",
+            "leave `authFailures` out, or enable the kernel half",
+        );
+    }
+    let adapt = adapt(raw.adapt.unwrap_or_default(), &at.field("adapt"));
+    Some(Config {
+        policies: policies?,
+        admin: Admin {
+            address: admin.unwrap_or(ADMIN),
+        },
+        runtime_dir: runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer")),
+        log: self::log(&log),
+        kernel,
+        gateway,
+        adapt,
+        warnings: Vec::new(),
+    })
+}
+
+fn log(raw: &raw::Log) -> Log {
+    let level = match raw.level {
+        Some(raw::Level::Trace) => tracing::Level::TRACE,
+        Some(raw::Level::Debug) => tracing::Level::DEBUG,
+        Some(raw::Level::Info) | None => tracing::Level::INFO,
+        Some(raw::Level::Warn) => tracing::Level::WARN,
+        Some(raw::Level::Error) => tracing::Level::ERROR,
+    };
+    let format = match raw.format {
+        Some(raw::Format::Json) | None => LogFormat::Json,
+        Some(raw::Format::Text) => LogFormat::Text,
+    };
+    Log { level, format }
+}
+
+fn kernel(raw: raw::Kernel, at: &Place<'_>) -> Kernel {
+    let xdp = match raw.xdp {
+        Some(raw::Xdp::Auto) | None => XdpMode::Auto,
+        Some(raw::Xdp::Native) => XdpMode::Native,
+        Some(raw::Xdp::Generic) => XdpMode::Generic,
+    };
+    let management = at.each("management", raw.management.unwrap_or_default(), |(text, at)| {
+        let net = parsed(cidr::parse)(text, &at)?;
+        if net.prefix_len() == 0 {
+            at.error(
+                "this is every source, so that nothing would ever be dropped: name the operators' networks",
+            );
+        }
+        Some(net)
+    });
+    let sketch_memory = at.optional("sketchMemory", raw.sketch_memory, |size, at| {
+        let bytes = parsed(quantity::parse_size)(size.0.clone(), at)?;
+        let memory = SketchMemory::new(bytes);
+        if memory.is_none() {
+            let near = bytes.clamp(1 << 16, 1 << 26).next_power_of_two();
+            at.error_with(
+                format!("`{}` is not a power of two from 64KiB to 64MiB", size.0),
+                format!("the next is {}KiB", near >> 10),
+            );
+        }
+        memory
+    });
+    let max_flows = at.optional("maxFlows", raw.max_flows, |count, at| {
+        within(count, 1, 1 << 24, at)
+    });
+    Kernel {
+        enabled: raw.enabled.unwrap_or(true),
+        xdp,
+        management,
+        sketch_memory: sketch_memory.unwrap_or_default(),
+        max_flows: max_flows.unwrap_or(65_536),
+    }
+}
+
+fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
+    let workers = at.optional("workers", raw.workers, |count, at| {
+        within(count, 1, 1024, at).and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?))
+    });
+    let drain = at.optional(
+        "drain",
+        raw.drain,
+        duration_within(Duration::ZERO, Duration::from_secs(3600)),
+    );
+    let max_connections = at.optional("maxConnections", raw.max_connections, |count, at| {
+        within(count, 1, 10_000_000, at)
+    });
+    let list = raw.listeners.unwrap_or_default();
+    if list.len() > MAX_LISTENERS {
+        at.field("listeners")
+            .error(format!("there are at most {MAX_LISTENERS} listeners"));
+    }
+    let (mut names, mut addresses) = (Unique::new(), Unique::new());
+    let listeners = at.each("listeners", list, |(raw, at)| {
+        let listener = listener(raw, &at)?;
+        names.claim(listener.name.clone(), &at, |first| {
+            format!(
+                "the listener at {first} is named `{}` too: give one of them another name",
+                listener.name
+            )
+        });
+        addresses.claim(listener.address, &at.field("address"), |first| {
+            format!(
+                "the listener at {first} has the address {} already",
+                listener.address
+            )
+        });
+        Some(listener)
+    });
+    let auth_failures = at.optional("authFailures", raw.auth_failures, auth_failures);
+    Gateway {
+        workers,
+        drain: drain.unwrap_or(Duration::from_secs(30)),
+        max_connections: max_connections.unwrap_or(10_000),
+        listeners,
+        auth_failures,
+    }
+}
+
+fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
+    let name = at.required("name", raw.name, parsed(str::parse::<Name>));
+    let address = at.required("address", raw.address, address);
+    let plain = raw.tls.is_none() && !at.mentions("tls");
+    if let Some(address) = address.filter(|address| plain && !address.ip().is_loopback()) {
+        at.error_below(
+            "address",
+            at.field("address").position(),
+            format!("{address} can be reached from elsewhere, and the listener has no `tls`"),
+            Some("add `tls: {certificate: …, key: …}`, or listen on 127.0.0.1".to_owned()),
+        );
+    }
+    let tls = at.optional("tls", raw.tls, tls);
+    let timeouts = timeouts(raw.timeouts.unwrap_or_default(), &at.field("timeouts"));
+    Some(Listener {
+        name: name?,
+        address: address?,
+        tls,
+        timeouts,
+    })
+}
+
+fn tls(raw: raw::Tls, at: &Place<'_>) -> Option<Tls> {
+    let certificate = at.required("certificate", raw.certificate, existing_file);
+    let key = at.required("key", raw.key, existing_file);
+    let has_ca = raw.client_ca.is_some();
+    let ca = at.optional("clientCa", raw.client_ca, existing_file);
+    // An authority is named in order to be used.
+    let asked = raw.client_certificates.unwrap_or(if has_ca {
+        raw::ClientCertificates::Required
+    } else {
+        raw::ClientCertificates::Off
+    });
+    if asked == raw::ClientCertificates::Off && has_ca {
+        at.field("clientCa").warning(
+            "client certificates are off, so this authority is never asked",
+            "write `clientCertificates: required`, or leave `clientCa` out",
+        );
+    }
+    if asked != raw::ClientCertificates::Off && !has_ca && !at.mentions("clientCa") {
+        at.field("clientCertificates").error_with(
+            "nobody says who vouches for client certificates",
+            "add `clientCa: ca.pem` beside it",
+        );
+    }
+    let client_certificates = match asked {
+        raw::ClientCertificates::Off => ClientCertificates::Off,
+        raw::ClientCertificates::Optional => ClientCertificates::Optional { ca: ca? },
+        raw::ClientCertificates::Required => ClientCertificates::Required { ca: ca? },
+    };
+    Some(Tls {
+        certificate: certificate?,
+        key: key?,
+        client_certificates,
+    })
+}
+
+fn timeouts(raw: raw::Timeouts, at: &Place<'_>) -> Timeouts {
+    let range = || duration_within(MILLISECOND, DAY);
+    let seconds = Duration::from_secs;
+    Timeouts {
+        handshake: at
+            .optional("handshake", raw.handshake, range())
+            .unwrap_or(seconds(5)),
+        header: at.optional("header", raw.header, range()).unwrap_or(seconds(10)),
+        idle: at.optional("idle", raw.idle, range()).unwrap_or(seconds(60)),
+    }
+}
+
+fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures> {
+    let rate = at.required("rate", raw.rate, |text, at| {
+        let (rate, unit) = parsed(Rate::parse)(text.clone(), at)?;
+        if unit == Unit::Bytes {
+            at.error(format!(
+                "`{text}` is a rate of bytes, and failures are counted: write it like 10/m"
+            ));
+        }
+        Some(rate)
+    });
+    let range = duration_within(Duration::from_secs(1), 30 * DAY);
+    let deny_for = at.required("denyFor", raw.deny_for, range);
+    Some(AuthFailures {
+        rate: rate?,
+        deny_for: deny_for?,
+    })
+}
+
+fn adapt(raw: raw::Adapt, at: &Place<'_>) -> Adapt {
+    let interval = duration_within(Duration::from_millis(100), Duration::from_secs(60));
+    let latency = duration_within(MILLISECOND, Duration::from_secs(60));
+    Adapt {
+        interval: at
+            .optional("interval", raw.interval, interval)
+            .unwrap_or(Duration::from_secs(1)),
+        latency: at
+            .optional("latency", raw.latency, latency)
+            .unwrap_or(Duration::from_millis(250)),
+    }
+}
+
+fn within(count: u32, least: u32, most: u32, at: &Place<'_>) -> Option<u32> {
+    if (least..=most).contains(&count) {
+        return Some(count);
+    }
+    at.error(format!("{count} is out of range: write {least} to {most}"));
+    None
+}
+
+fn address(text: String, at: &Place<'_>) -> Option<SocketAddr> {
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let example = "an address and a port, like 127.0.0.1:9600 or [::1]:9600";
+            at.error(format!("`{text}` is no socket address: write {example}"));
+            None
+        }
+    }
+}
+
+fn path(text: String, at: &Place<'_>) -> Option<PathBuf> {
+    if text.is_empty() {
+        at.error("an empty path names nothing");
+        return None;
+    }
+    Some(at.beside(&text))
+}
+
+fn existing(text: String, at: &Place<'_>) -> Option<PathBuf> {
+    let path = path(text, at)?;
+    if path.exists() {
+        return Some(path);
+    }
+    at.error_with(format!("{} does not exist", path.display()), BESIDE);
+    None
+}
+
+fn existing_file(text: String, at: &Place<'_>) -> Option<PathBuf> {
+    let path = path(text, at)?;
+    if path.is_file() {
+        return Some(path);
+    }
+    let what = if path.exists() {
+        "is no file"
+    } else {
+        "does not exist"
+    };
+    at.error_with(format!("{} {what}", path.display()), BESIDE);
+    None
+}
+
+/// How paths are read.
+const BESIDE: &str = "paths are as seen from the directory of the configuration file";

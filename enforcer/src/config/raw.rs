@@ -1,0 +1,123 @@
+//! The configuration as it is written.
+
+use serde::Deserialize;
+
+use crate::policy::raw::{OneOrMany, Quantity};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Config {
+    pub(super) policies: Option<OneOrMany<String>>,
+    pub(super) admin: Option<Admin>,
+    pub(super) runtime_dir: Option<String>,
+    pub(super) log: Option<Log>,
+    pub(super) kernel: Option<Kernel>,
+    pub(super) gateway: Option<Gateway>,
+    pub(super) adapt: Option<Adapt>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Admin {
+    pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) level: Option<Level>,
+    pub(super) format: Option<Format>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Format {
+    Json,
+    Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Kernel {
+    pub(super) enabled: Option<bool>,
+    pub(super) xdp: Option<Xdp>,
+    pub(super) management: Option<Vec<String>>,
+    pub(super) sketch_memory: Option<Quantity>,
+    pub(super) max_flows: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Xdp {
+    Auto,
+    Native,
+    Generic,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Gateway {
+    pub(super) workers: Option<u32>,
+    pub(super) drain: Option<String>,
+    pub(super) max_connections: Option<u32>,
+    pub(super) listeners: Option<Vec<Listener>>,
+    pub(super) auth_failures: Option<AuthFailures>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) name: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) tls: Option<Tls>,
+    pub(super) timeouts: Option<Timeouts>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Tls {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) client_ca: Option<String>,
+    pub(super) client_certificates: Option<ClientCertificates>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClientCertificates {
+    Required,
+    Optional,
+    Off,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Timeouts {
+    pub(super) handshake: Option<String>,
+    pub(super) header: Option<String>,
+    pub(super) idle: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct AuthFailures {
+    pub(super) rate: Option<String>,
+    pub(super) deny_for: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Adapt {
+    pub(super) interval: Option<String>,
+    pub(super) latency: Option<String>,
+}

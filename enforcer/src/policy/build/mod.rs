@@ -1,0 +1,218 @@
+//! Judges raw documents and builds the set that comes into force.
+//!
+//! Nothing here stops at the first mistake: what is wrong is reported at its place, and the rest is
+//! judged all the same. A set in which anything was wrong is thrown away by the caller.
+
+mod issuer;
+mod limit;
+mod packet;
+mod route;
+mod service;
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map::Entry},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    leaf::quantity::{self, Shown},
+    load::Document,
+    model::{Mode, Name, Origin, PolicySet},
+    raw::{self, Kind},
+    yaml::{
+        decode::decode,
+        mistake::{alternatives, nearest},
+        place::{Place, Unique, parsed},
+    },
+};
+
+/// The names that documents may mention, right or wrong in themselves: a mistake in a service is no
+/// reason to call every route to it wrong.
+pub(super) struct Known {
+    services: BTreeSet<String>,
+    issuers: BTreeSet<String>,
+}
+
+/// A document's name and place.
+struct Head {
+    name: Name,
+    origin: Origin,
+}
+
+/// Builds the set.
+pub(super) fn set(documents: Vec<Document<'_>>) -> PolicySet {
+    let known = Known {
+        services: named(&documents, Kind::Service),
+        issuers: named(&documents, Kind::Issuer),
+    };
+    let mut set = PolicySet::default();
+    let mut names = Unique::new();
+    let mut ports = packet::Claims::new();
+    let mut routes = route::Claims::new();
+    for document in documents {
+        let head = head(&document, &mut names);
+        let Document { kind, top, .. } = document;
+        let spec = top.field("spec");
+        if top.node().entry("spec").is_none() {
+            spec.error("`spec` is missing");
+            continue;
+        }
+        match kind {
+            Kind::PacketPolicy => {
+                let built = decode(&spec).and_then(|raw| packet::build(head, raw, &spec, &mut ports));
+                set.packet_policies.extend(built.map(Arc::new));
+            }
+            Kind::Service => {
+                let built = decode(&spec).and_then(|raw| service::build(head, raw, &spec));
+                set.services.extend(built.map(Arc::new));
+            }
+            Kind::Route => {
+                let built = decode(&spec).and_then(|raw| route::build(head, raw, &spec, &known, &mut routes));
+                set.routes.extend(built.map(Arc::new));
+            }
+            Kind::Issuer => {
+                let built = decode(&spec).and_then(|raw| issuer::build(head, raw, &spec));
+                set.issuers.extend(built.map(Arc::new));
+            }
+        }
+    }
+    set.packet_policies.sort_by(|a, b| a.name.cmp(&b.name));
+    set.services.sort_by(|a, b| a.name.cmp(&b.name));
+    set.routes.sort_by(|a, b| a.name.cmp(&b.name));
+    set.issuers.sort_by(|a, b| a.name.cmp(&b.name));
+    set
+}
+
+fn named(documents: &[Document<'_>], kind: Kind) -> BTreeSet<String> {
+    documents
+        .iter()
+        .filter(|document| document.kind == kind)
+        .filter_map(|document| document.name.clone())
+        .collect()
+}
+
+/// Judges the name, which no other document of the kind may have.
+fn head(document: &Document<'_>, names: &mut Unique<(Kind, String)>) -> Option<Head> {
+    let at = document.top.field("metadata").field("name");
+    let text = document.name.clone()?;
+    let name = parsed(str::parse::<Name>)(text.clone(), &at)?;
+    let kind = document.kind;
+    names.claim((kind, text), &at, |first| {
+        format!("there is another {kind} `{name}` at {first}: give one of them another name")
+    });
+    Some(Head {
+        name,
+        origin: Origin {
+            file: at.file().to_owned(),
+            line: at.position().line,
+        },
+    })
+}
+
+impl Known {
+    fn service(&self, text: String, at: &Place<'_>) -> Option<Name> {
+        mentioned("service", Kind::Service, &self.services, &text, at)
+    }
+
+    fn issuer(&self, text: String, at: &Place<'_>) -> Option<Name> {
+        mentioned("issuer", Kind::Issuer, &self.issuers, &text, at)
+    }
+}
+
+/// The name of a document that exists.
+fn mentioned(what: &str, kind: Kind, known: &BTreeSet<String>, text: &str, at: &Place<'_>) -> Option<Name> {
+    if known.contains(text) {
+        // A name that is wrong in itself is reported where it is given.
+        return text.parse().ok();
+    }
+    let hint = match nearest(text, known.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => format!("write a document of `kind: {kind}` with that name"),
+        None if known.len() <= 10 => format!("there is {}", alternatives(known.iter().map(String::as_str))),
+        None => format!(
+            "write a document of `kind: {kind}` with that name, or use one of the {}",
+            known.len()
+        ),
+    };
+    at.error_with(format!("there is no {what} `{text}`"), hint);
+    None
+}
+
+fn mode(raw: Option<raw::Mode>) -> Mode {
+    match raw {
+        Some(raw::Mode::Shadow) => Mode::Shadow,
+        Some(raw::Mode::Enforce) | None => Mode::Enforce,
+    }
+}
+
+/// Reads a duration between two, both included.
+pub(crate) fn duration_within(
+    least: Duration,
+    most: Duration,
+) -> impl FnOnce(String, &Place<'_>) -> Option<Duration> {
+    move |text, at| {
+        let duration = parsed(quantity::parse_duration)(text.clone(), at)?;
+        if (least..=most).contains(&duration) {
+            return Some(duration);
+        }
+        at.error(format!(
+            "`{text}` is out of range: write {} to {}",
+            Shown(least),
+            Shown(most)
+        ));
+        None
+    }
+}
+
+/// A value and where it stands.
+type Located<'a, T> = (T, Place<'a>);
+
+/// Elements that must be there, each once: reports an empty list, and every repetition.
+fn distinct<'a, T: Hash + Eq + Clone>(
+    at: &Place<'a>,
+    key: &str,
+    raw: Vec<String>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<Located<'a, T>> {
+    let list = at.field(key);
+    if raw.is_empty() && list.items().is_empty() && at.mentions(key) {
+        list.error_with(
+            "the list is empty",
+            "name at least one, or leave the field out where that is allowed",
+        );
+    }
+    let mut seen: HashMap<T, String> = HashMap::new();
+    at.each(key, raw, |(text, at)| {
+        let value = parsed(&parse)(text.clone(), &at)?;
+        match seen.entry(value.clone()) {
+            Entry::Vacant(new) => {
+                new.insert(text);
+                Some((value, at))
+            }
+            Entry::Occupied(first) => {
+                at.error(format!(
+                    "`{text}` says the same as `{}` above: write it once",
+                    first.get()
+                ));
+                None
+            }
+        }
+    })
+}
+
+/// As [`distinct`], of a field that may be left out.
+fn distinct_of<'a, T: Hash + Eq + Clone>(
+    at: &Place<'a>,
+    key: &str,
+    raw: Option<Vec<String>>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Vec<Located<'a, T>> {
+    raw.map(|raw| distinct(at, key, raw, parse)).unwrap_or_default()
+}
+
+/// The values alone.
+fn values<T>(located: Vec<Located<'_, T>>) -> Vec<T> {
+    located.into_iter().map(|(value, _)| value).collect()
+}

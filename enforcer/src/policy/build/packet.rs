@@ -1,0 +1,294 @@
+//! Packet policies.
+
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
+
+use ipnet::IpNet;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    Head, Located, distinct, distinct_of,
+    limit::{Draft, Measure},
+    mode, values,
+};
+use crate::policy::{
+    leaf::{InterfacePattern, Name, Rate, cidr},
+    model::{Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
+    raw,
+    yaml::place::{Place, Unique, parsed},
+};
+
+/// The most limits in one policy; the kernel's layout has as many slots.
+const LIMITS_PER_POLICY: usize = 4;
+
+/// The smallest default burst of a limit on bytes: one packet as large as segmentation offload makes
+/// them, which would else never be admitted.
+const LEAST_BURST_BYTES: u64 = 65_536;
+
+/// The longest reason of a deny entry, in bytes.
+const LONGEST_REASON: usize = 256;
+
+/// Which policy has which ports of which interface.
+pub(super) type Claims = Unique<(String, Option<Port>)>;
+
+pub(super) fn build(
+    head: Option<Head>,
+    raw: raw::PacketPolicy,
+    at: &Place<'_>,
+    claims: &mut Claims,
+) -> Option<PacketPolicy> {
+    let interfaces = at.required("interfaces", raw.interfaces, |list, _| {
+        Some(values(distinct(at, "interfaces", list.0, str::parse)))
+    });
+    let ports = distinct_of(at, "ports", raw.ports.map(|list| list.0), parse_port);
+    claim(
+        head.as_ref(),
+        interfaces.as_deref().unwrap_or_default(),
+        &ports,
+        at,
+        claims,
+    );
+    let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
+    let deny = deny_entries(at, raw.deny.unwrap_or_default());
+    contradictions(&allow, &deny);
+    let limits = limits(raw.limits.unwrap_or_default(), at);
+    let verified = at.optional("verified", raw.verified, verified);
+    let egress_deny = at.optional("egress", raw.egress, |egress, at| {
+        Some(values(deny_entries(at, egress.deny.unwrap_or_default())))
+    });
+    at.optional("syn", raw.syn, |syn, at| {
+        at.optional("cookies", syn.cookies, cookies)
+    });
+    let head = head?;
+    Some(PacketPolicy {
+        name: head.name,
+        origin: head.origin,
+        mode: mode(raw.mode),
+        interfaces: interfaces?,
+        ports: values(ports),
+        allow: values(allow),
+        deny: values(deny),
+        limits,
+        verified,
+        egress_deny: egress_deny.unwrap_or_default(),
+    })
+}
+
+/// `tcp/443`.
+fn parse_port(text: &str) -> Result<Port, String> {
+    let example = "write it like tcp/443 or udp/53";
+    let (protocol, number) = text
+        .split_once('/')
+        .ok_or_else(|| format!("`{text}` has no protocol: {example}"))?;
+    let protocol = match protocol {
+        "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        other => return Err(format!("`{other}` is no protocol with ports: {example}")),
+    };
+    match number.parse::<u16>() {
+        Ok(number) if number > 0 => Ok(Port { protocol, number }),
+        _ => Err(format!("`{number}` is no port from 1 to 65535: {example}")),
+    }
+}
+
+/// A port of an interface belongs to one policy, else which of two limits holds would be chance.
+fn claim(
+    head: Option<&Head>,
+    interfaces: &[InterfacePattern],
+    ports: &[Located<'_, Port>],
+    at: &Place<'_>,
+    claims: &mut Claims,
+) {
+    let name = head.map_or_else(String::new, |head| head.name.to_string());
+    for interface in interfaces.iter().filter_map(InterfacePattern::exact) {
+        if ports.is_empty() {
+            claims.claim((interface.to_owned(), None), &at.field("interfaces"), |first| {
+                format!("`{name}` is about all traffic of {interface}, as is the policy at {first}: join the two, or give one of them ports")
+            });
+        }
+        for (port, place) in ports {
+            claims.claim((interface.to_owned(), Some(*port)), place, |first| {
+                format!("this port of {interface} belongs to the policy at {first} already: join the two, or take it out of one")
+            });
+        }
+    }
+}
+
+fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a, DenyEntry>> {
+    let mut seen = Unique::new();
+    at.each("deny", raw, |(entry, at)| {
+        // An entry that is a plain prefix has no field of its own to point at.
+        let cidr = match at.node().entries() {
+            [] => entry.cidr.and_then(|text| parsed(cidr::parse)(text, &at)),
+            _ => at.required("cidr", entry.cidr, parsed(cidr::parse)),
+        };
+        let reason = at.optional("reason", entry.reason, reason);
+        let until = at.optional("until", entry.until, until);
+        let cidr = cidr?;
+        seen.claim(cidr, &at, |first| {
+            format!("{cidr} is denied at {first} already: write it once")
+        });
+        Some((DenyEntry { cidr, reason, until }, at))
+    })
+}
+
+fn reason(text: String, at: &Place<'_>) -> Option<Arc<str>> {
+    if text.len() > LONGEST_REASON || text.chars().any(char::is_control) {
+        at.error(format!("a reason is one line of at most {LONGEST_REASON} bytes"));
+        return None;
+    }
+    Some(text.into())
+}
+
+fn until(text: String, at: &Place<'_>) -> Option<OffsetDateTime> {
+    match OffsetDateTime::parse(&text, &Rfc3339) {
+        Ok(time) => Some(time),
+        Err(_) => {
+            at.error(format!(
+                "`{text}` is no time: write it like \"2027-01-01T00:00:00Z\" (RFC 3339)"
+            ));
+            None
+        }
+    }
+}
+
+/// The same prefix cannot be both allowed and denied. (One inside the other can: the longer decides.)
+fn contradictions(allow: &[Located<'_, IpNet>], deny: &[Located<'_, DenyEntry>]) {
+    let allowed: HashMap<IpNet, &Place<'_>> = allow.iter().map(|(net, place)| (*net, place)).collect();
+    for (entry, place) in deny {
+        if let Some(first) = allowed.get(&entry.cidr) {
+            place.error_with(
+                format!(
+                    "{} is denied here and allowed at {}",
+                    entry.cidr,
+                    first.reference()
+                ),
+                "take it out of one of the two lists",
+            );
+        }
+    }
+}
+
+fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
+    let mut names = Unique::new();
+    let mut position = 0;
+    if let Some(surplus) = at.field("limits").items().get(LIMITS_PER_POLICY)
+        && raw.len() > LIMITS_PER_POLICY
+    {
+        surplus.error_with(
+            format!("a policy has at most {LIMITS_PER_POLICY} limits"),
+            "leave one out, or write another policy for other ports",
+        );
+    }
+    at.each("limits", raw, |(raw, at)| {
+        position += 1;
+        let built = limit(raw, position, &at)?;
+        names.claim(built.name.clone(), &at, |first| {
+            format!(
+                "the limit at {first} is named `{}` too: give one of them another name",
+                built.name
+            )
+        });
+        Some(built)
+    })
+}
+
+fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<PacketLimit> {
+    let name = match raw.name {
+        Some(text) => parsed(str::parse::<Name>)(text, &at.field("name")),
+        None => format!("limit-{position}").parse().ok(),
+    };
+    let (count, measure) = match raw.count {
+        None | Some(raw::Count::Packets) => (Count::Packets, Measure::Events),
+        Some(raw::Count::Connections) => (Count::Connections, Measure::Events),
+        Some(raw::Count::Bytes) => (Count::Bytes, Measure::Bytes),
+    };
+    let per = match raw.per {
+        None | Some(raw::PacketKey::Source) => PacketKey::Source,
+        Some(raw::PacketKey::Service) => PacketKey::Service,
+        Some(raw::PacketKey::Interface) => PacketKey::Interface,
+    };
+    if per != PacketKey::Source && raw.prefix.is_some() {
+        at.field("prefix")
+            .error_with("only a limit per source has a prefix", "leave `prefix` out");
+    }
+    let (prefix_v4, prefix_v6) = at.optional("prefix", raw.prefix, prefix).unwrap_or((32, 64));
+    let rate = at.required("rate", raw.rate, |text, at| measure.rate(text, at));
+    let adaptive = at.optional("adaptive", raw.adaptive, |adaptive, at| {
+        let floor = at.required("floor", adaptive.floor, |text, at| measure.rate(text, at))?;
+        if let Some(rate) = rate
+            && floor.exceeds(rate)
+        {
+            at.field("floor").error(format!(
+                "the floor {floor} is above the limit's rate {rate}: the controller only lowers"
+            ));
+        }
+        Some(Adaptive { floor })
+    });
+    let burst = at.optional("burst", raw.burst, |burst, at| measure.burst(burst, at));
+    let draft = Draft {
+        algorithm: raw.algorithm,
+        rate,
+        burst,
+        default_burst: default_burst(measure),
+    };
+    let (budget, params) = draft.build(at)?;
+    Some(PacketLimit {
+        name: name?,
+        per,
+        prefix_v4,
+        prefix_v6,
+        count,
+        budget,
+        params,
+        adaptive,
+    })
+}
+
+/// Without a burst, what comes in one second may come at once; of bytes at least one large packet.
+fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
+    match measure {
+        Measure::Bytes => |rate| {
+            let least = NonZeroU64::new(LEAST_BURST_BYTES).unwrap_or(NonZeroU64::MIN);
+            rate.in_one_second().max(least)
+        },
+        Measure::Events | Measure::Requests => Rate::in_one_second,
+    }
+}
+
+fn prefix(raw: raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
+    let within = |most: u8| {
+        move |bits: u32, at: &Place<'_>| match u8::try_from(bits) {
+            Ok(bits) if (1..=most).contains(&bits) => Some(bits),
+            _ => {
+                at.error(format!("{bits} is no prefix length from 1 to {most}"));
+                None
+            }
+        }
+    };
+    let ipv4 = at.optional("ipv4", raw.ipv4, within(32));
+    let ipv6 = at.optional("ipv6", raw.ipv6, within(128));
+    Some((ipv4.unwrap_or(32), ipv6.unwrap_or(64)))
+}
+
+fn verified(raw: raw::Budget, at: &Place<'_>) -> Option<Budget> {
+    let rate = at.required("rate", raw.rate, |text, at| Measure::Events.rate(text, at));
+    let burst = at.optional("burst", raw.burst, |burst, at| Measure::Events.burst(burst, at));
+    let draft = Draft {
+        algorithm: None,
+        rate,
+        burst,
+        default_burst: default_burst(Measure::Events),
+    };
+    draft.build(at).map(|(budget, _)| budget)
+}
+
+fn cookies(raw: raw::Cookies, at: &Place<'_>) -> Option<()> {
+    if raw == raw::Cookies::Off {
+        return Some(());
+    }
+    at.error_with(
+        "SYN cookies in the kernel programs are not offered by this version",
+        "write `cookies: off` or leave `syn` out, and set net.ipv4.tcp_syncookies=1 for the stack's own; a limit with `count: connections` holds SYN floods down",
+    );
+    None
+}

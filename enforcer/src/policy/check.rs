@@ -1,0 +1,142 @@
+//! Checking files for people: configuration and policies alike, all problems at once.
+
+use std::{
+    collections::BTreeSet,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::{
+    files::{self, Files},
+    load::{self, load_files},
+    problem::{Problem, Severity},
+    yaml::place::{Sink, Source},
+};
+use crate::config;
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Everything that is wrong, in order of file and line.
+    pub problems: Vec<Problem>,
+    /// How many files were read.
+    pub files: usize,
+}
+
+/// Checks files, and the `*.yaml` and `*.yml` directly in directories. A file whose top level looks like
+/// a policy's (`apiVersion`, `kind`) is one, and all of them are checked as one set, together with
+/// those that configuration files among them name; any other file is the agent's configuration.
+#[must_use]
+pub fn check(paths: &[PathBuf]) -> Report {
+    let sink = Sink::default();
+    let mut policies = Vec::new();
+    let mut configurations = Vec::new();
+    for outcome in files::expand(paths) {
+        match outcome.and_then(|file| files::read_one(&file)) {
+            Ok(source) if is_configuration(&source.text) => configurations.push(source),
+            Ok(source) => policies.push(source.file),
+            Err(problem) => sink.push(problem),
+        }
+    }
+    let mut count = configurations.len();
+    let mut problems = sink.into_sorted();
+    for source in configurations {
+        let (config, found) = config::read(&source);
+        problems.extend(found);
+        policies.extend(config.map(|config| config.policies).unwrap_or_default());
+    }
+    let sink = Sink::default();
+    let mut files = files::read(&once(&policies), &sink);
+    files.sources.retain(|source| !is_configuration(&source.text));
+    count += files.sources.len();
+    problems.extend(problems_of(files, sink));
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    problems.dedup();
+    Report {
+        problems,
+        files: count,
+    }
+}
+
+fn problems_of(files: Files, sink: Sink) -> Vec<Problem> {
+    match load_files(files, sink) {
+        Ok(loaded) => loaded.warnings,
+        Err(problems) => problems.into_vec(),
+    }
+}
+
+/// The files, each once, however it is named.
+fn once(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut seen = BTreeSet::new();
+    files::expand(paths)
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or_else(|problem| problem.file))
+        .filter(|file| seen.insert(identity(file)))
+        .collect()
+}
+
+fn identity(file: &Path) -> PathBuf {
+    file.canonicalize().unwrap_or_else(|_| file.to_owned())
+}
+
+/// Whether the file is the agent's configuration: YAML without any of what policies begin with.
+fn is_configuration(text: &str) -> bool {
+    let sink = Sink::default();
+    let source = Source::new(PathBuf::new(), text.to_owned());
+    load::parse(&source, &sink).first().is_some_and(|document| {
+        !document.entries().is_empty()
+            && ["apiVersion", "kind", "metadata", "spec"]
+                .iter()
+                .all(|key| document.entry(key).is_none())
+    })
+}
+
+impl Report {
+    /// Whether nothing hinders: warnings do not.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.count(Severity::Error) == 0
+    }
+
+    /// How many problems are that severe.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> usize {
+        self.problems
+            .iter()
+            .filter(|problem| problem.severity == severity)
+            .count()
+    }
+
+    /// Writes the problems and a line that sums them up, in colour if the reader is a terminal.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn print(&self, out: &mut impl Write, color: bool) -> io::Result<()> {
+        for problem in &self.problems {
+            problem.print(out, color)?;
+        }
+        let number = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        writeln!(
+            out,
+            "{}: {}, {}",
+            number(self.files, "file"),
+            number(self.count(Severity::Error), "error"),
+            number(self.count(Severity::Warning), "warning")
+        )
+    }
+
+    /// Writes the report as one JSON object: `{"problems": [{severity, file, line, column, path, message,
+    /// hint, source}], "files": N}`.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn print_json(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut *out, self)?;
+        writeln!(out)
+    }
+}

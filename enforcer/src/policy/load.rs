@@ -1,0 +1,121 @@
+//! From files to a [`PolicySet`].
+
+use std::path::PathBuf;
+
+use super::{
+    build,
+    files::{self, Files},
+    model::PolicySet,
+    problem::{Problem, Problems},
+    raw::{Header, Kind},
+    yaml::{
+        decode::decode,
+        mistake::nearest,
+        place::{Place, Sink, Source},
+        tree::{self, Node},
+    },
+};
+
+/// The version of the documents that this agent reads.
+const API_VERSION: &str = "enforcer.dev/v1";
+
+/// A set that can come into force.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub set: PolicySet,
+    /// SHA-256 of the files' names and contents, in hexadecimal.
+    pub digest: String,
+    /// The files, in the order of loading.
+    pub files: Vec<PathBuf>,
+    /// What does not hinder, and is probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads files, and the `*.yaml` and `*.yml` directly in directories, as one set.
+///
+/// # Errors
+/// Everything that is wrong with any of them.
+pub fn load(paths: &[PathBuf]) -> Result<Loaded, Problems> {
+    let sink = Sink::default();
+    let files = files::read(paths, &sink);
+    load_files(files, sink)
+}
+
+/// Builds the set of files that have been read.
+pub(crate) fn load_files(files: Files, sink: Sink) -> Result<Loaded, Problems> {
+    let set = build_set(&files.sources, &sink);
+    let problems = sink.into_sorted();
+    match Problems::of(&problems) {
+        Some(problems) => Err(problems),
+        None => Ok(Loaded {
+            set,
+            digest: files.digest,
+            files: files.sources.into_iter().map(|source| source.file).collect(),
+            warnings: problems,
+        }),
+    }
+}
+
+/// A document whose kind and name are known.
+pub(crate) struct Document<'a> {
+    pub(crate) kind: Kind,
+    /// As written; [`build`] judges it.
+    pub(crate) name: Option<String>,
+    /// The top of the document.
+    pub(crate) top: Place<'a>,
+}
+
+fn build_set(sources: &[Source], sink: &Sink) -> PolicySet {
+    let trees: Vec<(&Source, Vec<Node>)> = sources
+        .iter()
+        .map(|source| (source, parse(source, sink)))
+        .collect();
+    let documents: Vec<Document<'_>> = trees
+        .iter()
+        .flat_map(|(source, nodes)| nodes.iter().map(|node| Place::root(node, source, sink)))
+        .filter_map(read_header)
+        .collect();
+    build::set(documents)
+}
+
+/// The documents of a file; when it is no YAML, that is reported.
+pub(crate) fn parse(source: &Source, sink: &Sink) -> Vec<Node> {
+    tree::parse(&source.text).unwrap_or_else(|error| {
+        sink.push(Problem {
+            line: error.position.line,
+            column: error.position.column,
+            source: source.line(error.position),
+            ..Problem::of_file(
+                source.file.clone(),
+                format!("this is no YAML: {}", error.message),
+                None,
+            )
+        });
+        Vec::new()
+    })
+}
+
+/// The document, unless its kind is unknown: then nothing can be said about the rest.
+fn read_header(top: Place<'_>) -> Option<Document<'_>> {
+    let header: Header = decode(&top)?;
+    top.required("apiVersion", header.api_version, |version, at| {
+        if version == API_VERSION {
+            return Some(());
+        }
+        let hint = match nearest(&version, [API_VERSION]) {
+            Some(_) => format!("did you mean `{API_VERSION}`?"),
+            None => format!("write `apiVersion: {API_VERSION}`"),
+        };
+        at.error_with(format!("`{version}` is no version that this agent reads"), hint);
+        None
+    });
+    let kind = top.required("kind", header.kind, |kind, _| Some(kind));
+    let name = top.required("metadata", header.metadata, |metadata, at| {
+        at.required("name", metadata.name, |name, _| Some(name))
+    });
+    Some(Document {
+        kind: kind?,
+        name,
+        top,
+    })
+}

@@ -1,0 +1,427 @@
+//! Documents as they are written: plain serde structures, from which nothing but spelling follows.
+//!
+//! Every field is optional and every leaf is text, so that one bad value does not hide the next:
+//! [`super::build`] judges them and knows where each stands.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+/// What every document has.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Header {
+    pub(crate) api_version: Option<String>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) metadata: Option<Metadata>,
+    /// Read once the kind is known.
+    #[expect(
+        dead_code,
+        reason = "a known field of every document; its kind decides how it is read"
+    )]
+    spec: Option<IgnoredAny>,
+    #[expect(dead_code, reason = "what Kubernetes writes back is accepted and ignored")]
+    status: Option<IgnoredAny>,
+}
+
+/// What a document is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(crate) enum Kind {
+    PacketPolicy,
+    Service,
+    Route,
+    Issuer,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Kubernetes' metadata, of which only the name matters here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[expect(
+    dead_code,
+    reason = "what Kubernetes keeps in metadata is accepted and ignored"
+)]
+pub(crate) struct Metadata {
+    pub(crate) name: Option<String>,
+    namespace: Option<IgnoredAny>,
+    labels: Option<IgnoredAny>,
+    annotations: Option<IgnoredAny>,
+    uid: Option<IgnoredAny>,
+    resource_version: Option<IgnoredAny>,
+    generation: Option<IgnoredAny>,
+    creation_timestamp: Option<IgnoredAny>,
+    deletion_timestamp: Option<IgnoredAny>,
+    deletion_grace_period_seconds: Option<IgnoredAny>,
+    finalizers: Option<IgnoredAny>,
+    generate_name: Option<IgnoredAny>,
+    managed_fields: Option<IgnoredAny>,
+    owner_references: Option<IgnoredAny>,
+    self_link: Option<IgnoredAny>,
+}
+
+/// A whole number, or text such as `40k` or `64KiB`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Quantity(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct QuantityVisitor;
+        impl Visitor<'_> for QuantityVisitor {
+            type Value = Quantity;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number, or one with a unit")
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Quantity, E> {
+                Ok(Quantity(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Quantity, E> {
+                Ok(Quantity(value.to_string()))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Quantity, E> {
+                Ok(Quantity(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(QuantityVisitor)
+    }
+}
+
+/// A list, or one element of it alone.
+#[derive(Clone, Debug)]
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany<T>, E> {
+                T::deserialize(de::value::StrDeserializer::new(text)).map(|one| OneOrMany(vec![one]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany<T>, A::Error> {
+                let mut many = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    many.push(one);
+                }
+                Ok(OneOrMany(many))
+            }
+        }
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+/// Whether verdicts are carried out.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    Enforce,
+    Shadow,
+}
+
+/// The `spec` of a `PacketPolicy`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct PacketPolicy {
+    pub(crate) mode: Option<Mode>,
+    pub(crate) interfaces: Option<OneOrMany<String>>,
+    pub(crate) ports: Option<OneOrMany<String>>,
+    pub(crate) allow: Option<Vec<String>>,
+    pub(crate) deny: Option<Vec<DenyEntry>>,
+    pub(crate) limits: Option<Vec<PacketLimit>>,
+    pub(crate) verified: Option<Budget>,
+    pub(crate) egress: Option<Egress>,
+    pub(crate) syn: Option<Syn>,
+}
+
+/// `egress`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Egress {
+    pub(crate) deny: Option<Vec<DenyEntry>>,
+}
+
+/// `syn`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Syn {
+    pub(crate) cookies: Option<Cookies>,
+}
+
+/// `syn.cookies`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Cookies {
+    Off,
+    Auto,
+    Always,
+}
+
+/// A denied prefix: text, or a mapping.
+#[derive(Debug, Default)]
+pub(crate) struct DenyEntry {
+    pub(crate) cidr: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) until: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for DenyEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Full {
+            cidr: Option<String>,
+            reason: Option<String>,
+            until: Option<String>,
+        }
+        struct EntryVisitor;
+        impl<'de> Visitor<'de> for EntryVisitor {
+            type Value = DenyEntry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a prefix like 198.51.100.0/24, or {cidr, reason, until}")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<DenyEntry, E> {
+                Ok(DenyEntry {
+                    cidr: Some(text.to_owned()),
+                    ..DenyEntry::default()
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DenyEntry, A::Error> {
+                let Full { cidr, reason, until } = Full::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DenyEntry { cidr, reason, until })
+            }
+        }
+        deserializer.deserialize_any(EntryVisitor)
+    }
+}
+
+/// A rate and a burst.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Budget {
+    pub(crate) rate: Option<String>,
+    pub(crate) burst: Option<Quantity>,
+}
+
+/// An element of a packet policy's `limits`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PacketLimit {
+    pub(crate) name: Option<String>,
+    pub(crate) per: Option<PacketKey>,
+    pub(crate) prefix: Option<Prefix>,
+    pub(crate) count: Option<Count>,
+    pub(crate) algorithm: Option<Algorithm>,
+    pub(crate) rate: Option<String>,
+    pub(crate) burst: Option<Quantity>,
+    pub(crate) adaptive: Option<Adaptive>,
+}
+
+/// Whose packets share one limiter.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PacketKey {
+    Source,
+    Service,
+    Interface,
+}
+
+/// Bits of an address that are one source.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Prefix {
+    pub(crate) ipv4: Option<u32>,
+    pub(crate) ipv6: Option<u32>,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Count {
+    Packets,
+    Bytes,
+    Connections,
+}
+
+/// How a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Algorithm {
+    TokenBucket,
+    LeakyBucket,
+    FixedWindow,
+    SlidingWindow,
+}
+
+/// `adaptive`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Adaptive {
+    pub(crate) floor: Option<String>,
+}
+
+/// The `spec` of a `Service`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Service {
+    pub(crate) endpoints: Option<Vec<String>>,
+    pub(crate) balance: Option<Balance>,
+    pub(crate) health: Option<Health>,
+    pub(crate) connect_timeout: Option<String>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Balance {
+    LeastRequest,
+    RoundRobin,
+}
+
+/// Active health checks.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Health {
+    pub(crate) path: Option<String>,
+    pub(crate) interval: Option<String>,
+    pub(crate) timeout: Option<String>,
+    pub(crate) healthy_after: Option<u32>,
+    pub(crate) unhealthy_after: Option<u32>,
+}
+
+/// The `spec` of an `Issuer`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Issuer {
+    pub(crate) issuer: Option<String>,
+    pub(crate) jwks: Option<Jwks>,
+    pub(crate) audiences: Option<OneOrMany<String>>,
+    pub(crate) algorithms: Option<OneOrMany<String>>,
+    pub(crate) types: Option<OneOrMany<String>>,
+    pub(crate) leeway: Option<String>,
+}
+
+/// Where keys are.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Jwks {
+    pub(crate) url: Option<String>,
+    pub(crate) file: Option<String>,
+    pub(crate) refresh: Option<String>,
+    pub(crate) ca: Option<String>,
+}
+
+/// The `spec` of a `Route`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    pub(crate) mode: Option<Mode>,
+    pub(crate) hosts: Option<OneOrMany<String>>,
+    pub(crate) rules: Option<Vec<Rule>>,
+}
+
+/// An element of `rules`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Rule {
+    #[serde(rename = "match")]
+    pub(crate) matches: Option<Match>,
+    pub(crate) require: Option<Require>,
+    pub(crate) limits: Option<Vec<RequestLimit>>,
+    pub(crate) service: Option<String>,
+    pub(crate) timeout: Option<String>,
+    pub(crate) max_body: Option<Quantity>,
+}
+
+/// `match`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Match {
+    pub(crate) path: Option<PathMatch>,
+    pub(crate) methods: Option<OneOrMany<String>>,
+}
+
+/// `match.path`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PathMatch {
+    Prefix(String),
+    Exact(String),
+}
+
+/// `require`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Require {
+    pub(crate) anonymous: Option<bool>,
+    pub(crate) mtls: Option<Mtls>,
+    pub(crate) token: Option<Token>,
+}
+
+/// `require.mtls`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mtls {
+    pub(crate) spiffe: Option<OneOrMany<String>>,
+}
+
+/// `require.token`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Token {
+    pub(crate) issuer: Option<String>,
+    pub(crate) scopes: Option<OneOrMany<String>>,
+}
+
+/// An element of a rule's `limits`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestLimit {
+    pub(crate) name: Option<String>,
+    pub(crate) per: Option<OneOrMany<RequestKey>>,
+    pub(crate) algorithm: Option<Algorithm>,
+    pub(crate) rate: Option<String>,
+    pub(crate) burst: Option<Quantity>,
+    pub(crate) exceed: Option<Exceed>,
+}
+
+/// A part of a request limit's key.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RequestKey {
+    Source,
+    Certificate,
+    #[serde(rename = "token.sub")]
+    TokenSubject,
+    #[serde(rename = "token.client_id")]
+    TokenClient,
+    Rule,
+    Service,
+}
+
+/// What happens to a request over its limit.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Exceed {
+    Reject,
+    Queue(String),
+}

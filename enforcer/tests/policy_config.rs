@@ -1,0 +1,337 @@
+//! The agent's configuration: what it means, and what is refused, all at once and at its place.
+
+use std::{fs, net::SocketAddr, time::Duration};
+
+use enforcer::{
+    config::{ClientCertificates, Config, LogFormat, XdpMode},
+    policy::{self, Problem},
+};
+use tempfile::TempDir;
+
+const MARK: char = '▶';
+
+const FULL: &str = r#"
+policies: [policies]
+admin: {address: 127.0.0.1:9601}
+runtimeDir: /run/elsewhere
+log: {level: debug, format: text}
+kernel:
+  enabled: true
+  xdp: native
+  management: [10.0.0.0/24]
+  sketchMemory: 1MiB
+  maxFlows: 1000
+gateway:
+  workers: 2
+  drain: 20s
+  maxConnections: 500
+  listeners:
+    - name: edge
+      address: "0.0.0.0:8443"
+      tls: {certificate: server.pem, key: server.key, clientCa: ca.pem, clientCertificates: optional}
+      timeouts: {handshake: 1s, header: 2s, idle: 3s}
+    - {name: local, address: "[::1]:8080"}
+  authFailures: {rate: 10/m, denyFor: 5m}
+adapt: {interval: 500ms, latency: 100ms}
+"#;
+
+/// A directory with everything that [`FULL`] names, and the text as its configuration.
+fn directory(text: &str) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    fs::create_dir(directory.path().join("policies")).unwrap();
+    for name in ["server.pem", "server.key", "ca.pem"] {
+        fs::write(directory.path().join(name), "").unwrap();
+    }
+    fs::write(directory.path().join("agent.yaml"), text).unwrap();
+    directory
+}
+
+/// The problems of a configuration, warnings included.
+fn problems(text: &str) -> Vec<Problem> {
+    let directory = directory(text);
+    match Config::load(&directory.path().join("agent.yaml")) {
+        Ok(config) => config.warnings,
+        Err(problems) => problems.into_vec(),
+    }
+}
+
+#[test]
+fn everything_that_is_written_is_meant() {
+    let directory = directory(FULL);
+    let path = |name: &str| directory.path().join(name);
+    let config = Config::load(&path("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    assert_eq!(config.policies, [path("policies")]);
+    assert_eq!(
+        config.admin.address,
+        "127.0.0.1:9601".parse::<SocketAddr>().unwrap()
+    );
+    assert_eq!(config.runtime_dir.to_str(), Some("/run/elsewhere"));
+    assert_eq!(
+        (config.log.level, config.log.format),
+        (tracing::Level::DEBUG, LogFormat::Text)
+    );
+    assert_eq!(
+        (config.kernel.xdp, config.kernel.max_flows),
+        (XdpMode::Native, 1000)
+    );
+    assert_eq!(config.kernel.sketch_memory.bytes(), 1 << 20);
+    assert_eq!(config.kernel.management, ["10.0.0.0/24".parse().unwrap()]);
+    assert_eq!(config.gateway.workers.map(usize::from), Some(2));
+    assert_eq!(
+        (config.gateway.drain, config.gateway.max_connections),
+        (Duration::from_secs(20), 500)
+    );
+    let [edge, local] = &config.gateway.listeners[..] else {
+        panic!("{:?}", config.gateway.listeners);
+    };
+    let tls = edge.tls.as_ref().unwrap();
+    assert_eq!(
+        (&tls.certificate, &tls.key),
+        (&path("server.pem"), &path("server.key"))
+    );
+    assert_eq!(
+        tls.client_certificates,
+        ClientCertificates::Optional { ca: path("ca.pem") }
+    );
+    assert_eq!(edge.timeouts.header, Duration::from_secs(2));
+    assert!(local.tls.is_none() && local.address.ip().is_loopback());
+    let failures = config.gateway.auth_failures.unwrap();
+    assert_eq!(
+        (failures.rate.to_string(), failures.deny_for),
+        ("10/m".to_owned(), Duration::from_secs(300))
+    );
+    assert_eq!(config.adapt.interval, Duration::from_millis(500));
+}
+
+#[test]
+fn little_is_enough() {
+    let directory = directory("policies: policies\n");
+    let config =
+        Config::load(&directory.path().join("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(
+        config.admin.address,
+        "127.0.0.1:9600".parse::<SocketAddr>().unwrap()
+    );
+    assert_eq!(config.runtime_dir.to_str(), Some("/run/enforcer"));
+    assert!(config.kernel.enabled && config.gateway.listeners.is_empty());
+    assert_eq!(config.kernel.sketch_memory.bytes(), 8 << 20);
+    assert_eq!(
+        (config.gateway.workers, config.gateway.max_connections),
+        (None, 10_000)
+    );
+    assert_eq!(config.adapt.latency, Duration::from_millis(250));
+}
+
+#[test]
+fn an_authority_without_more_means_that_certificates_are_required() {
+    let directory = directory(&FULL.replace(", clientCertificates: optional", ""));
+    let config =
+        Config::load(&directory.path().join("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    let tls = config.gateway.listeners[0].tls.as_ref().unwrap();
+    assert!(matches!(
+        tls.client_certificates,
+        ClientCertificates::Required { .. }
+    ));
+}
+
+#[test]
+fn each_mistake_is_said_at_its_place() {
+    let tls = "tls: {certificate: server.pem, key: server.key";
+    let listener = |fields: &str| format!("policies: policies\ngateway:\n  listeners:\n    - {fields}\n");
+    let top = |fields: &str| format!("policies: policies\n{fields}\n");
+    let cases = [
+        ("▶admin: {}\n".to_owned(), "policies", "`policies` is missing"),
+        (
+            "policies: [▶nowhere]\n".to_owned(),
+            "policies[0]",
+            "nowhere does not exist",
+        ),
+        ("policies: ▶[]\n".to_owned(), "policies", "the list is empty"),
+        (top("▶gatewya: {}"), "gatewya", "did you mean `gateway`?"),
+        (
+            top("admin: {address: ▶localhost}"),
+            "admin.address",
+            "is no socket address",
+        ),
+        (
+            top("log: {level: ▶verbose}"),
+            "log.level",
+            "trace, debug, info, warn or error",
+        ),
+        (top("log: {format: ▶jsn}"), "log.format", "did you mean `json`?"),
+        (
+            top("kernel: {enabled: ▶yes please}"),
+            "kernel.enabled",
+            "expected true or false",
+        ),
+        (
+            top("kernel: {sketchMemory: ▶3MiB}"),
+            "kernel.sketchMemory",
+            "the next is 4096KiB",
+        ),
+        (
+            top("kernel: {sketchMemory: ▶1GiB}"),
+            "kernel.sketchMemory",
+            "the next is 65536KiB",
+        ),
+        (
+            top("kernel: {management: [▶10.0.0.1/8]}"),
+            "kernel.management[0]",
+            "write 10.0.0.0/8",
+        ),
+        (
+            top("kernel: {management: [▶0.0.0.0/0]}"),
+            "kernel.management[0]",
+            "every source",
+        ),
+        (top("kernel: {maxFlows: ▶0}"), "kernel.maxFlows", "out of range"),
+        (
+            top("gateway: {workers: ▶0}"),
+            "gateway.workers",
+            "write 1 to 1024",
+        ),
+        (
+            top("gateway: {authFailures: ▶{rate: 10/m}}"),
+            "gateway.authFailures.denyFor",
+            "`denyFor` is missing",
+        ),
+        (
+            top("gateway: {authFailures: {rate: ▶10MB/m, denyFor: 5m}}"),
+            "gateway.authFailures.rate",
+            "a rate of bytes",
+        ),
+        (
+            top("kernel: {enabled: false}\ngateway: {authFailures: ▶{rate: 10/m, denyFor: 5m}}"),
+            "gateway.authFailures",
+            "`kernel.enabled` is false",
+        ),
+        (
+            top("adapt: {interval: ▶1ms}"),
+            "adapt.interval",
+            "write 100ms to 1m",
+        ),
+        (
+            listener("{name: a, address: ▶'0.0.0.0:80'}"),
+            "gateway.listeners[0].address",
+            "has no `tls`",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {}}}}}",
+                tls.replace("server.key", "▶absent.key")
+            )),
+            "gateway.listeners[0].tls.key",
+            "absent.key does not exist",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {}}}}}",
+                tls.replace("server.pem", "▶policies")
+            )),
+            "gateway.listeners[0].tls.certificate",
+            "is no file",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {tls}, clientCertificates: ▶required}}}}"
+            )),
+            "gateway.listeners[0].tls.clientCertificates",
+            "add `clientCa: ca.pem`",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {tls}, clientCa: ▶ca.pem, clientCertificates: off}}}}"
+            )),
+            "gateway.listeners[0].tls.clientCa",
+            "is never asked",
+        ),
+        (
+            listener("{name: a, address: '[::1]:1'}\n    - ▶{name: a, address: '[::1]:2'}"),
+            "gateway.listeners[1]",
+            "is named `a` too",
+        ),
+        (
+            listener("{name: a, address: '[::1]:1'}\n    - {name: b, address: ▶'[::1]:1'}"),
+            "gateway.listeners[1].address",
+            "already",
+        ),
+        (top("---\n▶a: 1"), "", "the configuration is one document"),
+    ];
+    for (yaml, path, fragment) in cases {
+        let before = &yaml[..yaml.find(MARK).unwrap()];
+        let line = before.matches('\n').count() as u64 + 1;
+        let column = before.rsplit('\n').next().unwrap().chars().count() as u64 + 1;
+        let found = problems(&yaml.replace(MARK, ""));
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        let shown = shown.join("\n");
+        assert_eq!(found.len(), 1, "\n{yaml}\n{shown}");
+        assert_eq!(
+            (found[0].line, found[0].column),
+            (line, column),
+            "\n{yaml}\n{shown}"
+        );
+        assert_eq!(found[0].path, path, "\n{yaml}\n{shown}");
+        assert!(shown.contains(fragment), "no `{fragment}` in\n{shown}");
+    }
+}
+
+#[test]
+fn an_empty_or_missing_file_is_said() {
+    let empty = problems("# nothing\n");
+    assert!(empty[0].message.contains("empty"), "{empty:?}");
+    let missing = Config::load(&TempDir::new().unwrap().path().join("agent.yaml")).unwrap_err();
+    assert!(missing.to_string().contains("does not exist"), "{missing}");
+}
+
+#[test]
+fn check_judges_configuration_and_the_policies_that_it_names() {
+    let directory = directory(&FULL.replace("xdp: native", "xdp: navite"));
+    let path = |name: &str| directory.path().join(name);
+    let service = "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: s}\nspec: {endpoints: ['http://a:1']}\n";
+    fs::write(path("policies/good.yaml"), service).unwrap();
+    let report = policy::check(&[path("agent.yaml")]);
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert_eq!(report.problems[0].path, "kernel.xdp");
+
+    fs::write(path("agent.yaml"), FULL).unwrap();
+    let report = policy::check(&[path("agent.yaml"), path("policies"), path("policies/good.yaml")]);
+    assert!(report.is_ok(), "{:?}", report.problems);
+    assert_eq!(report.files, 2);
+
+    fs::write(path("policies/bad.yaml"), service.replace("http:", "https:")).unwrap();
+    let report = policy::check(&[path("agent.yaml")]);
+    let paths: Vec<&str> = report.problems.iter().map(|problem| &*problem.path).collect();
+    // The other document of the same name is named too.
+    assert_eq!(
+        paths,
+        ["spec.endpoints[0]", "metadata.name"],
+        "{:?}",
+        report.problems
+    );
+    assert!(!report.is_ok());
+}
+
+#[test]
+fn a_report_is_for_people_and_for_programs() {
+    let directory = directory("policies: policies\nlog: {level: loud}\n");
+    let report = policy::check(&[directory.path().join("agent.yaml")]);
+    let mut plain = Vec::new();
+    report.print(&mut plain, false).unwrap();
+    let plain = String::from_utf8(plain).unwrap();
+    assert!(
+        plain.contains("agent.yaml:2:14: error: log.level: `loud` is not known here"),
+        "{plain}"
+    );
+    assert!(plain.ends_with("1 file: 1 error, 0 warnings\n"), "{plain}");
+    assert!(!plain.contains('\x1b'));
+    let mut colored = Vec::new();
+    report.print(&mut colored, true).unwrap();
+    assert!(String::from_utf8(colored).unwrap().contains("\x1b[1;31m"));
+    let mut json = Vec::new();
+    report.print_json(&mut json).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["files"], 1);
+    assert_eq!(json["problems"][0]["column"], 14);
+    assert_eq!(json["problems"][0]["source"], "log: {level: loud}");
+}

@@ -1,0 +1,8 @@
+//! Tokens of an issuer with real keys: which hold, which do not, and where the keys come from.
+
+#[cfg(test)]
+mod issuer;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod verification;
