@@ -1,7 +1,11 @@
 //! What the gateway does beside requests, on a thread of its own: health checks, names, certificate
 //! files.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::uri::Authority;
 use tokio::{
@@ -40,7 +44,8 @@ pub(super) async fn run(
     let mut files = tokio::time::interval(LOOK_AT_FILES);
     files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut gone = gone;
-    update(&mut watches, &mut tasks, &policies.current(), &metrics);
+    let mut generation = policies.current();
+    update(&mut watches, &mut tasks, &generation, &metrics);
     loop {
         tokio::select! {
             _ = &mut gone => return,
@@ -48,7 +53,9 @@ pub(super) async fn run(
                 if changed.is_err() {
                     return;
                 }
-                update(&mut watches, &mut tasks, &policies.current(), &metrics);
+                let old = std::mem::replace(&mut generation, policies.current());
+                forget(&old, &generation, &metrics);
+                update(&mut watches, &mut tasks, &generation, &metrics);
             }
             _ = files.tick() => {
                 for listener in &listeners {
@@ -87,6 +94,36 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
     }
 }
 
+/// Takes out what was counted for routes that are gone, so that names do not pile up. What workers
+/// count for them until they notice is lost.
+fn forget(old: &Generation, new: &Generation, metrics: &GatewayMetrics) {
+    let routes = |generation: &Generation| -> HashSet<Name> {
+        generation
+            .set
+            .routes
+            .iter()
+            .map(|route| route.name.clone())
+            .collect()
+    };
+    let rules = |generation: &Generation| -> HashSet<(Name, Name)> {
+        let routes = generation.set.routes.iter();
+        routes
+            .flat_map(|route| {
+                route
+                    .rules
+                    .iter()
+                    .map(|rule| (route.name.clone(), rule.service.clone()))
+            })
+            .collect()
+    };
+    for (route, service) in rules(old).difference(&rules(new)) {
+        metrics.forget_rule(route.as_str(), service.as_str());
+    }
+    for route in routes(old).difference(&routes(new)) {
+        metrics.forget_route(route.as_str());
+    }
+}
+
 /// Ends what watched endpoints that are gone, and watches those that are new.
 fn update(
     watches: &mut HashMap<(Name, Authority), Watch>,
@@ -106,12 +143,7 @@ fn update(
             .is_some_and(|endpoint| Arc::ptr_eq(endpoint, &watch.endpoint));
         if !stays {
             watch.tasks.iter().for_each(AbortHandle::abort);
-            let labels = [key.0.as_str(), key.1.as_str()];
-            // An error would say that there is nothing to remove.
-            metrics
-                .endpoint_healthy
-                .remove_label_values(&labels)
-                .unwrap_or_default();
+            metrics.forget_endpoint(key.0.as_str(), key.1.as_str());
         }
         stays
     });

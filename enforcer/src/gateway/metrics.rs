@@ -32,6 +32,13 @@ const VERDICTS: [Verdict; 7] = [
     Verdict::Upstream,
 ];
 
+const EXCHANGES: [Exchange; 4] = [
+    Exchange::Answered,
+    Exchange::Connect,
+    Exchange::Broken,
+    Exchange::Abandoned,
+];
+
 /// The shared metrics.
 #[derive(Clone, Debug)]
 pub(super) struct GatewayMetrics {
@@ -139,6 +146,38 @@ impl GatewayMetrics {
         ]
     }
 
+    /// Takes out what was counted for a rule of `route` that led to `service` and is gone.
+    pub(super) fn forget_rule(&self, route: &str, service: &str) {
+        for (verdict, class) in VERDICTS
+            .iter()
+            .flat_map(|&verdict| CODE_CLASSES.map(|class| (verdict, class)))
+        {
+            // An error says that there was nothing.
+            self.requests
+                .remove_label_values(&[route, service, label(verdict), class])
+                .unwrap_or_default();
+        }
+    }
+
+    /// Takes out the latencies of a route that is gone.
+    pub(super) fn forget_route(&self, route: &str) {
+        self.request_seconds
+            .remove_label_values(&[route])
+            .unwrap_or_default();
+    }
+
+    /// Takes out what was counted for an endpoint that is gone.
+    pub(super) fn forget_endpoint(&self, service: &str, endpoint: &str) {
+        self.endpoint_healthy
+            .remove_label_values(&[service, endpoint])
+            .unwrap_or_default();
+        for result in EXCHANGES.map(exchange_label) {
+            self.upstream_requests
+                .remove_label_values(&[service, endpoint, result])
+                .unwrap_or_default();
+        }
+    }
+
     /// Counts a handshake.
     pub(super) fn handshake(&self, listener: &str, result: Handshake) {
         let result = match result {
@@ -171,12 +210,7 @@ pub(super) struct RuleCells {
 
 /// One worker's counters for one endpoint. They are few, so each flush looks at all.
 #[derive(Debug)]
-pub(super) struct EndpointCells {
-    answered: LocalIntCounter,
-    connect: LocalIntCounter,
-    broken: LocalIntCounter,
-    abandoned: LocalIntCounter,
-}
+pub(super) struct EndpointCells([LocalIntCounter; EXCHANGES.len()]);
 
 /// Counts an exchange, as abandoned if it is dropped before its end.
 #[derive(Debug)]
@@ -218,18 +252,10 @@ impl RuleCells {
 impl EndpointCells {
     #[must_use]
     pub(super) fn new(metrics: &GatewayMetrics, service: &str, endpoint: &str) -> Self {
-        let counter = |result| {
-            metrics
-                .upstream_requests
-                .with_label_values(&[service, endpoint, result])
-                .local()
-        };
-        Self {
-            answered: counter("answered"),
-            connect: counter("connect_failed"),
-            broken: counter("broken"),
-            abandoned: counter("abandoned"),
-        }
+        Self(EXCHANGES.map(|result| {
+            let labels = [service, endpoint, exchange_label(result)];
+            metrics.upstream_requests.with_label_values(&labels).local()
+        }))
     }
 
     /// Begins to count an exchange.
@@ -240,17 +266,14 @@ impl EndpointCells {
 
     /// Adds what has been counted to the shared counters.
     pub(super) fn flush(&self) {
-        for counter in [&self.answered, &self.connect, &self.broken, &self.abandoned] {
-            counter.flush();
-        }
+        self.0.iter().for_each(LocalIntCounter::flush);
     }
 
     fn count(&self, result: Exchange) {
-        match result {
-            Exchange::Answered => self.answered.inc(),
-            Exchange::Connect => self.connect.inc(),
-            Exchange::Broken => self.broken.inc(),
-            Exchange::Abandoned => self.abandoned.inc(),
+        for (each, counter) in EXCHANGES.iter().zip(&self.0) {
+            if *each == result {
+                counter.inc();
+            }
         }
     }
 }
@@ -301,6 +324,15 @@ pub(super) fn label(verdict: Verdict) -> &'static str {
         Verdict::Limited => "limited",
         Verdict::Invalid => "invalid",
         Verdict::Upstream => "upstream",
+    }
+}
+
+fn exchange_label(result: Exchange) -> &'static str {
+    match result {
+        Exchange::Answered => "answered",
+        Exchange::Connect => "connect_failed",
+        Exchange::Broken => "broken",
+        Exchange::Abandoned => "abandoned",
     }
 }
 

@@ -10,7 +10,6 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Cache};
-use http::uri::Authority;
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::endpoint::SharedEndpoint,
 };
-use crate::policy::model::{PolicySet, Route, Rule};
+use crate::policy::model::{Endpoint, PolicySet, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -113,21 +112,15 @@ impl Generation {
             .map(|known| ((&known.service, &known.authority), known))
             .collect();
         let endpoints = set.services.iter().map(|service| {
-            let endpoint = |authority: &Authority| {
-                known
-                    .get(&(&service.name, authority))
-                    .filter(|known| known.is_checked_by(service.health.as_ref()))
-                    .map(|known| Arc::clone(known))
-                    .unwrap_or_else(|| {
-                        let (name, health) = (service.name.clone(), service.health.clone());
-                        Arc::new(SharedEndpoint::new(name, authority.clone(), health))
-                    })
-            };
-            service
-                .endpoints
-                .iter()
-                .map(|each| endpoint(&each.authority))
-                .collect()
+            let mut endpoints: Vec<Arc<SharedEndpoint>> = Vec::new();
+            for Endpoint { authority } in &service.endpoints {
+                // One that is named twice is still one.
+                if !endpoints.iter().any(|endpoint| endpoint.authority == *authority) {
+                    let known = known.get(&(&service.name, authority)).copied();
+                    endpoints.push(SharedEndpoint::renewed(service, authority, known));
+                }
+            }
+            endpoints
         });
         let positions: HashMap<_, _> = set
             .services

@@ -17,7 +17,11 @@ use super::{
     connection::{Connection, UnderWay},
     headers,
     host::Host,
-    identity::{authorize::{Denial, authorize}, bearer, token::VerifiedToken},
+    identity::{
+        authorize::{Denial, authorize},
+        bearer,
+        token::VerifiedToken,
+    },
     limit::{self, KeyParts},
     metrics,
     refusal::Refusal,
@@ -121,13 +125,12 @@ impl Passage<'_> {
         let realm = route.name.as_str();
         let token = self.authenticate(rule, realm, fields).await?;
         let certificate = self.connection.certificate.as_ref();
-        authorize(&rule.require, certificate, token.as_deref())
-            .map_err(|denial| {
-                if denial == Denial::TokenBound {
-                    self.blame();
-                }
-                Refusal::denied(&denial, realm)
-            })?;
+        authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
+            if denial == Denial::TokenBound {
+                self.blame();
+            }
+            Refusal::denied(&denial, realm)
+        })?;
         if let Some(token) = &token {
             self.connection.verified(|| Identity::Token {
                 issuer: token.issuer.clone(),
@@ -290,15 +293,13 @@ impl Passage<'_> {
             Some(index) => self.policy.cells(index, &worker.metrics),
             None => &self.policy.no_route,
         };
-        worker
-            .counted
-            .request(cells, self.verdict, status, latency);
+        worker.counted.request(cells, self.verdict, status, latency);
         let matched = self.rule.map(|index| self.policy.generation.rule(index));
         let outcome = Outcome {
             source: self.connection.flow.peer.ip(),
             route: matched.map(|(route, _)| &route.name),
             service: matched.map(|(_, rule)| &rule.service),
-            status: status,
+            status,
             verdict: self.verdict,
             latency,
         };

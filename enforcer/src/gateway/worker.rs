@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, Semaphore, oneshot},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -101,10 +102,11 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         commands,
     } = setup;
     let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections, tokens));
+    let mut accepting = JoinSet::new();
     for (socket, context) in listeners {
         match Acceptor::new(socket) {
             Ok(acceptor) => {
-                tokio::task::spawn_local(accept(Rc::clone(&worker), acceptor, context));
+                accepting.spawn_local(accept(Rc::clone(&worker), acceptor, context));
             }
             Err(error) => {
                 tracing::error!(listener = %context.name, %error, "a worker cannot watch its socket");
@@ -113,7 +115,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     if let Ok(drain) = commands.await {
-        worker.drain(drain).await;
+        worker.drain(drain, accepting).await;
     }
     worker.flush();
 }
@@ -213,12 +215,12 @@ impl Worker {
         self.requests.set(self.requests.get() - 1);
     }
 
-    async fn drain(&self, drain: Drain) {
+    async fn drain(&self, drain: Drain, mut accepting: JoinSet<()>) {
         self.draining.set(true);
         self.drain_begins.notify_waiters();
         let emptied = async {
-            // The accept tasks run first and take in what waits for them.
-            tokio::task::yield_now().await;
+            // First they take in what waits for them.
+            while accepting.join_next().await.is_some() {}
             while self.connections.get() > 0 {
                 self.emptied.notified().await;
             }

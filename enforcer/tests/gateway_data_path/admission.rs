@@ -1,13 +1,21 @@
 //! Who gets in: client certificates, tokens, limits; and what the rest of the agent hears of it.
 
-use std::{fs, num::NonZeroU64, sync::Arc, time::{Duration, SystemTime}};
+use std::{
+    fs,
+    num::NonZeroU64,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use enforcer::{
-    gateway::{config::ClientCertificates, signal::{Identity, Verdict}},
+    gateway::{
+        config::ClientCertificates,
+        signal::{Identity, Verdict},
+    },
     policy::model::{
-        Budget, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit, Requirement, Route,
-        TokenRequirement,
+        Budget, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit,
+        Requirement, Route, TokenRequirement,
     },
 };
 use enforcer_common::limiter::{Algorithm, Params};
@@ -17,8 +25,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::{
-    Lab, Plan, eventually,
+    Lab, Plan,
     client::{self, Client, H1, H2, Reply},
+    eventually,
     origin::Origin,
     pki, policy,
 };
@@ -26,12 +35,17 @@ use crate::support::{
 const ORDERS: &str = "spiffe://example.com/ns/shop/sa/orders";
 
 fn plan(client_certificates: ClientCertificates) -> Plan {
-    Plan { client_certificates, ..Plan::default() }
+    Plan {
+        client_certificates,
+        ..Plan::default()
+    }
 }
 
 /// Connects with that certificate and asks for `/`.
 async fn ask(lab: &Lab, certificate: Option<pki::Client>, alpn: &[&[u8]]) -> Option<Reply> {
-    let stream = client::tls(lab.address, lab.pki.client_config(certificate, alpn)).await.ok()?;
+    let stream = client::tls(lab.address, lab.pki.client_config(certificate, alpn))
+        .await
+        .ok()?;
     // In TLS 1.3 the server's refusal comes after the client's handshake.
     Client::over(stream).await.send(client::get("/")).await.ok()
 }
@@ -49,10 +63,16 @@ async fn required_certificates() {
         assert_eq!(reply.status, 200);
         assert_eq!(origin.last().headers["x-enforcer-identity"], ORDERS);
     }
-    let other = ask(&lab, Some(lab.pki.client("spiffe://example.com/ns/other")), H1).await.unwrap();
+    let other = ask(&lab, Some(lab.pki.client("spiffe://example.com/ns/other")), H1)
+        .await
+        .unwrap();
     assert_eq!(other.status, 403);
     assert_eq!(other.headers["content-type"], "application/problem+json");
-    assert_eq!(origin.requests(), 2, "a forbidden request does not reach the service");
+    assert_eq!(
+        origin.requests(),
+        2,
+        "a forbidden request does not reach the service"
+    );
 
     lab.recorder.all_closed().await;
     lab.recorder.look(|seen| {
@@ -63,13 +83,26 @@ async fn required_certificates() {
         assert_eq!(seen.verdicts[2], (Verdict::Forbidden, 403));
     });
 
-    assert!(ask(&lab, None, H1).await.is_none(), "no handshake without a certificate");
-    assert!(ask(&lab, Some(pki::stranger(ORDERS)), H1).await.is_none(), "nor with a stranger's");
-    eventually("the bad certificate is told, the missing one is not", async || {
-        lab.recorder.look(|seen| seen.failed == ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()])
-    })
+    assert!(
+        ask(&lab, None, H1).await.is_none(),
+        "no handshake without a certificate"
+    );
+    assert!(
+        ask(&lab, Some(pki::stranger(ORDERS)), H1).await.is_none(),
+        "nor with a stranger's"
+    );
+    eventually(
+        "the bad certificate is told, the missing one is not",
+        async || {
+            lab.recorder
+                .look(|seen| seen.failed == ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()])
+        },
+    )
     .await;
-    assert!(lab.metrics().contains(r#"enforcer_handshakes_total{listener="main",result="certificate"} 2"#));
+    assert!(
+        lab.metrics()
+            .contains(r#"enforcer_handshakes_total{listener="main",result="certificate"} 2"#)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +115,10 @@ async fn optional_certificates() {
     let reply = ask(&lab, None, H2).await.unwrap();
     assert_eq!(reply.status, 401);
     assert!(reply.headers.contains_key("www-authenticate"));
-    assert_eq!(ask(&lab, Some(lab.pki.client(ORDERS)), H2).await.unwrap().status, 200);
+    assert_eq!(
+        ask(&lab, Some(lab.pki.client(ORDERS)), H2).await.unwrap().status,
+        200
+    );
     assert!(ask(&lab, Some(pki::stranger(ORDERS)), H2).await.is_none());
     lab.recorder.all_closed().await;
     lab.recorder.look(|seen| assert_eq!(seen.verified.len(), 1));
@@ -92,9 +128,13 @@ async fn optional_certificates() {
 async fn certificates_that_nobody_asks_for() {
     let origin = Origin::start().await;
     let lab = plan(ClientCertificates::Off).start(policy::open(&[origin.address]));
-    assert_eq!(ask(&lab, Some(pki::stranger(ORDERS)), H1).await.unwrap().status, 200);
+    assert_eq!(
+        ask(&lab, Some(pki::stranger(ORDERS)), H1).await.unwrap().status,
+        200
+    );
     assert!(!origin.last().headers.contains_key("x-enforcer-identity"));
-    lab.recorder.look(|seen| assert!(seen.verified.is_empty() && seen.failed.is_empty()));
+    lab.recorder
+        .look(|seen| assert!(seen.verified.is_empty() && seen.failed.is_empty()));
 }
 
 /// An issuer with its key in a file.
@@ -105,7 +145,10 @@ struct Corp {
 
 impl Corp {
     fn new() -> Self {
-        let corp = Self { directory: TempDir::new().unwrap(), key: KeyPair::generate().unwrap() };
+        let corp = Self {
+            directory: TempDir::new().unwrap(),
+            key: KeyPair::generate().unwrap(),
+        };
         let point = corp.key.der_bytes();
         let part = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
         let set = json!({"keys": [{
@@ -133,7 +176,10 @@ impl Corp {
     }
 
     fn token(&self, scope: &str) -> String {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
         let claims = json!({
             "iss": "https://idp.example.com", "aud": "orders", "sub": "alice", "client_id": "web",
             "iat": now, "exp": now + 300, "scope": scope, "jti": "1",
@@ -150,7 +196,10 @@ impl Corp {
     fn set(&self, origin: &Origin) -> PolicySet {
         let mut rule = policy::open_rule();
         let scopes = vec!["orders:read".into()];
-        let token = Some(TokenRequirement { issuer: policy::name("corp"), scopes });
+        let token = Some(TokenRequirement {
+            issuer: policy::name("corp"),
+            scopes,
+        });
         rule.require = Requirement::Proof { mtls: None, token };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
         set.issuers = vec![Arc::new(self.issuer())];
@@ -160,7 +209,9 @@ impl Corp {
 
 async fn bearer(client: &mut Client, token: &str) -> Reply {
     let mut request = client::get("/");
-    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    request
+        .headers_mut()
+        .insert("authorization", format!("Bearer {token}").parse().unwrap());
     client.send(request).await.unwrap()
 }
 
@@ -172,24 +223,38 @@ async fn tokens() {
 
     let none = client.get("/").await;
     assert_eq!(none.status, 401);
-    assert!(none.headers["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+    assert!(
+        none.headers["www-authenticate"]
+            .to_str()
+            .unwrap()
+            .starts_with("Bearer")
+    );
     assert_eq!(bearer(&mut client, "no.token.this").await.status, 401);
     assert_eq!(bearer(&mut client, &corp.token("orders:write")).await.status, 403);
     assert_eq!(origin.requests(), 0);
     lab.recorder.look(|seen| {
         assert_eq!(seen.failed.len(), 1, "only the token that does not hold");
-        assert!(seen.verified.is_empty(), "a token that does not suffice proves nothing here");
+        assert!(
+            seen.verified.is_empty(),
+            "a token that does not suffice proves nothing here"
+        );
     });
 
     for _ in 0..3 {
         assert_eq!(bearer(&mut client, &corp.token("orders:read")).await.status, 200);
     }
     let seen = origin.last().headers;
-    assert_eq!((&seen["x-enforcer-subject"], &seen["x-enforcer-client"]), (&"alice".parse().unwrap(), &"web".parse().unwrap()));
+    assert_eq!(
+        (&seen["x-enforcer-subject"], &seen["x-enforcer-client"]),
+        (&"alice".parse().unwrap(), &"web".parse().unwrap())
+    );
     drop(client);
     lab.recorder.all_closed().await;
     lab.recorder.look(|seen| {
-        let token = Identity::Token { issuer: policy::name("corp"), subject: "alice".into() };
+        let token = Identity::Token {
+            issuer: policy::name("corp"),
+            subject: "alice".into(),
+        };
         let identities: Vec<_> = seen.verified.iter().map(|(_, identity)| identity).collect();
         assert_eq!(identities, [&token], "once per connection");
     });
@@ -201,8 +266,17 @@ fn limit(per: RequestKey, amount: u64) -> RequestLimit {
     RequestLimit {
         name: "few".into(),
         per: vec![per],
-        budget: Budget { rate: Rate::new(amount, hour).unwrap(), burst: amount },
-        params: Params::new(Algorithm::TokenBucket, amount.get(), hour.as_nanos() as u64, amount.get()).unwrap(),
+        budget: Budget {
+            rate: Rate::new(amount, hour).unwrap(),
+            burst: amount,
+        },
+        params: Params::new(
+            Algorithm::TokenBucket,
+            amount.get(),
+            hour.as_nanos() as u64,
+            amount.get(),
+        )
+        .unwrap(),
         exceed: Exceed::Reject,
     }
 }
@@ -225,7 +299,8 @@ async fn limits_hold_over_all_workers() {
     }
     assert_eq!(statuses, [200, 200, 200, 200, 200, 429, 429, 429]);
     assert_eq!(origin.requests(), 5);
-    lab.recorder.look(|seen| assert_eq!(seen.verdicts.last(), Some(&(Verdict::Limited, 429))));
+    lab.recorder
+        .look(|seen| assert_eq!(seen.verdicts.last(), Some(&(Verdict::Limited, 429))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,9 +319,13 @@ async fn shadow_counts_and_lets_through() {
     let mut rule = policy::open_rule();
     rule.require = policy::certificate(&[]);
     let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
-    let route = Route { mode: Mode::Shadow, ..(*set.routes[0]).clone() };
+    let route = Route {
+        mode: Mode::Shadow,
+        ..(*set.routes[0]).clone()
+    };
     set.routes = vec![Arc::new(route)];
     let lab = Plan::default().start(set);
     assert_eq!(Client::connect(&lab, H1).await.get("/").await.status, 200);
-    lab.recorder.look(|seen| assert_eq!(seen.verdicts, [(Verdict::Unauthenticated, 200)]));
+    lab.recorder
+        .look(|seen| assert_eq!(seen.verdicts, [(Verdict::Unauthenticated, 200)]));
 }

@@ -13,8 +13,9 @@ use http::StatusCode;
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Lab, Plan, eventually, in_time,
+    Lab, Plan,
     client::{self, Client, H1, H2},
+    eventually, in_time,
     origin::Origin,
     policy,
 };
@@ -30,7 +31,11 @@ impl Load {
     /// `count` clients, half of them HTTP/2. One whose connection the gateway has closed, or announced
     /// to close, opens another; that fails only once the gateway no longer listens.
     async fn start(lab: &Lab, count: usize) -> Self {
-        let mut load = Self { tasks: JoinSet::new(), stop: Arc::default(), answered: Arc::default() };
+        let mut load = Self {
+            tasks: JoinSet::new(),
+            stop: Arc::default(),
+            answered: Arc::default(),
+        };
         for index in 0..count {
             let alpn = if index % 2 == 0 { H1 } else { H2 };
             let (address, config) = (lab.address, lab.pki.client_config(None, alpn));
@@ -52,7 +57,11 @@ impl Load {
                             return Err(format!("{index}: {reply:?}"));
                         }
                         answered.fetch_add(1, Ordering::SeqCst);
-                        if reply.headers.get("connection").is_some_and(|value| value == "close") {
+                        if reply
+                            .headers
+                            .get("connection")
+                            .is_some_and(|value| value == "close")
+                        {
                             break;
                         }
                     }
@@ -66,7 +75,10 @@ impl Load {
 
     async fn more_answers(&self, count: usize) {
         let before = self.answered.load(Ordering::SeqCst);
-        eventually("requests are answered", async || self.answered.load(Ordering::SeqCst) >= before + count).await;
+        eventually("requests are answered", async || {
+            self.answered.load(Ordering::SeqCst) >= before + count
+        })
+        .await;
     }
 
     async fn end(mut self) {
@@ -87,11 +99,17 @@ async fn draining_loses_no_request() {
     let origin = Origin::start().await;
     let lab = Plan::default().start(policy::open(&[origin.address]));
     let load = Load::start(&lab, 16).await;
-    let Lab { gateway, recorder, .. } = lab;
+    let Lab {
+        gateway, recorder, ..
+    } = lab;
     assert_eq!(in_time("the drain", gateway.drain(None)).await, 0, "none is cut");
     load.end().await;
     recorder.look(|seen| {
-        let lost: Vec<_> = seen.verdicts.iter().filter(|verdict| **verdict != (Verdict::Allowed, 200)).collect();
+        let lost: Vec<_> = seen
+            .verdicts
+            .iter()
+            .filter(|verdict| **verdict != (Verdict::Allowed, 200))
+            .collect();
         assert!(lost.is_empty(), "{lost:?}");
     });
 }
@@ -108,7 +126,12 @@ async fn draining_waits_and_then_cuts() {
     let cut = in_time("the drain", lab.gateway.drain(Some(Duration::from_millis(300)))).await;
     assert_eq!(cut, 1);
     assert!(held.await.unwrap().is_err());
-    assert!(client::tls(lab.address, lab.pki.client_config(None, H1)).await.is_err(), "nobody listens");
+    assert!(
+        client::tls(lab.address, lab.pki.client_config(None, H1))
+            .await
+            .is_err(),
+        "nobody listens"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,11 +141,16 @@ async fn what_is_under_way_ends_while_draining() {
     let mut waits = Vec::new();
     for alpn in [H1, H2] {
         let mut client = Client::connect(&lab, alpn).await;
-        waits.push(tokio::spawn(async move { client.send(client::get("/held")).await }));
+        waits.push(tokio::spawn(
+            async move { client.send(client::get("/held")).await },
+        ));
     }
     eventually("both are under way", async || origin.requests() == 2).await;
     let drain = tokio::spawn(lab.gateway.drain(None));
-    eventually("nobody listens", async || tokio::net::TcpStream::connect(lab.address).await.is_err()).await;
+    eventually("nobody listens", async || {
+        tokio::net::TcpStream::connect(lab.address).await.is_err()
+    })
+    .await;
     assert!(!drain.is_finished());
     origin.state.gate.add_permits(2);
     assert_eq!(in_time("the drain", drain).await.unwrap(), 0);
@@ -136,14 +164,22 @@ async fn replacing_policies_loses_no_request() {
     let (a, b) = (Origin::start().await, Origin::start().await);
     let lab = Plan::default().start(policy::open(&[a.address]));
     let load = Load::start(&lab, 8).await;
-    let sets = [policy::open(&[b.address]), policy::open(&[a.address, b.address]), policy::open(&[a.address])];
+    let sets = [
+        policy::open(&[b.address]),
+        policy::open(&[a.address, b.address]),
+        policy::open(&[a.address]),
+    ];
     for set in sets.iter().cycle().take(30) {
         lab.policies.replace(set.clone());
         load.more_answers(4).await;
     }
     let connections = a.state.connections.load(Ordering::SeqCst);
     assert!(a.requests() > 0 && b.requests() > 0);
-    assert!(connections <= 40 * 8, "{connections} connections to a, for {} requests", a.requests());
+    assert!(
+        connections <= 40 * 8,
+        "{connections} connections to a, for {} requests",
+        a.requests()
+    );
     load.end().await;
 }
 
@@ -155,7 +191,8 @@ async fn a_new_policy_holds_for_the_next_request() {
     for client in &mut clients {
         assert_eq!(client.get("/").await.status, 200);
     }
-    lab.policies.replace(enforcer::policy::model::PolicySet::default());
+    lab.policies
+        .replace(enforcer::policy::model::PolicySet::default());
     for client in &mut clients {
         assert_eq!(client.get("/").await.status, 404);
     }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::support::{
-    Plan, eventually,
+    Plan,
     client::{Client, H1},
+    eventually,
     origin::Origin,
     policy,
 };
@@ -22,12 +23,15 @@ async fn requests_are_counted() {
     }
     let address = origin.address;
     for line in [
-        r#"enforcer_requests_total{code_class="2xx",route="main",service="orders",verdict="allowed"} 2"#.to_owned(),
+        r#"enforcer_requests_total{code_class="2xx",route="main",service="orders",verdict="allowed"} 2"#
+            .to_owned(),
         r#"enforcer_requests_total{code_class="4xx",route="",service="",verdict="invalid"} 1"#.to_owned(),
         r#"enforcer_request_seconds_count{route="main"} 2"#.to_owned(),
         r#"enforcer_connections{listener="main"} 1"#.to_owned(),
         r#"enforcer_handshakes_total{listener="main",result="completed"} 1"#.to_owned(),
-        format!(r#"enforcer_upstream_requests_total{{endpoint="{address}",result="answered",service="orders"}} 2"#),
+        format!(
+            r#"enforcer_upstream_requests_total{{endpoint="{address}",result="answered",service="orders"}} 2"#
+        ),
         format!(r#"enforcer_endpoint_healthy{{endpoint="{address}",service="orders"}} 1"#),
     ] {
         eventually(&line, async || lab.metrics().lines().any(|each| each == line)).await;
@@ -35,9 +39,28 @@ async fn requests_are_counted() {
     assert!(promtool(&lab.metrics()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_is_not_counted_for_ever() {
+    let origin = Origin::start().await;
+    let lab = Plan::default().start(policy::open(&[origin.address]));
+    Client::connect(&lab, H1).await.get("/").await;
+    eventually("it is counted", async || {
+        lab.metrics().contains(r#"verdict="allowed"} 1"#)
+    })
+    .await;
+    lab.policies
+        .replace(enforcer::policy::model::PolicySet::default());
+    for name in [r#"route="main""#, r#"service="orders""#] {
+        eventually(name, async || !lab.metrics().contains(name)).await;
+    }
+}
+
 /// Whether `promtool check metrics` finds nothing. Where it is not installed, says so.
 fn promtool(metrics: &str) -> bool {
-    let command = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
+    let command = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .spawn();
     let mut child = match command {
         Ok(child) => child,
         Err(error) => {

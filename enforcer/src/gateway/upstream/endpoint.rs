@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::uri::Authority;
 
-use crate::policy::model::{Health, Name};
+use crate::policy::model::{Health, Name, Service};
 
 /// The port of `http` endpoints that name none.
 const DEFAULT_PORT: u16 = 80;
@@ -31,7 +31,7 @@ pub(in crate::gateway) struct SharedEndpoint {
 impl SharedEndpoint {
     /// An endpoint that is healthy until shown otherwise.
     #[must_use]
-    pub(in crate::gateway) fn new(service: Name, authority: Authority, health: Option<Health>) -> Self {
+    fn new(service: Name, authority: Authority, health: Option<Health>) -> Self {
         let literal = literal(&authority).into_iter().collect();
         Self {
             service,
@@ -40,6 +40,23 @@ impl SharedEndpoint {
             healthy: AtomicBool::new(true),
             addresses: ArcSwap::new(Arc::new(literal)),
         }
+    }
+
+    /// The endpoint of `service` at `authority`: the `known` one if it is checked in the same way, else
+    /// a new one, which is as healthy as that was.
+    pub(in crate::gateway) fn renewed(
+        service: &Service,
+        authority: &Authority,
+        known: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        if let Some(same) = known.filter(|known| known.is_checked_by(service.health.as_ref())) {
+            return Arc::clone(same);
+        }
+        let new = Self::new(service.name.clone(), authority.clone(), service.health.clone());
+        if let Some(known) = known.filter(|_| service.health.is_some()) {
+            new.set_healthy(known.is_healthy());
+        }
+        Arc::new(new)
     }
 
     /// Whether requests may go there.
@@ -79,7 +96,7 @@ impl SharedEndpoint {
 
     /// Whether `health` is how the endpoint is checked already.
     #[must_use]
-    pub(in crate::gateway) fn is_checked_by(&self, health: Option<&Health>) -> bool {
+    fn is_checked_by(&self, health: Option<&Health>) -> bool {
         let parts = |health: &Health| {
             let Health {
                 path,

@@ -20,43 +20,46 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{Lab, in_time, pki::HOST};
 
-pub const H1: &[&[u8]] = &[b"http/1.1"];
-pub const H2: &[&[u8]] = &[b"h2", b"http/1.1"];
+pub(crate) const H1: &[&[u8]] = &[b"http/1.1"];
+pub(crate) const H2: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-pub type Content = BoxBody<Bytes, io::Error>;
+pub(crate) type Content = BoxBody<Bytes, io::Error>;
 
 /// A connection to the gateway.
-pub enum Client {
+pub(crate) enum Client {
     Http1(http1::SendRequest<Content>),
     Http2(http2::SendRequest<Content>),
 }
 
 /// A complete response.
 #[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// A TLS connection, with its handshake done as far as the client sees.
-pub async fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
-    TlsConnector::from(config).connect(ServerName::try_from(HOST).unwrap(), stream).await
+    TlsConnector::from(config)
+        .connect(ServerName::try_from(HOST).unwrap(), stream)
+        .await
 }
 
 impl Client {
     /// With TLS, without a client certificate.
-    pub async fn connect(lab: &Lab, alpn: &[&[u8]]) -> Self {
+    pub(crate) async fn connect(lab: &Lab, alpn: &[&[u8]]) -> Self {
         Self::over(tls(lab.address, lab.pki.client_config(None, alpn)).await.unwrap()).await
     }
 
     /// With what TLS negotiated.
-    pub async fn over(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if http2 {
-            let (sender, connection) =
-                http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
             tokio::spawn(connection);
             Self::Http2(sender)
         } else {
@@ -67,7 +70,7 @@ impl Client {
     }
 
     /// Sends a request to [`HOST`] whose target is a path; waits for the response's head.
-    pub async fn start(&mut self, request: Request<Content>) -> hyper::Result<Response<Incoming>> {
+    pub(crate) async fn start(&mut self, request: Request<Content>) -> hyper::Result<Response<Incoming>> {
         let mut request = request;
         match self {
             Self::Http1(sender) => {
@@ -86,31 +89,35 @@ impl Client {
         }
     }
 
-    pub async fn send(&mut self, request: Request<Content>) -> hyper::Result<Reply> {
+    pub(crate) async fn send(&mut self, request: Request<Content>) -> hyper::Result<Reply> {
         let (head, body) = self.start(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
     }
 
-    pub async fn get(&mut self, path: &str) -> Reply {
+    pub(crate) async fn get(&mut self, path: &str) -> Reply {
         in_time(path, self.send(get(path))).await.unwrap()
     }
 }
 
-pub fn get(path: &str) -> Request<Content> {
+pub(crate) fn get(path: &str) -> Request<Content> {
     Request::get(path).body(full("")).unwrap()
 }
 
-pub fn post(path: &str, body: impl Into<Bytes>) -> Request<Content> {
+pub(crate) fn post(path: &str, body: impl Into<Bytes>) -> Request<Content> {
     Request::post(path).body(full(body)).unwrap()
 }
 
-pub fn full(body: impl Into<Bytes>) -> Content {
+pub(crate) fn full(body: impl Into<Bytes>) -> Content {
     Full::new(body.into()).map_err(|never| match never {}).boxed()
 }
 
 /// `body` without its length, so that it is sent in chunks.
-pub fn chunked(body: impl Into<Bytes>) -> Content {
+pub(crate) fn chunked(body: impl Into<Bytes>) -> Content {
     struct Unsized(Content);
 
     impl Body for Unsized {
@@ -129,7 +136,7 @@ pub fn chunked(body: impl Into<Bytes>) -> Content {
 }
 
 /// Writes `bytes` to the gateway over TLS and returns all that it answers until it closes.
-pub async fn raw(lab: &Lab, bytes: &[u8]) -> Vec<u8> {
+pub(crate) async fn raw(lab: &Lab, bytes: &[u8]) -> Vec<u8> {
     let mut stream = tls(lab.address, lab.pki.client_config(None, H1)).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     stream.flush().await.unwrap();

@@ -1,9 +1,9 @@
 //! A gateway with everything around it.
 
-pub mod client;
-pub mod origin;
-pub mod pki;
-pub mod policy;
+pub(crate) mod client;
+pub(crate) mod origin;
+pub(crate) mod pki;
+pub(crate) mod policy;
 
 use std::{
     collections::HashSet,
@@ -29,25 +29,25 @@ use tokio::runtime::Handle;
 use self::pki::Pki;
 
 /// How long a condition may take to come true. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running gateway.
-pub struct Lab {
-    pub gateway: Gateway,
-    pub policies: Policies,
-    pub recorder: Arc<Recorder>,
-    pub registry: Registry,
-    pub address: SocketAddr,
-    pub pki: Pki,
+pub(crate) struct Lab {
+    pub(crate) gateway: Gateway,
+    pub(crate) policies: Policies,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) registry: Registry,
+    pub(crate) address: SocketAddr,
+    pub(crate) pki: Pki,
 }
 
 /// How a lab differs from the usual one: TLS without client certificates, two workers.
-pub struct Plan {
-    pub tls: bool,
-    pub client_certificates: ClientCertificates,
-    pub timeouts: Timeouts,
-    pub workers: usize,
-    pub max_connections: usize,
+pub(crate) struct Plan {
+    pub(crate) tls: bool,
+    pub(crate) client_certificates: ClientCertificates,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) workers: usize,
+    pub(crate) max_connections: usize,
 }
 
 impl Default for Plan {
@@ -64,7 +64,7 @@ impl Default for Plan {
 
 impl Plan {
     /// Starts it. Must be called in a runtime, which reads issuers' keys.
-    pub fn start(self, set: PolicySet) -> Lab {
+    pub(crate) fn start(self, set: PolicySet) -> Lab {
         let pki = Pki::new();
         let tls = TlsConfig {
             certificate: pki.path("server.pem"),
@@ -89,38 +89,47 @@ impl Plan {
         let registry = Registry::new();
         let gateway = Gateway::start(&config, &policies, &observer, &registry).unwrap();
         let address = gateway.addresses()[0].1;
-        Lab { gateway, policies, recorder, registry, address, pki }
+        Lab {
+            gateway,
+            policies,
+            recorder,
+            registry,
+            address,
+            pki,
+        }
     }
 }
 
 impl Lab {
     /// All metrics, as they are scraped.
-    pub fn metrics(&self) -> String {
-        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap()
+    pub(crate) fn metrics(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap()
     }
 }
 
 /// Remembers what the gateway tells.
 #[derive(Default)]
-pub struct Recorder {
-    pub state: Mutex<Recorded>,
+pub(crate) struct Recorder {
+    pub(crate) state: Mutex<Recorded>,
 }
 
 #[derive(Default)]
-pub struct Recorded {
-    pub verified: Vec<(Flow, Identity)>,
-    pub closed: Vec<Flow>,
-    pub failed: Vec<IpAddr>,
-    pub verdicts: Vec<(Verdict, u16)>,
+pub(crate) struct Recorded {
+    pub(crate) verified: Vec<(Flow, Identity)>,
+    pub(crate) closed: Vec<Flow>,
+    pub(crate) failed: Vec<IpAddr>,
+    pub(crate) verdicts: Vec<(Verdict, u16)>,
 }
 
 impl Recorder {
-    pub fn look<T>(&self, at: impl FnOnce(&Recorded) -> T) -> T {
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&Recorded) -> T) -> T {
         at(&self.state.lock().unwrap())
     }
 
     /// Waits until each connection that was verified is closed, and checks that it is once.
-    pub async fn all_closed(&self) {
+    pub(crate) async fn all_closed(&self) {
         eventually("all verified connections are closed", async || {
             self.look(|seen| seen.verified.len() == seen.closed.len())
         })
@@ -149,22 +158,29 @@ impl Observer for Recorder {
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
-        self.state.lock().unwrap().verdicts.push((outcome.verdict, outcome.status));
+        self.state
+            .lock()
+            .unwrap()
+            .verdicts
+            .push((outcome.verdict, outcome.status));
     }
 }
 
 /// Asks again and again until the answer is yes.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let wait = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "in {PATIENCE:?} not: {what}");
+    assert!(
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "in {PATIENCE:?} not: {what}"
+    );
 }
 
 /// The value, if it comes in time.
-pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
         Err(_) => panic!("took more than {PATIENCE:?}: {what}"),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -22,33 +22,32 @@ use tokio::{
 };
 
 /// An upstream on loopback.
-pub struct Origin {
-    pub address: SocketAddr,
-    pub state: Arc<State>,
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    pub(crate) state: Arc<State>,
     task: JoinHandle<()>,
 }
 
-pub struct State {
+pub(crate) struct State {
     /// The heads of requests, in order.
-    pub seen: Mutex<Vec<Seen>>,
-    pub requests: AtomicUsize,
-    pub connections: AtomicUsize,
-    pub healthy: AtomicBool,
+    pub(crate) seen: Mutex<Vec<Seen>>,
+    pub(crate) requests: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
+    pub(crate) healthy: AtomicBool,
     /// Requests to `/held` wait for a permit.
-    pub gate: Semaphore,
+    pub(crate) gate: Semaphore,
 }
 
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: Method,
-    pub target: String,
-    pub headers: HeaderMap,
+pub(crate) struct Seen {
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
 }
 
 type Answer = Response<Either<Full<Bytes>, Incoming>>;
 
 impl Origin {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -69,12 +68,12 @@ impl Origin {
         Self { address, state, task }
     }
 
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
 
     /// The last request's head.
-    pub fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.state.seen.lock().unwrap().last().unwrap().clone()
     }
 }
@@ -91,19 +90,26 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         async move { Ok::<_, Infallible>(answer(&state, request).await) }
     });
     // A client that goes away is no matter.
-    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
+    drop(
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await,
+    );
 }
 
 async fn answer(state: &State, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     if path == "/healthz" {
         let healthy = state.healthy.load(Ordering::SeqCst);
-        let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if healthy {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         return plain(status, "");
     }
     state.requests.fetch_add(1, Ordering::SeqCst);
     state.seen.lock().unwrap().push(Seen {
-        method: request.method().clone(),
         target: request.uri().to_string(),
         headers: request.headers().clone(),
     });

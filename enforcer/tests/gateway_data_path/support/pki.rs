@@ -11,35 +11,38 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 /// The name on the server's certificate.
-pub const HOST: &str = "api.example.com";
+pub(crate) const HOST: &str = "api.example.com";
 
 /// An authority, the server's files, and clients' certificates.
-pub struct Pki {
+pub(crate) struct Pki {
     directory: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// A client's certificate and key.
-pub struct Client {
-    pub certificate: CertificateDer<'static>,
-    pub key: PrivateKeyDer<'static>,
+pub(crate) struct Client {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
 impl Pki {
     /// A new authority; `server.pem`, `server.key` and `ca.pem` are there.
-    pub fn new() -> Self {
-        let pki = Self { directory: TempDir::new().unwrap(), authority: authority("authority") };
+    pub(crate) fn new() -> Self {
+        let pki = Self {
+            directory: TempDir::new().unwrap(),
+            authority: authority("authority"),
+        };
         fs::write(pki.path("ca.pem"), pki.authority.pem()).unwrap();
         pki.write_server(1);
         pki
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Writes a new server certificate with that serial number.
-    pub fn write_server(&self, serial: u8) {
+    pub(crate) fn write_server(&self, serial: u8) {
         let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
         params.serial_number = Some(vec![serial].into());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -50,12 +53,12 @@ impl Pki {
     }
 
     /// A client that the gateway's authority vouches for.
-    pub fn client(&self, spiffe: &str) -> Client {
+    pub(crate) fn client(&self, spiffe: &str) -> Client {
         client(&self.authority, spiffe)
     }
 
     /// What a client of this gateway is configured with.
-    pub fn client_config(&self, client: Option<Client>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    pub(crate) fn client_config(&self, client: Option<Client>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -63,7 +66,9 @@ impl Pki {
             .unwrap()
             .with_root_certificates(roots);
         let mut config = match client {
-            Some(client) => builder.with_client_auth_cert(vec![client.certificate], client.key).unwrap(),
+            Some(client) => builder
+                .with_client_auth_cert(vec![client.certificate], client.key)
+                .unwrap(),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
@@ -72,7 +77,7 @@ impl Pki {
 }
 
 /// A client that a stranger's authority vouches for.
-pub fn stranger(spiffe: &str) -> Client {
+pub(crate) fn stranger(spiffe: &str) -> Client {
     client(&authority("stranger"), spiffe)
 }
 

@@ -3,22 +3,25 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use enforcer::policy::model::{
-    Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet, Requirement,
-    Route, Rule, Service,
+    Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
+    Requirement, Route, Rule, Service,
 };
 
 use super::pki::HOST;
 
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-pub fn origin() -> Origin {
-    Origin { file: PathBuf::from("test.yaml"), line: 1 }
+pub(crate) fn origin() -> Origin {
+    Origin {
+        file: PathBuf::from("test.yaml"),
+        line: 1,
+    }
 }
 
 /// A rule for all paths that admits everybody.
-pub fn open_rule() -> Rule {
+pub(crate) fn open_rule() -> Rule {
     Rule {
         path: PathMatch::Prefix("/".into()),
         methods: Vec::new(),
@@ -31,13 +34,18 @@ pub fn open_rule() -> Rule {
 }
 
 /// A client certificate and nothing else; any, if `spiffe` is empty.
-pub fn certificate(spiffe: &[&str]) -> Requirement {
+pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
     let spiffe = spiffe.iter().map(|pattern| pattern.parse().unwrap()).collect();
-    Requirement::Proof { mtls: Some(CertificateRequirement { spiffe }), token: None }
+    Requirement::Proof {
+        mtls: Some(CertificateRequirement { spiffe }),
+        token: None,
+    }
 }
 
-pub fn service(endpoints: &[SocketAddr]) -> Service {
-    let endpoint = |address: &SocketAddr| Endpoint { authority: address.to_string().parse().unwrap() };
+pub(crate) fn service(endpoints: &[SocketAddr]) -> Service {
+    let endpoint = |address: &SocketAddr| Endpoint {
+        authority: address.to_string().parse().unwrap(),
+    };
     Service {
         name: name("orders"),
         origin: origin(),
@@ -49,7 +57,7 @@ pub fn service(endpoints: &[SocketAddr]) -> Service {
 }
 
 /// One route to one service.
-pub fn set(rules: Vec<Rule>, service: Service) -> PolicySet {
+pub(crate) fn set(rules: Vec<Rule>, service: Service) -> PolicySet {
     let route = Route {
         name: name("main"),
         origin: origin(),
@@ -57,10 +65,14 @@ pub fn set(rules: Vec<Rule>, service: Service) -> PolicySet {
         hosts: vec![HostPattern::Exact(HOST.into())],
         rules,
     };
-    PolicySet { routes: vec![Arc::new(route)], services: vec![Arc::new(service)], ..PolicySet::default() }
+    PolicySet {
+        routes: vec![Arc::new(route)],
+        services: vec![Arc::new(service)],
+        ..PolicySet::default()
+    }
 }
 
 /// Everybody may do everything.
-pub fn open(endpoints: &[SocketAddr]) -> PolicySet {
+pub(crate) fn open(endpoints: &[SocketAddr]) -> PolicySet {
     set(vec![open_rule()], service(endpoints))
 }
