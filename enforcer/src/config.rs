@@ -17,7 +17,7 @@ use crate::policy::{
     leaf::Rate,
     load,
     model::Name,
-    problem::{Problem, Problems, Severity},
+    problem::{Problem, Problems},
     yaml::{
         decode::decode,
         place::{Place, Sink, Source},
@@ -191,7 +191,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with it, files that it names and that do not exist included.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let source = files::read_one(path).map_err(Problems::from)?;
+        let source = files::read_one(path).map_err(|problem| Problems::from(*problem))?;
         let (config, problems) = read(&source);
         match (config, Problems::of(&problems)) {
             (_, Some(problems)) => Err(problems),
@@ -208,10 +208,11 @@ impl Config {
     }
 }
 
-/// Reads the configuration and everything that is wrong with it.
+/// Reads the configuration and everything that is wrong with it: only without errors does it mean what
+/// was written.
 pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     let sink = Sink::default();
-    let documents = load::parse(source, &sink);
+    let documents = load::parse(source, &sink).unwrap_or_default();
     let config = documents.first().and_then(|document| {
         let place = Place::root(document, source, &sink);
         decode(&place).and_then(|raw| build::config(raw, &place))
@@ -222,7 +223,5 @@ pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
             "put policies into files of their own, under `policies`",
         );
     }
-    let problems = sink.into_sorted();
-    let sound = problems.iter().all(|problem| problem.severity != Severity::Error);
-    (config.filter(|_| sound), problems)
+    (config, sink.into_sorted())
 }

@@ -1,4 +1,5 @@
 //! The agent's configuration: what it means, and what is refused, all at once and at its place.
+#![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
 use std::{fs, net::SocketAddr, time::Duration};
 

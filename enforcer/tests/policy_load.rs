@@ -1,4 +1,5 @@
 //! What is written well loads as what was meant.
+#![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
 use std::{fs, num::NonZeroU64, path::PathBuf, time::Duration};
 

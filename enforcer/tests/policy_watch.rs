@@ -1,4 +1,5 @@
 //! Changes of policy files are seen, however they are made.
+#![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 

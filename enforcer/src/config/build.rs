@@ -29,12 +29,12 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         if list.0.is_empty() && place.items().is_empty() {
             place.error("the list is empty: name a file or directory, like /etc/enforcer/policies");
         }
-        Some(at.each("policies", list.0, |(text, at)| existing(text, &at)))
+        Some(at.each("policies", list.0, |(text, at)| existing(&text, &at)))
     });
     let admin = at.optional("admin", raw.admin, |admin, at| {
-        at.optional("address", admin.address, address)
+        at.optional("address", admin.address, |text, at| address(&text, at))
     });
-    let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, path);
+    let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
     let log = raw.log.unwrap_or_default();
     let kernel = kernel(raw.kernel.unwrap_or_default(), &at.field("kernel"));
     let gateway = gateway(raw.gateway.unwrap_or_default(), &at.field("gateway"));
@@ -90,7 +90,7 @@ fn kernel(raw: raw::Kernel, at: &Place<'_>) -> Kernel {
         Some(net)
     });
     let sketch_memory = at.optional("sketchMemory", raw.sketch_memory, |size, at| {
-        let bytes = parsed(quantity::parse_size)(size.0.clone(), at)?;
+        let bytes = parsed(quantity::parse_size)(&size.0, at)?;
         let memory = SketchMemory::new(bytes);
         if memory.is_none() {
             let near = bytes.clamp(1 << 16, 1 << 26).next_power_of_two();
@@ -159,7 +159,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
 
 fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
     let name = at.required("name", raw.name, parsed(str::parse::<Name>));
-    let address = at.required("address", raw.address, address);
+    let address = at.required("address", raw.address, |text, at| address(&text, at));
     let plain = raw.tls.is_none() && !at.mentions("tls");
     if let Some(address) = address.filter(|address| plain && !address.ip().is_loopback()) {
         at.error_below(
@@ -180,10 +180,12 @@ fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
 }
 
 fn tls(raw: raw::Tls, at: &Place<'_>) -> Option<Tls> {
-    let certificate = at.required("certificate", raw.certificate, existing_file);
-    let key = at.required("key", raw.key, existing_file);
+    let certificate = at.required("certificate", raw.certificate, |text, at| {
+        existing_file(&text, at)
+    });
+    let key = at.required("key", raw.key, |text, at| existing_file(&text, at));
     let has_ca = raw.client_ca.is_some();
-    let ca = at.optional("clientCa", raw.client_ca, existing_file);
+    let ca = at.optional("clientCa", raw.client_ca, |text, at| existing_file(&text, at));
     // An authority is named in order to be used.
     let asked = raw.client_certificates.unwrap_or(if has_ca {
         raw::ClientCertificates::Required
@@ -228,10 +230,11 @@ fn timeouts(raw: raw::Timeouts, at: &Place<'_>) -> Timeouts {
 
 fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures> {
     let rate = at.required("rate", raw.rate, |text, at| {
-        let (rate, unit) = parsed(Rate::parse)(text.clone(), at)?;
+        let (rate, unit) = parsed(Rate::parse)(&text, at)?;
         if unit == Unit::Bytes {
             at.error(format!(
-                "`{text}` is a rate of bytes, and failures are counted: write it like 10/m"
+                "`{}` is a rate of bytes, and failures are counted: write it like 10/m",
+                text.as_ref()
             ));
         }
         Some(rate)
@@ -265,7 +268,7 @@ fn within(count: u32, least: u32, most: u32, at: &Place<'_>) -> Option<u32> {
     None
 }
 
-fn address(text: String, at: &Place<'_>) -> Option<SocketAddr> {
+fn address(text: &str, at: &Place<'_>) -> Option<SocketAddr> {
     match text.parse() {
         Ok(address) => Some(address),
         Err(_) => {
@@ -276,15 +279,15 @@ fn address(text: String, at: &Place<'_>) -> Option<SocketAddr> {
     }
 }
 
-fn path(text: String, at: &Place<'_>) -> Option<PathBuf> {
+fn path(text: &str, at: &Place<'_>) -> Option<PathBuf> {
     if text.is_empty() {
         at.error("an empty path names nothing");
         return None;
     }
-    Some(at.beside(&text))
+    Some(at.beside(text))
 }
 
-fn existing(text: String, at: &Place<'_>) -> Option<PathBuf> {
+fn existing(text: &str, at: &Place<'_>) -> Option<PathBuf> {
     let path = path(text, at)?;
     if path.exists() {
         return Some(path);
@@ -293,7 +296,7 @@ fn existing(text: String, at: &Place<'_>) -> Option<PathBuf> {
     None
 }
 
-fn existing_file(text: String, at: &Place<'_>) -> Option<PathBuf> {
+fn existing_file(text: &str, at: &Place<'_>) -> Option<PathBuf> {
     let path = path(text, at)?;
     if path.is_file() {
         return Some(path);

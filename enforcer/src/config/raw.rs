@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::policy::raw::{OneOrMany, Quantity};
+use crate::policy::raw::{Duration, OneOrMany, Quantity, Rate};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -68,7 +68,7 @@ pub(super) enum Xdp {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Gateway {
     pub(super) workers: Option<u32>,
-    pub(super) drain: Option<String>,
+    pub(super) drain: Option<Duration>,
     pub(super) max_connections: Option<u32>,
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) auth_failures: Option<AuthFailures>,
@@ -103,21 +103,21 @@ pub(super) enum ClientCertificates {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Timeouts {
-    pub(super) handshake: Option<String>,
-    pub(super) header: Option<String>,
-    pub(super) idle: Option<String>,
+    pub(super) handshake: Option<Duration>,
+    pub(super) header: Option<Duration>,
+    pub(super) idle: Option<Duration>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct AuthFailures {
-    pub(super) rate: Option<String>,
-    pub(super) deny_for: Option<String>,
+    pub(super) rate: Option<Rate>,
+    pub(super) deny_for: Option<Duration>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Adapt {
-    pub(super) interval: Option<String>,
-    pub(super) latency: Option<String>,
+    pub(super) interval: Option<Duration>,
+    pub(super) latency: Option<Duration>,
 }

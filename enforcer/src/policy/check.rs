@@ -35,9 +35,9 @@ pub fn check(paths: &[PathBuf]) -> Report {
     let mut configurations = Vec::new();
     for outcome in files::expand(paths) {
         match outcome.and_then(|file| files::read_one(&file)) {
-            Ok(source) if is_configuration(&source.text) => configurations.push(source),
+            Ok(source) if is_configuration(&source) => configurations.push(source),
             Ok(source) => policies.push(source.file),
-            Err(problem) => sink.push(problem),
+            Err(problem) => sink.push(*problem),
         }
     }
     let mut count = configurations.len();
@@ -48,8 +48,7 @@ pub fn check(paths: &[PathBuf]) -> Report {
         policies.extend(config.map(|config| config.policies).unwrap_or_default());
     }
     let sink = Sink::default();
-    let mut files = files::read(&once(&policies), &sink);
-    files.sources.retain(|source| !is_configuration(&source.text));
+    let files = files::read(&once(&policies), &sink);
     count += files.sources.len();
     problems.extend(problems_of(files, sink));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
@@ -82,10 +81,9 @@ fn identity(file: &Path) -> PathBuf {
 }
 
 /// Whether the file is the agent's configuration: YAML without any of what policies begin with.
-fn is_configuration(text: &str) -> bool {
-    let sink = Sink::default();
-    let source = Source::new(PathBuf::new(), text.to_owned());
-    load::parse(&source, &sink).first().is_some_and(|document| {
+fn is_configuration(source: &Source) -> bool {
+    let documents = load::parse(source, &Sink::default()).unwrap_or_default();
+    documents.first().is_some_and(|document| {
         !document.entries().is_empty()
             && ["apiVersion", "kind", "metadata", "spec"]
                 .iter()

@@ -39,7 +39,7 @@ pub(crate) fn read(paths: &[PathBuf], sink: &Sink) -> Files {
             }
             Err(problem) => {
                 update(&mut context, problem.to_string().as_bytes());
-                sink.push(problem);
+                sink.push(*problem);
             }
         }
     }
@@ -58,7 +58,7 @@ fn update(context: &mut Context, part: &[u8]) {
 
 /// The files that `paths` name: a directory stands for the `*.yaml` and `*.yml` directly in it, in
 /// order of name.
-pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Result<PathBuf, Problem>> {
+pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Result<PathBuf, Box<Problem>>> {
     let mut files = Vec::new();
     for path in paths {
         match fs::metadata(path) {
@@ -77,7 +77,7 @@ pub(crate) fn expand(paths: &[PathBuf]) -> Vec<Result<PathBuf, Problem>> {
         );
         let hint = Some("put several documents into one file, parted by ---".to_owned());
         let first = paths.first().cloned().unwrap_or_default();
-        files = vec![Err(Problem::of_file(first, message, hint))];
+        files = vec![Err(Problem::of_file(first, message, hint).into())];
     }
     files
 }
@@ -104,13 +104,13 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Reads one file of at most [`MAX_FILE`] bytes.
-pub(crate) fn read_one(file: &Path) -> Result<Source, Problem> {
+pub(crate) fn read_one(file: &Path) -> Result<Source, Box<Problem>> {
     let mut bytes = Vec::new();
     // Opening a FIFO or a device could wait for ever.
     match fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(_) => {
-            return Err(Problem::of_file(file, "is not a regular file".to_owned(), None));
+            return Err(Problem::of_file(file, "is not a regular file".to_owned(), None).into());
         }
         Err(error) => return Err(unreadable(file, &error)),
     }
@@ -119,26 +119,18 @@ pub(crate) fn read_one(file: &Path) -> Result<Source, Problem> {
         .map_err(|error| unreadable(file, &error))?;
     if bytes.len() as u64 > MAX_FILE {
         let message = format!("is larger than {} KiB", MAX_FILE >> 10);
-        return Err(Problem::of_file(
-            file,
-            message,
-            Some("split it into several files".to_owned()),
-        ));
+        return Err(Problem::of_file(file, message, Some("split it into several files".to_owned())).into());
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Source::new(file.to_owned(), text)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            Err(Problem::of_file(
-                file,
-                format!("is not UTF-8 text (byte {at})"),
-                None,
-            ))
+            Err(Problem::of_file(file, format!("is not UTF-8 text (byte {at})"), None).into())
         }
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Problem {
+fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
     let (message, hint) = match error.kind() {
         io::ErrorKind::NotFound => (
             "does not exist".to_owned(),
@@ -153,5 +145,5 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
             "mend that, or name another file".to_owned(),
         ),
     };
-    Problem::of_file(path, message, Some(hint))
+    Problem::of_file(path, message, Some(hint)).into()
 }

@@ -66,33 +66,33 @@ pub(crate) struct Document<'a> {
 }
 
 fn build_set(sources: &[Source], sink: &Sink) -> PolicySet {
-    let trees: Vec<(&Source, Vec<Node>)> = sources
+    let trees: Vec<(&Source, Option<Vec<Node>>)> = sources
         .iter()
         .map(|source| (source, parse(source, sink)))
         .collect();
-    let documents: Vec<Document<'_>> = trees
+    let tops: Vec<Place<'_>> = trees
         .iter()
-        .flat_map(|(source, nodes)| nodes.iter().map(|node| Place::root(node, source, sink)))
-        .filter_map(read_header)
+        .flat_map(|(source, nodes)| nodes.iter().flatten().map(|node| Place::root(node, source, sink)))
         .collect();
-    build::set(documents)
+    let count = tops.len();
+    let documents: Vec<Document<'_>> = tops.into_iter().filter_map(read_header).collect();
+    let complete = documents.len() == count && trees.iter().all(|(_, nodes)| nodes.is_some());
+    build::set(documents, complete)
 }
 
-/// The documents of a file; when it is no YAML, that is reported.
-pub(crate) fn parse(source: &Source, sink: &Sink) -> Vec<Node> {
-    tree::parse(&source.text).unwrap_or_else(|error| {
-        sink.push(Problem {
-            line: error.position.line,
-            column: error.position.column,
-            source: source.line(error.position),
-            ..Problem::of_file(
-                source.file.clone(),
-                format!("this is no YAML: {}", error.message),
-                None,
-            )
-        });
-        Vec::new()
-    })
+/// The documents of a file. `None`: it is no YAML, which has been reported.
+pub(crate) fn parse(source: &Source, sink: &Sink) -> Option<Vec<Node>> {
+    tree::parse(&source.text)
+        .map_err(|error| {
+            let message = format!("this is no YAML: {}", error.message);
+            sink.push(Problem {
+                line: error.position.line,
+                column: error.position.column,
+                source: source.line(error.position),
+                ..Problem::of_file(source.file.clone(), message, None)
+            });
+        })
+        .ok()
 }
 
 /// The document, unless its kind is unknown: then nothing can be said about the rest.

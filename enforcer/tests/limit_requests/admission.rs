@@ -46,13 +46,13 @@ fn exactly_the_configured_amount_is_admitted() {
 fn workers_together_admit_exactly_the_configured_amount() {
     for algorithm in ALGORITHMS {
         for key in KEYS {
-            let limits = bind(&[limit(algorithm, 4000, MINUTE, &[key])]);
-            let worker = || admitted(&limits, &from("192.0.2.1"), NOW, 4000);
+            let limits = bind(&[limit(algorithm, 20_000, MINUTE, &[key])]);
+            let worker = || admitted(&limits, &from("192.0.2.1"), NOW, 20_000);
             let total: usize = thread::scope(|scope| {
                 let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
                 workers.into_iter().map(|worker| worker.join().unwrap()).sum()
             });
-            assert_eq!(total, 4000, "{algorithm:?} by {key:?}");
+            assert_eq!(total, 20_000, "{algorithm:?} by {key:?}");
         }
     }
 }

@@ -32,7 +32,9 @@ pub fn token(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
     if !scheme.eq_ignore_ascii_case(b"Bearer") {
         return Ok(None);
     }
-    let token = value[scheme.len()..].trim_ascii_start();
+    let rest = &value[scheme.len()..];
+    let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
+    let token = &rest[spaces..];
     if !is_b64token(token) {
         return Err(BearerError::Malformed);
     }
@@ -94,7 +96,8 @@ mod tests {
 
     #[test]
     fn malformed_credentials_are_refused() {
-        let malformed: [&[u8]; 8] = [
+        let malformed: [&[u8]; 9] = [
+            b"Bearer \tabc",
             b"Bearer",
             b"Bearer ",
             b"Bearer ==",

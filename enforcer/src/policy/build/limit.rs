@@ -23,8 +23,8 @@ pub(super) enum Measure {
 
 impl Measure {
     /// Reads a rate in a fitting unit.
-    pub(super) fn rate(self, text: String, at: &Place<'_>) -> Option<Rate> {
-        let (rate, unit) = parsed(Rate::parse)(text.clone(), at)?;
+    pub(super) fn rate(self, text: &str, at: &Place<'_>) -> Option<Rate> {
+        let (rate, unit) = parsed(Rate::parse)(text, at)?;
         let wrong = match (self, unit) {
             (Self::Events, Unit::Bytes) => "write `count: bytes` beside it, or a rate like 20000/s",
             (Self::Requests, Unit::Bytes) => "write a rate like 100/m",
@@ -108,7 +108,7 @@ fn refuse(error: ParamsError, rate: Rate, burst: NonZeroU64, at: &Place<'_>) {
             "write a lower rate, or leave the limit out",
         ),
         ParamsError::TooSlow => {
-            rate_at.error(format!("{rate} is slower than any limiter can be: at least 1/d"))
+            rate_at.error(format!("{rate} is slower than any limiter can be: at least 1/d"));
         }
         ParamsError::BurstTooLong => at.field("burst").error_with(
             format!("a burst of {burst} takes too long to refill at {rate}"),

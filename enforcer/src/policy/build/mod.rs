@@ -6,6 +6,8 @@
 mod issuer;
 mod limit;
 mod packet;
+mod request;
+mod require;
 mod route;
 mod service;
 
@@ -33,6 +35,8 @@ use super::{
 pub(super) struct Known {
     services: BTreeSet<String>,
     issuers: BTreeSet<String>,
+    /// Whether every document could be read: else a name that seems unknown may be in one that could not.
+    complete: bool,
 }
 
 /// A document's name and place.
@@ -42,10 +46,13 @@ struct Head {
 }
 
 /// Builds the set.
-pub(super) fn set(documents: Vec<Document<'_>>) -> PolicySet {
+///
+/// `complete` says whether these are all the documents that there are.
+pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let known = Known {
         services: named(&documents, Kind::Service),
         issuers: named(&documents, Kind::Issuer),
+        complete: complete && documents.iter().all(|document| document.name.is_some()),
     };
     let mut set = PolicySet::default();
     let mut names = Unique::new();
@@ -97,7 +104,7 @@ fn named(documents: &[Document<'_>], kind: Kind) -> BTreeSet<String> {
 fn head(document: &Document<'_>, names: &mut Unique<(Kind, String)>) -> Option<Head> {
     let at = document.top.field("metadata").field("name");
     let text = document.name.clone()?;
-    let name = parsed(str::parse::<Name>)(text.clone(), &at)?;
+    let name = parsed(str::parse::<Name>)(&text, &at)?;
     let kind = document.kind;
     names.claim((kind, text), &at, |first| {
         format!("there is another {kind} `{name}` at {first}: give one of them another name")
@@ -112,32 +119,39 @@ fn head(document: &Document<'_>, names: &mut Unique<(Kind, String)>) -> Option<H
 }
 
 impl Known {
-    fn service(&self, text: String, at: &Place<'_>) -> Option<Name> {
-        mentioned("service", Kind::Service, &self.services, &text, at)
+    fn service(&self, text: &str, at: &Place<'_>) -> Option<Name> {
+        self.mentioned("service", Kind::Service, &self.services, text, at)
     }
 
-    fn issuer(&self, text: String, at: &Place<'_>) -> Option<Name> {
-        mentioned("issuer", Kind::Issuer, &self.issuers, &text, at)
+    fn issuer(&self, text: &str, at: &Place<'_>) -> Option<Name> {
+        self.mentioned("issuer", Kind::Issuer, &self.issuers, text, at)
     }
-}
 
-/// The name of a document that exists.
-fn mentioned(what: &str, kind: Kind, known: &BTreeSet<String>, text: &str, at: &Place<'_>) -> Option<Name> {
-    if known.contains(text) {
-        // A name that is wrong in itself is reported where it is given.
-        return text.parse().ok();
+    /// The name of a document that exists.
+    fn mentioned(
+        &self,
+        what: &str,
+        kind: Kind,
+        known: &BTreeSet<String>,
+        text: &str,
+        at: &Place<'_>,
+    ) -> Option<Name> {
+        if known.contains(text) {
+            // A name that is wrong in itself is reported where it is given.
+            return text.parse().ok();
+        }
+        let names = || known.iter().map(String::as_str);
+        let write_one = format!("write a document of `kind: {kind}` with that name");
+        let hint = match nearest(text, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if !self.complete => return None,
+            None if known.is_empty() => write_one,
+            None if known.len() <= 10 => format!("{write_one}, or use {}", alternatives(names())),
+            None => format!("{write_one}, or use one of the {} that there are", known.len()),
+        };
+        at.error_with(format!("there is no {what} `{text}`"), hint);
+        None
     }
-    let hint = match nearest(text, known.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => format!("write a document of `kind: {kind}` with that name"),
-        None if known.len() <= 10 => format!("there is {}", alternatives(known.iter().map(String::as_str))),
-        None => format!(
-            "write a document of `kind: {kind}` with that name, or use one of the {}",
-            known.len()
-        ),
-    };
-    at.error_with(format!("there is no {what} `{text}`"), hint);
-    None
 }
 
 fn mode(raw: Option<raw::Mode>) -> Mode {
@@ -151,9 +165,10 @@ fn mode(raw: Option<raw::Mode>) -> Mode {
 pub(crate) fn duration_within(
     least: Duration,
     most: Duration,
-) -> impl FnOnce(String, &Place<'_>) -> Option<Duration> {
+) -> impl FnOnce(raw::Duration, &Place<'_>) -> Option<Duration> {
     move |text, at| {
-        let duration = parsed(quantity::parse_duration)(text.clone(), at)?;
+        let text = text.as_ref();
+        let duration = parsed(quantity::parse_duration)(text, at)?;
         if (least..=most).contains(&duration) {
             return Some(duration);
         }
@@ -170,10 +185,10 @@ pub(crate) fn duration_within(
 type Located<'a, T> = (T, Place<'a>);
 
 /// Elements that must be there, each once: reports an empty list, and every repetition.
-fn distinct<'a, T: Hash + Eq + Clone>(
+fn distinct<'a, S: AsRef<str>, T: Hash + Eq + Clone>(
     at: &Place<'a>,
     key: &str,
-    raw: Vec<String>,
+    raw: Vec<S>,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Vec<Located<'a, T>> {
     let list = at.field(key);
@@ -185,10 +200,11 @@ fn distinct<'a, T: Hash + Eq + Clone>(
     }
     let mut seen: HashMap<T, String> = HashMap::new();
     at.each(key, raw, |(text, at)| {
-        let value = parsed(&parse)(text.clone(), &at)?;
+        let text = text.as_ref();
+        let value = parsed(&parse)(text, &at)?;
         match seen.entry(value.clone()) {
             Entry::Vacant(new) => {
-                new.insert(text);
+                new.insert(text.to_owned());
                 Some((value, at))
             }
             Entry::Occupied(first) => {
@@ -203,10 +219,10 @@ fn distinct<'a, T: Hash + Eq + Clone>(
 }
 
 /// As [`distinct`], of a field that may be left out.
-fn distinct_of<'a, T: Hash + Eq + Clone>(
+fn distinct_of<'a, S: AsRef<str>, T: Hash + Eq + Clone>(
     at: &Place<'a>,
     key: &str,
-    raw: Option<Vec<String>>,
+    raw: Option<Vec<S>>,
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Vec<Located<'a, T>> {
     raw.map(|raw| distinct(at, key, raw, parse)).unwrap_or_default()

@@ -50,6 +50,7 @@ pub(super) fn build(
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
     let deny = deny_entries(at, raw.deny.unwrap_or_default());
     contradictions(&allow, &deny);
+    everybody(&allow);
     let limits = limits(raw.limits.unwrap_or_default(), at);
     let verified = at.optional("verified", raw.verified, verified);
     let egress_deny = at.optional("egress", raw.egress, |egress, at| {
@@ -122,8 +123,14 @@ fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a,
             _ => at.required("cidr", entry.cidr, parsed(cidr::parse)),
         };
         let reason = at.optional("reason", entry.reason, reason);
-        let until = at.optional("until", entry.until, until);
+        let until = at.optional("until", entry.until, |text, at| until(&text, at));
         let cidr = cidr?;
+        if cidr.prefix_len() == 0 {
+            at.warning(
+                format!("{cidr} is everything: all traffic is dropped but what is allowed"),
+                "name the networks that you mean",
+            );
+        }
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
@@ -139,8 +146,8 @@ fn reason(text: String, at: &Place<'_>) -> Option<Arc<str>> {
     Some(text.into())
 }
 
-fn until(text: String, at: &Place<'_>) -> Option<OffsetDateTime> {
-    match OffsetDateTime::parse(&text, &Rfc3339) {
+fn until(text: &str, at: &Place<'_>) -> Option<OffsetDateTime> {
+    match OffsetDateTime::parse(text, &Rfc3339) {
         Ok(time) => Some(time),
         Err(_) => {
             at.error(format!(
@@ -165,6 +172,16 @@ fn contradictions(allow: &[Located<'_, IpNet>], deny: &[Located<'_, DenyEntry>])
                 "take it out of one of the two lists",
             );
         }
+    }
+}
+
+/// Warns of an exception for everybody, which is hardly meant.
+fn everybody(allow: &[Located<'_, IpNet>]) {
+    for (net, place) in allow.iter().filter(|(net, _)| net.prefix_len() == 0) {
+        place.warning(
+            format!("{net} is every source: this policy limits nothing"),
+            "name the networks that you mean",
+        );
     }
 }
 
@@ -211,10 +228,14 @@ fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<Packe
         at.field("prefix")
             .error_with("only a limit per source has a prefix", "leave `prefix` out");
     }
-    let (prefix_v4, prefix_v6) = at.optional("prefix", raw.prefix, prefix).unwrap_or((32, 64));
-    let rate = at.required("rate", raw.rate, |text, at| measure.rate(text, at));
+    let (prefix_v4, prefix_v6) = at
+        .optional("prefix", raw.prefix.as_ref(), prefix)
+        .unwrap_or((32, 64));
+    let rate = at.required("rate", raw.rate, |text, at| measure.rate(text.as_ref(), at));
     let adaptive = at.optional("adaptive", raw.adaptive, |adaptive, at| {
-        let floor = at.required("floor", adaptive.floor, |text, at| measure.rate(text, at))?;
+        let floor = at.required("floor", adaptive.floor, |text, at| {
+            measure.rate(text.as_ref(), at)
+        })?;
         if let Some(rate) = rate
             && floor.exceeds(rate)
         {
@@ -255,7 +276,7 @@ fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
     }
 }
 
-fn prefix(raw: raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
+fn prefix(raw: &raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
     let within = |most: u8| {
         move |bits: u32, at: &Place<'_>| match u8::try_from(bits) {
             Ok(bits) if (1..=most).contains(&bits) => Some(bits),
@@ -271,7 +292,9 @@ fn prefix(raw: raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
 }
 
 fn verified(raw: raw::Budget, at: &Place<'_>) -> Option<Budget> {
-    let rate = at.required("rate", raw.rate, |text, at| Measure::Events.rate(text, at));
+    let rate = at.required("rate", raw.rate, |text, at| {
+        Measure::Events.rate(text.as_ref(), at)
+    });
     let burst = at.optional("burst", raw.burst, |burst, at| Measure::Events.burst(burst, at));
     let draft = Draft {
         algorithm: None,

@@ -1,17 +1,16 @@
 //! Routes, their rules and what these require.
 
-use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Head, Known, Located, distinct, distinct_of, duration_within,
-    limit::{Draft, Measure},
-    mode, values,
+    Head, Known, Located, distinct, distinct_of, duration_within, mode,
+    request::limit,
+    require::{Proofs, requirement},
+    values,
 };
 use crate::policy::{
-    leaf::{HostPattern, Name, PathMatch, quantity},
-    model::{
-        CertificateRequirement, Exceed, RequestKey, RequestLimit, Requirement, Route, Rule, TokenRequirement,
-    },
+    leaf::{HostPattern, PathMatch, quantity},
+    model::{Route, Rule},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -60,9 +59,12 @@ pub(super) fn build(
             ));
         }
         let mut position = 0..;
-        Some(at.each("rules", list, |(raw, at)| {
-            rule(raw, position.next().unwrap_or(0), &at, &scope, &mut limit_names)
-        }))
+        let rules = at.each("rules", list, |(raw, at)| {
+            let built = rule(raw, position.next().unwrap_or(0), &at, &scope, &mut limit_names)?;
+            Some((built, at))
+        });
+        unreachable(&rules);
+        Some(values(rules))
     });
     if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
         claim(hosts, first, claims);
@@ -90,6 +92,35 @@ fn claim(hosts: &[Located<'_, HostPattern>], first: &Rule, claims: &mut Claims) 
     }
 }
 
+/// The first rule that matches decides, so one behind another that matches all the same is idle.
+fn unreachable(rules: &[Located<'_, Rule>]) {
+    for (index, (rule, at)) in rules.iter().enumerate() {
+        let covering = rules[..index].iter().find(|(earlier, _)| covers(earlier, rule));
+        if let Some((_, first)) = covering {
+            at.warning(
+                format!(
+                    "this rule is never reached: the one at {} matches all that it does",
+                    first.reference()
+                ),
+                "put the narrower rule first, or leave one out",
+            );
+        }
+    }
+}
+
+/// Whether `wide` matches every request that `narrow` does.
+fn covers(wide: &Rule, narrow: &Rule) -> bool {
+    let path = match (&wide.path, &narrow.path) {
+        (PathMatch::Exact(wide), PathMatch::Exact(narrow)) => wide == narrow,
+        (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
+        (prefix, PathMatch::Exact(path) | PathMatch::Prefix(path)) => prefix.matches(path),
+    };
+    let any = wide.methods.is_empty();
+    let listed =
+        !narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method));
+    path && (any || listed)
+}
+
 fn rule(
     raw: raw::Rule,
     position: usize,
@@ -104,8 +135,8 @@ fn rule(
     });
     let (path, methods) = matched.unwrap_or_default();
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
-    let require = requirement(raw.require, at, scope);
-    let service = at.required("service", raw.service, |text, at| scope.known.service(text, at));
+    let require = requirement(raw.require, at, scope.known);
+    let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
     let max_body = at.optional("maxBody", raw.max_body, max_body);
@@ -162,170 +193,4 @@ fn max_body(raw: raw::Quantity, at: &Place<'_>) -> Option<u64> {
         return None;
     }
     Some(size)
-}
-
-fn requirement(raw: Option<raw::Require>, at: &Place<'_>, scope: &Scope<'_>) -> Requirement {
-    let admitting = "write `require: {mtls: {}}`, `require: {token: {issuer: …}}`, or `require: {anonymous: true}` to admit everybody";
-    let Some(raw) = raw else {
-        if !at.mentions("require") {
-            at.warning("this rule requires nothing, so it admits nobody", admitting);
-        }
-        return Requirement::Nobody;
-    };
-    let at = at.field("require");
-    let (has_mtls, has_token) = (at.mentions("mtls"), at.mentions("token"));
-    let mtls = at.optional("mtls", raw.mtls, |mtls, at| Some(certificate(mtls, at)));
-    let token = at.optional("token", raw.token, |token, at| {
-        token_requirement(token, at, scope)
-    });
-    match raw.anonymous {
-        Some(_) if has_mtls || has_token => {
-            at.field("anonymous").error_with(
-                "a rule cannot both admit everybody and ask for a proof",
-                "leave `anonymous` out, or `mtls` and `token`",
-            );
-            Requirement::Nobody
-        }
-        Some(true) => Requirement::Anybody,
-        Some(false) | None if has_mtls || has_token => Requirement::Proof { mtls, token },
-        Some(false) | None => {
-            if !at.mentions("anonymous") || raw.anonymous.is_some() {
-                at.warning("this rule requires nothing, so it admits nobody", admitting);
-            }
-            Requirement::Nobody
-        }
-    }
-}
-
-fn certificate(raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
-    let identities = raw.spiffe.map(|list| list.0);
-    CertificateRequirement {
-        spiffe: values(distinct_of(at, "spiffe", identities, str::parse)),
-    }
-}
-
-fn token_requirement(raw: raw::Token, at: &Place<'_>, scope: &Scope<'_>) -> Option<TokenRequirement> {
-    let issuer = at.required("issuer", raw.issuer, |text, at| scope.known.issuer(text, at));
-    let scopes = distinct_of(at, "scopes", raw.scopes.map(|list| list.0), parse_scope);
-    Some(TokenRequirement {
-        issuer: issuer?,
-        scopes: values(scopes),
-    })
-}
-
-/// A scope-token (RFC 6749, 3.3): printable ASCII without space, `"` and `\`.
-fn parse_scope(text: &str) -> Result<Arc<str>, String> {
-    if text.contains(' ') {
-        return Err(format!(
-            "`{text}` is several scopes: write each as an element of the list"
-        ));
-    }
-    if text.is_empty()
-        || !text
-            .chars()
-            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))
-    {
-        return Err(format!(
-            "`{text}` is no scope (RFC 6749, 3.3): write it like orders:read"
-        ));
-    }
-    Ok(text.into())
-}
-
-fn limit(
-    raw: raw::RequestLimit,
-    default_name: String,
-    at: &Place<'_>,
-    proofs: &Proofs,
-) -> Option<RequestLimit> {
-    let name = match raw.name {
-        Some(text) => parsed(str::parse::<Name>)(text, &at.field("name")).map(|name| name.shared()),
-        None => Some(default_name.into()),
-    };
-    let per = at.required("per", raw.per, |list, place| {
-        if list.0.is_empty() && place.items().is_empty() {
-            place.error("the key is empty: write `per: source`, or `per: rule` for one limit that all share");
-        }
-        let mut seen = Unique::new();
-        Some(at.each("per", list.0, |(raw, at)| {
-            let (key, rank) = key(raw);
-            seen.claim(rank, &at, |_| {
-                "this part of the key is named above already: write it once".to_owned()
-            });
-            check_key(key, proofs, &at);
-            Some(key)
-        }))
-    });
-    let rate = at.required("rate", raw.rate, |text, at| Measure::Requests.rate(text, at));
-    let burst = at.optional("burst", raw.burst, |burst, at| Measure::Requests.burst(burst, at));
-    let exceed = at.optional("exceed", raw.exceed, exceed);
-    let draft = Draft {
-        algorithm: raw.algorithm,
-        rate,
-        burst,
-        // One period's amount: `100/m` lets 100 come at once.
-        default_burst: |rate| -> NonZeroU64 { rate.amount() },
-    };
-    let (budget, params) = draft.build(at)?;
-    Some(RequestLimit {
-        name: name?,
-        per: per?,
-        budget,
-        params,
-        exceed: exceed.unwrap_or_default(),
-    })
-}
-
-/// The key, and a number that tells it from others.
-fn key(raw: raw::RequestKey) -> (RequestKey, u8) {
-    match raw {
-        raw::RequestKey::Source => (RequestKey::Source, 0),
-        raw::RequestKey::Certificate => (RequestKey::Certificate, 1),
-        raw::RequestKey::TokenSubject => (RequestKey::TokenSubject, 2),
-        raw::RequestKey::TokenClient => (RequestKey::TokenClient, 3),
-        raw::RequestKey::Rule => (RequestKey::Rule, 4),
-        raw::RequestKey::Service => (RequestKey::Service, 5),
-    }
-}
-
-/// What a rule asks for, even if how it asks is wrong.
-struct Proofs {
-    certificate: bool,
-    token: bool,
-}
-
-impl Proofs {
-    fn asked_for(require: Option<&raw::Require>, rule: &Place<'_>) -> Self {
-        let at = rule.field("require");
-        let unreadable = require.is_none() && rule.mentions("require");
-        Self {
-            certificate: unreadable || at.mentions("mtls"),
-            token: unreadable || at.mentions("token"),
-        }
-    }
-}
-
-/// A key that requests need not have would put all those without it into one limiter, or none.
-fn check_key(key: RequestKey, proofs: &Proofs, at: &Place<'_>) {
-    match key {
-        RequestKey::TokenSubject | RequestKey::TokenClient if !proofs.token => at.error_with(
-            "the key is taken from a token, and the rule requires none",
-            "write `require: {token: {issuer: …}}`, or another key",
-        ),
-        RequestKey::Certificate if !proofs.certificate => at.error_with(
-            "the key is taken from a client certificate, and the rule requires none",
-            "write `require: {mtls: {}}`, or another key",
-        ),
-        _ => {}
-    }
-}
-
-fn exceed(raw: raw::Exceed, at: &Place<'_>) -> Option<Exceed> {
-    match raw {
-        raw::Exceed::Reject => Some(Exceed::Reject),
-        raw::Exceed::Queue(text) => {
-            let within = duration_within(Duration::from_millis(1), Duration::from_secs(5));
-            within(text, &at.field("queue")).map(Exceed::Queue)
-        }
-    }
 }

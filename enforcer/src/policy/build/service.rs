@@ -50,7 +50,7 @@ fn endpoints(list: Vec<String>, at: &Place<'_>, place: &Place<'_>) -> Option<Vec
     }
     let mut seen = Unique::new();
     Some(at.each("endpoints", list, |(text, at)| {
-        let endpoint = parsed(parse_endpoint)(text.clone(), &at)?;
+        let endpoint = parsed(parse_endpoint)(&text, &at)?;
         seen.claim(endpoint.authority.as_str().to_owned(), &at, |_| {
             format!("`{text}` is listed above already: write it once")
         });

@@ -6,12 +6,18 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 pub mod cidr;
-mod pattern;
+mod host;
+mod interface;
+mod path;
 pub mod quantity;
 mod rate;
+mod spiffe;
 
-pub use pattern::{HostPattern, InterfacePattern, PathMatch, SpiffePattern};
+pub use host::HostPattern;
+pub use interface::InterfacePattern;
+pub use path::PathMatch;
 pub use rate::{Rate, Unit};
+pub use spiffe::SpiffePattern;
 
 /// A document's name: a DNS label, as Kubernetes wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

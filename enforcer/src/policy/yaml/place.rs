@@ -246,10 +246,10 @@ impl<'a> Place<'a> {
 }
 
 /// Reads a text by a parser whose errors are sentences.
-pub(crate) fn parsed<T>(
+pub(crate) fn parsed<S: AsRef<str>, T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
-) -> impl FnOnce(String, &Place<'_>) -> Option<T> {
-    move |text, at| parse(&text).map_err(|message| at.error(message)).ok()
+) -> impl FnOnce(S, &Place<'_>) -> Option<T> {
+    move |text, at| parse(text.as_ref()).map_err(|message| at.error(message)).ok()
 }
 
 /// Reports each key that was seen before, naming both places.

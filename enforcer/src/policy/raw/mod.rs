@@ -3,12 +3,13 @@
 //! Every field is optional and every leaf is text, so that one bad value does not hide the next:
 //! [`super::build`] judges them and knows where each stands.
 
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, de::IgnoredAny};
+
+mod shape;
+
+pub(crate) use shape::{DenyEntry, Duration, OneOrMany, Port, Quantity, Rate};
 
 /// What every document has.
 #[derive(Debug, Deserialize)]
@@ -67,66 +68,6 @@ pub(crate) struct Metadata {
     self_link: Option<IgnoredAny>,
 }
 
-/// A whole number, or text such as `40k` or `64KiB`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Quantity(pub(crate) String);
-
-impl<'de> Deserialize<'de> for Quantity {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct QuantityVisitor;
-        impl Visitor<'_> for QuantityVisitor {
-            type Value = Quantity;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number, or one with a unit")
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Quantity, E> {
-                Ok(Quantity(value.to_string()))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Quantity, E> {
-                Ok(Quantity(value.to_string()))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Quantity, E> {
-                Ok(Quantity(text.to_owned()))
-            }
-        }
-        deserializer.deserialize_any(QuantityVisitor)
-    }
-}
-
-/// A list, or one element of it alone.
-#[derive(Clone, Debug)]
-pub(crate) struct OneOrMany<T>(pub(crate) Vec<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ListVisitor<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
-            type Value = OneOrMany<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one or a list of them")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany<T>, E> {
-                T::deserialize(de::value::StrDeserializer::new(text)).map(|one| OneOrMany(vec![one]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany<T>, A::Error> {
-                let mut many = Vec::new();
-                while let Some(one) = list.next_element()? {
-                    many.push(one);
-                }
-                Ok(OneOrMany(many))
-            }
-        }
-        deserializer.deserialize_any(ListVisitor(PhantomData))
-    }
-}
-
 /// Whether verdicts are carried out.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -141,7 +82,7 @@ pub(crate) enum Mode {
 pub(crate) struct PacketPolicy {
     pub(crate) mode: Option<Mode>,
     pub(crate) interfaces: Option<OneOrMany<String>>,
-    pub(crate) ports: Option<OneOrMany<String>>,
+    pub(crate) ports: Option<OneOrMany<Port>>,
     pub(crate) allow: Option<Vec<String>>,
     pub(crate) deny: Option<Vec<DenyEntry>>,
     pub(crate) limits: Option<Vec<PacketLimit>>,
@@ -173,52 +114,11 @@ pub(crate) enum Cookies {
     Always,
 }
 
-/// A denied prefix: text, or a mapping.
-#[derive(Debug, Default)]
-pub(crate) struct DenyEntry {
-    pub(crate) cidr: Option<String>,
-    pub(crate) reason: Option<String>,
-    pub(crate) until: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for DenyEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Full {
-            cidr: Option<String>,
-            reason: Option<String>,
-            until: Option<String>,
-        }
-        struct EntryVisitor;
-        impl<'de> Visitor<'de> for EntryVisitor {
-            type Value = DenyEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a prefix like 198.51.100.0/24, or {cidr, reason, until}")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<DenyEntry, E> {
-                Ok(DenyEntry {
-                    cidr: Some(text.to_owned()),
-                    ..DenyEntry::default()
-                })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DenyEntry, A::Error> {
-                let Full { cidr, reason, until } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(DenyEntry { cidr, reason, until })
-            }
-        }
-        deserializer.deserialize_any(EntryVisitor)
-    }
-}
-
 /// A rate and a burst.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Budget {
-    pub(crate) rate: Option<String>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
 }
 
@@ -231,7 +131,7 @@ pub(crate) struct PacketLimit {
     pub(crate) prefix: Option<Prefix>,
     pub(crate) count: Option<Count>,
     pub(crate) algorithm: Option<Algorithm>,
-    pub(crate) rate: Option<String>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
     pub(crate) adaptive: Option<Adaptive>,
 }
@@ -276,7 +176,7 @@ pub(crate) enum Algorithm {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adaptive {
-    pub(crate) floor: Option<String>,
+    pub(crate) floor: Option<Rate>,
 }
 
 /// The `spec` of a `Service`.
@@ -286,7 +186,7 @@ pub(crate) struct Service {
     pub(crate) endpoints: Option<Vec<String>>,
     pub(crate) balance: Option<Balance>,
     pub(crate) health: Option<Health>,
-    pub(crate) connect_timeout: Option<String>,
+    pub(crate) connect_timeout: Option<Duration>,
 }
 
 /// How an endpoint is chosen.
@@ -302,8 +202,8 @@ pub(crate) enum Balance {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Health {
     pub(crate) path: Option<String>,
-    pub(crate) interval: Option<String>,
-    pub(crate) timeout: Option<String>,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) healthy_after: Option<u32>,
     pub(crate) unhealthy_after: Option<u32>,
 }
@@ -317,7 +217,7 @@ pub(crate) struct Issuer {
     pub(crate) audiences: Option<OneOrMany<String>>,
     pub(crate) algorithms: Option<OneOrMany<String>>,
     pub(crate) types: Option<OneOrMany<String>>,
-    pub(crate) leeway: Option<String>,
+    pub(crate) leeway: Option<Duration>,
 }
 
 /// Where keys are.
@@ -326,7 +226,7 @@ pub(crate) struct Issuer {
 pub(crate) struct Jwks {
     pub(crate) url: Option<String>,
     pub(crate) file: Option<String>,
-    pub(crate) refresh: Option<String>,
+    pub(crate) refresh: Option<Duration>,
     pub(crate) ca: Option<String>,
 }
 
@@ -348,7 +248,7 @@ pub(crate) struct Rule {
     pub(crate) require: Option<Require>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) service: Option<String>,
-    pub(crate) timeout: Option<String>,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
 }
 
@@ -399,7 +299,7 @@ pub(crate) struct RequestLimit {
     pub(crate) name: Option<String>,
     pub(crate) per: Option<OneOrMany<RequestKey>>,
     pub(crate) algorithm: Option<Algorithm>,
-    pub(crate) rate: Option<String>,
+    pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
     pub(crate) exceed: Option<Exceed>,
 }
@@ -423,5 +323,5 @@ pub(crate) enum RequestKey {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Exceed {
     Reject,
-    Queue(String),
+    Queue(Duration),
 }

@@ -1,0 +1,95 @@
+//! What a rule requires of requests.
+
+use std::sync::Arc;
+
+use super::{Known, distinct_of, values};
+use crate::policy::{
+    model::{CertificateRequirement, Requirement, TokenRequirement},
+    raw,
+    yaml::place::Place,
+};
+
+pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Known) -> Requirement {
+    let admitting = "write `require: {mtls: {}}`, `require: {token: {issuer: …}}`, or `require: {anonymous: true}` to admit everybody";
+    let Some(raw) = raw else {
+        if !at.mentions("require") {
+            at.warning("this rule requires nothing, so it admits nobody", admitting);
+        }
+        return Requirement::Nobody;
+    };
+    let at = at.field("require");
+    let (has_mtls, has_token) = (at.mentions("mtls"), at.mentions("token"));
+    let mtls = at.optional("mtls", raw.mtls, |mtls, at| Some(certificate(mtls, at)));
+    let token = at.optional("token", raw.token, |token, at| {
+        token_requirement(token, at, known)
+    });
+    match raw.anonymous {
+        Some(_) if has_mtls || has_token => {
+            at.field("anonymous").error_with(
+                "a rule cannot both admit everybody and ask for a proof",
+                "leave `anonymous` out, or `mtls` and `token`",
+            );
+            Requirement::Nobody
+        }
+        Some(true) => Requirement::Anybody,
+        Some(false) | None if has_mtls || has_token => Requirement::Proof { mtls, token },
+        Some(false) | None => {
+            if !at.mentions("anonymous") || raw.anonymous.is_some() {
+                at.warning("this rule requires nothing, so it admits nobody", admitting);
+            }
+            Requirement::Nobody
+        }
+    }
+}
+
+fn certificate(raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
+    let identities = raw.spiffe.map(|list| list.0);
+    CertificateRequirement {
+        spiffe: values(distinct_of(at, "spiffe", identities, str::parse)),
+    }
+}
+
+fn token_requirement(raw: raw::Token, at: &Place<'_>, known: &Known) -> Option<TokenRequirement> {
+    let issuer = at.required("issuer", raw.issuer, |text, at| known.issuer(&text, at));
+    let scopes = distinct_of(at, "scopes", raw.scopes.map(|list| list.0), parse_scope);
+    Some(TokenRequirement {
+        issuer: issuer?,
+        scopes: values(scopes),
+    })
+}
+
+/// A scope-token (RFC 6749, 3.3): printable ASCII without space, `"` and `\`.
+fn parse_scope(text: &str) -> Result<Arc<str>, String> {
+    if text.contains(' ') {
+        return Err(format!(
+            "`{text}` is several scopes: write each as an element of the list"
+        ));
+    }
+    if text.is_empty()
+        || !text
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'))
+    {
+        return Err(format!(
+            "`{text}` is no scope (RFC 6749, 3.3): write it like orders:read"
+        ));
+    }
+    Ok(text.into())
+}
+
+/// What a rule asks for, even if how it asks is wrong.
+pub(super) struct Proofs {
+    pub(super) certificate: bool,
+    pub(super) token: bool,
+}
+
+impl Proofs {
+    pub(super) fn asked_for(require: Option<&raw::Require>, rule: &Place<'_>) -> Self {
+        let at = rule.field("require");
+        let unreadable = require.is_none() && rule.mentions("require");
+        Self {
+            certificate: unreadable || at.mentions("mtls"),
+            token: unreadable || at.mentions("token"),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the path of a request must be.
+
+use std::{fmt, sync::Arc};
+
+/// What a path must be. Paths are compared after normalisation, by segment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// Exactly this.
+    Exact(Arc<str>),
+    /// This, or this and `/` and more. Without a trailing slash, except `/` itself.
+    Prefix(Arc<str>),
+}
+
+impl PathMatch {
+    /// Whether the normalised `path` is meant.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *path,
+            Self::Prefix(prefix) if **prefix == *"/" => true,
+            Self::Prefix(prefix) => path
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        }
+    }
+}
+
+impl PathMatch {
+    /// A path that must be exactly `text`.
+    ///
+    /// # Errors
+    /// A sentence, when requests have no such path after normalisation.
+    pub fn exact(text: &str) -> Result<Self, String> {
+        check_path(text)?;
+        Ok(Self::Exact(text.into()))
+    }
+
+    /// A path that must be `text` or below it. A slash at the end is left out.
+    ///
+    /// # Errors
+    /// A sentence, when requests have no such path after normalisation.
+    pub fn prefix(text: &str) -> Result<Self, String> {
+        check_path(text)?;
+        let trimmed = text
+            .strip_suffix('/')
+            .filter(|front| !front.is_empty())
+            .unwrap_or(text);
+        Ok(Self::Prefix(trimmed.into()))
+    }
+}
+
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(path) if **path == *"/" => f.write_str("/*"),
+            Self::Prefix(path) => write!(f, "{path}/*"),
+        }
+    }
+}
+
+/// Paths are matched after normalisation (RFC 3986, 6.2.2), so one that is not normal never matches.
+fn check_path(text: &str) -> Result<(), String> {
+    if !text.starts_with('/') {
+        return Err(format!("`{text}` does not begin with /: write /{text}"));
+    }
+    if text.contains(['?', '#']) {
+        return Err(format!(
+            "`{text}` is more than a path: leave out what follows ? or #"
+        ));
+    }
+    if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(format!(
+            "`{text}` has {c:?} in it, which a path writes percent-encoded"
+        ));
+    }
+    if text.contains('*') {
+        return Err(format!(
+            "`{text}` has a `*`, which is no wildcard in paths: use `prefix`"
+        ));
+    }
+    if text.contains("//") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Err(format!(
+            "`{text}` has an empty, `.` or `..` segment and would never match: paths are normalised first"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths() {
+        assert_eq!(PathMatch::prefix("/v1/"), Ok(PathMatch::Prefix("/v1".into())));
+        assert_eq!(PathMatch::prefix("/"), Ok(PathMatch::Prefix("/".into())));
+        for bad in [
+            "", "v1", "/a?b", "/a#b", "/a/../b", "/./a", "//a", "/a b", "/a/*", "/\u{e9}",
+        ] {
+            assert!(
+                PathMatch::prefix(bad).is_err() && PathMatch::exact(bad).is_err(),
+                "{bad}"
+            );
+        }
+        assert!(PathMatch::prefix("/v1").unwrap().matches("/v1/a"));
+        assert!(!PathMatch::prefix("/v1").unwrap().matches("/v10"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_matches_itself_and_what_is_below(path in "(/[a-z0-9]{1,5}){1,4}", more in "(/[a-z]{1,3}){0,2}") {
+            let prefix = PathMatch::prefix(&path).unwrap();
+            let (below, beside) = (format!("{path}{more}"), format!("{path}x"));
+            prop_assert!(prefix.matches(&below));
+            prop_assert!(!prefix.matches(&beside));
+        }
+    }
+}

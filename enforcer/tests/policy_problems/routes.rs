@@ -1,0 +1,181 @@
+//! Routes and their rules.
+
+use crate::table::{document, each_has_one, problems, rule};
+
+#[test]
+fn of_routes() {
+    let open = "require: {anonymous: true}, service: orders";
+    let with = |fields: &str| rule(&format!("{{{open}, {fields}}}"));
+    each_has_one(&[
+        (rule("▶{service: orders}"), "spec.rules[0]", "admits nobody"),
+        (
+            rule("{service: orders, require: ▶{}}"),
+            "spec.rules[0].require",
+            "admits nobody",
+        ),
+        (
+            rule("{service: orders, require: {anonymous: ▶true, mtls: {}}}"),
+            "spec.rules[0].require.anonymous",
+            "cannot both admit everybody and ask for a proof",
+        ),
+        (
+            rule("{service: orders, require: {▶mtls: }}"),
+            "spec.rules[0].require.mtls",
+            "write a value, or leave the field out",
+        ),
+        (
+            rule("{service: orders, require: {mtls: {spiffe: [▶'https://a']}}}"),
+            "spec.rules[0].require.mtls.spiffe[0]",
+            "is no SPIFFE identity",
+        ),
+        (
+            rule("{service: orders, require: {mtls: {spiffe: ▶[]}}}"),
+            "spec.rules[0].require.mtls.spiffe",
+            "the list is empty",
+        ),
+        (
+            rule("{service: orders, require: {token: {issuer: ▶crop}}}"),
+            "spec.rules[0].require.token.issuer",
+            "did you mean `corp`?",
+        ),
+        (
+            rule("{service: orders, require: {token: ▶{scopes: a}}}"),
+            "spec.rules[0].require.token.issuer",
+            "`issuer` is missing",
+        ),
+        (
+            rule("{service: orders, require: {token: {issuer: corp, scopes: [▶'a b']}}}"),
+            "spec.rules[0].require.token.scopes[0]",
+            "is several scopes",
+        ),
+        (
+            rule("{require: {anonymous: true}, service: ▶ordres}"),
+            "spec.rules[0].service",
+            "did you mean `orders`?",
+        ),
+        (
+            rule("▶{require: {anonymous: true}}"),
+            "spec.rules[0].service",
+            "`service` is missing",
+        ),
+        (
+            with("match: {path: {prefix: ▶v1}}"),
+            "spec.rules[0].match.path.prefix",
+            "does not begin with /",
+        ),
+        (
+            with("match: {path: {exact: ▶/a/../b}}"),
+            "spec.rules[0].match.path.exact",
+            "would never match",
+        ),
+        (
+            with("match: {path: ▶{prefix: /a, exact: /a}}"),
+            "spec.rules[0].match.path",
+            "expected prefix or exact",
+        ),
+        (
+            with("match: {path: ▶/a}"),
+            "spec.rules[0].match.path",
+            "is not known here",
+        ),
+        (
+            with("match: {methods: [▶get]}"),
+            "spec.rules[0].match.methods[0]",
+            "write GET",
+        ),
+        (
+            with("match: {methods: ▶[]}"),
+            "spec.rules[0].match.methods",
+            "the list is empty",
+        ),
+        (
+            with("timeout: ▶2"),
+            "spec.rules[0].timeout",
+            "expected a duration like 200ms, 10s or 1m30s, found the number `2`",
+        ),
+        (
+            with("maxBody: ▶64kb"),
+            "spec.rules[0].maxBody",
+            "unknown unit `kb`",
+        ),
+        (
+            with("limits: [▶{rate: 1/s}]"),
+            "spec.rules[0].limits[0].per",
+            "`per` is missing",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: ▶token.sub}]"),
+            "spec.rules[0].limits[0].per",
+            "the rule requires none",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: [source, ▶certificate]}]"),
+            "spec.rules[0].limits[0].per[1]",
+            "write `require: {mtls: {}}`",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: [source, ▶source]}]"),
+            "spec.rules[0].limits[0].per[1]",
+            "named above already",
+        ),
+        (
+            with("limits: [{rate: ▶1MB/s, per: source}]"),
+            "spec.rules[0].limits[0].rate",
+            "requests are counted",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: source, exceed: {queue: ▶6s}}]"),
+            "spec.rules[0].limits[0].exceed.queue",
+            "write 1ms to 5s",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: source, exceed: ▶queue}]"),
+            "spec.rules[0].limits[0].exceed",
+            "`queue` needs a value",
+        ),
+        (
+            with("limits: [{name: a, rate: 1/s, per: rule}, ▶{name: a, rate: 2/s, per: rule}]"),
+            "spec.rules[0].limits[1]",
+            "is named `a` too",
+        ),
+        (
+            rule(&format!("{{{open}}}")).replace("[a.example.com]", "[▶'http://a']"),
+            "spec.hosts[0]",
+            "is more than a host",
+        ),
+        (
+            document("Route", "hosts: [a]\nrules: ▶[]"),
+            "spec.rules",
+            "at least one rule",
+        ),
+    ]);
+}
+
+#[test]
+fn rules_that_are_never_reached_are_warned_of() {
+    let open = "require: {anonymous: true}, service: orders";
+    let both = |first: &str, second: &str| {
+        rule(&format!(
+            "{{{open}, match: {{{first}}}}}\n- ▶{{{open}, match: {{{second}}}}}"
+        ))
+    };
+    let never = |first: &str, second: &str| (both(first, second), "spec.rules[1]", "is never reached");
+    each_has_one(&[
+        never("methods: [GET]", "methods: [GET]"),
+        never("path: {prefix: /a}", "path: {prefix: /a/b}, methods: [GET]"),
+        never(
+            "path: {prefix: /a}, methods: [GET, PUT]",
+            "path: {exact: /a}, methods: [PUT]",
+        ),
+        never("path: {exact: /a}", "path: {exact: /a}"),
+    ]);
+    for (first, second) in [
+        ("methods: [GET]", "methods: [GET, PUT]"),
+        ("methods: [GET]", "path: {prefix: /a}"),
+        ("path: {prefix: /a}", "path: {prefix: /ab}"),
+        ("path: {exact: /a}", "path: {prefix: /a}"),
+    ] {
+        let found = problems(&both(first, second).replace('▶', ""));
+        assert!(found.is_empty(), "{first} {second}: {found:?}");
+    }
+}
