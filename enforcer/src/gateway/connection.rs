@@ -5,12 +5,11 @@ use std::{
     convert::Infallible,
     error::Error,
     future::Future,
-    io,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -26,11 +25,12 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 use super::{
     activity::{Activity, Judgement, Watched},
     body::ResponseBody,
+    greeting::{Ungreeted, greet},
     identity::certificate::ClientCertificate,
     metrics::Handshake,
     request,
@@ -48,8 +48,10 @@ const MAX_STREAMS: u32 = 100;
 /// and that its errors may make the gateway reset; beyond, the connection ends.
 const MAX_RESETS: usize = 64;
 /// How much an HTTP/2 client may send ahead, for a stream and for its connection, in bytes.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// How much of a response waits for an HTTP/2 client to read it, for each stream, in bytes.
+const STREAM_BUFFER: usize = 64 * 1024;
 /// How often a quiet HTTP/2 client is pinged, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
 /// How long an idle HTTP/1.1 connection is left open when the gateway drains. A request that has been
@@ -85,13 +87,6 @@ pub(super) struct UnderWay {
 #[derive(Clone, Copy, Debug)]
 struct OnThisWorker;
 
-/// What the handshake has shown.
-struct Greeted {
-    stream: TlsStream<TcpStream>,
-    http2: bool,
-    certificate: Option<ClientCertificate>,
-}
-
 /// Serves `stream` until it ends.
 pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
     let Ok(local) = stream.local_addr() else { return };
@@ -110,63 +105,36 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
             converse(connection, stream).await;
         }
         Some(tls) => {
-            let handshake = greet(worker, TlsAcceptor::from(tls.current()), stream);
-            let result = tokio::time::timeout(listener.timeouts.handshake, handshake).await;
-            let name = listener.name.as_str();
-            match result {
-                Ok(Ok(greeted)) => {
-                    worker.metrics.handshake(name, Handshake::Completed);
+            let seat = worker.handshakes.begin();
+            let greeting = tokio::time::timeout(
+                listener.timeouts.handshake,
+                greet(TlsAcceptor::from(tls.current()), stream),
+            );
+            let greeted = tokio::select! {
+                biased;
+                greeted = greeting => greeted.unwrap_or(Err(Ungreeted::TooSlow)),
+                () = seat.given_up() => Err(Ungreeted::GivenUp),
+            };
+            drop(seat);
+            let result = match &greeted {
+                Ok(_) => Handshake::Completed,
+                Err(reason) => reason.counts_as(),
+            };
+            worker.metrics.handshake(listener.name.as_str(), result);
+            match greeted {
+                Ok(greeted) => {
                     let connection = Connection::new(&place, flow, greeted.certificate, greeted.http2);
                     converse(connection, greeted.stream).await;
                 }
-                Ok(Err(error)) => {
-                    let blame = blame(&error);
-                    worker.metrics.handshake(name, blame.0);
-                    if blame.1 {
+                Err(reason) => {
+                    if reason.is_bad_proof() {
                         worker.observer.authentication_failed(flow.peer.ip());
                     }
-                    tracing::debug!(listener = name, peer = %flow.peer, %error, "a TLS handshake failed");
+                    let (listener, peer) = (&listener.name, flow.peer);
+                    tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");
                 }
-                Err(_) => worker.metrics.handshake(name, Handshake::TimedOut),
             }
         }
-    }
-}
-
-async fn greet(worker: &Worker, acceptor: TlsAcceptor, stream: TcpStream) -> io::Result<Greeted> {
-    let _permit = worker.handshakes.acquire().await.map_err(io::Error::other)?;
-    let stream = acceptor.accept(stream).await?;
-    let (_, session) = stream.get_ref();
-    let http2 = session.alpn_protocol() == Some(b"h2");
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
-    let certificate = leaf
-        .map(|leaf| ClientCertificate::from_der(leaf))
-        .transpose()
-        .map_err(io::Error::other)?;
-    // A resumed session is not verified again, and its certificate may have expired meanwhile.
-    if certificate
-        .as_ref()
-        .is_some_and(|certificate| certificate.not_after < SystemTime::now())
-    {
-        let expired = rustls::CertificateError::Expired;
-        return Err(io::Error::other(rustls::Error::InvalidCertificate(expired)));
-    }
-    Ok(Greeted {
-        stream,
-        http2,
-        certificate,
-    })
-}
-
-/// How a failed handshake counts, and whether the peer offered a proof that does not hold.
-fn blame(error: &io::Error) -> (Handshake, bool) {
-    match error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-    {
-        Some(rustls::Error::InvalidCertificate(_)) => (Handshake::Certificate, true),
-        Some(rustls::Error::NoCertificatesPresented) => (Handshake::Certificate, false),
-        _ => (Handshake::Failed, false),
     }
 }
 
@@ -264,6 +232,7 @@ where
             .max_local_error_reset_streams(MAX_RESETS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(STREAM_BUFFER)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
             .serve_connection(io, service);

@@ -12,6 +12,8 @@ mod body;
 pub mod config;
 mod connection;
 mod control;
+mod greeting;
+mod handshakes;
 mod headers;
 mod host;
 pub mod identity;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, Semaphore, oneshot},
+    sync::{Notify, oneshot},
     task::JoinSet,
     time::Instant,
 };
@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     config::Timeouts,
     connection,
+    handshakes::Handshakes,
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
     listener::Acceptor,
@@ -30,8 +31,8 @@ use super::{
 };
 use crate::policy::model::Name;
 
-/// TLS handshakes that one worker computes on at the same time; others wait, within their time.
-const MAX_HANDSHAKES: usize = 256;
+/// TLS handshakes that one worker has under way.
+const MAX_HANDSHAKES: usize = 512;
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 
@@ -68,7 +69,7 @@ pub(super) struct Worker {
     pub(super) observer: Arc<dyn Observer>,
     pub(super) metrics: GatewayMetrics,
     pub(super) counted: WorkerMetrics,
-    pub(super) handshakes: Semaphore,
+    pub(super) handshakes: Handshakes,
     pub(super) tokens: RefCell<TokenCache>,
     pub(super) waiting: WaitingRoom,
     latest: RefCell<Latest>,
@@ -166,7 +167,7 @@ impl Worker {
         Self {
             observer,
             counted: WorkerMetrics::default(),
-            handshakes: Semaphore::new(MAX_HANDSHAKES),
+            handshakes: Handshakes::new(MAX_HANDSHAKES),
             tokens: RefCell::new(tokens),
             waiting: WaitingRoom::default(),
             latest: RefCell::new(policies.latest()),
