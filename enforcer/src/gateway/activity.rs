@@ -5,11 +5,12 @@
 //! set anew only when it fires.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
@@ -28,7 +29,16 @@ pub(super) struct Activity {
     idle_since: Cell<Instant>,
     head_since: Cell<Option<Instant>>,
     unread_since: Cell<Option<Instant>>,
+    /// Of responses that come in several pieces.
+    bodies: RefCell<Vec<Weak<Handed>>>,
 }
+
+/// Since when a response's body has waited for its client to take the last piece. `None` while it
+/// waits for the service. A client of HTTP/2 can leave one response unread and take others.
+pub(super) type Handed = Cell<Option<Instant>>;
+
+/// Beyond so many bodies, those that are complete are taken off the list before one is added.
+const MANY_BODIES: usize = 128;
 
 /// What is to be done about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +61,7 @@ impl Activity {
             idle_since: Cell::new(now),
             head_since: Cell::new(Some(now)),
             unread_since: Cell::new(None),
+            bodies: RefCell::default(),
         }
     }
 
@@ -64,6 +75,25 @@ impl Activity {
     pub(super) fn request_ended(&self, now: Instant) {
         self.requests.set(self.requests.get() - 1);
         self.idle_since.set(now);
+    }
+
+    /// Watches over a response's body that has more than one piece.
+    pub(super) fn watch_body(&self) -> Rc<Handed> {
+        let handed = Rc::new(Handed::default());
+        let mut bodies = self.bodies.borrow_mut();
+        if bodies.len() >= MANY_BODIES {
+            bodies.retain(|body| body.strong_count() > 0);
+        }
+        bodies.push(Rc::downgrade(&handed));
+        handed
+    }
+
+    /// Whether a response has been left unread for `idle`.
+    fn is_neglected(&self, now: Instant, idle: Duration) -> bool {
+        let mut bodies = self.bodies.borrow_mut();
+        bodies.retain(|body| body.strong_count() > 0);
+        let since = |body: &Weak<Handed>| body.upgrade().and_then(|handed| handed.get());
+        bodies.iter().filter_map(since).any(|since| now >= since + idle)
     }
 
     fn received(&self) {
@@ -84,11 +114,11 @@ impl Activity {
     #[must_use]
     pub(super) fn judge(&self, now: Instant, timeouts: &Timeouts) -> Judgement {
         let soon = now + timeouts.header.min(timeouts.idle);
-        if self
+        let blocked = self
             .unread_since
             .get()
-            .is_some_and(|since| now >= since + timeouts.idle)
-        {
+            .is_some_and(|since| now >= since + timeouts.idle);
+        if blocked || self.is_neglected(now, timeouts.idle) {
             return Judgement::Cut;
         }
         if self.requests.get() > 0 {
@@ -180,8 +210,6 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -217,6 +245,30 @@ mod tests {
         activity.unread_since.set(Some(start + seconds(160)));
         assert_eq!(judge(&activity, 219), Judgement::Wait(start + seconds(229)));
         assert_eq!(judge(&activity, 220), Judgement::Cut, "nobody reads the response");
+    }
+
+    #[test]
+    fn one_neglected_response_is_enough() {
+        let idle = Duration::from_secs(60);
+        let timeouts = Timeouts {
+            idle,
+            ..Timeouts::default()
+        };
+        let start = Instant::now();
+        let activity = Activity::new(true, start);
+        activity.request_begins();
+        let (neglected, other) = (activity.watch_body(), activity.watch_body());
+        neglected.set(Some(start));
+        assert_ne!(activity.judge(start + idle / 2, &timeouts), Judgement::Cut);
+        assert_eq!(activity.judge(start + idle, &timeouts), Judgement::Cut);
+        neglected.set(None);
+        other.set(Some(start));
+        drop(other);
+        assert_ne!(
+            activity.judge(start + idle, &timeouts),
+            Judgement::Cut,
+            "that one is complete"
+        );
     }
 
     #[test]

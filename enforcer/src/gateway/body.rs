@@ -14,7 +14,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{headers, upstream::pool::Lease};
+use super::{
+    activity::{Activity, Handed},
+    headers,
+    upstream::pool::Lease,
+};
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +158,9 @@ pub(super) struct UpstreamBody {
     lease: Option<Lease>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    activity: Rc<Activity>,
+    /// Once there has been a piece that is not the last.
+    handed: Option<Rc<Handed>>,
 }
 
 impl<G> ResponseBody<G> {
@@ -174,13 +181,15 @@ impl<G> ResponseBody<G> {
 
 impl UpstreamBody {
     /// `incoming` on the connection of `lease`; it breaks off when no piece comes within `idle`.
-    #[must_use]
-    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration) -> Self {
+    /// `activity` is the client's connection.
+    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration, activity: Rc<Activity>) -> Self {
         let mut body = Self {
             incoming,
             lease: Some(lease),
             idle,
             timer: None,
+            activity,
+            handed: None,
         };
         body.settle();
         body
@@ -200,6 +209,10 @@ impl UpstreamBody {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
                 self.settle();
+                if self.lease.is_some() {
+                    let handed = self.handed.get_or_insert_with(|| self.activity.watch_body());
+                    handed.set(Some(Instant::now()));
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Upstream(error)))),
@@ -210,6 +223,9 @@ impl UpstreamBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
+                if let Some(handed) = &self.handed {
+                    handed.set(None);
+                }
                 let until = Instant::now() + self.idle;
                 let timer = self
                     .timer

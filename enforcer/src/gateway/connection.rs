@@ -66,7 +66,7 @@ pub(super) struct Connection {
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
     pub http2: bool,
-    activity: Rc<Activity>,
+    pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
 }
 

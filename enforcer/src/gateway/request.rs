@@ -282,7 +282,10 @@ impl Passage<'_> {
         parts.version = Version::default();
         parts.extensions.clear();
         let idle = self.connection.listener.timeouts.idle;
-        Ok(Response::from_parts(parts, UpstreamBody::new(body, lease, idle)))
+        Ok(Response::from_parts(
+            parts,
+            UpstreamBody::new(body, lease, idle, Rc::clone(&self.connection.activity)),
+        ))
     }
 
     fn observe(&mut self, status: u16) {

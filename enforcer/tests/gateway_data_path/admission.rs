@@ -329,3 +329,19 @@ async fn shadow_counts_and_lets_through() {
     lab.recorder
         .look(|seen| assert_eq!(seen.verdicts, [(Verdict::Unauthenticated, 200)]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_ends_closes_all() {
+    let origin = Origin::start().await;
+    let lab = plan(ClientCertificates::Optional).start(policy::open(&[origin.address]));
+    let mut clients = Vec::new();
+    for alpn in [H1, H2] {
+        let config = lab.pki.client_config(Some(lab.pki.client(ORDERS)), alpn);
+        let mut client = Client::over(client::tls(lab.address, config).await.unwrap()).await;
+        assert_eq!(client.get("/").await.status, 200);
+        clients.push(client);
+    }
+    drop(lab.gateway);
+    lab.recorder.all_closed().await;
+    lab.recorder.look(|seen| assert_eq!(seen.closed.len(), 2));
+}

@@ -4,6 +4,7 @@
 mod admission;
 mod certificates;
 mod hostile;
+mod hostile_http2;
 mod lifecycle;
 mod metrics;
 mod proxying;

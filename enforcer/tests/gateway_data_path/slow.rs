@@ -106,6 +106,26 @@ async fn requests_may_take_longer_than_idling() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_are_cut() {
+    let timeouts = Timeouts {
+        idle: SHORT,
+        header: SHORT,
+        ..Timeouts::default()
+    };
+    let (lab, _origin) = start(timeouts).await;
+    for alpn in [H1, H2] {
+        let mut client = Client::connect(&lab, alpn).await;
+        let response = client.start(client::get("/large")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        eventually("it is cut", async || {
+            lab.metrics()
+                .contains(r#"enforcer_connections{listener="main"} 0"#)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn slow_handshakes_are_cut() {
     let (lab, _origin) = start(Timeouts {
         handshake: SHORT,

@@ -119,6 +119,7 @@ async fn answer(state: &State, request: Request<Incoming>) -> Answer {
             state.gate.acquire().await.unwrap().forget();
             plain(StatusCode::OK, "released")
         }
+        "/large" => plain(StatusCode::OK, vec![b'x'; 64 << 20]),
         "/slow" => {
             tokio::time::sleep(Duration::from_millis(20)).await;
             plain(StatusCode::OK, "slow")
