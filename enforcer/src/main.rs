@@ -1,2 +1,13 @@
-//! The enforcer command.
-fn main() {}
+//! The `enforcer` command.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use enforcer::cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -1,0 +1,153 @@
+//! What the command line asks for.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Query, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use enforcer_common::verdict::Verdict;
+use time::format_description::well_known::Rfc3339;
+
+use super::wire::{
+    AllowRequest, DenialStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus, KernelStatus,
+    PolicyStatus, Status,
+};
+use crate::{
+    agent::state::{KernelHalf, Shared},
+    kernel::{DeniedBy, KernelError, monotonic_ns},
+    policy::model::Mode,
+};
+
+/// The longest reason that is kept, in bytes.
+const LONGEST_REASON: usize = 200;
+
+/// `GET /v1/status`
+pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    let (kernel, policies) = match &shared.kernel {
+        None => (None, Vec::new()),
+        Some(kernel) => match policies(&shared, kernel) {
+            Ok(policies) => (Some(kernel_status(kernel)), policies),
+            Err(error) => return failed(&error),
+        },
+    };
+    let standing = shared.standing().clone();
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: shared.uptime().as_secs(),
+        ready: shared.is_ready(),
+        generation: standing.generation,
+        digest: standing.digest,
+        since: standing.since.and_then(|since| since.format(&Rfc3339).ok()),
+        refused: standing.refused,
+        kernel,
+        policies,
+        routes: standing.set.routes.iter().map(|route| route.name.to_string()).collect(),
+        services: standing.set.services.iter().map(|service| service.name.to_string()).collect(),
+    };
+    Json(status).into_response()
+}
+
+/// `GET /v1/explain?address=192.0.2.1&port=443`
+pub async fn explain(State(shared): State<Arc<Shared>>, Query(query): Query<ExplainQuery>) -> Response {
+    match shared.explain(query.address, query.port) {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// `GET /v1/denials`
+pub async fn denials(State(shared): State<Arc<Shared>>) -> Json<Vec<DenialStatus>> {
+    let now_ns = monotonic_ns();
+    let list = shared.kernel.as_ref().map(|kernel| kernel.denials.list()).unwrap_or_default();
+    let status = list.into_iter().map(|(prefix, denial)| DenialStatus {
+        prefix,
+        kind: denial.by.reason().name().to_owned(),
+        reason: denial.reason.to_string(),
+        ends_in_seconds: denial.expires_ns.saturating_sub(now_ns).div_ceil(1_000_000_000),
+    });
+    Json(status.collect())
+}
+
+/// `POST /v1/denials`
+pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyRequest>) -> Response {
+    if request.for_seconds == 0 || request.reason.len() > LONGEST_REASON {
+        let text = format!("a denial lasts at least a second, and its reason has at most {LONGEST_REASON} bytes\n");
+        return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
+    }
+    let lasts = Duration::from_secs(request.for_seconds);
+    match shared.deny(request.prefix, DeniedBy::Operator, &request.reason, lasts) {
+        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Some(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+/// `DELETE /v1/denials`
+pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowRequest>) -> Response {
+    let removed = shared.kernel.as_ref().map_or(Ok(false), |kernel| kernel.denials.allow(request.prefix));
+    match removed {
+        Ok(true) => {
+            tracing::warn!(prefix = %request.prefix, "denial ended by the operator");
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Ok(false) => {
+            (StatusCode::NOT_FOUND, format!("{} is not denied\n", request.prefix)).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &KernelError) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+}
+
+fn kernel_status(kernel: &KernelHalf) -> KernelStatus {
+    let (flows, identities) = kernel.flows.count();
+    let generations = kernel.generations();
+    let interfaces = generations.attached().into_iter().map(|each| InterfaceStatus {
+        name: each.interface,
+        xdp: each.xdp.to_string(),
+        tc: each.tc.to_string(),
+    });
+    let failures = generations.failures().iter();
+    KernelStatus {
+        interfaces: interfaces.collect(),
+        failures: failures
+            .map(|(name, why)| InterfaceFailure { name: name.clone(), why: why.clone() })
+            .collect(),
+        verified_flows: flows as u64,
+        verified_identities: identities as u64,
+        denials: kernel.denials.list().len() as u64,
+        sketch_bytes: kernel.sketch.bytes(),
+    }
+}
+
+fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, KernelError> {
+    let numbered: Vec<_> = {
+        let generations = kernel.generations();
+        let set = generations.store.set().clone();
+        let number = |name| generations.store.numbered().find(|(each, _)| *each == name).map(|(_, number)| number);
+        set.packet_policies.iter().filter_map(|policy| Some((policy.clone(), number(&policy.name)?))).collect()
+    };
+    numbered
+        .into_iter()
+        .map(|(policy, number)| {
+            let counts = kernel.counters.of_policy(number)?;
+            let sum = |verdict| -> u64 {
+                counts.iter().filter(|count| count.verdict == verdict).map(|count| count.total.packets).sum()
+            };
+            let state = shared.standing().states.get(&policy.name).copied().unwrap_or_default();
+            Ok(PolicyStatus {
+                name: policy.name.to_string(),
+                mode: if policy.mode == Mode::Shadow { "shadow" } else { "enforce" }.to_owned(),
+                state: state.name().to_owned(),
+                passed_packets: sum(Verdict::Pass),
+                dropped_packets: sum(Verdict::Drop),
+                shadow_packets: sum(Verdict::Shadow),
+            })
+        })
+        .collect()
+}

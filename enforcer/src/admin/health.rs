@@ -1,0 +1,39 @@
+//! Metrics and probes.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use prometheus::{Encoder as _, TextEncoder};
+
+use crate::agent::state::Shared;
+
+/// Prometheus text format.
+pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    if let Err(error) = shared.metrics.refresh(&shared) {
+        tracing::error!(%error, "kernel counters cannot be read");
+        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response();
+    }
+    let encoder = TextEncoder::new();
+    let mut body = Vec::new();
+    match encoder.encode(&shared.metrics.registry.gather(), &mut body) {
+        Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Alive: it answers.
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Ready: policies are in force and connections are accepted; not while it drains.
+pub async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    match shared.is_ready() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    }
+}

@@ -1,0 +1,65 @@
+//! The admin address: metrics, health, and what the command line uses.
+//!
+//! Reading is free to whoever reaches the address (loopback unless configured). Changing anything takes
+//! the token in the runtime directory, which the agent's own user alone can read, so that no other
+//! process on the node and no page in a browser can deny anybody.
+
+mod api;
+mod guard;
+mod health;
+pub mod wire;
+
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
+
+use axum::{Router, middleware, routing::get};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::agent::state::Shared;
+
+pub use guard::{TOKEN_FILE, TOKEN_HEADER};
+
+/// Why the admin address is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("cannot listen on the admin address {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write")]
+    Token { path: String, source: io::Error },
+    #[error("the system gives no randomness for the admin token")]
+    Randomness,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub struct Admin(JoinHandle<()>);
+
+impl Admin {
+    /// Ends it.
+    pub fn stop(self) {
+        self.0.abort();
+    }
+}
+
+/// Serves the admin address.
+///
+/// # Errors
+/// Why not.
+pub async fn start(address: SocketAddr, runtime_dir: &Path, shared: Arc<Shared>) -> Result<Admin, AdminError> {
+    let guard = Arc::new(guard::Guard::new(runtime_dir)?);
+    let listener = TcpListener::bind(address).await.map_err(|source| AdminError::Listen { address, source })?;
+    let router = Router::new()
+        .route("/metrics", get(health::metrics))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/v1/status", get(api::status))
+        .route("/v1/explain", get(api::explain))
+        .route("/v1/denials", get(api::denials).post(api::deny).delete(api::allow))
+        .layer(middleware::from_fn_with_state(guard, guard::check))
+        .with_state(shared);
+    let server = tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "the admin server has ended");
+        }
+    });
+    Ok(Admin(server))
+}

@@ -1,0 +1,106 @@
+//! What goes over the admin address, as JSON.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// How things stand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub ready: bool,
+    /// The policy generation in force.
+    pub generation: u64,
+    pub digest: String,
+    /// RFC 3339.
+    pub since: Option<String>,
+    /// Why a later change of the policies is not in force.
+    pub refused: Option<String>,
+    /// `None`: the kernel half is off.
+    pub kernel: Option<KernelStatus>,
+    pub policies: Vec<PolicyStatus>,
+    pub routes: Vec<String>,
+    pub services: Vec<String>,
+}
+
+/// The kernel half.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelStatus {
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Interfaces that policies name and the programs are not on.
+    pub failures: Vec<InterfaceFailure>,
+    pub verified_flows: u64,
+    pub verified_identities: u64,
+    pub denials: u64,
+    pub sketch_bytes: u64,
+}
+
+/// An interface with the programs on it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    pub name: String,
+    /// `native` or `generic`.
+    pub xdp: String,
+    /// `tcx` or `clsact`.
+    pub tc: String,
+}
+
+/// An interface without them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterfaceFailure {
+    pub name: String,
+    pub why: String,
+}
+
+/// A packet policy and what it has done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    pub name: String,
+    pub mode: String,
+    /// `calm`, `pressure` or `attack`.
+    pub state: String,
+    pub passed_packets: u64,
+    pub dropped_packets: u64,
+    /// Passed, and would have been dropped without `shadow`.
+    pub shadow_packets: u64,
+}
+
+/// A request to deny.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DenyRequest {
+    pub prefix: IpNet,
+    pub reason: String,
+    pub for_seconds: u64,
+}
+
+/// A request to end a denial.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowRequest {
+    pub prefix: IpNet,
+}
+
+/// A denial in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DenialStatus {
+    pub prefix: IpNet,
+    pub kind: String,
+    pub reason: String,
+    pub ends_in_seconds: u64,
+}
+
+/// Who to explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuery {
+    pub address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}

@@ -1,0 +1,190 @@
+//! The controller: in each interval it looks at every packet policy with adaptive limits, and moves
+//! those limits between their floor and their rate.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use enforcer_common::verdict::{Direction, Reason, Verdict};
+
+use super::state::{AdaptiveRate, KernelHalf, Shared};
+use crate::{
+    adapt::{
+        law::{Observation, Regulator, Step, next_rate},
+        services::Activity,
+    },
+    kernel::{Count, KernelError},
+    policy::model::{Name, PacketLimit, PacketPolicy, PolicySet},
+};
+
+/// Below this part of change a rate is left as it is.
+const NOTABLE: f64 = 0.01;
+/// Rates are set in units of this part of a second, so that slow ones keep their precision.
+const PERIOD: Duration = Duration::from_secs(1_000);
+
+/// What the controller remembers between intervals.
+pub struct Controller {
+    shared: Arc<Shared>,
+    target: Duration,
+    policies: BTreeMap<Name, Watched>,
+    last: Instant,
+}
+
+#[derive(Default)]
+struct Watched {
+    regulator: Regulator,
+    arrived: u64,
+    over: u64,
+    /// Counters have been read once, so that differences mean something.
+    known: bool,
+}
+
+impl Controller {
+    /// `target`: what the latency of services should stay below.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, target: Duration) -> Self {
+        Self { shared, target, policies: BTreeMap::new(), last: Instant::now() }
+    }
+
+    /// One interval.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn tick(&mut self) -> Result<(), KernelError> {
+        let activity = self.shared.services.take();
+        let shared = Arc::clone(&self.shared);
+        let Some(kernel) = &shared.kernel else { return Ok(()) };
+        kernel.denials.expire()?;
+        if kernel.generations().refresh(&kernel.counters)? {
+            tracing::info!("interfaces have changed; policies applied to those that are there now");
+        }
+        let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
+        self.last = Instant::now();
+        let latency = activity.values().filter_map(Activity::mean_latency).max_by(f64::total_cmp);
+        let set = Arc::clone(kernel.generations().store.set());
+        self.forget(&set);
+        for policy in &set.packet_policies {
+            let seen = self.observe(kernel, policy, elapsed, latency)?;
+            let Some(seen) = seen else { continue };
+            let watched = self.policies.entry(policy.name.clone()).or_default();
+            let before = watched.regulator.state();
+            let step = watched.regulator.observe(&seen);
+            if step.state != before {
+                tracing::warn!(
+                    policy = %policy.name,
+                    from = %before,
+                    to = %step.state,
+                    arrived_per_second = seen.arrived.round(),
+                    over_limits_per_second = seen.over.round(),
+                    latency_seconds = seen.latency,
+                    "state changed"
+                );
+            }
+            shared.standing().states.insert(policy.name.clone(), step.state);
+            move_limits(&shared, kernel, policy, step)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what no policy speaks of any more.
+    fn forget(&mut self, set: &PolicySet) {
+        let named = |name: &Name| set.packet_policies.iter().any(|policy| policy.name == *name);
+        self.policies.retain(|name, _| named(name));
+        let mut standing = self.shared.standing();
+        standing.states.retain(|name, _| named(name));
+        standing.adaptive.retain(|(policy, limit), _| {
+            set.packet_policies
+                .iter()
+                .any(|document| document.name == *policy && document.limits.iter().any(|each| each.name == *limit && each.adaptive.is_some()))
+        });
+    }
+
+    /// What came under a policy since the last interval. `None` the first time.
+    fn observe(
+        &mut self,
+        kernel: &KernelHalf,
+        policy: &PacketPolicy,
+        elapsed: f64,
+        latency: Option<f64>,
+    ) -> Result<Option<Observation>, KernelError> {
+        let number = {
+            let generations = kernel.generations();
+            generations.store.numbered().find(|(name, _)| **name == policy.name).map(|(_, number)| number)
+        };
+        let Some(number) = number else { return Ok(None) };
+        let counts = kernel.counters.of_policy(number)?;
+        let ingress = |count: &&Count| count.direction == Direction::Ingress;
+        let arrived: u64 = counts.iter().filter(ingress).map(|count| count.total.packets).sum();
+        let over: u64 = counts
+            .iter()
+            .filter(ingress)
+            .filter(|count| count.verdict != Verdict::Pass && is_limit(count.reason))
+            .map(|count| count.total.packets)
+            .sum();
+        let watched = self.policies.entry(policy.name.clone()).or_default();
+        let seen = watched.known.then(|| Observation {
+            arrived: per_second(arrived, watched.arrived, elapsed),
+            over: per_second(over, watched.over, elapsed),
+            latency,
+            target: self.target.as_secs_f64(),
+        });
+        *watched = Watched { arrived, over, known: true, regulator: watched.regulator };
+        Ok(seen)
+    }
+}
+
+fn is_limit(reason: Reason) -> bool {
+    reason.limit_index().is_some() || reason == Reason::OverBudget
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for deciding, not for counting")]
+fn per_second(now: u64, before: u64, elapsed: f64) -> f64 {
+    now.saturating_sub(before) as f64 / elapsed
+}
+
+/// Moves a policy's adaptive limits as the step says.
+fn move_limits(shared: &Shared, kernel: &KernelHalf, policy: &PacketPolicy, step: Step) -> Result<(), KernelError> {
+    for limit in &policy.limits {
+        let Some(adaptive) = limit.adaptive else { continue };
+        let key = (policy.name.clone(), limit.name.clone());
+        let (floor, rate) = (adaptive.floor.per_second(), limit.budget.rate.per_second());
+        let known = shared.standing().adaptive.get(&key).copied();
+        // A policy that was changed begins at its own rate.
+        let known = known.filter(|known| known.floor.total_cmp(&floor).is_eq() && known.rate.total_cmp(&rate).is_eq());
+        let before = known.map_or(rate, |known| known.now);
+        let now = next_rate(before, floor, rate, step.cause);
+        let settled = now.total_cmp(&floor).is_eq() || now.total_cmp(&rate).is_eq();
+        if (now - before).abs() > before * NOTABLE || (settled && now.total_cmp(&before).is_ne()) {
+            set_rate(kernel, policy, limit, now, rate)?;
+            tracing::warn!(
+                policy = %policy.name,
+                limit = %limit.name,
+                from_per_second = before.round(),
+                to_per_second = now.round(),
+                state = %step.state,
+                cause = %step.cause,
+                "limit adapted"
+            );
+        }
+        shared.standing().adaptive.insert(key, AdaptiveRate { now, floor, rate });
+    }
+    Ok(())
+}
+
+fn set_rate(kernel: &KernelHalf, policy: &PacketPolicy, limit: &PacketLimit, now: f64, rate: f64) -> Result<(), KernelError> {
+    let params = if now >= rate {
+        limit.params
+    } else {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between one and the configured rate, times a thousand seconds"
+        )]
+        let amount = (now * PERIOD.as_secs_f64()).max(1.0) as u64;
+        let period_ns = u64::try_from(PERIOD.as_nanos()).unwrap_or(u64::MAX);
+        limit.params.at_rate(amount, period_ns).map_err(KernelError::Params)?
+    };
+    kernel.generations().store.adapt(&policy.name, &limit.name, params)
+}

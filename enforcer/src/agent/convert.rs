@@ -1,0 +1,63 @@
+//! The configuration file's words, in those of the parts that it is for.
+
+use std::num::NonZeroUsize;
+
+use crate::{
+    config::{self, ClientCertificates, Config, XdpMode},
+    gateway::config as gateway,
+    kernel,
+};
+
+/// What the kernel half is told.
+pub fn kernel(config: &Config) -> kernel::Config {
+    kernel::Config {
+        xdp: match config.kernel.xdp {
+            XdpMode::Auto => kernel::XdpChoice::Auto,
+            XdpMode::Native => kernel::XdpChoice::Native,
+            XdpMode::Generic => kernel::XdpChoice::Generic,
+        },
+        management: config.kernel.management.clone(),
+        sketch_bytes: u64::from(config.kernel.sketch_memory.bytes()),
+        max_flows: config.kernel.max_flows,
+    }
+}
+
+/// What the gateway is started with. `None`: it has no listeners.
+pub fn gateway(config: &Config) -> Option<gateway::GatewayConfig> {
+    let listeners: Vec<_> = config.gateway.listeners.iter().map(listener).collect();
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let max_connections = usize::try_from(config.gateway.max_connections).unwrap_or(usize::MAX);
+    (!listeners.is_empty()).then_some(gateway::GatewayConfig {
+        workers: config.gateway.workers.unwrap_or(cores),
+        max_connections: NonZeroUsize::new(max_connections).unwrap_or(NonZeroUsize::MIN),
+        drain: config.gateway.drain,
+        listeners,
+    })
+}
+
+fn listener(listener: &config::Listener) -> gateway::ListenerConfig {
+    gateway::ListenerConfig {
+        name: listener.name.clone(),
+        address: listener.address,
+        tls: listener.tls.as_ref().map(tls),
+        timeouts: gateway::Timeouts {
+            handshake: listener.timeouts.handshake,
+            header: listener.timeouts.header,
+            idle: listener.timeouts.idle,
+        },
+    }
+}
+
+fn tls(tls: &config::Tls) -> gateway::TlsConfig {
+    let (client_ca, client_certificates) = match &tls.client_certificates {
+        ClientCertificates::Off => (None, gateway::ClientCertificates::Off),
+        ClientCertificates::Optional { ca } => (Some(ca.clone()), gateway::ClientCertificates::Optional),
+        ClientCertificates::Required { ca } => (Some(ca.clone()), gateway::ClientCertificates::Required),
+    };
+    gateway::TlsConfig {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        client_ca,
+        client_certificates,
+    }
+}

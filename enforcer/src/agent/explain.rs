@@ -1,0 +1,246 @@
+//! Why a source is limited or not: kernel, identity and policy in one answer.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::state::{KernelHalf, Shared};
+use crate::{
+    gateway::signal::Identity,
+    kernel::{KernelError, monotonic_ns},
+    policy::model::{Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
+};
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// Who was asked about.
+    pub address: IpAddr,
+    /// In one sentence.
+    pub verdict: String,
+    /// The management prefix that it is in.
+    pub management: Option<String>,
+    /// The denial that it is under.
+    pub denied: Option<Denied>,
+    /// Who is verified there.
+    pub verified: Vec<String>,
+    /// What each packet policy says of it.
+    pub policies: Vec<PolicyView>,
+}
+
+/// A denial in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Denied {
+    /// What is denied.
+    pub prefix: String,
+    /// The kernel's reason.
+    pub kind: String,
+    /// In words.
+    pub reason: String,
+    /// Seconds until it ends.
+    pub ends_in_seconds: u64,
+}
+
+/// A packet policy's view of a source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyView {
+    /// Its name.
+    pub policy: String,
+    /// File and line.
+    pub origin: String,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    /// What it is about.
+    pub ports: Vec<String>,
+    /// The entry of its access list that matches.
+    pub listed: Option<String>,
+    /// Its limits.
+    pub limits: Vec<LimitView>,
+}
+
+/// A limit's view of a source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitView {
+    /// Its name.
+    pub limit: String,
+    /// Whose it is: `source`, `service` or `interface`.
+    pub per: String,
+    /// As configured, in units per second.
+    pub rate_per_second: f64,
+    /// As the controller has it, if it is adaptive.
+    pub adapted_per_second: Option<f64>,
+    /// What the source could send at once; `None` for limits that are not by source.
+    pub remaining: Option<u64>,
+    /// Milliseconds until the source is admitted again, if it is over this limit now.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Shared {
+    /// Explains what happens to packets from `address`, to `port` if one is given.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn explain(&self, address: IpAddr, port: Option<u16>) -> Result<Explanation, KernelError> {
+        let address = address.to_canonical();
+        let management = self.management.iter().find(|prefix| prefix.contains(&address)).map(ToString::to_string);
+        let verified: Vec<String> = self.verified_at(address).iter().map(describe).collect();
+        let (denied, policies) = match &self.kernel {
+            Some(kernel) => (denial(kernel, address), self.policy_views(kernel, address, port)?),
+            None => (None, Vec::new()),
+        };
+        let mut explanation =
+            Explanation { address, verdict: String::new(), management, denied, verified, policies };
+        explanation.verdict = explanation.sum_up(self.kernel.is_some());
+        Ok(explanation)
+    }
+
+    fn policy_views(
+        &self,
+        kernel: &KernelHalf,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Result<Vec<PolicyView>, KernelError> {
+        let generations = kernel.generations();
+        let about = |policy: &&std::sync::Arc<PacketPolicy>| {
+            port.is_none_or(|port| policy.ports.is_empty() || policy.ports.iter().any(|each| each.number == port))
+        };
+        let set = generations.store.set();
+        set.packet_policies
+            .iter()
+            .filter(about)
+            .map(|policy| {
+                let bank = generations.store.bank(&policy.name);
+                let limits = policy.limits.iter().enumerate().map(|(index, limit)| {
+                    let running = bank.and_then(|bank| bank.limits.get(index));
+                    self.limit_view(kernel, policy, limit, running, address)
+                });
+                Ok(PolicyView {
+                    policy: policy.name.to_string(),
+                    origin: policy.origin.to_string(),
+                    mode: match policy.mode {
+                        Mode::Enforce => "enforce".to_owned(),
+                        Mode::Shadow => "shadow".to_owned(),
+                    },
+                    ports: policy.ports.iter().map(port_name).collect(),
+                    listed: listed(policy, address),
+                    limits: limits.collect::<Result<_, _>>()?,
+                })
+            })
+            .collect()
+    }
+
+    fn limit_view(
+        &self,
+        kernel: &KernelHalf,
+        policy: &PacketPolicy,
+        limit: &PacketLimit,
+        running: Option<&enforcer_common::layout::Limit>,
+        address: IpAddr,
+    ) -> Result<LimitView, KernelError> {
+        let by_source = limit.per == PacketKey::Source;
+        let state = running
+            .filter(|_| by_source)
+            .map(|running| kernel.sketch.state(running, address))
+            .transpose()?;
+        let adapted = self.standing().adaptive.get(&(policy.name.clone(), limit.name.clone())).map(|rate| rate.now);
+        Ok(LimitView {
+            limit: limit.name.to_string(),
+            per: match limit.per {
+                PacketKey::Source => "source",
+                PacketKey::Service => "service",
+                PacketKey::Interface => "interface",
+            }
+            .to_owned(),
+            rate_per_second: limit.budget.rate.per_second(),
+            adapted_per_second: adapted,
+            remaining: state.map(|state| state.remaining),
+            retry_after_ms: state
+                .filter(|state| state.retry_after_ns > 0)
+                .map(|state| state.retry_after_ns.div_ceil(1_000_000)),
+        })
+    }
+}
+
+impl Explanation {
+    /// The stages in the kernel's order; the first that applies decides.
+    fn sum_up(&self, kernel: bool) -> String {
+        if !kernel {
+            return "the kernel half is off: no packet is limited".to_owned();
+        }
+        if let Some(prefix) = &self.management {
+            return format!("passes: on the management list ({prefix})");
+        }
+        if let Some(denied) = &self.denied {
+            return format!("dropped: {} ({}), for another {} s", denied.kind, denied.reason, denied.ends_in_seconds);
+        }
+        let shadow = |view: &PolicyView| if view.mode == "shadow" { " (shadow: only counted)" } else { "" };
+        if let Some(view) = self.policies.iter().find(|view| view.listed.is_some()) {
+            let entry = view.listed.as_deref().unwrap_or_default();
+            return format!("{entry}, by policy {} at {}{}", view.policy, view.origin, shadow(view));
+        }
+        let over = self.policies.iter().find_map(|view| {
+            view.limits.iter().find(|limit| limit.retry_after_ms.is_some()).map(|limit| (view, limit))
+        });
+        if let Some((view, limit)) = over {
+            let ms = limit.retry_after_ms.unwrap_or_default();
+            let verified = if self.verified.is_empty() { "" } else { "; verified connections are not affected" };
+            return format!(
+                "limited: over limit {} of policy {} at {}, admitted again in {ms} ms{}{verified}",
+                limit.limit,
+                view.policy,
+                view.origin,
+                shadow(view)
+            );
+        }
+        match self.policies.is_empty() {
+            true => "passes: no packet policy is about it".to_owned(),
+            false => "passes: within all limits".to_owned(),
+        }
+    }
+}
+
+fn denial(kernel: &KernelHalf, address: IpAddr) -> Option<Denied> {
+    let (prefix, denial) = kernel.denials.find(address)?;
+    Some(Denied {
+        prefix: prefix.to_string(),
+        kind: denial.by.reason().name().to_owned(),
+        reason: denial.reason.to_string(),
+        ends_in_seconds: denial.expires_ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000_000),
+    })
+}
+
+/// The access list's longest matching prefix, in words.
+fn listed(policy: &PacketPolicy, address: IpAddr) -> Option<String> {
+    let allowed = policy.allow.iter().filter(|prefix| prefix.contains(&address)).max_by_key(|prefix| prefix.prefix_len());
+    let denied = policy.denies(address, OffsetDateTime::now_utc());
+    match (allowed, denied) {
+        (Some(allow), Some(deny)) if allow.prefix_len() < deny.cidr.prefix_len() => Some(deny_words(deny)),
+        (Some(allow), _) => Some(format!("passes: allow list ({allow})")),
+        (None, Some(deny)) => Some(deny_words(deny)),
+        (None, None) => None,
+    }
+}
+
+fn deny_words(entry: &crate::policy::model::DenyEntry) -> String {
+    let reason = entry.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("dropped: deny list ({}{reason})", entry.cidr)
+}
+
+fn port_name(port: &Port) -> String {
+    match port.protocol {
+        Transport::Tcp => format!("tcp/{}", port.number),
+        Transport::Udp => format!("udp/{}", port.number),
+    }
+}
+
+fn describe(identity: &Identity) -> String {
+    match identity {
+        Identity::Certificate(name) => format!("certificate {name}"),
+        Identity::Token { issuer, subject } => format!("token {subject} of {issuer}"),
+    }
+}

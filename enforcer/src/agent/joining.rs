@@ -1,0 +1,78 @@
+//! What the gateway learns, told to the kernel: who is behind a connection, and who keeps failing to
+//! prove it.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use super::state::Shared;
+use crate::{
+    adapt::failures::{Failures, client_prefix},
+    gateway::signal::{Flow, Identity, Observer, Outcome, Verdict},
+    kernel::{DeniedBy, Full, monotonic_ns},
+};
+
+/// Listens to the gateway on behalf of the kernel and the controller.
+pub struct Joining {
+    shared: Arc<Shared>,
+    failures: Option<(Failures, Duration)>,
+}
+
+impl Joining {
+    /// `failures`: how often a source may fail, and for how long it is denied if it does so more often.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, failures: Option<(Failures, Duration)>) -> Self {
+        Self { shared, failures }
+    }
+}
+
+impl Observer for Joining {
+    fn verified(&self, flow: Flow, identity: &Identity) {
+        let Some(kernel) = &self.shared.kernel else { return };
+        let metrics = &self.shared.metrics;
+        match kernel.flows.enter(flow, identity) {
+            Ok(None) => metrics.flows_entered.inc(),
+            // Limited as a stranger's, which is safe; the operator sees it in the metric.
+            Ok(Some(Full::Flows)) => metrics.flows_refused.with_label_values(&["flows"]).inc(),
+            Ok(Some(Full::Identities)) => metrics.flows_refused.with_label_values(&["identities"]).inc(),
+            Err(error) => {
+                metrics.flows_refused.with_label_values(&["kernel"]).inc();
+                tracing::debug!(peer = %flow.peer, %error, "connection not entered");
+            }
+        }
+    }
+
+    fn closed(&self, flow: Flow) {
+        let Some(kernel) = &self.shared.kernel else { return };
+        if let Err(error) = kernel.flows.leave(&flow) {
+            tracing::debug!(peer = %flow.peer, %error, "connection not taken out");
+        }
+    }
+
+    fn authentication_failed(&self, source: IpAddr) {
+        self.shared.metrics.authentication_failures.inc();
+        let Some((failures, lasts)) = &self.failures else { return };
+        if source.to_canonical().is_loopback() || !failures.record(source, monotonic_ns()) {
+            return;
+        }
+        let prefix = client_prefix(source);
+        let spared = |why| self.shared.metrics.denials_spared.with_label_values(&[why]).inc();
+        // Somebody behind the same address has proved who they are: they must not suffer for a neighbour.
+        if !self.shared.verified_at(source).is_empty() {
+            return spared("verified-client");
+        }
+        match self.shared.deny(prefix, DeniedBy::Authentication, "authentication keeps failing", *lasts) {
+            Ok(None) => self.shared.metrics.denials.inc(),
+            Ok(Some(_)) => spared("management"),
+            Err(error) => {
+                spared("kernel");
+                tracing::debug!(%source, %error, "not denied");
+            }
+        }
+    }
+
+    fn finished(&self, outcome: Outcome<'_>) {
+        let Some(service) = outcome.service else { return };
+        if matches!(outcome.verdict, Verdict::Allowed | Verdict::Upstream) {
+            self.shared.services.record(service, outcome.latency, outcome.status >= 500);
+        }
+    }
+}

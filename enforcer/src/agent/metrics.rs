@@ -1,0 +1,240 @@
+//! The agent's own metrics, and the kernel's counters as metrics. Every label comes from policies or
+//! from a fixed list, so that no stranger can make series.
+
+use prometheus::{
+    GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{AtomicU64, GenericCounterVec},
+};
+
+use super::state::Shared;
+use crate::{adapt::law::State, kernel::KernelError, policy::model::Name};
+
+/// The policy label of packets that no policy is about.
+const NO_POLICY: &str = "";
+
+/// The agent's metrics.
+pub struct Metrics {
+    /// Where all are registered, the gateway's too.
+    pub registry: Registry,
+    /// The generation in force.
+    pub generation: IntGauge,
+    /// Changes of policy files that were refused.
+    pub policy_load_failures: IntCounter,
+    /// 1 while the files say something that is refused.
+    pub policies_refused: IntGauge,
+    /// Connections entered into the kernel.
+    pub flows_entered: IntCounter,
+    /// Connections for which there was no room.
+    pub flows_refused: IntCounterVec,
+    /// Proofs that did not hold.
+    pub authentication_failures: IntCounter,
+    /// Sources denied for failed authentication.
+    pub denials: IntCounter,
+    /// Sources that were over the limit of failures and not denied.
+    pub denials_spared: IntCounterVec,
+    /// Per second, as the controller has it.
+    pub adaptive_rate: GaugeVec,
+    packets: GenericCounterVec<AtomicU64>,
+    bytes: GenericCounterVec<AtomicU64>,
+    verified_flows: IntGauge,
+    verified_identities: IntGauge,
+    denied_prefixes: IntGauge,
+    interfaces: IntGaugeVec,
+    interface_failures: IntGauge,
+    states: IntGaugeVec,
+    sketch_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// A name is taken, which a build of this crate rules out.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
+        let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help)?);
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let verdict = ["direction", "policy", "reason", "limit", "verdict"];
+        let version = gauges("enforcer_build_info", "The agent's version.", &["version"])?;
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(Self {
+            generation: gauge("enforcer_generation", "Number of the policy generation in force.")?,
+            policy_load_failures: counter(
+                "enforcer_policy_load_failures_total",
+                "Changes of the policy files that were refused.",
+            )?,
+            policies_refused: gauge(
+                "enforcer_policies_refused",
+                "1 while the policy files say something that is refused and older policies stay in force.",
+            )?,
+            flows_entered: counter(
+                "enforcer_verified_flows_entered_total",
+                "Connections that the gateway verified and the kernel was told of.",
+            )?,
+            flows_refused: counters(
+                "enforcer_verified_flows_refused_total",
+                "Verified connections that the kernel could not be told of, by what is full.",
+                &["cause"],
+            )?,
+            authentication_failures: counter(
+                "enforcer_authentication_failures_total",
+                "Certificates and tokens that were offered and did not hold.",
+            )?,
+            denials: counter(
+                "enforcer_authentication_denials_total",
+                "Sources denied in the kernel because their authentication kept failing.",
+            )?,
+            denials_spared: counters(
+                "enforcer_authentication_denials_spared_total",
+                "Sources whose authentication kept failing and that were not denied, by why.",
+                &["why"],
+            )?,
+            adaptive_rate: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("enforcer_adaptive_rate", "Rate per second that the controller has set a limit to."),
+                    &["policy", "limit"],
+                )?,
+            )?,
+            packets: counters(
+                "enforcer_packets_total",
+                "Packets by direction, policy (empty: none), reason, limit and verdict.",
+                &verdict,
+            )?,
+            bytes: counters(
+                "enforcer_packet_bytes_total",
+                "Bytes of the packets in enforcer_packets_total.",
+                &verdict,
+            )?,
+            verified_flows: gauge("enforcer_verified_flows", "Verified connections that the kernel knows.")?,
+            verified_identities: gauge("enforcer_verified_identities", "Identities behind verified connections.")?,
+            denied_prefixes: gauge("enforcer_denied_prefixes", "Prefixes denied by operators or for failed authentication.")?,
+            interfaces: gauges(
+                "enforcer_interface_attached",
+                "1 for each interface that the programs are attached to, with how.",
+                &["interface", "xdp", "tc"],
+            )?,
+            interface_failures: gauge(
+                "enforcer_interface_failures",
+                "Interfaces that policies name and the programs are not attached to.",
+            )?,
+            states: gauges(
+                "enforcer_policy_state",
+                "1 for the state that the controller sees a packet policy in.",
+                &["policy", "state"],
+            )?,
+            sketch_bytes: gauge("enforcer_sketch_bytes", "Memory of the sketch of limiters, constant.")?,
+            registry,
+        })
+    }
+
+    /// Brings everything that is read rather than counted up to date.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
+        self.refresh_states(shared);
+        let Some(kernel) = &shared.kernel else { return Ok(()) };
+        let (flows, identities) = kernel.flows.count();
+        self.verified_flows.set(int(flows));
+        self.verified_identities.set(int(identities));
+        self.denied_prefixes.set(int(kernel.denials.list().len()));
+        self.sketch_bytes.set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
+        let (attached, failures, policies) = {
+            let generations = kernel.generations();
+            let policies: Vec<(Name, u32, Vec<Name>)> = generations
+                .store
+                .numbered()
+                .map(|(name, number)| (name.clone(), number, limits_of(&generations, name)))
+                .collect();
+            (generations.attached(), generations.failures().len(), policies)
+        };
+        self.interface_failures.set(int(failures));
+        self.interfaces.reset();
+        for each in attached {
+            let labels = [each.interface.as_str(), &each.xdp.to_string(), &each.tc.to_string()];
+            self.interfaces.with_label_values(&labels).set(1);
+        }
+        self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
+        for (name, number, limits) in policies {
+            self.count(kernel, name.as_str(), number, &limits)?;
+        }
+        Ok(())
+    }
+
+    fn refresh_states(&self, shared: &Shared) {
+        let standing = shared.standing();
+        self.states.reset();
+        for (policy, state) in &standing.states {
+            for each in State::ALL {
+                let labels = [policy.as_str(), each.name()];
+                self.states.with_label_values(&labels).set(i64::from(each == *state));
+            }
+        }
+        self.adaptive_rate.reset();
+        for ((policy, limit), rate) in &standing.adaptive {
+            self.adaptive_rate.with_label_values(&[policy.as_str(), limit.as_str()]).set(rate.now);
+        }
+    }
+
+    fn count(
+        &self,
+        kernel: &super::state::KernelHalf,
+        policy: &str,
+        number: u32,
+        limits: &[Name],
+    ) -> Result<(), KernelError> {
+        for count in kernel.counters.of_policy(number)? {
+            let limit = match count.reason.limit_index() {
+                None => "",
+                Some(index) => match limits.get(index) {
+                    Some(name) => name.as_str(),
+                    // The policy has no such limit, so nothing is counted there.
+                    None => continue,
+                },
+            };
+            let labels =
+                [count.direction.name(), policy, count.reason.name(), limit, count.verdict.name()];
+            advance(&self.packets.with_label_values(&labels), count.total.packets);
+            advance(&self.bytes.with_label_values(&labels), count.total.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// The names of a policy's limits, in order.
+fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> Vec<Name> {
+    let set = generations.store.set();
+    let document = set.packet_policies.iter().find(|document| document.name == *policy);
+    document.map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect()).unwrap_or_default()
+}
+
+/// Brings a counter to what the kernel has counted. A number that was given to another policy begins
+/// anew; so does its counter.
+fn advance(counter: &IntCounter, to: u64) {
+    let at = counter.get();
+    if to < at {
+        counter.reset();
+        counter.inc_by(to);
+    } else {
+        counter.inc_by(to - at);
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn int(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,13 @@
+//! The agent: it starts the kernel half and the gateway, lets each tell the other what it knows, and
+//! keeps policies in force.
+
+pub mod controller;
+mod convert;
+pub mod explain;
+mod joining;
+mod metrics;
+mod privileges;
+mod run;
+pub mod state;
+
+pub use run::{RunError, run};

@@ -1,0 +1,197 @@
+//! The daemon: start, run, reload, drain.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    controller::Controller,
+    convert,
+    joining::Joining,
+    metrics::Metrics,
+    privileges,
+    state::{KernelHalf, Shared},
+};
+use crate::{
+    adapt::failures::Failures,
+    admin::{self, AdminError},
+    config::Config,
+    gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
+    kernel::{Kernel, KernelError},
+    policy::{self, PolicySet, Problems, WatchError},
+};
+
+/// Changes of policies that wait to be applied.
+const WAITING_CHANGES: usize = 4;
+
+/// Why the agent does not start or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The policies that it is to start with.
+    #[error("{0}")]
+    Policies(#[from] Problems),
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
+    #[error("{0}")]
+    Gateway(#[from] GatewayError),
+    #[error("{0}")]
+    Admin(#[from] AdminError),
+    #[error("{0}")]
+    Watch(#[from] WatchError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("capabilities cannot be dropped: {0}")]
+    Privileges(#[from] caps::errors::CapsError),
+    #[error("gateway.authFailures.rate: {0}")]
+    Failures(#[source] enforcer_common::limiter::ParamsError),
+    #[error("no runtime for the agent's own tasks: {0}")]
+    Runtime(#[source] io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// Why it does not start. Once it runs, problems are logged and counted, and what was good stays.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    for warning in &config.warnings {
+        tracing::warn!(%warning, "configuration");
+    }
+    let loaded = policy::load(&config.policies)?;
+    let kernel = config.kernel.enabled.then(|| Kernel::load(&convert::kernel(config))).transpose()?;
+    // Nothing but this thread is there yet.
+    privileges::drop_unneeded()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("agent")
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let gateway_config = convert::gateway(config);
+    let policies = gateway_config
+        .as_ref()
+        .map(|_| Policies::new(PolicySet::default(), runtime.handle().clone()));
+    let shared = Arc::new(Shared::new(
+        kernel.map(KernelHalf::from),
+        policies,
+        Metrics::new()?,
+        config.kernel.management.clone(),
+    ));
+    let digest = loaded.digest.clone();
+    for warning in &loaded.warnings {
+        tracing::warn!(%warning, "policy");
+    }
+    shared.apply(loaded)?;
+    let gateway = gateway_config.map(|gateway| start_gateway(config, &gateway, &shared)).transpose()?;
+    let result = runtime.block_on(serve(config, &shared, gateway, digest));
+    detach(&shared);
+    // What still waits for something has nobody left to answer to.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn start_gateway(config: &Config, gateway: &GatewayConfig, shared: &Arc<Shared>) -> Result<Gateway, RunError> {
+    let failures = config
+        .gateway
+        .auth_failures
+        .map(|limits| Failures::new(limits.rate).map(|failures| (failures, limits.deny_for)))
+        .transpose()
+        .map_err(RunError::Failures)?;
+    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), failures));
+    let Some(policies) = &shared.policies else { return Err(GatewayError::NoListener.into()) };
+    let started = Gateway::start(gateway, policies, &observer, &shared.metrics.registry)?;
+    for (name, address) in started.addresses() {
+        tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
+    }
+    Ok(started)
+}
+
+async fn serve(
+    config: &Config,
+    shared: &Arc<Shared>,
+    gateway: Option<Gateway>,
+    digest: String,
+) -> Result<(), RunError> {
+    let Signals { mut terminate, mut interrupt, mut hang_up } = Signals::new().map_err(RunError::Runtime)?;
+    let admin = admin::start(config.admin.address, &config.runtime_dir, Arc::clone(shared)).await?;
+    let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
+    let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
+    let controller = tokio::spawn(control(Controller::new(Arc::clone(shared), config.adapt.latency), config.adapt.interval));
+    shared.set_ready(true);
+    tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
+    loop {
+        tokio::select! {
+            Some(outcome) = changes.recv() => {
+                let shared = Arc::clone(shared);
+                // Writing large access lists takes a while.
+                if let Err(error) = tokio::task::spawn_blocking(move || shared.changed(outcome)).await {
+                    tracing::error!(%error, "applying policies failed");
+                }
+            }
+            _ = hang_up.recv() => reload(&config.policies, shared, gateway.as_ref()),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopping");
+    shared.set_ready(false);
+    controller.abort();
+    drop(watch);
+    if let Some(gateway) = gateway {
+        let cut = gateway.drain(None).await;
+        tracing::info!(requests_cut = cut, "drained");
+    }
+    admin.stop();
+    Ok(())
+}
+
+async fn control(mut controller: Controller, period: Duration) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = controller.tick() {
+            tracing::error!(%error, "the controller's interval failed");
+        }
+    }
+}
+
+/// SIGHUP: everything is read again, though changes are noticed without it.
+fn reload(paths: &[PathBuf], shared: &Arc<Shared>, gateway: Option<&Gateway>) {
+    tracing::info!("reloading");
+    let loaded = policy::load(paths);
+    let same = matches!(&loaded, Ok(loaded) if loaded.digest == shared.standing().digest);
+    if !same {
+        shared.changed(loaded);
+    }
+    if let Some(Err(error)) = gateway.map(Gateway::reload_certificates) {
+        tracing::error!(%error, "certificates not reloaded; the old ones stay");
+    }
+}
+
+fn detach(shared: &Shared) {
+    let Some(kernel) = &shared.kernel else { return };
+    match kernel.generations().detach() {
+        Ok(()) => tracing::info!("detached from all interfaces"),
+        Err(error) => tracing::error!(%error, "not detached everywhere"),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}

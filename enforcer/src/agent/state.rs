@@ -1,0 +1,231 @@
+//! What the agent's parts share: the kernel half, the gateway's policies, and how things stand.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use time::OffsetDateTime;
+
+use super::metrics::Metrics;
+use crate::{
+    adapt::{law::State, services::Services},
+    gateway::{policies::Policies, signal::Identity},
+    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Sketch},
+    policy::{Loaded, PolicySet, Problems, model::Name},
+};
+
+/// Everything that parts of the agent ask each other for.
+pub struct Shared {
+    /// `None`: the agent is a gateway only.
+    pub kernel: Option<KernelHalf>,
+    /// `None`: the agent has no gateway.
+    pub policies: Option<Policies>,
+    /// What services do.
+    pub services: Services,
+    /// Metrics of the agent itself.
+    pub metrics: Metrics,
+    /// Sources that are never denied.
+    pub management: Vec<IpNet>,
+    ready: AtomicBool,
+    standing: Mutex<Standing>,
+    started: Instant,
+}
+
+/// The kernel half, for several threads.
+pub struct KernelHalf {
+    /// Verified connections.
+    pub flows: Arc<Flows>,
+    /// Denials.
+    pub denials: Denials,
+    /// Counters.
+    pub counters: Arc<Counters>,
+    /// The sketch.
+    pub sketch: Arc<Sketch>,
+    generations: Mutex<Generations>,
+}
+
+/// How things stand.
+#[derive(Clone, Default)]
+pub struct Standing {
+    /// The policies in force.
+    pub set: Arc<PolicySet>,
+    /// Counts up from 1.
+    pub generation: u64,
+    /// Of the policies in force.
+    pub digest: String,
+    /// When they came into force.
+    pub since: Option<OffsetDateTime>,
+    /// Why a later change is not in force.
+    pub refused: Option<String>,
+    /// Each adaptive limit, as the controller has it.
+    pub adaptive: BTreeMap<(Name, Name), AdaptiveRate>,
+    /// Each policy's state.
+    pub states: BTreeMap<Name, State>,
+}
+
+/// A limit that the controller moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdaptiveRate {
+    /// Per second, now.
+    pub now: f64,
+    /// Never below.
+    pub floor: f64,
+    /// Never above.
+    pub rate: f64,
+}
+
+impl From<Kernel> for KernelHalf {
+    fn from(kernel: Kernel) -> Self {
+        let Kernel { flows, denials, counters, sketch, generations } = kernel;
+        Self { flows, denials, counters, sketch, generations: Mutex::new(generations) }
+    }
+}
+
+impl KernelHalf {
+    /// The programs and tables, for one at a time.
+    pub fn generations(&self) -> MutexGuard<'_, Generations> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// With nothing in force yet.
+    #[must_use]
+    pub fn new(
+        kernel: Option<KernelHalf>,
+        policies: Option<Policies>,
+        metrics: Metrics,
+        management: Vec<IpNet>,
+    ) -> Self {
+        Self {
+            kernel,
+            policies,
+            services: Services::default(),
+            metrics,
+            management,
+            ready: AtomicBool::new(false),
+            standing: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Puts loaded policies in force: first in the kernel, which may refuse, then in the gateway, which
+    /// does not. What was in force stays if anything fails.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn apply(&self, loaded: Loaded) -> Result<u64, KernelError> {
+        let Loaded { set, digest, .. } = loaded;
+        let set = Arc::new(set);
+        if let Some(kernel) = &self.kernel {
+            kernel.generations().apply(&set, &kernel.counters)?;
+        }
+        if let Some(policies) = &self.policies {
+            policies.replace(PolicySet::clone(&set));
+        }
+        let mut standing = self.standing();
+        standing.generation += 1;
+        standing.set = Arc::clone(&set);
+        standing.digest = digest;
+        standing.since = Some(OffsetDateTime::now_utc());
+        standing.refused = None;
+        let generation = standing.generation;
+        drop(standing);
+        self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.metrics.policies_refused.set(0);
+        tracing::info!(
+            generation,
+            packet_policies = set.packet_policies.len(),
+            routes = set.routes.len(),
+            services = set.services.len(),
+            issuers = set.issuers.len(),
+            "policies in force"
+        );
+        Ok(generation)
+    }
+
+    /// Notes that changed policies are not in force, and why.
+    pub fn refuse(&self, why: &str) {
+        self.metrics.policy_load_failures.inc();
+        self.metrics.policies_refused.set(1);
+        self.standing().refused = Some(why.to_owned());
+        tracing::error!(problems = why, "changed policies are refused; the last good ones stay in force");
+    }
+
+    /// Takes in what a change of the policy files has led to.
+    pub fn changed(&self, outcome: Result<Loaded, Problems>) {
+        match outcome {
+            Err(problems) => self.refuse(&problems.to_string()),
+            Ok(loaded) => {
+                for warning in &loaded.warnings {
+                    tracing::warn!(%warning, "policy");
+                }
+                if let Err(error) = self.apply(loaded) {
+                    self.refuse(&error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Denies a prefix in the kernel. `Ok(Some(why))` says why it was not done.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn deny(
+        &self,
+        prefix: IpNet,
+        by: DeniedBy,
+        reason: &str,
+        lasts: Duration,
+    ) -> Result<Option<String>, KernelError> {
+        let Some(kernel) = &self.kernel else {
+            return Ok(Some("the kernel half is off: `kernel.enabled` is false".to_owned()));
+        };
+        if let Some(protected) = self.management.iter().find(|listed| overlap(listed, &prefix)) {
+            return Ok(Some(format!("{prefix} is on the management list ({protected}), which is never denied")));
+        }
+        kernel.denials.deny(prefix, by, reason, lasts)?;
+        tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
+        Ok(None)
+    }
+
+    /// Who is verified at an address.
+    #[must_use]
+    pub fn verified_at(&self, address: IpAddr) -> Vec<Identity> {
+        let flows = self.kernel.as_ref().map(|kernel| kernel.flows.identities_at(address));
+        flows.unwrap_or_default().into_iter().map(|(_, identity)| identity).collect()
+    }
+
+    /// How things stand.
+    pub fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether policies are in force and connections accepted.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Says so.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// How long the agent has run.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}

@@ -1,0 +1,41 @@
+//! `enforcer check`
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+
+use super::{Failure, Output, colors};
+use crate::policy;
+
+/// Validate configuration and policies, offline
+///
+/// Reports everything that is wrong at once, each with file, line, column and what would be right.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  enforcer check /etc/enforcer/enforcer.yaml       the configuration, and the policies that it names
+  enforcer check policies/ extra.yaml              files and directories, as one set
+  enforcer check --output json policies/ | jq .problems")]
+pub struct Check {
+    /// Files or directories
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let report = policy::check(&self.paths);
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        match self.output {
+            Output::Text => report.print(&mut out, colors())?,
+            Output::Json => report.print_json(&mut out)?,
+        }
+        out.flush()?;
+        if report.is_ok() { Ok(()) } else { Err(Failure::Reported) }
+    }
+}

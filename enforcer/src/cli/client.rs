@@ -1,0 +1,87 @@
+//! Speaks to a running agent.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{
+    client::legacy::{Client as Legacy, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::admin::{TOKEN_FILE, TOKEN_HEADER};
+
+/// How long the agent may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the running agent is.
+#[derive(Debug, Args)]
+pub struct Client {
+    /// The agent's admin address
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9600", env = "ENFORCER_ADMIN")]
+    admin: String,
+    /// The agent's runtime directory, which holds the token that changes take
+    #[arg(long, value_name = "DIR", default_value = "/run/enforcer", env = "ENFORCER_RUNTIME_DIR")]
+    runtime_dir: PathBuf,
+}
+
+impl Client {
+    /// Reads something.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        let request = Request::get(self.uri(path)).body(Full::default())?;
+        let body = self.send(request)?;
+        serde_json::from_slice(&body).context("the agent's answer is not of this version: is the agent another one?")
+    }
+
+    /// Changes something.
+    pub(super) fn change(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
+        let file = self.runtime_dir.join(TOKEN_FILE);
+        let token = fs::read_to_string(&file).with_context(|| {
+            format!("{} cannot be read: run this as the agent's user, or name its --runtime-dir", file.display())
+        })?;
+        let request = Request::builder()
+            .method(method)
+            .uri(self.uri(path))
+            .header(CONTENT_TYPE, "application/json")
+            .header(TOKEN_HEADER, token.trim())
+            .body(Full::from(serde_json::to_vec(body)?))?;
+        self.send(request).map(drop)
+    }
+
+    fn uri(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let client: Legacy<HttpConnector, Full<Bytes>> = Legacy::builder(TokioExecutor::new()).build_http();
+            let answer = async {
+                let response = client.request(request).await?;
+                let status = response.status();
+                anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
+            };
+            let answer = tokio::time::timeout(PATIENCE, answer)
+                .await
+                .map_err(|_| anyhow!("the agent at {} does not answer", self.admin))?;
+            let (status, body) =
+                answer.with_context(|| format!("no agent answers at {}: is it running (--admin)?", self.admin))?;
+            if !status.is_success() {
+                return refused(status, &body);
+            }
+            Ok(body)
+        })
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> anyhow::Result<Bytes> {
+    let text = String::from_utf8_lossy(body);
+    match text.trim() {
+        "" => bail!("the agent refuses: {status}"),
+        text => bail!("{text}"),
+    }
+}

@@ -1,0 +1,93 @@
+//! `enforcer explain`
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+};
+
+use clap::Args;
+
+use super::{Failure, Output, client::Client, text::table};
+use crate::agent::explain::{Explanation, LimitView};
+
+/// Explain why a source is (not) limited: denial, identity, policy line, limiter state
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  enforcer explain 192.0.2.7
+  enforcer explain 192.0.2.7:443        only policies about port 443
+  enforcer explain [2001:db8::7]:443 --output json")]
+pub struct Explain {
+    /// The source's address, and the local port that it is limited at
+    #[arg(value_name = "ADDRESS[:PORT]", value_parser = parse)]
+    source: Source,
+    #[command(flatten)]
+    client: Client,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+fn parse(text: &str) -> Result<Source, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Source { address, port: None });
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(source) => Ok(Source { address: source.ip(), port: Some(source.port()) }),
+        Err(_) => Err("write an address, as 192.0.2.7 or 2001:db8::7, and a port, as 192.0.2.7:443 or [2001:db8::7]:443".to_owned()),
+    }
+}
+
+impl Explain {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let port = self.source.port.map(|port| format!("&port={port}")).unwrap_or_default();
+        let path = format!("/v1/explain?address={}{port}", self.source.address);
+        let explanation: Explanation = self.client.get(&path)?;
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        match self.output {
+            Output::Json => {
+                writeln!(out, "{}", serde_json::to_string_pretty(&explanation).map_err(anyhow::Error::from)?)?;
+            }
+            Output::Text => print(&mut out, &explanation)?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
+    writeln!(out, "{}: {}", explanation.address, explanation.verdict)?;
+    for identity in &explanation.verified {
+        writeln!(out, "  verified here: {identity}")?;
+    }
+    for view in &explanation.policies {
+        let ports = if view.ports.is_empty() { "all traffic".to_owned() } else { view.ports.join(", ") };
+        writeln!(out, "\npolicy {} ({}), {ports}, {}", view.policy, view.origin, view.mode)?;
+        if let Some(listed) = &view.listed {
+            writeln!(out, "  {listed}")?;
+        }
+        let mut rows = vec![["limit", "per", "rate", "now", "left", "again in"].map(str::to_owned).to_vec()];
+        rows.extend(view.limits.iter().map(row));
+        if rows.len() > 1 {
+            table(out, &rows)?;
+        }
+    }
+    Ok(())
+}
+
+fn row(limit: &LimitView) -> Vec<String> {
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        limit.limit.clone(),
+        limit.per.clone(),
+        format!("{:.0}/s", limit.rate_per_second),
+        or_dash(limit.adapted_per_second.map(|rate| format!("{rate:.0}/s"))),
+        or_dash(limit.remaining.map(|remaining| remaining.to_string())),
+        or_dash(limit.retry_after_ms.map(|ms| format!("{ms} ms"))),
+    ]
+}

@@ -1,0 +1,53 @@
+//! `enforcer run`
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use super::Failure;
+use crate::{
+    agent::{self, RunError},
+    config::{Config, Log, LogFormat},
+};
+
+/// Run the agent: attach to the interfaces of the policies, serve the gateway, keep policies in force
+///
+/// SIGTERM and SIGINT drain and detach, SIGHUP reads policies and certificates again (changes are
+/// noticed without it).
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  enforcer run --config /etc/enforcer/enforcer.yaml
+  ENFORCER_LOG=enforcer=debug enforcer run --config enforcer.yaml")]
+pub struct Run {
+    /// The agent's configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/enforcer/enforcer.yaml")]
+    config: PathBuf,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = Config::load(&self.config).map_err(|problems| Failure::Invalid(problems.into()))?;
+        log(config.log)?;
+        agent::run(&config).map_err(|error| match error {
+            RunError::Policies(problems) => Failure::Invalid(problems.into()),
+            error => Failure::Failed(error.into()),
+        })
+    }
+}
+
+/// Logs go to standard error, one line each.
+fn log(log: Log) -> Result<(), Failure> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(log.level.into())
+        .with_env_var("ENFORCER_LOG")
+        .from_env()
+        .context("ENFORCER_LOG is no log filter: write for example enforcer=debug")?;
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let result = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+    result.map_err(|error| Failure::Failed(anyhow::anyhow!("logging cannot be set up: {error}")))
+}

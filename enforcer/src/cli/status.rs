@@ -1,0 +1,98 @@
+//! `enforcer status`
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::{
+    Failure, Output,
+    client::Client,
+    colors,
+    text::{Color, paint, table},
+};
+use crate::admin::wire;
+
+/// Show how things stand: generation, interfaces, policies, verified connections
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  enforcer status
+  enforcer status --output json | jq .kernel.interfaces")]
+pub struct Status {
+    #[command(flatten)]
+    client: Client,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+impl Status {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let status: wire::Status = self.client.get("/v1/status")?;
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        match self.output {
+            Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status).map_err(anyhow::Error::from)?)?,
+            Output::Text => print(&mut out, &status, colors())?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result<()> {
+    let ready = if status.ready { paint("ready", Color::Green, color) } else { paint("not ready", Color::Red, color) };
+    writeln!(out, "enforcer {}, {ready}, up {} s", status.version, status.uptime_seconds)?;
+    let digest: String = status.digest.chars().take(12).collect();
+    let since = status.since.as_deref().unwrap_or("-");
+    writeln!(out, "generation {} ({digest}) since {since}", status.generation)?;
+    if let Some(why) = &status.refused {
+        writeln!(out, "{}", paint("the policy files say something that is refused; the above stays in force:", Color::Red, color))?;
+        writeln!(out, "{why}")?;
+    }
+    match &status.kernel {
+        None => writeln!(out, "\nkernel half: off")?,
+        Some(kernel) => print_kernel(out, kernel, color)?,
+    }
+    if !status.policies.is_empty() {
+        writeln!(out, "\npacket policies")?;
+        print_policies(out, &status.policies)?;
+    }
+    writeln!(out, "\nroutes    {}", list(&status.routes))?;
+    writeln!(out, "services  {}", list(&status.services))
+}
+
+fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) -> io::Result<()> {
+    writeln!(out, "\ninterfaces")?;
+    let mut rows = vec![["name", "xdp", "tc"].map(str::to_owned).to_vec()];
+    rows.extend(kernel.interfaces.iter().map(|each| vec![each.name.clone(), each.xdp.clone(), each.tc.clone()]));
+    table(out, &rows)?;
+    for failure in &kernel.failures {
+        writeln!(out, "  {}", paint(&format!("{}: {}", failure.name, failure.why), Color::Yellow, color))?;
+    }
+    writeln!(
+        out,
+        "\nverified connections {} of {} identities, denied prefixes {}, sketch {} KiB",
+        kernel.verified_flows,
+        kernel.verified_identities,
+        kernel.denials,
+        kernel.sketch_bytes / 1024
+    )
+}
+
+fn print_policies(out: &mut impl Write, policies: &[wire::PolicyStatus]) -> io::Result<()> {
+    let mut rows = vec![["name", "mode", "state", "passed", "dropped", "shadow"].map(str::to_owned).to_vec()];
+    rows.extend(policies.iter().map(|policy| {
+        vec![
+            policy.name.clone(),
+            policy.mode.clone(),
+            policy.state.clone(),
+            policy.passed_packets.to_string(),
+            policy.dropped_packets.to_string(),
+            policy.shadow_packets.to_string(),
+        ]
+    }));
+    table(out, &rows)
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+}
