@@ -1,2 +1,129 @@
-//! The lab command.
-fn main() {}
+//! The `lab` command: the demo, the lab itself, and its services for trying by hand.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lab::{
+    cleanup,
+    demo::{self, Options},
+    issuer::{self, Issuer},
+    resident::Resident,
+    topology::{Lab, NEIGHBOURS},
+    upstream::Upstream,
+};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "A node with neighbours in network namespaces")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the agent in the lab: requests, then floods, then a table of what happened.
+    #[command(after_help = "Example: lab demo --keep")]
+    Demo {
+        /// Leave the lab running until Ctrl-C, and say what can be tried by hand.
+        #[arg(long)]
+        keep: bool,
+        /// Write the results as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Makes the namespaces, waits for Ctrl-C, removes them.
+    #[command(after_help = "Example: lab up")]
+    Up,
+    /// An OAuth2 issuer with one client.
+    #[command(after_help = "Example: lab issuer --listen 127.0.0.1:9700 &\n  \
+                      curl -u shop:secret -d grant_type=client_credentials http://127.0.0.1:9700/token")]
+    Issuer {
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9700")]
+        listen: SocketAddr,
+        /// The `iss` claim; the listening address if absent.
+        #[arg(long, value_name = "URL")]
+        issuer: Option<String>,
+        /// The `aud` claim.
+        #[arg(long, default_value = "orders")]
+        audience: String,
+        #[arg(long, value_name = "ID", default_value = "shop")]
+        client: String,
+        #[arg(long, default_value = "secret")]
+        secret: String,
+        /// What the client may ask for; may be repeated.
+        #[arg(long = "scope", value_name = "SCOPE", default_value = "orders:read")]
+        scopes: Vec<String>,
+    },
+    /// An upstream that says who it is and what it was asked.
+    #[command(after_help = "Example: lab upstream --listen 127.0.0.1:8080 --name a")]
+    Upstream {
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+        listen: SocketAddr,
+        #[arg(long, default_value = "upstream")]
+        name: String,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Demo { keep, json } => {
+            let passed = demo::run(&Options { keep, json })?;
+            return Ok(if passed {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            });
+        }
+        Command::Up => up()?,
+        Command::Issuer {
+            listen,
+            issuer,
+            audience,
+            client,
+            secret,
+            scopes,
+        } => {
+            let settings = issuer::Settings {
+                issuer: issuer.unwrap_or_else(|| format!("http://{listen}")),
+                audience,
+                clients: vec![issuer::Client {
+                    id: client,
+                    secret,
+                    scopes,
+                }],
+            };
+            let issuer = Issuer::start(Resident::start_here("issuer")?, settings)?;
+            wait(issuer.listen(listen, None)?)?;
+        }
+        Command::Upstream { listen, name } => {
+            let upstream = Upstream::start(Resident::start_here("upstream")?, listen, &name)?;
+            wait(upstream.address())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up() -> Result<()> {
+    let lab = Lab::create()?;
+    let interrupts = cleanup::interrupts();
+    println!("node: nsenter --net={}", lab.node().path().display());
+    for neighbour in NEIGHBOURS {
+        println!(
+            "{}: nsenter --net={}",
+            neighbour.name(),
+            lab.neighbour(neighbour).path().display()
+        );
+    }
+    println!("ready; Ctrl-C removes everything");
+    interrupts.recv()?;
+    Ok(())
+}
+
+fn wait(address: SocketAddr) -> Result<()> {
+    cleanup::on_signals();
+    let interrupts = cleanup::interrupts();
+    println!("listening on {address}; Ctrl-C ends it");
+    interrupts.recv()?;
+    Ok(())
+}

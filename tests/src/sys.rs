@@ -1,0 +1,78 @@
+//! The system calls that the standard library lacks. All of the lab's unsafe code is here.
+#![expect(
+    unsafe_code,
+    reason = "system calls and the kernel's memory layouts have no safe form in std"
+)]
+
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+};
+
+use crate::kernel::Plan;
+
+// SAFETY: `repr(C)`, integers only, no padding (its size is asserted beside its definition), and
+// any bytes are a valid value.
+unsafe impl aya::Pod for Plan {}
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Moves this thread into a network namespace.
+pub(crate) fn enter_network(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: an open descriptor and a flag; only this thread's network namespace changes.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) })
+}
+
+/// Lets `command` start its process in `namespace`, and end with the thread that starts it.
+pub(crate) fn confine(command: &mut Command, namespace: OwnedFd) {
+    let before_exec = move || {
+        // SAFETY: as in `enter_network`; both calls are async-signal-safe and allocate nothing.
+        unsafe {
+            check(libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET))?;
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM))
+        }
+    };
+    // SAFETY: the closure makes two system calls and touches no lock and no memory of the parent
+    // but the descriptor that it owns.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Sends `signal` to the process `pid`.
+pub(crate) fn send_signal(pid: u32, signal: libc::c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: integers only. `pid` is positive, so that no process group is meant.
+    check(unsafe { libc::kill(pid, signal) })
+}
+
+/// Keeps this thread on one processor.
+pub(crate) fn stay_on(processor: usize) -> io::Result<()> {
+    // SAFETY: a `cpu_set_t` of zeros is the empty set; `CPU_SET` ignores processors beyond its
+    // size; the call reads the set and no more.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set))
+    }
+}
+
+/// Puts this thread before all that are scheduled fairly.
+pub(crate) fn go_first() -> io::Result<()> {
+    // SAFETY: integers only; `0` is the calling thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
