@@ -36,7 +36,6 @@ pub(crate) fn release(name: &str) -> Result<PathBuf> {
         ]))
     })?;
     let program = shell::target().join("release").join(name);
-    // The folder of the workspace is spelled through this crate's: show it as people know it.
     program
         .canonicalize()
         .with_context(|| format!("cargo built no {}", program.display()))

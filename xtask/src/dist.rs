@@ -15,14 +15,13 @@ use crate::{
 };
 
 /// What a release carries beside the agent.
-const FILES: [&str; 7] = [
+const FILES: [&str; 6] = [
     "README.md",
     "LICENSE",
     "CHANGELOG.md",
     "docs",
     "policies",
     "deploy",
-    "enforcer/schemas",
 ];
 
 pub(crate) fn run() -> Result<()> {
@@ -45,12 +44,10 @@ fn pack(agent: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
     copy(agent, &contents)?;
     for file in FILES {
         let source = shell::root().join(file);
-        // Schemas are compiled in as well; the other files must be there.
-        if source.exists() {
-            copy(&source, &contents)?;
-        } else if file != "enforcer/schemas" {
+        if !source.exists() {
             bail!("{file} is missing: a release must carry it");
         }
+        copy(&source, &contents)?;
     }
     checksums(&contents)?;
     let archive = format!("{name}.tar.gz");

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result, bail};
 
 /// The workspace's folder.
 pub(crate) fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
 }
 
 /// Where cargo puts what it builds.

@@ -185,6 +185,8 @@ fn kernel_lints() -> Command {
     let mut command = shell::cargo(["clippy", "--package", "enforcer-ebpf", "--package", "lab-ebpf"]);
     command
         .args(["--locked", "--", "-D", "warnings"])
+        // aya hands a program its context by value.
+        .args(["-A", "clippy::needless_pass_by_value"])
         // They use unstable intrinsics, and have no unwinding.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_PROFILE_DEV_PANIC", "abort")
