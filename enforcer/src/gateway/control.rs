@@ -72,11 +72,13 @@ pub(super) async fn run(
 /// Looks at a listener's files and takes them over if they have changed.
 ///
 /// # Errors
-/// What is wrong with them; it is also logged and counted.
+/// What is wrong with them; it is also logged and counted, once.
 pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Result<(), TlsError> {
     let Some(tls) = &listener.tls else { return Ok(()) };
     let name = &listener.name;
-    match tls.reload() {
+    let result = tls.reload();
+    let news = tls.is_news(&result);
+    match result {
         Ok(Reload::Unchanged) => Ok(()),
         Ok(Reload::Changed { expiry }) => {
             metrics
@@ -87,8 +89,14 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
             Ok(())
         }
         Err(error) => {
-            metrics.reload_failures.inc();
-            tracing::error!(listener = %name, %error, "certificate files are not taken over: the old ones stay in use");
+            // The files are looked at every few seconds, and stay bad for longer.
+            if news {
+                metrics.reload_failures.inc();
+                tracing::error!(
+                    listener = %name, %error,
+                    "certificate files are not taken over: the old ones stay in use"
+                );
+            }
             Err(error)
         }
     }

@@ -12,6 +12,7 @@ mod body;
 pub mod config;
 mod connection;
 mod control;
+mod counters;
 mod greeting;
 mod handshakes;
 mod headers;

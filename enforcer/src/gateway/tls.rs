@@ -64,6 +64,8 @@ pub struct ListenerTls {
     config: TlsConfig,
     current: ArcSwap<ServerConfig>,
     files: Mutex<Files>,
+    /// The last failure, until files are taken over again.
+    failed: Mutex<Option<String>>,
 }
 
 /// The contents of a listener's files.
@@ -96,6 +98,7 @@ impl ListenerTls {
             config: config.clone(),
             current: ArcSwap::new(Arc::new(server)),
             files: Mutex::new(files),
+            failed: Mutex::default(),
         };
         Ok((tls, expiry))
     }
@@ -104,6 +107,15 @@ impl ListenerTls {
     #[must_use]
     pub fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
+    }
+
+    /// Whether the result of [`Self::reload`] is other than that of the last time, when it failed.
+    pub(super) fn is_news(&self, result: &Result<Reload, TlsError>) -> bool {
+        let failure = result.as_ref().err().map(ToString::to_string);
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *failed != failure;
+        *failed = failure;
+        news
     }
 
     /// Takes the files over if they have changed. Reads them, so not for a worker's thread.

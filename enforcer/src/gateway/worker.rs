@@ -18,11 +18,12 @@ use tokio::{
 use super::{
     config::Timeouts,
     connection,
+    counters::{EndpointCells, RuleCells, WorkerMetrics},
     handshakes::Handshakes,
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
     listener::Acceptor,
-    metrics::{EndpointCells, GatewayMetrics, Handshake, RuleCells, WorkerMetrics},
+    metrics::{GatewayMetrics, Handshake},
     policies::{Generation, Latest, Policies},
     router::RuleIndex,
     signal::Observer,

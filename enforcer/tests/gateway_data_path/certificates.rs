@@ -63,14 +63,17 @@ async fn bad_files_leave_the_old_ones_in_use() {
         ("server.key", b""),
     ] {
         let good = fs::read(lab.pki.path(file)).unwrap();
-        fs::write(lab.pki.path(file), content).unwrap();
         let before = failures();
+        lab.pki.write(file, content);
         let error = lab.gateway.reload_certificates().unwrap_err();
         assert!(matches!(&error, GatewayError::Tls { listener, .. } if listener.as_str() == "main"));
         assert!(error.to_string().contains(file), "{error}");
-        assert!(failures() > before);
+        assert_eq!(failures(), before + 1);
+        assert!(lab.gateway.reload_certificates().is_err());
+        assert_eq!(failures(), before + 1, "the same failure is counted once");
         assert_eq!(serial(&lab).await, 1);
-        fs::write(lab.pki.path(file), good).unwrap();
+        lab.pki.write(file, &good);
+        lab.gateway.reload_certificates().unwrap();
     }
     assert_eq!(fs::read(lab.pki.path("server.key")).unwrap(), key);
     lab.gateway.reload_certificates().unwrap();

@@ -89,24 +89,9 @@ async fn exchange(lab: &Lab, frames: &[u8]) -> Vec<u8> {
     in_time("an end", async { tokio::join!(sending, receiving).1 }).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn malformed_requests_reach_no_service() {
-    let origin = Origin::start().await;
-    let lab = Plan::default().start(policy::open(&[origin.address]));
-    let kinds = exchange(&lab, &request(&fields(&GET))).await;
-    assert!(kinds.contains(&HEADERS) && kinds.contains(&DATA), "{kinds:?}");
-    assert_eq!(
-        origin.requests(),
-        1,
-        "the frames are right where nothing is wrong"
-    );
-
-    let short = [
-        frame(HEADERS, END_HEADERS, 1, &get_with(&[("content-length", "5")])),
-        frame(DATA, END_STREAM, 1, b"abc"),
-    ]
-    .concat();
-    for (what, frames) in [
+/// What HTTP/2 itself forbids.
+fn malformed() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
         (
             "a field of the connection",
             request(&get_with(&[("connection", "close")])),
@@ -141,7 +126,27 @@ async fn malformed_requests_reach_no_service() {
             request(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
         ),
         ("a frame too large", frame(DATA, 0, 1, &vec![0; 1 << 15])),
-    ] {
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_reach_no_service() {
+    let origin = Origin::start().await;
+    let lab = Plan::default().start(policy::open(&[origin.address]));
+    let kinds = exchange(&lab, &request(&fields(&GET))).await;
+    assert!(kinds.contains(&HEADERS) && kinds.contains(&DATA), "{kinds:?}");
+    assert_eq!(
+        origin.requests(),
+        1,
+        "the frames are right where nothing is wrong"
+    );
+
+    let short = [
+        frame(HEADERS, END_HEADERS, 1, &get_with(&[("content-length", "5")])),
+        frame(DATA, END_STREAM, 1, b"abc"),
+    ]
+    .concat();
+    for (what, frames) in malformed() {
         let kinds = exchange(&lab, &frames).await;
         assert!(
             kinds.contains(&RST_STREAM) || kinds.contains(&GOAWAY),

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use enforcer::gateway::signal::Verdict;
@@ -157,6 +157,48 @@ async fn what_is_under_way_ends_while_draining() {
     for wait in waits {
         assert_eq!(wait.await.unwrap().unwrap().body, "released");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_meets_the_drain_is_answered() {
+    // An idle connection stays open for 500 ms, and what is to be seen must happen within them.
+    const SOON: Duration = Duration::from_millis(250);
+    let origin = Origin::start().await;
+    for _ in 0..20 {
+        let lab = Plan::default().start(policy::open(&[origin.address]));
+        let mut idle = Client::connect(&lab, H1).await;
+        assert_eq!(idle.get("/").await.status, 200);
+        let began = Instant::now();
+        let drain = tokio::spawn(lab.gateway.drain(None));
+        eventually("nobody listens", async || {
+            tokio::net::TcpStream::connect(lab.address).await.is_err()
+        })
+        .await;
+        let late = began.elapsed() > SOON;
+        let reply = idle.send(client::get("/")).await;
+        assert_eq!(in_time("the drain", drain).await.unwrap(), 0);
+        if !late {
+            assert_eq!(reply.unwrap().headers["connection"], "close");
+            return;
+        }
+    }
+    panic!("the machine is too busy to see what happens within {SOON:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_to_endpoints_that_stay_are_kept() {
+    let origin = Origin::start().await;
+    let plan = Plan {
+        workers: 1,
+        ..Plan::default()
+    };
+    let lab = plan.start(policy::open(&[origin.address]));
+    let mut client = Client::connect(&lab, H1).await;
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.status, 200);
+        lab.policies.replace(policy::open(&[origin.address]));
+    }
+    assert_eq!(origin.state.connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

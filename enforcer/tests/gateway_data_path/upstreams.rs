@@ -19,6 +19,8 @@ use crate::support::{
     policy,
 };
 
+const OFTEN: Duration = Duration::from_millis(20);
+
 fn one_worker() -> Plan {
     Plan {
         workers: 1,
@@ -26,11 +28,11 @@ fn one_worker() -> Plan {
     }
 }
 
-fn checked(endpoints: &[SocketAddr]) -> PolicySet {
+fn checked(endpoints: &[SocketAddr], interval: Duration) -> PolicySet {
     let mut service = policy::service(endpoints);
     service.health = Some(Health {
         path: "/healthz".into(),
-        interval: Duration::from_millis(20),
+        interval,
         timeout: Duration::from_millis(500),
         healthy_after: 2,
         unhealthy_after: 2,
@@ -49,7 +51,7 @@ fn nowhere() -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_take_an_endpoint_out_and_bring_it_back() {
     let (a, b) = (Origin::start().await, Origin::start().await);
-    let lab = one_worker().start(checked(&[a.address, b.address]));
+    let lab = one_worker().start(checked(&[a.address, b.address], OFTEN));
     let mut client = Client::connect(&lab, H1).await;
     let gauge = |origin: &Origin, value| {
         let address = origin.address;
@@ -79,6 +81,26 @@ async fn health_checks_take_an_endpoint_out_and_bring_it_back() {
     eventually("a is back", async || gauge(&a, 1)).await;
     assert_eq!(client.get("/").await.status, 200);
     assert_eq!(a.requests(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_stays_out_when_its_checks_change() {
+    let origin = Origin::start().await;
+    origin.state.healthy.store(false, Ordering::SeqCst);
+    let lab = one_worker().start(checked(&[origin.address], OFTEN));
+    let mut client = Client::connect(&lab, H1).await;
+    eventually("it is out", async || {
+        client_sees(&mut Client::connect(&lab, H1).await, 503).await
+    })
+    .await;
+    for interval in [OFTEN, Duration::from_secs(3600)] {
+        lab.policies.replace(checked(&[origin.address], interval));
+        assert!(client_sees(&mut client, 503).await, "{interval:?}");
+    }
+}
+
+async fn client_sees(client: &mut Client, status: u16) -> bool {
+    client.get("/").await.status == status
 }
 
 #[tokio::test(flavor = "multi_thread")]

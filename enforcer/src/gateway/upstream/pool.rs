@@ -15,7 +15,7 @@ use tokio::{net::TcpStream, time::Instant};
 use super::{UpstreamError, endpoint::SharedEndpoint, resolve};
 use crate::gateway::{
     body::{Progress, RequestBody},
-    metrics::EndpointCells,
+    counters::EndpointCells,
 };
 
 /// Idle connections that one worker keeps to one endpoint.

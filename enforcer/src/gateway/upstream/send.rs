@@ -10,7 +10,7 @@ use super::{
     pool::{Lease, LocalEndpoint},
 };
 use crate::{
-    gateway::{body::RequestBody, metrics::Exchange},
+    gateway::{body::RequestBody, counters::Exchange},
     policy::model::Service,
 };
 

@@ -32,13 +32,20 @@ impl Pki {
             directory: TempDir::new().unwrap(),
             authority: authority("authority"),
         };
-        fs::write(pki.path("ca.pem"), pki.authority.pem()).unwrap();
+        pki.write("ca.pem", pki.authority.pem().as_bytes());
         pki.write_server(1);
         pki
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Replaces a file at once: nobody reads half of it.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) {
+        let new = self.path("new");
+        fs::write(&new, content).unwrap();
+        fs::rename(new, self.path(name)).unwrap();
     }
 
     /// Writes a new server certificate with that serial number.
@@ -48,8 +55,8 @@ impl Pki {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
-        fs::write(self.path("server.key"), key.serialize_pem()).unwrap();
-        fs::write(self.path("server.pem"), certificate.pem()).unwrap();
+        self.write("server.key", key.serialize_pem().as_bytes());
+        self.write("server.pem", certificate.pem().as_bytes());
     }
 
     /// A client that the gateway's authority vouches for.
