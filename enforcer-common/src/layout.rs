@@ -3,7 +3,11 @@
 //! Integers only, no padding that is not named, sizes and offsets asserted at compile time. Bump
 //! [`VERSION`] when any of it changes.
 
-use crate::{hash::Key, limiter::Params, verdict::{Direction, Reason, Verdict}};
+use crate::{
+    hash::Key,
+    limiter::Params,
+    verdict::{Direction, Reason, Verdict},
+};
 
 /// The layout's version; it is part of the path under which maps are pinned.
 pub const VERSION: u32 = 1;

@@ -42,9 +42,15 @@ impl Place {
     pub fn of(key: Key, mask: u64, limit: &Limit, high: u64, low: u64) -> Self {
         let (high, low) = prefix(limit, high, low);
         // The limit's number makes each limit's hash function another one.
-        let key = Key { k0: key.k0 ^ u64::from(limit.id), k1: key.k1 };
+        let key = Key {
+            k0: key.k0 ^ u64::from(limit.id),
+            k1: key.k1,
+        };
         let hash = siphash13(key, high, low);
-        Self { line: (hash & mask) as u32, choice: (hash >> 60) as u32 }
+        Self {
+            line: (hash & mask) as u32,
+            choice: (hash >> 60) as u32,
+        }
     }
 
     /// The cell of row `row` within the line: below [`CELLS`] for rows below [`ROWS`].
@@ -60,7 +66,10 @@ impl Place {
 #[must_use]
 pub const fn words(address: &Address) -> (u64, u64) {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *address;
-    (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p]))
+    (
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+    )
 }
 
 /// The words of the source's prefix.
@@ -95,7 +104,9 @@ pub const fn masks(v4: u8, v6: u8) -> (u64, u64, u64) {
 pub const fn mapped(address: [u8; 4]) -> Address {
     let [a, b, c, d] = address;
     let m = V4_MAPPED;
-    [m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8], m[9], m[10], m[11], a, b, c, d]
+    [
+        m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8], m[9], m[10], m[11], a, b, c, d,
+    ]
 }
 
 #[cfg(test)]

@@ -11,6 +11,15 @@ const FULL: u32 = 160;
 /// What `list` says of `address`, by its longest prefix that still holds.
 #[inline(always)]
 pub fn lookup(list: u32, address: &Address, now_ns: u64) -> Option<Access> {
-    let key = Key::new(FULL, AccessKey { table: list, address: *address });
-    ACCESS.get(&key).filter(|entry| entry.expires_ns > now_ns).copied()
+    let key = Key::new(
+        FULL,
+        AccessKey {
+            table: list,
+            address: *address,
+        },
+    );
+    ACCESS
+        .get(&key)
+        .filter(|entry| entry.expires_ns > now_ns)
+        .copied()
 }

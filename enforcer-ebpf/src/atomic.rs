@@ -31,7 +31,9 @@ impl Cell {
     #[inline(always)]
     pub fn swap(self, old: u64, new: u64) -> bool {
         // SAFETY: as for `read`; becomes one `lock cmpxchg`.
-        unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new).1 }
+        unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new).1
+        }
     }
 
     /// Adds to a counter of this CPU alone.

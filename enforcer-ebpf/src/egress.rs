@@ -24,7 +24,9 @@ pub fn program(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let index = unsafe { (*ctx.skb.skb).ifindex };
     // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else { return TC_ACT_UNSPEC };
+    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+        return TC_ACT_UNSPEC;
+    };
     let bytes = u64::from(ctx.len());
     // Headers may lie outside the linear part; short packets have fewer bytes than asked for.
     if Frame::of_tc(ctx).len() < HEADERS as usize {
@@ -34,8 +36,16 @@ pub fn program(ctx: &TcContext) -> i32 {
     let finding = match parse(&Frame::of_tc(ctx)) {
         Ok(Parsed::Ip(packet)) => decide(interface, &packet),
         // What the node itself sends malformed is not for the deny lists to judge.
-        Ok(Parsed::Arp) => Finding { policy: NO_POLICY, reason: Reason::Lifeline, shadow: false },
-        Ok(Parsed::Other) | Err(_) => Finding { policy: NO_POLICY, reason: Reason::NotIp, shadow: false },
+        Ok(Parsed::Arp) => Finding {
+            policy: NO_POLICY,
+            reason: Reason::Lifeline,
+            shadow: false,
+        },
+        Ok(Parsed::Other) | Err(_) => Finding {
+            policy: NO_POLICY,
+            reason: Reason::NotIp,
+            shadow: false,
+        },
     };
     verdict::tc(finding.conclude(Direction::Egress, bytes))
 }
@@ -46,10 +56,22 @@ fn decide(interface: &Interface, packet: &Packet) -> Finding {
         let list = table(table_kind::EGRESS, interface.slot, interface.group);
         if let Some(entry) = access::lookup(list, &packet.destination, clock::now_ns()) {
             let shadow = service::is_shadow(interface, entry.policy);
-            return Finding { policy: entry.policy, reason: Reason::EgressDenied, shadow };
+            return Finding {
+                policy: entry.policy,
+                reason: Reason::EgressDenied,
+                shadow,
+            };
         }
     }
     let policy = service::find(interface, packet, packet.source_port);
-    let reason = if policy == NO_POLICY { Reason::NoPolicy } else { Reason::EgressAllowed };
-    Finding { policy, reason, shadow: false }
+    let reason = if policy == NO_POLICY {
+        Reason::NoPolicy
+    } else {
+        Reason::EgressAllowed
+    };
+    Finding {
+        policy,
+        reason,
+        shadow: false,
+    }
 }

@@ -36,5 +36,9 @@ pub fn check(control: &Control, bank: &Bank, packet: &Packet, now_ns: u64) -> Op
     let state = BUDGETS.get_ptr_mut(identity)?;
     // SAFETY: a map's value of eight bytes.
     let state = unsafe { Cell::new(state) };
-    Some(if charge_budget(state, &bank.verified, now_ns) { Reason::Verified } else { Reason::OverBudget })
+    Some(if charge_budget(state, &bank.verified, now_ns) {
+        Reason::Verified
+    } else {
+        Reason::OverBudget
+    })
 }

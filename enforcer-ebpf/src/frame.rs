@@ -70,13 +70,19 @@ impl Frame {
     /// What arrived.
     #[inline(always)]
     pub fn of_xdp(ctx: &XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
     }
 
     /// The linear part of what leaves.
     #[inline(always)]
     pub fn of_tc(ctx: &TcContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
     }
 
     /// Bytes from the Ethernet header on.

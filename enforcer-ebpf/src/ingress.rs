@@ -21,8 +21,12 @@ use crate::{
 pub fn program(ctx: &XdpContext) -> u32 {
     let index = ctx.ingress_ifindex() as u32;
     // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else { return xdp_action::XDP_PASS };
-    let Some(control) = CONTROL.get(0) else { return xdp_action::XDP_PASS };
+    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+        return xdp_action::XDP_PASS;
+    };
+    let Some(control) = CONTROL.get(0) else {
+        return xdp_action::XDP_PASS;
+    };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
     verdict::xdp(examine(control, interface, &frame, bytes).conclude(Direction::Ingress, bytes))
@@ -34,9 +38,11 @@ fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64) 
         Ok(Parsed::Ip(packet)) => decide(control, interface, &packet.blurred(control.zero), bytes),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
-        Err(reason) => {
-            Finding { policy: interface.base, reason, shadow: service::is_shadow(interface, interface.base) }
-        }
+        Err(reason) => Finding {
+            policy: interface.base,
+            reason,
+            shadow: service::is_shadow(interface, interface.base),
+        },
     }
 }
 
@@ -49,23 +55,47 @@ fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64)
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
     {
-        return Finding { policy: NO_POLICY, reason: denial(entry.reason), shadow: false };
+        return Finding {
+            policy: NO_POLICY,
+            reason: denial(entry.reason),
+            shadow: false,
+        };
     }
     let policy = service::find(interface, packet, packet.destination_port);
-    let Some((place, bank)) = service::bank(interface, policy) else { return pass(NO_POLICY, Reason::NoPolicy) };
-    let charge = Charge { interface, packet, bytes, now_ns };
+    let Some((place, bank)) = service::bank(interface, policy) else {
+        return pass(NO_POLICY, Reason::NoPolicy);
+    };
+    let charge = Charge {
+        interface,
+        packet,
+        bytes,
+        now_ns,
+    };
     let reason = under(control, policy, place, bank, &charge);
-    Finding { policy, reason, shadow: bank.flags & policy_flag::SHADOW != 0 }
+    Finding {
+        policy,
+        reason,
+        shadow: bank.flags & policy_flag::SHADOW != 0,
+    }
 }
 
 /// What a policy says of a packet.
 #[inline(always)]
 fn under(control: &Control, policy: u32, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
-    let Charge { interface, packet, now_ns, .. } = *charge;
+    let Charge {
+        interface,
+        packet,
+        now_ns,
+        ..
+    } = *charge;
     if bank.flags & policy_flag::ACCESS != 0 {
         let list = table(table_kind::INGRESS, interface.slot, policy);
         if let Some(entry) = access::lookup(list, &packet.source, now_ns) {
-            return if entry.reason == Reason::Allowed as u32 { Reason::Allowed } else { Reason::Denied };
+            return if entry.reason == Reason::Allowed as u32 {
+                Reason::Allowed
+            } else {
+                Reason::Denied
+            };
         }
     }
     if let Some(reason) = flow::check(control, bank, packet, now_ns) {
@@ -86,5 +116,9 @@ fn denial(reason: u32) -> Reason {
 
 #[inline(always)]
 fn pass(policy: u32, reason: Reason) -> Finding {
-    Finding { policy, reason, shadow: false }
+    Finding {
+        policy,
+        reason,
+        shadow: false,
+    }
 }

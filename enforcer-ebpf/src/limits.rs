@@ -45,7 +45,11 @@ impl Selector {
     #[inline(always)]
     fn limit(self) -> Option<&'static Limit> {
         let policy = POLICIES.get(self.0 as u32)?;
-        let bank = if self.0 & (1 << 32) == 0 { &policy.banks[0] } else { &policy.banks[1] };
+        let bank = if self.0 & (1 << 32) == 0 {
+            &policy.banks[0]
+        } else {
+            &policy.banks[1]
+        };
         bank.limits.get((self.0 >> 33) as usize & (LIMITS_PER_POLICY - 1))
     }
 
@@ -62,7 +66,9 @@ pub fn check(charge: &Charge<'_>, place: Place, bank: &Bank) -> Reason {
     if several && let Some(index) = charge.refused_by(place, bank, false) {
         return Reason::limit(index);
     }
-    charge.refused_by(place, bank, true).map_or(Reason::WithinLimits, Reason::limit)
+    charge
+        .refused_by(place, bank, true)
+        .map_or(Reason::WithinLimits, Reason::limit)
 }
 
 impl Charge<'_> {
@@ -132,8 +138,17 @@ const CONTENDED: u64 = 2;
 #[inline(never)]
 extern "C" fn enforcer_limit(selector: u64, high: u64, low: u64, now_ns: u64, cost: u64) -> u64 {
     let selector = Selector(selector);
-    let Some(limit) = selector.limit() else { return ADMITTED };
-    let request = Request { limit, high, low, now_ns, cost, charges: selector.charges() };
+    let Some(limit) = selector.limit() else {
+        return ADMITTED;
+    };
+    let request = Request {
+        limit,
+        high,
+        low,
+        now_ns,
+        cost,
+        charges: selector.charges(),
+    };
     // Told apart here once, not at each step: otherwise the verifier follows every mixture. The buckets
     // admit alike.
     let outcome = match limit.params.algorithm() {
@@ -165,13 +180,20 @@ impl Request<'_> {
     fn decide(&self, params: Params) -> Outcome {
         if self.limit.key != limit_key::SOURCE {
             // SAFETY: a map's value of eight bytes.
-            return match SHARED.get_ptr_mut(self.low as u32).map(|cell| unsafe { Cell::new(cell) }) {
+            return match SHARED
+                .get_ptr_mut(self.low as u32)
+                .map(|cell| unsafe { Cell::new(cell) })
+            {
                 Some(cell) => charge_once(cell, &params, self.now_ns, self.cost, self.charges),
                 None => Outcome::Admitted,
             };
         }
-        let Some(control) = CONTROL.get(0) else { return Outcome::Admitted };
-        let Some(cells) = Cells::of(control, self.limit, self.high, self.low) else { return Outcome::Admitted };
+        let Some(control) = CONTROL.get(0) else {
+            return Outcome::Admitted;
+        };
+        let Some(cells) = Cells::of(control, self.limit, self.high, self.low) else {
+            return Outcome::Admitted;
+        };
         cells.decide(&params, self.now_ns, self.cost, self.charges)
     }
 }

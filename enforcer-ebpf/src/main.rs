@@ -5,7 +5,10 @@
 //! allocates, logs, inserts into a map or loops more than a constant number of times.
 #![no_std]
 #![no_main]
-#![expect(internal_features, reason = "core's atomics have no compare-and-swap for BPF; the intrinsic has")]
+#![expect(
+    internal_features,
+    reason = "core's atomics have no compare-and-swap for BPF; the intrinsic has"
+)]
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod access;

@@ -49,7 +49,14 @@ pub fn bank(interface: &Interface, policy: u32) -> Option<(Place, &'static Bank)
     }
     let entry = POLICIES.get(index)?;
     let bank = (entry.select & 1) as u32;
-    Some((Place { index, bank }, if bank == 0 { &entry.banks[0] } else { &entry.banks[1] }))
+    Some((
+        Place { index, bank },
+        if bank == 0 {
+            &entry.banks[0]
+        } else {
+            &entry.banks[1]
+        },
+    ))
 }
 
 /// Whether a policy only counts. One that is not there does.

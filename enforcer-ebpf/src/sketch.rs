@@ -25,7 +25,11 @@ impl Cells {
     pub fn of(control: &Control, limit: &Limit, high: u64, low: u64) -> Option<Self> {
         let place = Place::of(control.key, control.sketch_mask, limit, high, low);
         let line = SKETCH.get_ptr_mut(place.line)?;
-        Some(Self { line: line.cast(), place, zero: control.zero })
+        Some(Self {
+            line: line.cast(),
+            place,
+            zero: control.zero,
+        })
     }
 
     #[inline(always)]
@@ -49,7 +53,9 @@ impl Cells {
         for state in &states[1..] {
             used = params.less_used(used, settled(*state)).wrapping_add(self.zero);
         }
-        let Some(next) = params.admit(used, now_ns, cost) else { return Outcome::Refused };
+        let Some(next) = params.admit(used, now_ns, cost) else {
+            return Outcome::Refused;
+        };
         let next = next.wrapping_add(self.zero);
         if !charges {
             return Outcome::Admitted;

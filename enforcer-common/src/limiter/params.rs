@@ -100,7 +100,13 @@ const WINDOW_SKEW_NS: u64 = 1_000_000_000;
 
 impl Params {
     /// What a map is born with: every cost is refused.
-    pub const REFUSE_ALL: Self = Self { algorithm: 0, shift: 0, pace: 0, burst: 0, ahead: 0 };
+    pub const REFUSE_ALL: Self = Self {
+        algorithm: 0,
+        shift: 0,
+        pace: 0,
+        burst: 0,
+        ahead: 0,
+    };
 
     /// `amount` per `period_ns`, with `burst` at once (ignored by the window algorithms).
     ///
@@ -184,7 +190,10 @@ impl Params {
     #[inline(always)]
     #[must_use]
     pub const fn known_as(self, algorithm: Algorithm) -> Self {
-        Self { algorithm: algorithm as u32, ..self }
+        Self {
+            algorithm: algorithm as u32,
+            ..self
+        }
     }
 
     /// The most that may come at once (bucket) or in one window, in units of cost.

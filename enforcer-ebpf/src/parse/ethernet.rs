@@ -34,7 +34,10 @@ pub fn parse(frame: &Frame) -> Result<(u16, usize), Reason> {
 
 #[inline(always)]
 fn read(frame: &Frame, offset: usize) -> Result<u16, Reason> {
-    frame.header::<2>(offset).map(|header| header.be16::<0>()).ok_or(Reason::Truncated)
+    frame
+        .header::<2>(offset)
+        .map(|header| header.be16::<0>())
+        .ok_or(Reason::Truncated)
 }
 
 #[inline(always)]

@@ -2,7 +2,11 @@
 
 use enforcer_common::verdict::Reason;
 
-use super::{Packet, address::{address, is_mapped}, end, transport};
+use super::{
+    Packet,
+    address::{address, is_mapped},
+    end, transport,
+};
 use crate::frame::Frame;
 
 const HEADER: usize = 40;
@@ -76,7 +80,11 @@ fn extensions(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> R
             return Err(Reason::Truncated);
         }
     }
-    if is_extension(packet.protocol) { Err(Reason::ExtensionHeaders) } else { Ok(offset) }
+    if is_extension(packet.protocol) {
+        Err(Reason::ExtensionHeaders)
+    } else {
+        Ok(offset)
+    }
 }
 
 #[inline(always)]

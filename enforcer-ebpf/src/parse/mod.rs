@@ -105,5 +105,9 @@ fn end(frame: &Frame, start: usize, declared: usize) -> Result<usize, Reason> {
         return Ok(frame.len());
     }
     let end = start + declared;
-    if end > frame.len() { Err(Reason::Truncated) } else { Ok(end) }
+    if end > frame.len() {
+        Err(Reason::Truncated)
+    } else {
+        Ok(end)
+    }
 }

@@ -50,7 +50,12 @@ pub fn parse(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> Re
 
 /// The first `N` bytes of a header of `length`, all of which must be there.
 #[inline(always)]
-fn header<const N: usize>(frame: &Frame, start: usize, end: usize, length: usize) -> Result<Header<N>, Reason> {
+fn header<const N: usize>(
+    frame: &Frame,
+    start: usize,
+    end: usize,
+    length: usize,
+) -> Result<Header<N>, Reason> {
     if start + length > end {
         return Err(Reason::Truncated);
     }

@@ -32,7 +32,10 @@ impl Failures {
         let period_ns = u64::try_from(rate.period().as_nanos()).unwrap_or(u64::MAX);
         let amount = rate.amount().get();
         let params = Params::new(Algorithm::TokenBucket, amount, period_ns, amount)?;
-        Ok(Self { sketch: Sketch::new(params, LINES), hasher: RandomState::new() })
+        Ok(Self {
+            sketch: Sketch::new(params, LINES),
+            hasher: RandomState::new(),
+        })
     }
 
     /// Counts a failure of `source`; whether that is one too many.
@@ -73,7 +76,10 @@ mod tests {
             assert!(!failures.record(source, (1_000 + second / 5) * SECOND));
         }
         assert!(failures.record(source, 1_002 * SECOND));
-        assert!(!failures.record(IpAddr::from([192, 0, 2, 2]), 1_002 * SECOND), "another source");
+        assert!(
+            !failures.record(IpAddr::from([192, 0, 2, 2]), 1_002 * SECOND),
+            "another source"
+        );
         assert!(!failures.record(source, 1_100 * SECOND), "after a while");
     }
 

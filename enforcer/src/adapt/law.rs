@@ -116,7 +116,11 @@ impl Regulator {
     /// Takes in what was seen in one interval.
     pub fn observe(&mut self, seen: &Observation) -> Step {
         let slow = seen.latency.is_some_and(|latency| latency > seen.target);
-        let share = if seen.arrived > 0.0 { seen.over / seen.arrived } else { 0.0 };
+        let share = if seen.arrived > 0.0 {
+            seen.over / seen.arrived
+        } else {
+            0.0
+        };
         let flood = seen.over > NOISE && share >= ATTACK_SHARE;
         let apparent = if flood {
             State::Attack
@@ -144,7 +148,10 @@ impl Regulator {
         } else {
             Cause::Hold
         };
-        Step { state: self.state, cause }
+        Step {
+            state: self.state,
+            cause,
+        }
     }
 }
 
@@ -166,21 +173,40 @@ mod tests {
     const TARGET: f64 = 0.25;
 
     fn quiet() -> Observation {
-        Observation { arrived: 1_000.0, over: 0.0, latency: Some(0.01), target: TARGET }
+        Observation {
+            arrived: 1_000.0,
+            over: 0.0,
+            latency: Some(0.01),
+            target: TARGET,
+        }
     }
 
     fn flood() -> Observation {
-        Observation { arrived: 100_000.0, over: 90_000.0, latency: Some(0.01), target: TARGET }
+        Observation {
+            arrived: 100_000.0,
+            over: 90_000.0,
+            latency: Some(0.01),
+            target: TARGET,
+        }
     }
 
     fn slow() -> Observation {
-        Observation { latency: Some(1.0), ..quiet() }
+        Observation {
+            latency: Some(1.0),
+            ..quiet()
+        }
     }
 
     #[test]
     fn a_flood_is_an_attack_at_once() {
         let mut regulator = Regulator::default();
-        assert_eq!(regulator.observe(&flood()), Step { state: State::Attack, cause: Cause::Flood });
+        assert_eq!(
+            regulator.observe(&flood()),
+            Step {
+                state: State::Attack,
+                cause: Cause::Flood
+            }
+        );
     }
 
     #[test]
@@ -188,9 +214,21 @@ mod tests {
         let mut regulator = Regulator::default();
         let _ = regulator.observe(&flood());
         for _ in 1..PATIENCE {
-            assert_eq!(regulator.observe(&quiet()), Step { state: State::Attack, cause: Cause::Hold });
+            assert_eq!(
+                regulator.observe(&quiet()),
+                Step {
+                    state: State::Attack,
+                    cause: Cause::Hold
+                }
+            );
         }
-        assert_eq!(regulator.observe(&quiet()), Step { state: State::Calm, cause: Cause::Calm });
+        assert_eq!(
+            regulator.observe(&quiet()),
+            Step {
+                state: State::Calm,
+                cause: Cause::Calm
+            }
+        );
     }
 
     #[test]
@@ -207,13 +245,23 @@ mod tests {
     #[test]
     fn a_slow_service_is_pressure() {
         let mut regulator = Regulator::default();
-        assert_eq!(regulator.observe(&slow()), Step { state: State::Pressure, cause: Cause::Latency });
+        assert_eq!(
+            regulator.observe(&slow()),
+            Step {
+                state: State::Pressure,
+                cause: Cause::Latency
+            }
+        );
     }
 
     #[test]
     fn a_few_packets_over_are_noise() {
         let mut regulator = Regulator::default();
-        let seen = Observation { arrived: 60.0, over: 50.0, ..quiet() };
+        let seen = Observation {
+            arrived: 60.0,
+            over: 50.0,
+            ..quiet()
+        };
         assert_eq!(regulator.observe(&seen).state, State::Calm);
     }
 
@@ -229,6 +277,9 @@ mod tests {
         for _ in 0..10 {
             rate = next_rate(rate, 2_000.0, 20_000.0, Cause::Calm);
         }
-        assert!((rate - 20_000.0).abs() < 1.0, "ten calm intervals bring all of it back: {rate}");
+        assert!(
+            (rate - 20_000.0).abs() < 1.0,
+            "ten calm intervals bring all of it back: {rate}"
+        );
     }
 }

@@ -49,7 +49,9 @@ static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 impl Default for Services {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        }
     }
 }
 

@@ -44,8 +44,18 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
         refused: standing.refused,
         kernel,
         policies,
-        routes: standing.set.routes.iter().map(|route| route.name.to_string()).collect(),
-        services: standing.set.services.iter().map(|service| service.name.to_string()).collect(),
+        routes: standing
+            .set
+            .routes
+            .iter()
+            .map(|route| route.name.to_string())
+            .collect(),
+        services: standing
+            .set
+            .services
+            .iter()
+            .map(|service| service.name.to_string())
+            .collect(),
     };
     Json(status).into_response()
 }
@@ -61,7 +71,11 @@ pub async fn explain(State(shared): State<Arc<Shared>>, Query(query): Query<Expl
 /// `GET /v1/denials`
 pub async fn denials(State(shared): State<Arc<Shared>>) -> Json<Vec<DenialStatus>> {
     let now_ns = monotonic_ns();
-    let list = shared.kernel.as_ref().map(|kernel| kernel.denials.list()).unwrap_or_default();
+    let list = shared
+        .kernel
+        .as_ref()
+        .map(|kernel| kernel.denials.list())
+        .unwrap_or_default();
     let status = list.into_iter().map(|(prefix, denial)| DenialStatus {
         prefix,
         kind: denial.by.reason().name().to_owned(),
@@ -74,7 +88,8 @@ pub async fn denials(State(shared): State<Arc<Shared>>) -> Json<Vec<DenialStatus
 /// `POST /v1/denials`
 pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyRequest>) -> Response {
     if request.for_seconds == 0 || request.reason.len() > LONGEST_REASON {
-        let text = format!("a denial lasts at least a second, and its reason has at most {LONGEST_REASON} bytes\n");
+        let text =
+            format!("a denial lasts at least a second, and its reason has at most {LONGEST_REASON} bytes\n");
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
     let lasts = Duration::from_secs(request.for_seconds);
@@ -87,15 +102,20 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
 
 /// `DELETE /v1/denials`
 pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowRequest>) -> Response {
-    let removed = shared.kernel.as_ref().map_or(Ok(false), |kernel| kernel.denials.allow(request.prefix));
+    let removed = shared
+        .kernel
+        .as_ref()
+        .map_or(Ok(false), |kernel| kernel.denials.allow(request.prefix));
     match removed {
         Ok(true) => {
             tracing::warn!(prefix = %request.prefix, "denial ended by the operator");
             StatusCode::NO_CONTENT.into_response()
         }
-        Ok(false) => {
-            (StatusCode::NOT_FOUND, format!("{} is not denied\n", request.prefix)).into_response()
-        }
+        Ok(false) => (
+            StatusCode::NOT_FOUND,
+            format!("{} is not denied\n", request.prefix),
+        )
+            .into_response(),
         Err(error) => failed(&error),
     }
 }
@@ -116,7 +136,10 @@ fn kernel_status(kernel: &KernelHalf) -> KernelStatus {
     KernelStatus {
         interfaces: interfaces.collect(),
         failures: failures
-            .map(|(name, why)| InterfaceFailure { name: name.clone(), why: why.clone() })
+            .map(|(name, why)| InterfaceFailure {
+                name: name.clone(),
+                why: why.clone(),
+            })
             .collect(),
         verified_flows: flows as u64,
         verified_identities: identities as u64,
@@ -129,20 +152,43 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
     let numbered: Vec<_> = {
         let generations = kernel.generations();
         let set = generations.store.set().clone();
-        let number = |name| generations.store.numbered().find(|(each, _)| *each == name).map(|(_, number)| number);
-        set.packet_policies.iter().filter_map(|policy| Some((policy.clone(), number(&policy.name)?))).collect()
+        let number = |name| {
+            generations
+                .store
+                .numbered()
+                .find(|(each, _)| *each == name)
+                .map(|(_, number)| number)
+        };
+        set.packet_policies
+            .iter()
+            .filter_map(|policy| Some((policy.clone(), number(&policy.name)?)))
+            .collect()
     };
     numbered
         .into_iter()
         .map(|(policy, number)| {
             let counts = kernel.counters.of_policy(number)?;
             let sum = |verdict| -> u64 {
-                counts.iter().filter(|count| count.verdict == verdict).map(|count| count.total.packets).sum()
+                counts
+                    .iter()
+                    .filter(|count| count.verdict == verdict)
+                    .map(|count| count.total.packets)
+                    .sum()
             };
-            let state = shared.standing().states.get(&policy.name).copied().unwrap_or_default();
+            let state = shared
+                .standing()
+                .states
+                .get(&policy.name)
+                .copied()
+                .unwrap_or_default();
             Ok(PolicyStatus {
                 name: policy.name.to_string(),
-                mode: if policy.mode == Mode::Shadow { "shadow" } else { "enforce" }.to_owned(),
+                mode: if policy.mode == Mode::Shadow {
+                    "shadow"
+                } else {
+                    "enforce"
+                }
+                .to_owned(),
                 state: state.name().to_owned(),
                 passed_packets: sum(Verdict::Pass),
                 dropped_packets: sum(Verdict::Drop),

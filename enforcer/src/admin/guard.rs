@@ -35,8 +35,10 @@ impl Guard {
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| AdminError::Randomness)?;
         let token = URL_SAFE_NO_PAD.encode(secret);
         let path = runtime_dir.join(TOKEN_FILE);
-        write(runtime_dir, &path, &token)
-            .map_err(|source| AdminError::Token { path: path.display().to_string(), source })?;
+        write(runtime_dir, &path, &token).map_err(|source| AdminError::Token {
+            path: path.display().to_string(),
+            source,
+        })?;
         Ok(Self { token })
     }
 
@@ -55,7 +57,11 @@ fn write(folder: &Path, path: &Path, token: &str) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     writeln!(file, "{token}")
 }
 
@@ -67,7 +73,8 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
     }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if changes && !guard.knows(request.headers()) {
-        let text = format!("changes take the token of {TOKEN_FILE} in the runtime directory, as {TOKEN_HEADER}\n");
+        let text =
+            format!("changes take the token of {TOKEN_FILE} in the runtime directory, as {TOKEN_HEADER}\n");
         return (StatusCode::UNAUTHORIZED, text).into_response();
     }
     next.run(request).await
@@ -76,7 +83,9 @@ pub async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next
 /// Whether the host is an address or localhost: a name that an attacker makes resolve to loopback (DNS
 /// rebinding) is neither.
 fn is_direct(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+        return false;
+    };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -97,7 +106,13 @@ mod tests {
 
     #[test]
     fn only_addresses_and_localhost_are_direct() {
-        for name in ["127.0.0.1:9600", "127.0.0.1", "[::1]:9600", "localhost:9600", "LOCALHOST"] {
+        for name in [
+            "127.0.0.1:9600",
+            "127.0.0.1",
+            "[::1]:9600",
+            "localhost:9600",
+            "LOCALHOST",
+        ] {
             assert!(is_direct(&host(name)), "{name}");
         }
         for name in ["evil.example:9600", "localhost.evil.example", ""] {
@@ -115,10 +130,12 @@ mod tests {
         let path = folder.path().join(TOKEN_FILE);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_to_string(&path).unwrap().trim(), second.token);
-        let headers = |token: &str| HeaderMap::from_iter([(
-            http::HeaderName::from_static(TOKEN_HEADER),
-            token.parse().unwrap(),
-        )]);
+        let headers = |token: &str| {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static(TOKEN_HEADER),
+                token.parse().unwrap(),
+            )])
+        };
         assert!(second.knows(&headers(&second.token)));
         assert!(!second.knows(&headers(&first.token)));
         assert!(!second.knows(&HeaderMap::new()));

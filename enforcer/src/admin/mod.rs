@@ -23,7 +23,9 @@ pub use guard::{TOKEN_FILE, TOKEN_HEADER};
 pub enum AdminError {
     #[error("cannot listen on the admin address {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write")]
+    #[error(
+        "cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write"
+    )]
     Token { path: String, source: io::Error },
     #[error("the system gives no randomness for the admin token")]
     Randomness,
@@ -44,16 +46,25 @@ impl Admin {
 ///
 /// # Errors
 /// Why not.
-pub async fn start(address: SocketAddr, runtime_dir: &Path, shared: Arc<Shared>) -> Result<Admin, AdminError> {
+pub async fn start(
+    address: SocketAddr,
+    runtime_dir: &Path,
+    shared: Arc<Shared>,
+) -> Result<Admin, AdminError> {
     let guard = Arc::new(guard::Guard::new(runtime_dir)?);
-    let listener = TcpListener::bind(address).await.map_err(|source| AdminError::Listen { address, source })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| AdminError::Listen { address, source })?;
     let router = Router::new()
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/v1/status", get(api::status))
         .route("/v1/explain", get(api::explain))
-        .route("/v1/denials", get(api::denials).post(api::deny).delete(api::allow))
+        .route(
+            "/v1/denials",
+            get(api::denials).post(api::deny).delete(api::allow),
+        )
         .layer(middleware::from_fn_with_state(guard, guard::check))
         .with_state(shared);
     let server = tokio::spawn(async move {

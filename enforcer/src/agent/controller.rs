@@ -45,7 +45,12 @@ impl Controller {
     /// `target`: what the latency of services should stay below.
     #[must_use]
     pub fn new(shared: Arc<Shared>, target: Duration) -> Self {
-        Self { shared, target, policies: BTreeMap::new(), last: Instant::now() }
+        Self {
+            shared,
+            target,
+            policies: BTreeMap::new(),
+            last: Instant::now(),
+        }
     }
 
     /// One interval.
@@ -55,14 +60,19 @@ impl Controller {
     pub fn tick(&mut self) -> Result<(), KernelError> {
         let activity = self.shared.services.take();
         let shared = Arc::clone(&self.shared);
-        let Some(kernel) = &shared.kernel else { return Ok(()) };
+        let Some(kernel) = &shared.kernel else {
+            return Ok(());
+        };
         kernel.denials.expire()?;
         if kernel.generations().refresh(&kernel.counters)? {
             tracing::info!("interfaces have changed; policies applied to those that are there now");
         }
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
-        let latency = activity.values().filter_map(Activity::mean_latency).max_by(f64::total_cmp);
+        let latency = activity
+            .values()
+            .filter_map(Activity::mean_latency)
+            .max_by(f64::total_cmp);
         let set = Arc::clone(kernel.generations().store.set());
         self.forget(&set);
         for policy in &set.packet_policies {
@@ -95,9 +105,13 @@ impl Controller {
         let mut standing = self.shared.standing();
         standing.states.retain(|name, _| named(name));
         standing.adaptive.retain(|(policy, limit), _| {
-            set.packet_policies
-                .iter()
-                .any(|document| document.name == *policy && document.limits.iter().any(|each| each.name == *limit && each.adaptive.is_some()))
+            set.packet_policies.iter().any(|document| {
+                document.name == *policy
+                    && document
+                        .limits
+                        .iter()
+                        .any(|each| each.name == *limit && each.adaptive.is_some())
+            })
         });
     }
 
@@ -111,12 +125,20 @@ impl Controller {
     ) -> Result<Option<Observation>, KernelError> {
         let number = {
             let generations = kernel.generations();
-            generations.store.numbered().find(|(name, _)| **name == policy.name).map(|(_, number)| number)
+            generations
+                .store
+                .numbered()
+                .find(|(name, _)| **name == policy.name)
+                .map(|(_, number)| number)
         };
         let Some(number) = number else { return Ok(None) };
         let counts = kernel.counters.of_policy(number)?;
         let ingress = |count: &&Count| count.direction == Direction::Ingress;
-        let arrived: u64 = counts.iter().filter(ingress).map(|count| count.total.packets).sum();
+        let arrived: u64 = counts
+            .iter()
+            .filter(ingress)
+            .map(|count| count.total.packets)
+            .sum();
         let over: u64 = counts
             .iter()
             .filter(ingress)
@@ -130,7 +152,12 @@ impl Controller {
             latency,
             target: self.target.as_secs_f64(),
         });
-        *watched = Watched { arrived, over, known: true, regulator: watched.regulator };
+        *watched = Watched {
+            arrived,
+            over,
+            known: true,
+            regulator: watched.regulator,
+        };
         Ok(seen)
     }
 }
@@ -145,14 +172,20 @@ fn per_second(now: u64, before: u64, elapsed: f64) -> f64 {
 }
 
 /// Moves a policy's adaptive limits as the step says.
-fn move_limits(shared: &Shared, kernel: &KernelHalf, policy: &PacketPolicy, step: Step) -> Result<(), KernelError> {
+fn move_limits(
+    shared: &Shared,
+    kernel: &KernelHalf,
+    policy: &PacketPolicy,
+    step: Step,
+) -> Result<(), KernelError> {
     for limit in &policy.limits {
         let Some(adaptive) = limit.adaptive else { continue };
         let key = (policy.name.clone(), limit.name.clone());
         let (floor, rate) = (adaptive.floor.per_second(), limit.budget.rate.per_second());
         let known = shared.standing().adaptive.get(&key).copied();
         // A policy that was changed begins at its own rate.
-        let known = known.filter(|known| known.floor.total_cmp(&floor).is_eq() && known.rate.total_cmp(&rate).is_eq());
+        let known = known
+            .filter(|known| known.floor.total_cmp(&floor).is_eq() && known.rate.total_cmp(&rate).is_eq());
         let before = known.map_or(rate, |known| known.now);
         let now = next_rate(before, floor, rate, step.cause);
         let settled = now.total_cmp(&floor).is_eq() || now.total_cmp(&rate).is_eq();
@@ -168,12 +201,21 @@ fn move_limits(shared: &Shared, kernel: &KernelHalf, policy: &PacketPolicy, step
                 "limit adapted"
             );
         }
-        shared.standing().adaptive.insert(key, AdaptiveRate { now, floor, rate });
+        shared
+            .standing()
+            .adaptive
+            .insert(key, AdaptiveRate { now, floor, rate });
     }
     Ok(())
 }
 
-fn set_rate(kernel: &KernelHalf, policy: &PacketPolicy, limit: &PacketLimit, now: f64, rate: f64) -> Result<(), KernelError> {
+fn set_rate(
+    kernel: &KernelHalf,
+    policy: &PacketPolicy,
+    limit: &PacketLimit,
+    now: f64,
+    rate: f64,
+) -> Result<(), KernelError> {
     let params = if now >= rate {
         limit.params
     } else {
@@ -184,7 +226,13 @@ fn set_rate(kernel: &KernelHalf, policy: &PacketPolicy, limit: &PacketLimit, now
         )]
         let amount = (now * PERIOD.as_secs_f64()).max(1.0) as u64;
         let period_ns = u64::try_from(PERIOD.as_nanos()).unwrap_or(u64::MAX);
-        limit.params.at_rate(amount, period_ns).map_err(KernelError::Params)?
+        limit
+            .params
+            .at_rate(amount, period_ns)
+            .map_err(KernelError::Params)?
     };
-    kernel.generations().store.adapt(&policy.name, &limit.name, params)
+    kernel
+        .generations()
+        .store
+        .adapt(&policy.name, &limit.name, params)
 }

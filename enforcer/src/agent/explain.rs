@@ -87,14 +87,24 @@ impl Shared {
     /// The kernel refuses.
     pub fn explain(&self, address: IpAddr, port: Option<u16>) -> Result<Explanation, KernelError> {
         let address = address.to_canonical();
-        let management = self.management.iter().find(|prefix| prefix.contains(&address)).map(ToString::to_string);
+        let management = self
+            .management
+            .iter()
+            .find(|prefix| prefix.contains(&address))
+            .map(ToString::to_string);
         let verified: Vec<String> = self.verified_at(address).iter().map(describe).collect();
         let (denied, policies) = match &self.kernel {
             Some(kernel) => (denial(kernel, address), self.policy_views(kernel, address, port)?),
             None => (None, Vec::new()),
         };
-        let mut explanation =
-            Explanation { address, verdict: String::new(), management, denied, verified, policies };
+        let mut explanation = Explanation {
+            address,
+            verdict: String::new(),
+            management,
+            denied,
+            verified,
+            policies,
+        };
         explanation.verdict = explanation.sum_up(self.kernel.is_some());
         Ok(explanation)
     }
@@ -107,7 +117,9 @@ impl Shared {
     ) -> Result<Vec<PolicyView>, KernelError> {
         let generations = kernel.generations();
         let about = |policy: &&std::sync::Arc<PacketPolicy>| {
-            port.is_none_or(|port| policy.ports.is_empty() || policy.ports.iter().any(|each| each.number == port))
+            port.is_none_or(|port| {
+                policy.ports.is_empty() || policy.ports.iter().any(|each| each.number == port)
+            })
         };
         let set = generations.store.set();
         set.packet_policies
@@ -147,7 +159,11 @@ impl Shared {
             .filter(|_| by_source)
             .map(|running| kernel.sketch.state(running, address))
             .transpose()?;
-        let adapted = self.standing().adaptive.get(&(policy.name.clone(), limit.name.clone())).map(|rate| rate.now);
+        let adapted = self
+            .standing()
+            .adaptive
+            .get(&(policy.name.clone(), limit.name.clone()))
+            .map(|rate| rate.now);
         Ok(LimitView {
             limit: limit.name.to_string(),
             per: match limit.per {
@@ -176,19 +192,40 @@ impl Explanation {
             return format!("passes: on the management list ({prefix})");
         }
         if let Some(denied) = &self.denied {
-            return format!("dropped: {} ({}), for another {} s", denied.kind, denied.reason, denied.ends_in_seconds);
+            return format!(
+                "dropped: {} ({}), for another {} s",
+                denied.kind, denied.reason, denied.ends_in_seconds
+            );
         }
-        let shadow = |view: &PolicyView| if view.mode == "shadow" { " (shadow: only counted)" } else { "" };
+        let shadow = |view: &PolicyView| {
+            if view.mode == "shadow" {
+                " (shadow: only counted)"
+            } else {
+                ""
+            }
+        };
         if let Some(view) = self.policies.iter().find(|view| view.listed.is_some()) {
             let entry = view.listed.as_deref().unwrap_or_default();
-            return format!("{entry}, by policy {} at {}{}", view.policy, view.origin, shadow(view));
+            return format!(
+                "{entry}, by policy {} at {}{}",
+                view.policy,
+                view.origin,
+                shadow(view)
+            );
         }
         let over = self.policies.iter().find_map(|view| {
-            view.limits.iter().find(|limit| limit.retry_after_ms.is_some()).map(|limit| (view, limit))
+            view.limits
+                .iter()
+                .find(|limit| limit.retry_after_ms.is_some())
+                .map(|limit| (view, limit))
         });
         if let Some((view, limit)) = over {
             let ms = limit.retry_after_ms.unwrap_or_default();
-            let verified = if self.verified.is_empty() { "" } else { "; verified connections are not affected" };
+            let verified = if self.verified.is_empty() {
+                ""
+            } else {
+                "; verified connections are not affected"
+            };
             return format!(
                 "limited: over limit {} of policy {} at {}, admitted again in {ms} ms{}{verified}",
                 limit.limit,
@@ -210,13 +247,20 @@ fn denial(kernel: &KernelHalf, address: IpAddr) -> Option<Denied> {
         prefix: prefix.to_string(),
         kind: denial.by.reason().name().to_owned(),
         reason: denial.reason.to_string(),
-        ends_in_seconds: denial.expires_ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000_000),
+        ends_in_seconds: denial
+            .expires_ns
+            .saturating_sub(monotonic_ns())
+            .div_ceil(1_000_000_000),
     })
 }
 
 /// The access list's longest matching prefix, in words.
 fn listed(policy: &PacketPolicy, address: IpAddr) -> Option<String> {
-    let allowed = policy.allow.iter().filter(|prefix| prefix.contains(&address)).max_by_key(|prefix| prefix.prefix_len());
+    let allowed = policy
+        .allow
+        .iter()
+        .filter(|prefix| prefix.contains(&address))
+        .max_by_key(|prefix| prefix.prefix_len());
     let denied = policy.denies(address, OffsetDateTime::now_utc());
     match (allowed, denied) {
         (Some(allow), Some(deny)) if allow.prefix_len() < deny.cidr.prefix_len() => Some(deny_words(deny)),
@@ -227,7 +271,11 @@ fn listed(policy: &PacketPolicy, address: IpAddr) -> Option<String> {
 }
 
 fn deny_words(entry: &crate::policy::model::DenyEntry) -> String {
-    let reason = entry.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = entry
+        .reason
+        .as_deref()
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
     format!("dropped: deny list ({}{reason})", entry.cidr)
 }
 

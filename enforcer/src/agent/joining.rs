@@ -49,7 +49,9 @@ impl Observer for Joining {
 
     fn authentication_failed(&self, source: IpAddr) {
         self.shared.metrics.authentication_failures.inc();
-        let Some((failures, lasts)) = &self.failures else { return };
+        let Some((failures, lasts)) = &self.failures else {
+            return;
+        };
         if source.to_canonical().is_loopback() || !failures.record(source, monotonic_ns()) {
             return;
         }
@@ -59,7 +61,12 @@ impl Observer for Joining {
         if !self.shared.verified_at(source).is_empty() {
             return spared("verified-client");
         }
-        match self.shared.deny(prefix, DeniedBy::Authentication, "authentication keeps failing", *lasts) {
+        match self.shared.deny(
+            prefix,
+            DeniedBy::Authentication,
+            "authentication keeps failing",
+            *lasts,
+        ) {
             Ok(None) => self.shared.metrics.denials.inc(),
             Ok(Some(_)) => spared("management"),
             Err(error) => {
@@ -72,7 +79,9 @@ impl Observer for Joining {
     fn finished(&self, outcome: Outcome<'_>) {
         let Some(service) = outcome.service else { return };
         if matches!(outcome.verdict, Verdict::Allowed | Verdict::Upstream) {
-            self.shared.services.record(service, outcome.latency, outcome.status >= 500);
+            self.shared
+                .services
+                .record(service, outcome.latency, outcome.status >= 500);
         }
     }
 }

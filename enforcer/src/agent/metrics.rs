@@ -98,7 +98,10 @@ impl Metrics {
             adaptive_rate: register(
                 &registry,
                 GaugeVec::new(
-                    Opts::new("enforcer_adaptive_rate", "Rate per second that the controller has set a limit to."),
+                    Opts::new(
+                        "enforcer_adaptive_rate",
+                        "Rate per second that the controller has set a limit to.",
+                    ),
                     &["policy", "limit"],
                 )?,
             )?,
@@ -112,9 +115,18 @@ impl Metrics {
                 "Bytes of the packets in enforcer_packets_total.",
                 &verdict,
             )?,
-            verified_flows: gauge("enforcer_verified_flows", "Verified connections that the kernel knows.")?,
-            verified_identities: gauge("enforcer_verified_identities", "Identities behind verified connections.")?,
-            denied_prefixes: gauge("enforcer_denied_prefixes", "Prefixes denied by operators or for failed authentication.")?,
+            verified_flows: gauge(
+                "enforcer_verified_flows",
+                "Verified connections that the kernel knows.",
+            )?,
+            verified_identities: gauge(
+                "enforcer_verified_identities",
+                "Identities behind verified connections.",
+            )?,
+            denied_prefixes: gauge(
+                "enforcer_denied_prefixes",
+                "Prefixes denied by operators or for failed authentication.",
+            )?,
             interfaces: gauges(
                 "enforcer_interface_attached",
                 "1 for each interface that the programs are attached to, with how.",
@@ -129,7 +141,10 @@ impl Metrics {
                 "1 for the state that the controller sees a packet policy in.",
                 &["policy", "state"],
             )?,
-            sketch_bytes: gauge("enforcer_sketch_bytes", "Memory of the sketch of limiters, constant.")?,
+            sketch_bytes: gauge(
+                "enforcer_sketch_bytes",
+                "Memory of the sketch of limiters, constant.",
+            )?,
             registry,
         })
     }
@@ -140,12 +155,15 @@ impl Metrics {
     /// The kernel refuses.
     pub fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
         self.refresh_states(shared);
-        let Some(kernel) = &shared.kernel else { return Ok(()) };
+        let Some(kernel) = &shared.kernel else {
+            return Ok(());
+        };
         let (flows, identities) = kernel.flows.count();
         self.verified_flows.set(int(flows));
         self.verified_identities.set(int(identities));
         self.denied_prefixes.set(int(kernel.denials.list().len()));
-        self.sketch_bytes.set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
+        self.sketch_bytes
+            .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
         let (attached, failures, policies) = {
             let generations = kernel.generations();
             let policies: Vec<(Name, u32, Vec<Name>)> = generations
@@ -158,7 +176,11 @@ impl Metrics {
         self.interface_failures.set(int(failures));
         self.interfaces.reset();
         for each in attached {
-            let labels = [each.interface.as_str(), &each.xdp.to_string(), &each.tc.to_string()];
+            let labels = [
+                each.interface.as_str(),
+                &each.xdp.to_string(),
+                &each.tc.to_string(),
+            ];
             self.interfaces.with_label_values(&labels).set(1);
         }
         self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
@@ -174,12 +196,16 @@ impl Metrics {
         for (policy, state) in &standing.states {
             for each in State::ALL {
                 let labels = [policy.as_str(), each.name()];
-                self.states.with_label_values(&labels).set(i64::from(each == *state));
+                self.states
+                    .with_label_values(&labels)
+                    .set(i64::from(each == *state));
             }
         }
         self.adaptive_rate.reset();
         for ((policy, limit), rate) in &standing.adaptive {
-            self.adaptive_rate.with_label_values(&[policy.as_str(), limit.as_str()]).set(rate.now);
+            self.adaptive_rate
+                .with_label_values(&[policy.as_str(), limit.as_str()])
+                .set(rate.now);
         }
     }
 
@@ -199,8 +225,13 @@ impl Metrics {
                     None => continue,
                 },
             };
-            let labels =
-                [count.direction.name(), policy, count.reason.name(), limit, count.verdict.name()];
+            let labels = [
+                count.direction.name(),
+                policy,
+                count.reason.name(),
+                limit,
+                count.verdict.name(),
+            ];
             advance(&self.packets.with_label_values(&labels), count.total.packets);
             advance(&self.bytes.with_label_values(&labels), count.total.bytes);
         }
@@ -211,8 +242,13 @@ impl Metrics {
 /// The names of a policy's limits, in order.
 fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> Vec<Name> {
     let set = generations.store.set();
-    let document = set.packet_policies.iter().find(|document| document.name == *policy);
-    document.map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect()).unwrap_or_default()
+    let document = set
+        .packet_policies
+        .iter()
+        .find(|document| document.name == *policy);
+    document
+        .map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect())
+        .unwrap_or_default()
 }
 
 /// Brings a counter to what the kernel has counted. A number that was given to another policy begins

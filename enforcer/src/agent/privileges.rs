@@ -18,7 +18,10 @@ const NEEDED: [Capability; 4] = [
 /// The kernel refuses.
 pub fn drop_unneeded() -> Result<(), caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let keep: CapsHashSet = NEEDED.into_iter().filter(|needed| permitted.contains(needed)).collect();
+    let keep: CapsHashSet = NEEDED
+        .into_iter()
+        .filter(|needed| permitted.contains(needed))
+        .collect();
     for bounded in caps::read(None, CapSet::Bounding)? {
         // Without CAP_SETPCAP the bounding set stays; what is not permitted is out of reach all the same.
         if !keep.contains(&bounded) && caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {

@@ -61,7 +61,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::warn!(%warning, "configuration");
     }
     let loaded = policy::load(&config.policies)?;
-    let kernel = config.kernel.enabled.then(|| Kernel::load(&convert::kernel(config))).transpose()?;
+    let kernel = config
+        .kernel
+        .enabled
+        .then(|| Kernel::load(&convert::kernel(config)))
+        .transpose()?;
     // Nothing but this thread is there yet.
     privileges::drop_unneeded()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,7 +89,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::warn!(%warning, "policy");
     }
     shared.apply(loaded)?;
-    let gateway = gateway_config.map(|gateway| start_gateway(config, &gateway, &shared)).transpose()?;
+    let gateway = gateway_config
+        .map(|gateway| start_gateway(config, &gateway, &shared))
+        .transpose()?;
     let result = runtime.block_on(serve(config, &shared, gateway, digest));
     detach(&shared);
     // What still waits for something has nobody left to answer to.
@@ -93,7 +99,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     result
 }
 
-fn start_gateway(config: &Config, gateway: &GatewayConfig, shared: &Arc<Shared>) -> Result<Gateway, RunError> {
+fn start_gateway(
+    config: &Config,
+    gateway: &GatewayConfig,
+    shared: &Arc<Shared>,
+) -> Result<Gateway, RunError> {
     let failures = config
         .gateway
         .auth_failures
@@ -101,7 +111,9 @@ fn start_gateway(config: &Config, gateway: &GatewayConfig, shared: &Arc<Shared>)
         .transpose()
         .map_err(RunError::Failures)?;
     let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), failures));
-    let Some(policies) = &shared.policies else { return Err(GatewayError::NoListener.into()) };
+    let Some(policies) = &shared.policies else {
+        return Err(GatewayError::NoListener.into());
+    };
     let started = Gateway::start(gateway, policies, &observer, &shared.metrics.registry)?;
     for (name, address) in started.addresses() {
         tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
@@ -115,11 +127,18 @@ async fn serve(
     gateway: Option<Gateway>,
     digest: String,
 ) -> Result<(), RunError> {
-    let Signals { mut terminate, mut interrupt, mut hang_up } = Signals::new().map_err(RunError::Runtime)?;
+    let Signals {
+        mut terminate,
+        mut interrupt,
+        mut hang_up,
+    } = Signals::new().map_err(RunError::Runtime)?;
     let admin = admin::start(config.admin.address, &config.runtime_dir, Arc::clone(shared)).await?;
     let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
     let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
-    let controller = tokio::spawn(control(Controller::new(Arc::clone(shared), config.adapt.latency), config.adapt.interval));
+    let controller = tokio::spawn(control(
+        Controller::new(Arc::clone(shared), config.adapt.latency),
+        config.adapt.interval,
+    ));
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {

@@ -83,8 +83,20 @@ pub struct AdaptiveRate {
 
 impl From<Kernel> for KernelHalf {
     fn from(kernel: Kernel) -> Self {
-        let Kernel { flows, denials, counters, sketch, generations } = kernel;
-        Self { flows, denials, counters, sketch, generations: Mutex::new(generations) }
+        let Kernel {
+            flows,
+            denials,
+            counters,
+            sketch,
+            generations,
+        } = kernel;
+        Self {
+            flows,
+            denials,
+            counters,
+            sketch,
+            generations: Mutex::new(generations),
+        }
     }
 }
 
@@ -138,7 +150,9 @@ impl Shared {
         standing.refused = None;
         let generation = standing.generation;
         drop(standing);
-        self.metrics.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.metrics
+            .generation
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.metrics.policies_refused.set(0);
         tracing::info!(
             generation,
@@ -156,7 +170,10 @@ impl Shared {
         self.metrics.policy_load_failures.inc();
         self.metrics.policies_refused.set(1);
         self.standing().refused = Some(why.to_owned());
-        tracing::error!(problems = why, "changed policies are refused; the last good ones stay in force");
+        tracing::error!(
+            problems = why,
+            "changed policies are refused; the last good ones stay in force"
+        );
     }
 
     /// Takes in what a change of the policy files has led to.
@@ -186,10 +203,14 @@ impl Shared {
         lasts: Duration,
     ) -> Result<Option<String>, KernelError> {
         let Some(kernel) = &self.kernel else {
-            return Ok(Some("the kernel half is off: `kernel.enabled` is false".to_owned()));
+            return Ok(Some(
+                "the kernel half is off: `kernel.enabled` is false".to_owned(),
+            ));
         };
         if let Some(protected) = self.management.iter().find(|listed| overlap(listed, &prefix)) {
-            return Ok(Some(format!("{prefix} is on the management list ({protected}), which is never denied")));
+            return Ok(Some(format!(
+                "{prefix} is on the management list ({protected}), which is never denied"
+            )));
         }
         kernel.denials.deny(prefix, by, reason, lasts)?;
         tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
@@ -199,8 +220,15 @@ impl Shared {
     /// Who is verified at an address.
     #[must_use]
     pub fn verified_at(&self, address: IpAddr) -> Vec<Identity> {
-        let flows = self.kernel.as_ref().map(|kernel| kernel.flows.identities_at(address));
-        flows.unwrap_or_default().into_iter().map(|(_, identity)| identity).collect()
+        let flows = self
+            .kernel
+            .as_ref()
+            .map(|kernel| kernel.flows.identities_at(address));
+        flows
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(_, identity)| identity)
+            .collect()
     }
 
     /// How things stand.

@@ -36,6 +36,10 @@ impl Check {
             Output::Json => report.print_json(&mut out)?,
         }
         out.flush()?;
-        if report.is_ok() { Ok(()) } else { Err(Failure::Reported) }
+        if report.is_ok() {
+            Ok(())
+        } else {
+            Err(Failure::Reported)
+        }
     }
 }

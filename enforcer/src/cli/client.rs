@@ -22,10 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub struct Client {
     /// The agent's admin address
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9600", env = "ENFORCER_ADMIN")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9600",
+        env = "ENFORCER_ADMIN"
+    )]
     admin: String,
     /// The agent's runtime directory, which holds the token that changes take
-    #[arg(long, value_name = "DIR", default_value = "/run/enforcer", env = "ENFORCER_RUNTIME_DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/run/enforcer",
+        env = "ENFORCER_RUNTIME_DIR"
+    )]
     runtime_dir: PathBuf,
 }
 
@@ -34,14 +44,18 @@ impl Client {
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let request = Request::get(self.uri(path)).body(Full::default())?;
         let body = self.send(request)?;
-        serde_json::from_slice(&body).context("the agent's answer is not of this version: is the agent another one?")
+        serde_json::from_slice(&body)
+            .context("the agent's answer is not of this version: is the agent another one?")
     }
 
     /// Changes something.
     pub(super) fn change(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
         let file = self.runtime_dir.join(TOKEN_FILE);
         let token = fs::read_to_string(&file).with_context(|| {
-            format!("{} cannot be read: run this as the agent's user, or name its --runtime-dir", file.display())
+            format!(
+                "{} cannot be read: run this as the agent's user, or name its --runtime-dir",
+                file.display()
+            )
         })?;
         let request = Request::builder()
             .method(method)
@@ -57,9 +71,12 @@ impl Client {
     }
 
     fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async {
-            let client: Legacy<HttpConnector, Full<Bytes>> = Legacy::builder(TokioExecutor::new()).build_http();
+            let client: Legacy<HttpConnector, Full<Bytes>> =
+                Legacy::builder(TokioExecutor::new()).build_http();
             let answer = async {
                 let response = client.request(request).await?;
                 let status = response.status();
@@ -68,8 +85,8 @@ impl Client {
             let answer = tokio::time::timeout(PATIENCE, answer)
                 .await
                 .map_err(|_| anyhow!("the agent at {} does not answer", self.admin))?;
-            let (status, body) =
-                answer.with_context(|| format!("no agent answers at {}: is it running (--admin)?", self.admin))?;
+            let (status, body) = answer
+                .with_context(|| format!("no agent answers at {}: is it running (--admin)?", self.admin))?;
             if !status.is_success() {
                 return refused(status, &body);
             }

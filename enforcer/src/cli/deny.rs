@@ -49,7 +49,11 @@ pub struct Allow {
 impl Deny {
     pub(super) fn run(self) -> Result<(), Failure> {
         let for_seconds = self.lasts.as_secs().max(1);
-        let request = DenyRequest { prefix: self.prefix, reason: self.reason, for_seconds };
+        let request = DenyRequest {
+            prefix: self.prefix,
+            reason: self.reason,
+            for_seconds,
+        };
         self.client.change(Method::POST, "/v1/denials", &request)?;
         println!("{} is denied for {for_seconds} s", self.prefix);
         Ok(())
@@ -58,7 +62,11 @@ impl Deny {
 
 impl Allow {
     pub(super) fn run(self) -> Result<(), Failure> {
-        self.client.change(Method::DELETE, "/v1/denials", &AllowRequest { prefix: self.prefix })?;
+        self.client.change(
+            Method::DELETE,
+            "/v1/denials",
+            &AllowRequest { prefix: self.prefix },
+        )?;
         println!("{} is no longer denied", self.prefix);
         Ok(())
     }
@@ -68,9 +76,9 @@ fn parse_prefix(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
-    text.parse::<IpNet>()
-        .map(|prefix| prefix.trunc())
-        .map_err(|_| "write an address, as 192.0.2.7, or a prefix, as 192.0.2.0/24 or 2001:db8::/32".to_owned())
+    text.parse::<IpNet>().map(|prefix| prefix.trunc()).map_err(|_| {
+        "write an address, as 192.0.2.7, or a prefix, as 192.0.2.0/24 or 2001:db8::/32".to_owned()
+    })
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

@@ -45,13 +45,21 @@ fn parse(text: &str) -> Result<Source, String> {
 
 impl Explain {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let port = self.source.port.map(|port| format!("&port={port}")).unwrap_or_default();
+        let port = self
+            .source
+            .port
+            .map(|port| format!("&port={port}"))
+            .unwrap_or_default();
         let path = format!("/v1/explain?address={}{port}", self.source.address);
         let explanation: Explanation = self.client.get(&path)?;
         let mut out = io::BufWriter::new(io::stdout().lock());
         match self.output {
             Output::Json => {
-                writeln!(out, "{}", serde_json::to_string_pretty(&explanation).map_err(anyhow::Error::from)?)?;
+                writeln!(
+                    out,
+                    "{}",
+                    serde_json::to_string_pretty(&explanation).map_err(anyhow::Error::from)?
+                )?;
             }
             Output::Text => print(&mut out, &explanation)?,
         }
@@ -66,12 +74,24 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         writeln!(out, "  verified here: {identity}")?;
     }
     for view in &explanation.policies {
-        let ports = if view.ports.is_empty() { "all traffic".to_owned() } else { view.ports.join(", ") };
-        writeln!(out, "\npolicy {} ({}), {ports}, {}", view.policy, view.origin, view.mode)?;
+        let ports = if view.ports.is_empty() {
+            "all traffic".to_owned()
+        } else {
+            view.ports.join(", ")
+        };
+        writeln!(
+            out,
+            "\npolicy {} ({}), {ports}, {}",
+            view.policy, view.origin, view.mode
+        )?;
         if let Some(listed) = &view.listed {
             writeln!(out, "  {listed}")?;
         }
-        let mut rows = vec![["limit", "per", "rate", "now", "left", "again in"].map(str::to_owned).to_vec()];
+        let mut rows = vec![
+            ["limit", "per", "rate", "now", "left", "again in"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
         rows.extend(view.limits.iter().map(row));
         if rows.len() > 1 {
             table(out, &rows)?;

@@ -46,8 +46,14 @@ fn log(log: Log) -> Result<(), Failure> {
         .context("ENFORCER_LOG is no log filter: write for example enforcer=debug")?;
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
     };
     result.map_err(|error| Failure::Failed(anyhow::anyhow!("logging cannot be set up: {error}")))
 }

@@ -30,7 +30,11 @@ impl Status {
         let status: wire::Status = self.client.get("/v1/status")?;
         let mut out = io::BufWriter::new(io::stdout().lock());
         match self.output {
-            Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&status).map_err(anyhow::Error::from)?)?,
+            Output::Json => writeln!(
+                out,
+                "{}",
+                serde_json::to_string_pretty(&status).map_err(anyhow::Error::from)?
+            )?,
             Output::Text => print(&mut out, &status, colors())?,
         }
         out.flush()?;
@@ -39,13 +43,29 @@ impl Status {
 }
 
 fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result<()> {
-    let ready = if status.ready { paint("ready", Color::Green, color) } else { paint("not ready", Color::Red, color) };
-    writeln!(out, "enforcer {}, {ready}, up {} s", status.version, status.uptime_seconds)?;
+    let ready = if status.ready {
+        paint("ready", Color::Green, color)
+    } else {
+        paint("not ready", Color::Red, color)
+    };
+    writeln!(
+        out,
+        "enforcer {}, {ready}, up {} s",
+        status.version, status.uptime_seconds
+    )?;
     let digest: String = status.digest.chars().take(12).collect();
     let since = status.since.as_deref().unwrap_or("-");
     writeln!(out, "generation {} ({digest}) since {since}", status.generation)?;
     if let Some(why) = &status.refused {
-        writeln!(out, "{}", paint("the policy files say something that is refused; the above stays in force:", Color::Red, color))?;
+        writeln!(
+            out,
+            "{}",
+            paint(
+                "the policy files say something that is refused; the above stays in force:",
+                Color::Red,
+                color
+            )
+        )?;
         writeln!(out, "{why}")?;
     }
     match &status.kernel {
@@ -63,10 +83,23 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
 fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) -> io::Result<()> {
     writeln!(out, "\ninterfaces")?;
     let mut rows = vec![["name", "xdp", "tc"].map(str::to_owned).to_vec()];
-    rows.extend(kernel.interfaces.iter().map(|each| vec![each.name.clone(), each.xdp.clone(), each.tc.clone()]));
+    rows.extend(
+        kernel
+            .interfaces
+            .iter()
+            .map(|each| vec![each.name.clone(), each.xdp.clone(), each.tc.clone()]),
+    );
     table(out, &rows)?;
     for failure in &kernel.failures {
-        writeln!(out, "  {}", paint(&format!("{}: {}", failure.name, failure.why), Color::Yellow, color))?;
+        writeln!(
+            out,
+            "  {}",
+            paint(
+                &format!("{}: {}", failure.name, failure.why),
+                Color::Yellow,
+                color
+            )
+        )?;
     }
     writeln!(
         out,
@@ -79,7 +112,11 @@ fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) 
 }
 
 fn print_policies(out: &mut impl Write, policies: &[wire::PolicyStatus]) -> io::Result<()> {
-    let mut rows = vec![["name", "mode", "state", "passed", "dropped", "shadow"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["name", "mode", "state", "passed", "dropped", "shadow"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(policies.iter().map(|policy| {
         vec![
             policy.name.clone(),
@@ -94,5 +131,9 @@ fn print_policies(out: &mut impl Write, policies: &[wire::PolicyStatus]) -> io::
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "-".to_owned()
+    } else {
+        names.join(", ")
+    }
 }

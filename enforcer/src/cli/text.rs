@@ -5,11 +5,19 @@ use std::io::{self, Write};
 /// Writes rows in aligned columns; the first is the head.
 pub fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+    };
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         writeln!(out, "  {}", cells.join("  ").trim_end())?;
     }
     Ok(())
@@ -17,7 +25,11 @@ pub fn table(out: &mut impl Write, rows: &[Vec<String>]) -> io::Result<()> {
 
 /// A word in colour, if colours are wanted.
 pub fn paint(text: &str, color: Color, wanted: bool) -> String {
-    if wanted { format!("\x1b[{}m{text}\x1b[0m", color as u8) } else { text.to_owned() }
+    if wanted {
+        format!("\x1b[{}m{text}\x1b[0m", color as u8)
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The colours in use (ECMA-48, SGR).

@@ -28,7 +28,10 @@ pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {
     let front = if prefix.addr().is_ipv4() { MAPPED_BITS } else { 0 };
     Key::new(
         TABLE_BITS + front + u32::from(prefix.prefix_len()),
-        AccessKey { table, address: address(prefix.network()) },
+        AccessKey {
+            table,
+            address: address(prefix.network()),
+        },
     )
 }
 

@@ -82,9 +82,16 @@ pub struct Attachment {
 pub fn attach(ebpf: &mut Ebpf, interface: &Interface, choice: XdpChoice) -> Result<Attachment, KernelError> {
     let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf)?, interface, choice)?;
     match attach_tc(object::tc_egress(ebpf)?, interface) {
-        Ok((tc_link, tc)) => Ok(Attachment { xdp, tc, xdp_link, tc_link }),
+        Ok((tc_link, tc)) => Ok(Attachment {
+            xdp,
+            tc,
+            xdp_link,
+            tc_link,
+        }),
         Err(error) => {
-            object::xdp(ebpf)?.detach(xdp_link).map_err(KernelError::attach(interface, "XDP"))?;
+            object::xdp(ebpf)?
+                .detach(xdp_link)
+                .map_err(KernelError::attach(interface, "XDP"))?;
             Err(error)
         }
     }
@@ -97,7 +104,10 @@ pub fn attach(ebpf: &mut Ebpf, interface: &Interface, choice: XdpChoice) -> Resu
 pub fn detach(ebpf: &mut Ebpf, interface: &Interface, attachment: Attachment) -> Result<(), KernelError> {
     let xdp = object::xdp(ebpf)?.detach(attachment.xdp_link);
     let tc = object::tc_egress(ebpf)?.detach(attachment.tc_link);
-    if super::interfaces::list().iter().any(|listed| listed.index == interface.index) {
+    if super::interfaces::list()
+        .iter()
+        .any(|listed| listed.index == interface.index)
+    {
         xdp.map_err(KernelError::attach(interface, "XDP"))?;
         tc.map_err(KernelError::attach(interface, "TC"))?;
     }
@@ -113,13 +123,19 @@ fn attach_xdp(
     let generic = |program: &mut Xdp| program.attach_to_if_index(interface.index, XdpMode::Skb);
     let wrap = KernelError::attach(interface, "XDP");
     match choice {
-        XdpChoice::Native => native(program).map(|link| (link, XdpReached::Native)).map_err(wrap),
-        XdpChoice::Generic => generic(program).map(|link| (link, XdpReached::Generic)).map_err(wrap),
+        XdpChoice::Native => native(program)
+            .map(|link| (link, XdpReached::Native))
+            .map_err(wrap),
+        XdpChoice::Generic => generic(program)
+            .map(|link| (link, XdpReached::Generic))
+            .map_err(wrap),
         XdpChoice::Auto => match native(program) {
             Ok(link) => Ok((link, XdpReached::Native)),
             Err(error) => {
                 tracing::info!(interface = interface.name, %error, "no native XDP here; trying generic");
-                generic(program).map(|link| (link, XdpReached::Generic)).map_err(wrap)
+                generic(program)
+                    .map(|link| (link, XdpReached::Generic))
+                    .map_err(wrap)
             }
         },
     }
@@ -142,7 +158,10 @@ fn attach_tc(
     }
     // A filter outlives an agent that was killed; its program is ours and no longer fed.
     if tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, TC_EGRESS).is_ok() {
-        tracing::info!(interface = interface.name, "removed the filter of an agent that was killed");
+        tracing::info!(
+            interface = interface.name,
+            "removed the filter of an agent that was killed"
+        );
     }
     program
         .attach_with_options(

@@ -15,16 +15,8 @@ use enforcer_common::{
 };
 use time::OffsetDateTime;
 
-use super::{
-    KernelError,
-    address::access_key,
-    clock::monotonic_at,
-    interfaces,
-    numbers::Numbers,
-};
-use crate::policy::model::{
-    Count, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport,
-};
+use super::{KernelError, address::access_key, clock::monotonic_at, interfaces, numbers::Numbers};
+use crate::policy::model::{Count, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport};
 
 /// The moment of compiling, on both clocks, for entries with an end.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +57,12 @@ pub fn compile(
     for interface in present {
         let about: Vec<_> = numbered
             .iter()
-            .filter(|(_, policy)| policy.interfaces.iter().any(|pattern| pattern.matches(&interface.name)))
+            .filter(|(_, policy)| {
+                policy
+                    .interfaces
+                    .iter()
+                    .any(|pattern| pattern.matches(&interface.name))
+            })
             .copied()
             .collect();
         if about.is_empty() {
@@ -78,11 +75,19 @@ pub fn compile(
             add_group(&mut tables, &about, next, slot, now);
             next
         });
-        tables.interfaces.insert(interface.index, describe(&about, slot, group, position));
+        tables
+            .interfaces
+            .insert(interface.index, describe(&about, slot, group, position));
     }
     for (number, policy) in &numbered {
         let bank = bank(policy, numbers)?;
-        tables.policies.insert(*number, Policy { select: 0, banks: [bank; 2] });
+        tables.policies.insert(
+            *number,
+            Policy {
+                select: 0,
+                banks: [bank; 2],
+            },
+        );
         let list = table(table_kind::INGRESS, slot, *number);
         add_prefixes(&mut tables, list, *number, policy, now);
     }
@@ -90,13 +95,24 @@ pub fn compile(
 }
 
 /// The policies with their numbers, in order of name.
-fn number<'a>(set: &'a PolicySet, numbers: &mut Numbers) -> Result<Vec<(u32, &'a PacketPolicy)>, KernelError> {
-    set.packet_policies.iter().map(|policy| Ok((numbers.policy(&policy.name)?, &**policy))).collect()
+fn number<'a>(
+    set: &'a PolicySet,
+    numbers: &mut Numbers,
+) -> Result<Vec<(u32, &'a PacketPolicy)>, KernelError> {
+    set.packet_policies
+        .iter()
+        .map(|policy| Ok((numbers.policy(&policy.name)?, &**policy)))
+        .collect()
 }
 
 fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: u32, position: u32) -> Interface {
-    let any = about.iter().find(|(_, policy)| policy.ports.is_empty()).map(|(number, _)| *number);
-    let base = any.or_else(|| about.first().map(|(number, _)| *number)).unwrap_or(NO_POLICY);
+    let any = about
+        .iter()
+        .find(|(_, policy)| policy.ports.is_empty())
+        .map(|(number, _)| *number);
+    let base = any
+        .or_else(|| about.first().map(|(number, _)| *number))
+        .unwrap_or(NO_POLICY);
     let mut flags = 0;
     if about.iter().any(|(_, policy)| !policy.ports.is_empty()) {
         flags |= interface_flag::PORTS;
@@ -104,7 +120,14 @@ fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: u32, position: u32
     if about.iter().any(|(_, policy)| !policy.egress_deny.is_empty()) {
         flags |= interface_flag::EGRESS;
     }
-    Interface { slot, group, any: any.unwrap_or(NO_POLICY), base, position, flags }
+    Interface {
+        slot,
+        group,
+        any: any.unwrap_or(NO_POLICY),
+        base,
+        position,
+        flags,
+    }
 }
 
 /// The services and egress lists of interfaces that have the same policies.
@@ -116,14 +139,26 @@ fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, sl
                 Transport::Udp => 17,
             };
             let slot = u8::from(slot != 0);
-            let key = ServiceKey { group, port: port.number.to_be(), protocol, slot };
+            let key = ServiceKey {
+                group,
+                port: port.number.to_be(),
+                protocol,
+                slot,
+            };
             // Where two policies claim a port, the first by name has it.
-            tables.services.entry((group, protocol, port.number)).or_insert((key, *number));
+            tables
+                .services
+                .entry((group, protocol, port.number))
+                .or_insert((key, *number));
         }
         let list = table(table_kind::EGRESS, slot, group);
         for entry in &policy.egress_deny {
             let expires_ns = expiry(entry.until, now);
-            let access = Access { expires_ns, reason: Reason::EgressDenied as u32, policy: *number };
+            let access = Access {
+                expires_ns,
+                reason: Reason::EgressDenied as u32,
+                policy: *number,
+            };
             tables.access.push((access_key(list, entry.cidr), access));
         }
     }
@@ -132,12 +167,20 @@ fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, sl
 /// A policy's own allow and deny lists.
 fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPolicy, now: Moment) {
     for prefix in &policy.allow {
-        let entry = Access { expires_ns: u64::MAX, reason: Reason::Allowed as u32, policy: number };
+        let entry = Access {
+            expires_ns: u64::MAX,
+            reason: Reason::Allowed as u32,
+            policy: number,
+        };
         tables.access.push((access_key(list, *prefix), entry));
     }
     for entry in &policy.deny {
         let expires_ns = expiry(entry.until, now);
-        let access = Access { expires_ns, reason: Reason::Denied as u32, policy: number };
+        let access = Access {
+            expires_ns,
+            reason: Reason::Denied as u32,
+            policy: number,
+        };
         tables.access.push((access_key(list, entry.cidr), access));
     }
 }
@@ -163,7 +206,12 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
         *place = compile_limit(policy, limit, numbers)?;
     }
     let limit_count = u32::try_from(policy.limits.len().min(LIMITS_PER_POLICY)).unwrap_or(0);
-    Ok(Bank { flags, limit_count, verified: verified.unwrap_or(UNUSED.params), limits })
+    Ok(Bank {
+        flags,
+        limit_count,
+        verified: verified.unwrap_or(UNUSED.params),
+        limits,
+    })
 }
 
 /// The budget of each verified identity: what the policy says, else the same as a stranger has by the
@@ -179,7 +227,11 @@ fn verified(policy: &PacketPolicy) -> Result<Option<Params>, KernelError> {
     Ok(policy.limits.iter().find(own).map(|limit| limit.params))
 }
 
-fn compile_limit(policy: &PacketPolicy, limit: &PacketLimit, numbers: &mut Numbers) -> Result<Limit, KernelError> {
+fn compile_limit(
+    policy: &PacketPolicy,
+    limit: &PacketLimit,
+    numbers: &mut Numbers,
+) -> Result<Limit, KernelError> {
     let (mask_v6_high, mask_v6_low, mask_v4_low) = sketch::masks(limit.prefix_v4, limit.prefix_v6);
     let key = match limit.per {
         PacketKey::Source => limit_key::SOURCE,
@@ -197,7 +249,16 @@ fn compile_limit(policy: &PacketPolicy, limit: &PacketLimit, numbers: &mut Numbe
         PacketKey::Service => numbers.shared(id, 1)?,
         PacketKey::Interface => numbers.shared_per_interface(id)?,
     };
-    Ok(Limit { params: limit.params, key, count, id, shared, mask_v6_high, mask_v6_low, mask_v4_low })
+    Ok(Limit {
+        params: limit.params,
+        key,
+        count,
+        id,
+        shared,
+        mask_v6_high,
+        mask_v6_low,
+        mask_v4_low,
+    })
 }
 
 /// A limit that is not there: beyond `limit_count`, and its zero parameters refuse everything.

@@ -47,7 +47,11 @@ impl ControlBlock {
     pub fn set_flag(&self, flag: u64, on: bool) -> Result<(), KernelError> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (map, control) = &mut *guard;
-        control.flags = if on { control.flags | flag } else { control.flags & !flag };
+        control.flags = if on {
+            control.flags | flag
+        } else {
+            control.flags & !flag
+        };
         map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
     }
 }

@@ -47,7 +47,12 @@ impl Counters {
                     packets: sum.packets.wrapping_add(value.packets),
                     bytes: sum.bytes.wrapping_add(value.bytes),
                 });
-                Ok(Count { direction, reason, verdict, total })
+                Ok(Count {
+                    direction,
+                    reason,
+                    verdict,
+                    total,
+                })
             })
             .collect()
     }
@@ -71,7 +76,9 @@ impl Counters {
 /// The combinations that occur.
 fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
     let all = Direction::ALL.into_iter().flat_map(|direction| {
-        Reason::ALL.iter().flat_map(move |&reason| Verdict::ALL.map(|verdict| (direction, reason, verdict)))
+        Reason::ALL
+            .iter()
+            .flat_map(move |&reason| Verdict::ALL.map(|verdict| (direction, reason, verdict)))
     });
     all.filter(|&(direction, reason, verdict)| {
         reason.drops() == (verdict != Verdict::Pass) && occurs(direction, reason)

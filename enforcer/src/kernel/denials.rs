@@ -68,14 +68,24 @@ impl Denials {
     /// None yet.
     #[must_use]
     pub fn new(access: AccessMap, control: ControlBlock) -> Self {
-        Self(Arc::new(Mutex::new(State { access, control, entries: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(State {
+            access,
+            control,
+            entries: BTreeMap::new(),
+        })))
     }
 
     /// Denies `prefix` for a while. An operator's denial is never shortened by an automatic one.
     ///
     /// # Errors
     /// There are [`MAX_DENIALS`] already, or the kernel refuses.
-    pub fn deny(&self, prefix: IpNet, by: DeniedBy, reason: &str, lasts: Duration) -> Result<(), KernelError> {
+    pub fn deny(
+        &self,
+        prefix: IpNet,
+        by: DeniedBy,
+        reason: &str,
+        lasts: Duration,
+    ) -> Result<(), KernelError> {
         let prefix = prefix.trunc();
         let mut state = self.state();
         let now_ns = monotonic_ns();
@@ -86,10 +96,24 @@ impl Denials {
             return Ok(());
         }
         if known.is_none() && state.entries.len() >= MAX_DENIALS {
-            return Err(KernelError::TooMany { what: "denials", limit: MAX_DENIALS });
+            return Err(KernelError::TooMany {
+                what: "denials",
+                limit: MAX_DENIALS,
+            });
         }
-        state.entries.insert(prefix, Denial { by, reason: reason.into(), expires_ns });
-        let entry = Access { expires_ns, reason: by.reason() as u32, policy: NO_POLICY };
+        state.entries.insert(
+            prefix,
+            Denial {
+                by,
+                reason: reason.into(),
+                expires_ns,
+            },
+        );
+        let entry = Access {
+            expires_ns,
+            reason: by.reason() as u32,
+            policy: NO_POLICY,
+        };
         state.access.insert(&access_key(runtime_table(), prefix), entry)?;
         state.control.set_flag(control_flag::RUNTIME, true)
     }
@@ -123,7 +147,12 @@ impl Denials {
         let now_ns = monotonic_ns();
         let state = self.state();
         let holds = |(_, denial): &(&IpNet, &Denial)| denial.expires_ns > now_ns;
-        state.entries.iter().filter(holds).map(|(prefix, denial)| (*prefix, denial.clone())).collect()
+        state
+            .entries
+            .iter()
+            .filter(holds)
+            .map(|(prefix, denial)| (*prefix, denial.clone()))
+            .collect()
     }
 
     /// Forgets what has ended; the kernel has not heeded it since.

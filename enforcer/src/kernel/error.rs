@@ -70,11 +70,18 @@ pub enum KernelError {
 
 impl KernelError {
     pub(super) fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
-        move |error| Self::Map { map, error: Box::new(error) }
+        move |error| Self::Map {
+            map,
+            error: Box::new(error),
+        }
     }
 
     pub(super) fn attach(interface: &Interface, hook: &'static str) -> impl Fn(ProgramError) -> Self + Copy {
-        move |error| Self::Attach { hook, interface: interface.name.clone(), error: Box::new(error) }
+        move |error| Self::Attach {
+            hook,
+            interface: interface.name.clone(),
+            error: Box::new(error),
+        }
     }
 }
 
@@ -85,7 +92,9 @@ fn hint(error: &ProgramError) -> &'static str {
         _ => None,
     };
     match code {
-        Some(libc::EBUSY) => "; another XDP program is attached there (`ip link show` names it): detach it first",
+        Some(libc::EBUSY) => {
+            "; another XDP program is attached there (`ip link show` names it): detach it first"
+        }
         Some(libc::EPERM) => "; CAP_NET_ADMIN is needed",
         Some(libc::EOPNOTSUPP) => "; the driver has no native XDP: set `kernel.xdp` to auto or generic",
         _ => "",

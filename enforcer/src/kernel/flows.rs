@@ -90,7 +90,14 @@ impl Flows {
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         let state = self.state();
-        (state.owners.len(), state.identities.values().filter(|budget| budget.flows > 0).count())
+        (
+            state.owners.len(),
+            state
+                .identities
+                .values()
+                .filter(|budget| budget.flows > 0)
+                .count(),
+        )
     }
 
     /// Who is behind the connections from `source`.
@@ -98,7 +105,12 @@ impl Flows {
     pub fn identities_at(&self, source: IpAddr) -> Vec<(Flow, Identity)> {
         let state = self.state();
         let at = |flow: &&Flow| flow.peer.ip().to_canonical() == source.to_canonical();
-        state.owners.iter().filter(|(flow, _)| at(flow)).map(|(flow, id)| (*flow, id.clone())).collect()
+        state
+            .owners
+            .iter()
+            .filter(|(flow, _)| at(flow))
+            .map(|(flow, id)| (*flow, id.clone()))
+            .collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,22 +129,40 @@ impl State {
             budget.flows += 1;
             budget.index
         } else {
-            let Some(index) = self.vacant_budget() else { return Ok(Some(Full::Identities)) };
-            self.budgets.set(index, 0, 0).map_err(KernelError::map("BUDGETS"))?;
-            self.identities.insert(identity.clone(), Budget { index, flows: 1, queued: false });
+            let Some(index) = self.vacant_budget() else {
+                return Ok(Some(Full::Identities));
+            };
+            self.budgets
+                .set(index, 0, 0)
+                .map_err(KernelError::map("BUDGETS"))?;
+            self.identities.insert(
+                identity.clone(),
+                Budget {
+                    index,
+                    flows: 1,
+                    queued: false,
+                },
+            );
             index
         };
         self.owners.insert(flow, identity.clone());
         if self.owners.len() == 1 {
             self.control.set_flag(control_flag::FLOWS, true)?;
         }
-        let entry = FlowEntry { identity: index, reserved: 0 };
-        self.flows.insert(flow_key(&flow), entry, 0).map_err(KernelError::map("FLOWS"))?;
+        let entry = FlowEntry {
+            identity: index,
+            reserved: 0,
+        };
+        self.flows
+            .insert(flow_key(&flow), entry, 0)
+            .map_err(KernelError::map("FLOWS"))?;
         Ok(None)
     }
 
     fn leave(&mut self, flow: &Flow) -> Result<(), KernelError> {
-        let Some(identity) = self.owners.remove(flow) else { return Ok(()) };
+        let Some(identity) = self.owners.remove(flow) else {
+            return Ok(());
+        };
         if let Some(budget) = self.identities.get_mut(&identity) {
             budget.flows -= 1;
             if budget.flows == 0 && !budget.queued {
@@ -140,7 +170,9 @@ impl State {
                 self.idle.push_back(identity);
             }
         }
-        self.flows.remove(&flow_key(flow)).map_err(KernelError::map("FLOWS"))?;
+        self.flows
+            .remove(&flow_key(flow))
+            .map_err(KernelError::map("FLOWS"))?;
         if self.owners.is_empty() {
             self.control.set_flag(control_flag::FLOWS, false)?;
         }
@@ -153,7 +185,9 @@ impl State {
             return Some(index);
         }
         while let Some(identity) = self.idle.pop_front() {
-            let Some(budget) = self.identities.get_mut(&identity) else { continue };
+            let Some(budget) = self.identities.get_mut(&identity) else {
+                continue;
+            };
             budget.queued = false;
             if budget.flows == 0 {
                 let index = budget.index;

@@ -66,12 +66,17 @@ impl Generations {
     /// A map is full or the kernel refuses.
     pub fn apply(&mut self, set: &Arc<PolicySet>, counters: &Counters) -> Result<(), KernelError> {
         let present = interfaces::list();
-        let now = Moment { wall: OffsetDateTime::now_utc(), monotonic_ns: monotonic_ns() };
+        let now = Moment {
+            wall: OffsetDateTime::now_utc(),
+            monotonic_ns: monotonic_ns(),
+        };
         let staged = self.store.stage(set, &present, counters, now)?;
         self.switch(&staged, &present)?;
         self.store.commit(staged, &present);
         for name in missing(set, &present) {
-            self.failures.entry(name).or_insert_with(|| "no such interface yet".to_owned());
+            self.failures
+                .entry(name)
+                .or_insert_with(|| "no such interface yet".to_owned());
         }
         self.present = present;
         Ok(())
@@ -125,14 +130,21 @@ impl Generations {
     fn switch(&mut self, staged: &Staged, present: &[Interface]) -> Result<(), KernelError> {
         self.failures.clear();
         for interface in present {
-            let Some(entry) = staged.interfaces().get(&interface.index) else { continue };
+            let Some(entry) = staged.interfaces().get(&interface.index) else {
+                continue;
+            };
             self.store.switch(interface.index, *entry)?;
             if !self.attached.contains_key(&interface.index) {
                 self.attach(interface);
             }
         }
         let named: BTreeSet<u32> = staged.interfaces().keys().copied().collect();
-        let gone: Vec<u32> = self.attached.keys().filter(|index| !named.contains(index)).copied().collect();
+        let gone: Vec<u32> = self
+            .attached
+            .keys()
+            .filter(|index| !named.contains(index))
+            .copied()
+            .collect();
         for index in gone {
             // The entry goes first: an attached program without one passes everything.
             self.store.remove(index);
@@ -149,7 +161,8 @@ impl Generations {
             Ok(attachment) => {
                 let Attachment { xdp, tc, .. } = &attachment;
                 tracing::info!(interface = interface.name, %xdp, %tc, "attached");
-                self.attached.insert(interface.index, (interface.clone(), attachment));
+                self.attached
+                    .insert(interface.index, (interface.clone(), attachment));
             }
             Err(error) => {
                 tracing::error!(interface = interface.name, %error, "not attached");

@@ -29,7 +29,10 @@ pub fn list() -> Vec<Interface> {
         }
         // SAFETY: names are NUL-terminated strings that live until the array is freed.
         let name = unsafe { CStr::from_ptr(current.if_name) };
-        found.push(Interface { name: name.to_string_lossy().into_owned(), index: current.if_index });
+        found.push(Interface {
+            name: name.to_string_lossy().into_owned(),
+            index: current.if_index,
+        });
         // SAFETY: this was not the closing entry.
         entry = unsafe { entry.add(1) };
     }
@@ -43,6 +46,10 @@ pub fn list() -> Vec<Interface> {
 mod tests {
     #[test]
     fn loopback_is_listed() {
-        assert!(super::list().iter().any(|interface| interface.name == "lo" && interface.index > 0));
+        assert!(
+            super::list()
+                .iter()
+                .any(|interface| interface.name == "lo" && interface.index > 0)
+        );
     }
 }

@@ -76,7 +76,11 @@ impl Kernel {
     /// The kernel refuses: no permission, no memory, or the verifier.
     pub fn load(config: &Config) -> Result<Self, KernelError> {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
-        let sizes = Sizes { sketch_lines, max_flows: config.max_flows, injected_time: false };
+        let sizes = Sizes {
+            sketch_lines,
+            max_flows: config.max_flows,
+            injected_time: false,
+        };
         let mut ebpf = object::load(sizes)?;
         Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
     }
@@ -97,7 +101,11 @@ impl Parts {
         let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
         let management = table(table_kind::MANAGEMENT, 0, 0);
         for prefix in &config.management {
-            let entry = Access { expires_ns: u64::MAX, reason: Reason::Management as u32, policy: NO_POLICY };
+            let entry = Access {
+                expires_ns: u64::MAX,
+                reason: Reason::Management as u32,
+                policy: NO_POLICY,
+            };
             access.insert(&access_key(management, *prefix), entry)?;
         }
         control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
@@ -117,8 +125,20 @@ impl Parts {
     }
 
     fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
-        let Self { flows, denials, counters, sketch, access } = self;
+        let Self {
+            flows,
+            denials,
+            counters,
+            sketch,
+            access,
+        } = self;
         let generations = Generations::new(ebpf, access, xdp)?;
-        Ok(Kernel { flows, denials, counters, sketch, generations })
+        Ok(Kernel {
+            flows,
+            denials,
+            counters,
+            sketch,
+            generations,
+        })
     }
 }

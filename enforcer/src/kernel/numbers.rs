@@ -32,7 +32,10 @@ impl Numbers {
             return Ok(number);
         }
         let number = (0..MAX_POLICIES).find(|number| !taken.contains(number));
-        let number = number.ok_or(KernelError::TooMany { what: "packet policies", limit: MAX_POLICIES as usize })?;
+        let number = number.ok_or(KernelError::TooMany {
+            what: "packet policies",
+            limit: MAX_POLICIES as usize,
+        })?;
         self.policies.insert(name.clone(), number);
         Ok(number)
     }
@@ -40,10 +43,13 @@ impl Numbers {
     /// The limit's number.
     pub fn limit(&mut self, policy: &Name, limit: &Name) -> u32 {
         let next = &mut self.next_limit;
-        *self.limits.entry((policy.clone(), limit.clone())).or_insert_with(|| {
-            *next += 1;
-            *next
-        })
+        *self
+            .limits
+            .entry((policy.clone(), limit.clone()))
+            .or_insert_with(|| {
+                *next += 1;
+                *next
+            })
     }
 
     /// The interface's place among the limiters of a limit per interface.
@@ -56,8 +62,10 @@ impl Numbers {
         }
         let taken: BTreeSet<u32> = self.positions.values().copied().collect();
         let position = (0..MAX_INTERFACES).find(|position| !taken.contains(position));
-        let position =
-            position.ok_or(KernelError::TooMany { what: "interfaces", limit: MAX_INTERFACES as usize })?;
+        let position = position.ok_or(KernelError::TooMany {
+            what: "interfaces",
+            limit: MAX_INTERFACES as usize,
+        })?;
         self.positions.insert(interface.to_owned(), position);
         Ok(position)
     }
@@ -160,7 +168,10 @@ mod tests {
         for number in 0..MAX_POLICIES {
             numbers.policy(&name(&format!("p{number}"))).unwrap();
         }
-        assert!(matches!(numbers.policy(&name("more")), Err(KernelError::TooMany { .. })));
+        assert!(matches!(
+            numbers.policy(&name("more")),
+            Err(KernelError::TooMany { .. })
+        ));
     }
 
     #[test]
@@ -171,6 +182,10 @@ mod tests {
         let c = numbers.shared(1, 32).unwrap();
         assert_eq!((a, b), (0, 16));
         assert!(c >= 17, "{c}");
-        assert_eq!(numbers.shared(3, 16).unwrap(), 0, "what a larger need left behind");
+        assert_eq!(
+            numbers.shared(3, 16).unwrap(),
+            0,
+            "what a larger need left behind"
+        );
     }
 }

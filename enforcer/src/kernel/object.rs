@@ -39,9 +39,18 @@ pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
         .map_max_entries("FLOWS", sizes.max_flows)
         .override_global("INJECTED_TIME", &injected_time, true)
         .load(OBJECT)
-        .map_err(|error| KernelError::Load { what: "the maps", error: chain(&error) })?;
-    xdp(&mut ebpf)?.load().map_err(|error| KernelError::Load { what: XDP, error: chain(&error) })?;
-    tc_egress(&mut ebpf)?.load().map_err(|error| KernelError::Load { what: TC_EGRESS, error: chain(&error) })?;
+        .map_err(|error| KernelError::Load {
+            what: "the maps",
+            error: chain(&error),
+        })?;
+    xdp(&mut ebpf)?.load().map_err(|error| KernelError::Load {
+        what: XDP,
+        error: chain(&error),
+    })?;
+    tc_egress(&mut ebpf)?.load().map_err(|error| KernelError::Load {
+        what: TC_EGRESS,
+        error: chain(&error),
+    })?;
     Ok(ebpf)
 }
 
@@ -59,7 +68,9 @@ pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
 /// # Errors
 /// As for [`xdp`].
 pub fn tc_egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
-    let program = ebpf.program_mut(TC_EGRESS).ok_or(KernelError::Missing(TC_EGRESS))?;
+    let program = ebpf
+        .program_mut(TC_EGRESS)
+        .ok_or(KernelError::Missing(TC_EGRESS))?;
     program.try_into().map_err(|_| KernelError::Missing(TC_EGRESS))
 }
 
@@ -68,7 +79,9 @@ pub fn tc_egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
 /// # Errors
 /// As for [`xdp`].
 pub fn take<M: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
-    ebpf.take_map(name).and_then(|map| map.try_into().ok()).ok_or(KernelError::Missing(name))
+    ebpf.take_map(name)
+        .and_then(|map| map.try_into().ok())
+        .ok_or(KernelError::Missing(name))
 }
 
 /// An array map.

@@ -49,12 +49,29 @@ impl Offline {
     /// The kernel refuses.
     pub fn load(config: &Config) -> Result<Self, KernelError> {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
-        let sizes = Sizes { sketch_lines, max_flows: config.max_flows, injected_time: true };
+        let sizes = Sizes {
+            sketch_lines,
+            max_flows: config.max_flows,
+            injected_time: true,
+        };
         let mut ebpf = object::load(sizes)?;
-        let Parts { flows, denials, counters, access, .. } = Parts::over(&mut ebpf, config, sketch_lines)?;
+        let Parts {
+            flows,
+            denials,
+            counters,
+            access,
+            ..
+        } = Parts::over(&mut ebpf, config, sketch_lines)?;
         let store = Store::new(&mut ebpf, access)?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
-        Ok(Self { flows, denials, counters, store, ebpf, clock })
+        Ok(Self {
+            flows,
+            denials,
+            counters,
+            store,
+            ebpf,
+            clock,
+        })
     }
 
     /// Puts policies in force, as if all packets came through `interface`.
@@ -68,8 +85,14 @@ impl Offline {
         wall: OffsetDateTime,
         now_ns: u64,
     ) -> Result<(), KernelError> {
-        let present = [Interface { name: interface.to_owned(), index: LOOPBACK }];
-        let now = Moment { wall, monotonic_ns: now_ns };
+        let present = [Interface {
+            name: interface.to_owned(),
+            index: LOOPBACK,
+        }];
+        let now = Moment {
+            wall,
+            monotonic_ns: now_ns,
+        };
         let staged = self.store.stage(set, &present, &self.counters, now)?;
         match staged.interfaces().get(&LOOPBACK).copied() {
             Some(entry) => self.store.switch(LOOPBACK, entry)?,
@@ -92,12 +115,17 @@ impl Offline {
     /// # Errors
     /// The kernel refuses the run: frames are at least 14 bytes long.
     pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Verdict, KernelError> {
-        let options = || TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let options = || TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
         let run = match direction {
             Direction::Ingress => object::xdp(&mut self.ebpf)?.test_run(options()),
             Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
         };
-        let number = run.map_err(|error| KernelError::TestRun(Box::new(error)))?.return_value;
+        let number = run
+            .map_err(|error| KernelError::TestRun(Box::new(error)))?
+            .return_value;
         match (direction, number) {
             (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Ok(Verdict::Pass),
             (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Ok(Verdict::Drop),
@@ -112,9 +140,11 @@ impl Offline {
     pub fn counts(&self, policy: Option<&str>) -> Result<Vec<Count>, KernelError> {
         let number = match policy {
             None => Some(enforcer_common::layout::NO_POLICY),
-            Some(policy) => {
-                self.store.numbered().find(|(name, _)| name.as_str() == policy).map(|(_, number)| number)
-            }
+            Some(policy) => self
+                .store
+                .numbered()
+                .find(|(name, _)| name.as_str() == policy)
+                .map(|(_, number)| number),
         };
         number.map_or(Ok(Vec::new()), |number| self.counters.of_policy(number))
     }
@@ -132,7 +162,10 @@ impl Offline {
         };
         Ok([
             (object::XDP, count(object::xdp(&mut self.ebpf)?.info())?),
-            (object::TC_EGRESS, count(object::tc_egress(&mut self.ebpf)?.info())?),
+            (
+                object::TC_EGRESS,
+                count(object::tc_egress(&mut self.ebpf)?.info())?,
+            ),
         ])
     }
 }

@@ -31,7 +31,10 @@ impl Sketch {
     /// Over the given map.
     #[must_use]
     pub fn new(map: Array<Line>, control: ControlBlock) -> Self {
-        Self { map: Mutex::new(map), control }
+        Self {
+            map: Mutex::new(map),
+            control,
+        }
     }
 
     /// Bytes of memory that it takes, whatever arrives.

@@ -110,7 +110,12 @@ impl Store {
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.write(slot, &tables)?;
-        Ok(Staged { set: Arc::clone(set), numbers, slot, tables })
+        Ok(Staged {
+            set: Arc::clone(set),
+            numbers,
+            slot,
+            tables,
+        })
     }
 
     /// Switches one interface to a staged generation: from here on its packets see that one alone.
@@ -118,7 +123,9 @@ impl Store {
     /// # Errors
     /// The kernel refuses.
     pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
-        self.interfaces.insert(index, entry, 0).map_err(KernelError::map("INTERFACES"))
+        self.interfaces
+            .insert(index, entry, 0)
+            .map_err(KernelError::map("INTERFACES"))
     }
 
     /// Takes an interface out: its packets pass.
@@ -130,8 +137,17 @@ impl Store {
 
     /// Makes a staged generation the one in force, once all interfaces are switched to it.
     pub fn commit(&mut self, staged: Staged, present: &[Interface]) {
-        let Staged { set, mut numbers, slot, tables } = staged;
-        let policies = set.packet_policies.iter().map(|policy| policy.name.clone()).collect();
+        let Staged {
+            set,
+            mut numbers,
+            slot,
+            tables,
+        } = staged;
+        let policies = set
+            .packet_policies
+            .iter()
+            .map(|policy| policy.name.clone())
+            .collect();
         let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
         numbers.retain(&policies, &interfaces);
         self.numbers = numbers;
@@ -145,18 +161,32 @@ impl Store {
     /// # Errors
     /// The kernel refuses.
     pub fn adapt(&mut self, policy: &Name, limit: &Name, params: Params) -> Result<(), KernelError> {
-        let Some((number, index, configured)) = self.find(policy, limit) else { return Ok(()) };
-        let Some(entry) = self.in_force.get_mut(&number) else { return Ok(()) };
+        let Some((number, index, configured)) = self.find(policy, limit) else {
+            return Ok(());
+        };
+        let Some(entry) = self.in_force.get_mut(&number) else {
+            return Ok(());
+        };
         let current = usize::from(entry.select & 1 == 1);
         let mut bank = entry.banks[current];
         bank.limits[index].params = params;
         entry.banks[1 - current] = bank;
         let place = self.slot * MAX_POLICIES + number;
         // First the bank that nobody reads, then the switch to it.
-        self.policies.set(place, *entry, 0).map_err(KernelError::map("POLICIES"))?;
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))?;
         entry.select = 1 - (entry.select & 1);
-        self.policies.set(place, *entry, 0).map_err(KernelError::map("POLICIES"))?;
-        self.adapted.insert((policy.clone(), limit.clone()), Adapted { configured, now: params });
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))?;
+        self.adapted.insert(
+            (policy.clone(), limit.clone()),
+            Adapted {
+                configured,
+                now: params,
+            },
+        );
         Ok(())
     }
 
@@ -180,8 +210,15 @@ impl Store {
     }
 
     fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, Params)> {
-        let document = self.set.packet_policies.iter().find(|document| document.name == *policy)?;
-        let index = document.limits.iter().position(|candidate| candidate.name == *limit)?;
+        let document = self
+            .set
+            .packet_policies
+            .iter()
+            .find(|document| document.name == *policy)?;
+        let index = document
+            .limits
+            .iter()
+            .position(|candidate| candidate.name == *limit)?;
         let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
         Some((number, index, document.limits[index].params))
     }
@@ -189,12 +226,25 @@ impl Store {
     /// Carries the controller's changes over to limits that the new generation has unchanged.
     fn carry_adapted_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
         self.adapted.retain(|(policy, limit), adapted| {
-            let number = numbers.policies().find(|(name, _)| *name == policy).map(|(_, number)| number);
-            let document = set.packet_policies.iter().find(|document| document.name == *policy);
+            let number = numbers
+                .policies()
+                .find(|(name, _)| *name == policy)
+                .map(|(_, number)| number);
+            let document = set
+                .packet_policies
+                .iter()
+                .find(|document| document.name == *policy);
             let found = document.zip(number).and_then(|(document, number)| {
-                let index = document.limits.iter().position(|candidate| candidate.name == *limit)?;
+                let index = document
+                    .limits
+                    .iter()
+                    .position(|candidate| candidate.name == *limit)?;
                 let unchanged = document.limits[index].params == adapted.configured;
-                tables.policies.get_mut(&number).filter(|_| unchanged).map(|entry| (entry, index))
+                tables
+                    .policies
+                    .get_mut(&number)
+                    .filter(|_| unchanged)
+                    .map(|entry| (entry, index))
             });
             let Some((entry, index)) = found else { return false };
             for bank in &mut entry.banks {
@@ -215,11 +265,15 @@ impl Store {
         }
         for (number, policy) in &tables.policies {
             let place = slot * MAX_POLICIES + number;
-            self.policies.set(place, *policy, 0).map_err(KernelError::map("POLICIES"))?;
+            self.policies
+                .set(place, *policy, 0)
+                .map_err(KernelError::map("POLICIES"))?;
         }
         let written = &mut self.written[slot as usize];
         for (key, policy) in tables.services.values() {
-            self.services.insert(*key, *policy, 0).map_err(KernelError::map("SERVICES"))?;
+            self.services
+                .insert(*key, *policy, 0)
+                .map_err(KernelError::map("SERVICES"))?;
             written.services.push(*key);
         }
         for (key, entry) in &tables.access {
