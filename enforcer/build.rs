@@ -4,5 +4,6 @@ fn main() -> anyhow::Result<()> {
     bpf_toolchain::build(
         "enforcer-ebpf",
         concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf"),
+        &[concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-common/src")],
     )
 }

@@ -1,5 +1,5 @@
 //! Builds the lab's own kernel programs.
 
 fn main() -> anyhow::Result<()> {
-    bpf_toolchain::build("lab-ebpf", concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf"))
+    bpf_toolchain::build("lab-ebpf", concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf"), &[])
 }

@@ -47,6 +47,9 @@ pub struct Control {
     pub flags: u64,
     /// The index of the sketch's last line: a power of two less one.
     pub sketch_mask: u64,
+    /// Zero, which the verifier does not know: what it is added to, the verifier knows nothing of. Stages
+    /// behind the parser are so looked at once, not once for each kind of packet.
+    pub zero: u64,
 }
 
 /// Which tables hold anything at all, so that packets skip the others.
@@ -280,7 +283,7 @@ const LIMIT: usize = PARAMS + 40;
 const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
 
 layout! {
-    Control: 32, {key: 0, flags: 16, sketch_mask: 24};
+    Control: 40, {key: 0, flags: 16, sketch_mask: 24, zero: 32};
     Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
     Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,

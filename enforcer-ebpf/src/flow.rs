@@ -8,7 +8,7 @@ use enforcer_common::{
 
 use crate::{
     atomic::Cell,
-    limits::charge_cell,
+    limits::charge_budget,
     maps::{BUDGETS, FLOWS},
     parse::{Packet, protocol, tcp},
 };
@@ -36,5 +36,5 @@ pub fn check(control: &Control, bank: &Bank, packet: &Packet, now_ns: u64) -> Op
     let state = BUDGETS.get_ptr_mut(identity)?;
     // SAFETY: a map's value of eight bytes.
     let state = unsafe { Cell::new(state) };
-    Some(if charge_cell(state, &bank.verified, now_ns, 1) { Reason::Verified } else { Reason::OverBudget })
+    Some(if charge_budget(state, &bank.verified, now_ns) { Reason::Verified } else { Reason::OverBudget })
 }

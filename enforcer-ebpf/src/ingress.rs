@@ -31,7 +31,7 @@ pub fn program(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64) -> Finding {
     match parse(frame) {
-        Ok(Parsed::Ip(packet)) => decide(control, interface, &packet, bytes),
+        Ok(Parsed::Ip(packet)) => decide(control, interface, &packet.blurred(control.zero), bytes),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => {

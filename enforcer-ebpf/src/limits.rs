@@ -83,11 +83,23 @@ impl Charge<'_> {
                 _ => (0, u64::from(limit.shared + self.interface.position)),
             };
             let selector = Selector::new(place, index, charges);
-            if enforcer_limit(selector.0, high, low, self.now_ns, cost) == 0 {
+            if !self.admits(selector, high, low, cost) {
                 return Some(index as u32);
             }
         }
         None
+    }
+
+    /// One limit's answer, by as many attempts as contention may take.
+    #[inline(always)]
+    fn admits(&self, selector: Selector, high: u64, low: u64, cost: u64) -> bool {
+        for _ in 0..ATTEMPTS {
+            match enforcer_limit(selector.0, high, low, self.now_ns, cost) {
+                CONTENDED => {}
+                answer => return answer == ADMITTED,
+            }
+        }
+        false
     }
 
     /// What the packet costs; zero if the limit is not about it.
@@ -101,24 +113,42 @@ impl Charge<'_> {
     }
 }
 
-/// Asks or charges one limit: 1 if it admits, 0 if not. `high` and `low` are the source, or `low` is the
-/// number of a shared limiter.
+/// What one attempt has come to.
+#[derive(Clone, Copy)]
+pub enum Outcome {
+    Refused,
+    Admitted,
+    /// Another CPU was faster: nothing is decided.
+    Contended,
+}
+
+const REFUSED: u64 = 0;
+const ADMITTED: u64 = 1;
+const CONTENDED: u64 = 2;
+
+/// Asks or charges one limit, in one attempt. `high` and `low` are the source, or `low` is the number of
+/// a shared limiter.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_limit(selector: u64, high: u64, low: u64, now_ns: u64, cost: u64) -> u64 {
     let selector = Selector(selector);
-    let Some(limit) = selector.limit() else { return 1 };
+    let Some(limit) = selector.limit() else { return ADMITTED };
     let request = Request { limit, high, low, now_ns, cost, charges: selector.charges() };
     // Told apart here once, not at each step: otherwise the verifier follows every mixture. The buckets
-    // admit alike; the policy loader lets no sliding window through to here.
-    let admits = match limit.params.algorithm() {
+    // admit alike.
+    let outcome = match limit.params.algorithm() {
         Some(Algorithm::TokenBucket | Algorithm::LeakyBucket) => {
             request.decide(limit.params.known_as(Algorithm::TokenBucket))
         }
         Some(Algorithm::FixedWindow) => request.decide(limit.params.known_as(Algorithm::FixedWindow)),
-        Some(Algorithm::SlidingWindow) | None => false,
+        Some(Algorithm::SlidingWindow) => request.decide(limit.params.known_as(Algorithm::SlidingWindow)),
+        None => Outcome::Refused,
     };
-    u64::from(admits)
+    match outcome {
+        Outcome::Refused => REFUSED,
+        Outcome::Admitted => ADMITTED,
+        Outcome::Contended => CONTENDED,
+    }
 }
 
 struct Request<'a> {
@@ -132,35 +162,38 @@ struct Request<'a> {
 
 impl Request<'_> {
     #[inline(always)]
-    fn decide(&self, params: Params) -> bool {
+    fn decide(&self, params: Params) -> Outcome {
         if self.limit.key != limit_key::SOURCE {
             // SAFETY: a map's value of eight bytes.
-            let Some(cell) = SHARED.get_ptr_mut(self.low as u32).map(|cell| unsafe { Cell::new(cell) }) else {
-                return true;
+            return match SHARED.get_ptr_mut(self.low as u32).map(|cell| unsafe { Cell::new(cell) }) {
+                Some(cell) => charge_once(cell, &params, self.now_ns, self.cost, self.charges),
+                None => Outcome::Admitted,
             };
-            if self.charges {
-                return charge_cell(cell, &params, self.now_ns, self.cost);
-            }
-            return params.admit(cell.read(), self.now_ns, self.cost).is_some();
         }
-        let Some(control) = CONTROL.get(0) else { return true };
-        let Some(cells) = Cells::of(control, self.limit, self.high, self.low) else { return true };
-        if self.charges {
-            cells.charge(&params, self.now_ns, self.cost)
-        } else {
-            cells.admits(&params, self.now_ns, self.cost)
-        }
+        let Some(control) = CONTROL.get(0) else { return Outcome::Admitted };
+        let Some(cells) = Cells::of(control, self.limit, self.high, self.low) else { return Outcome::Admitted };
+        cells.decide(&params, self.now_ns, self.cost, self.charges)
     }
 }
 
-/// Charges one limiter of its own.
+/// One attempt at a limiter of its own.
 #[inline(always)]
-pub fn charge_cell(cell: Cell, params: &Params, now_ns: u64, cost: u64) -> bool {
+fn charge_once(cell: Cell, params: &Params, now_ns: u64, cost: u64, charges: bool) -> Outcome {
+    let state = cell.read();
+    match params.admit(state, now_ns, cost) {
+        None => Outcome::Refused,
+        Some(next) if charges && next != state && !cell.swap(state, next) => Outcome::Contended,
+        Some(_) => Outcome::Admitted,
+    }
+}
+
+/// Charges a verified identity's budget.
+#[inline(always)]
+pub fn charge_budget(cell: Cell, params: &Params, now_ns: u64) -> bool {
     for _ in 0..ATTEMPTS {
-        let state = cell.read();
-        let Some(next) = params.admit(state, now_ns, cost) else { return false };
-        if cell.swap(state, next) {
-            return true;
+        match charge_once(cell, params, now_ns, 1, true) {
+            Outcome::Contended => {}
+            outcome => return matches!(outcome, Outcome::Admitted),
         }
     }
     false

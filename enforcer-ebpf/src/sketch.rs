@@ -3,18 +3,20 @@
 use enforcer_common::{
     layout::{Control, Limit},
     limiter::Params,
-    sketch::{CELLS, Place, ROWS},
+    sketch::{CELLS, Place},
 };
 
 pub use enforcer_common::sketch::words;
 
-use crate::{atomic::Cell, limits::ATTEMPTS, maps::SKETCH};
+use crate::{atomic::Cell, limits::Outcome, maps::SKETCH};
 
 /// A source's cells.
 #[derive(Clone, Copy)]
 pub struct Cells {
     line: *mut [u64; CELLS],
     place: Place,
+    /// See [`Control::zero`].
+    zero: u64,
 }
 
 impl Cells {
@@ -23,7 +25,7 @@ impl Cells {
     pub fn of(control: &Control, limit: &Limit, high: u64, low: u64) -> Option<Self> {
         let place = Place::of(control.key, control.sketch_mask, limit, high, low);
         let line = SKETCH.get_ptr_mut(place.line)?;
-        Some(Self { line: line.cast(), place })
+        Some(Self { line: line.cast(), place, zero: control.zero })
     }
 
     #[inline(always)]
@@ -32,51 +34,32 @@ impl Cells {
         unsafe { Cell::new(self.line.cast::<u64>().add(self.place.cell(row))) }
     }
 
-    /// The least state that the cells allow for: what the source has used at most.
+    /// Whether the source may spend `cost`, and, if `charges`, takes it.
+    ///
+    /// The least state that the cells allow for is what the source has used at most; no cell is raised
+    /// above what that plus the cost comes to (conservative update, Estan and Varghese, 2002). Each swap
+    /// expects what the decision was made from, and all must succeed: of two that charge the same source
+    /// at the same moment, one finds out and begins anew.
     #[inline(always)]
-    fn used(self, params: &Params, now_ns: u64) -> u64 {
-        let mut used = params.settled(self.cell(0).read(), now_ns);
-        for row in 1..ROWS {
-            used = params.less_used(used, params.settled(self.cell(row).read(), now_ns));
+    pub fn decide(self, params: &Params, now_ns: u64, cost: u64, charges: bool) -> Outcome {
+        // Adding zero makes the verifier forget by which branches a number came about.
+        let settled = |state| params.settled(state, now_ns).wrapping_add(self.zero);
+        let states = [0, 1, 2, 3].map(|row| self.cell(row).read());
+        let mut used = settled(states[0]);
+        for state in &states[1..] {
+            used = params.less_used(used, settled(*state)).wrapping_add(self.zero);
         }
-        used
-    }
-
-    /// Whether the source may spend `cost`.
-    #[inline(always)]
-    pub fn admits(self, params: &Params, now_ns: u64, cost: u64) -> bool {
-        params.admit(self.used(params, now_ns), now_ns, cost).is_some()
-    }
-
-    /// Charges `cost`: no cell is raised above what the source can have used at most (conservative
-    /// update, Estan and Varghese, 2002). The first cell that has to be raised decides a race; the loser
-    /// begins anew.
-    #[inline(always)]
-    pub fn charge(self, params: &Params, now_ns: u64, cost: u64) -> bool {
-        for _ in 0..ATTEMPTS {
-            let Some(next) = params.admit(self.used(params, now_ns), now_ns, cost) else { return false };
-            if self.raise(params, now_ns, next) {
-                return true;
+        let Some(next) = params.admit(used, now_ns, cost) else { return Outcome::Refused };
+        let next = next.wrapping_add(self.zero);
+        if !charges {
+            return Outcome::Admitted;
+        }
+        for (row, state) in states.into_iter().enumerate() {
+            let raised = params.more_used(settled(state), next).wrapping_add(self.zero);
+            if raised != state && !self.cell(row).swap(state, raised) {
+                return Outcome::Contended;
             }
         }
-        false
-    }
-
-    /// Whether the first swap succeeded.
-    #[inline(always)]
-    fn raise(self, params: &Params, now_ns: u64, next: u64) -> bool {
-        let mut first = true;
-        for row in 0..ROWS {
-            let cell = self.cell(row);
-            let state = cell.read();
-            let raised = params.more_used(params.settled(state, now_ns), next);
-            if raised != state {
-                if !cell.swap(state, raised) && first {
-                    return false;
-                }
-                first = false;
-            }
-        }
-        true
+        Outcome::Admitted
     }
 }

@@ -212,7 +212,7 @@ impl Config {
 /// was written.
 pub(crate) fn read(source: &Source) -> (Option<Config>, Vec<Problem>) {
     let sink = Sink::default();
-    let documents = load::parse(source, &sink).unwrap_or_default();
+    let documents = load::parse(source, &sink).documents;
     let config = documents.first().and_then(|document| {
         let place = Place::root(document, source, &sink);
         decode(&place).and_then(|raw| build::config(raw, &place))

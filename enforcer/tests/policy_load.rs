@@ -208,6 +208,33 @@ spec:
 }
 
 #[test]
+fn anchors_aliases_and_merges_are_read() {
+    let set = load(
+        "
+apiVersion: enforcer.dev/v1
+kind: PacketPolicy
+metadata: {name: p}
+spec:
+  interfaces: &nics [eth0, eth1]
+  limits:
+    - &base {rate: 5/s, burst: 7}
+    - {<<: *base, count: connections}
+---
+apiVersion: enforcer.dev/v1
+kind: PacketPolicy
+metadata: {name: q}
+spec: {interfaces: [eth2], deny: [&net 192.0.2.0/24], egress: {deny: [*net]}}
+",
+    );
+    let limits = &set.packet_policies[0].limits;
+    assert_eq!(
+        (limits[1].count, limits[1].budget),
+        (Count::Connections, limits[0].budget)
+    );
+    assert_eq!(set.packet_policies[1].egress_deny, set.packet_policies[1].deny);
+}
+
+#[test]
 fn the_ready_to_use_policies_are_one_set() {
     let directory = repository().join("policies");
     let loaded = policy::load(&[directory]).unwrap_or_else(|problems| panic!("{problems}"));

@@ -104,6 +104,24 @@ fn every_packet_from_four_million_sources_is_accounted_for() -> Result<()> {
 }
 
 #[test]
+fn an_ipv6_flood_arrives() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let flood = Flood {
+        first_source: "fd00:dead::1".parse()?,
+        target: SocketAddr::new(Neighbour::Attacker.node_ipv6(), 9),
+        ..flood(FOUR_MILLION, 10_000, Payload::TcpSyn)
+    };
+    let outcome = send_into_sink(flood)?;
+    let counted = outcome.counted + outcome.received.lost;
+    assert_eq!(outcome.counted_ipv4, 0);
+    // The rest is what neighbours say by themselves when a link comes up.
+    assert!((10_000..10_100).contains(&counted), "{counted}");
+    Ok(())
+}
+
+#[test]
 fn a_throttled_flood_keeps_its_rate_and_stops_at_its_time() -> Result<()> {
     if !root_or_skip() {
         return Ok(());

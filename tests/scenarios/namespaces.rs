@@ -11,7 +11,7 @@ use lab::{
     kernel::Program,
     netns::{self, Namespace},
     privilege::root_or_skip,
-    topology::{Lab, NEIGHBOURS, Neighbour},
+    topology::{Lab, NEIGHBOUR_INTERFACE, NEIGHBOURS, Neighbour},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ fn neighbours_reach_the_node_and_nothing_is_left() -> Result<()> {
     let lab = Lab::create()?;
     let prefix = lab.prefix().to_owned();
     for neighbour in NEIGHBOURS {
+        // On the far end of each link, so that TCP works through native XDP too.
+        let _pass = Program::Pass.attach(lab.neighbour(neighbour), NEIGHBOUR_INTERFACE)?;
         for address in [neighbour.node_ipv4(), neighbour.node_ipv6()] {
             let listener = lab
                 .node()

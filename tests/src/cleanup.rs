@@ -190,3 +190,28 @@ fn open() -> Result<MutexGuard<'static, Live>> {
 fn live() -> MutexGuard<'static, Live> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn processes_are_asked_before_they_are_forced() {
+        let mut willing = Command::new("sleep").arg("60").spawn().unwrap();
+        let started = Instant::now();
+        end_processes(&BTreeSet::from([willing.id()]));
+        assert!(started.elapsed() < PATIENCE);
+        assert_eq!(willing.wait().unwrap().signal(), Some(libc::SIGTERM));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_does_not_run() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        assert!(!runs(pid));
+        assert!(runs(std::process::id()));
+    }
+}

@@ -1,4 +1,5 @@
 //! The `lab` command: the demo, the lab itself, and its services for trying by hand.
+#![forbid(unsafe_code)]
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -65,8 +66,15 @@ enum Command {
     },
 }
 
-fn main() -> Result<ExitCode> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    run(Arguments::parse().command).unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Demo { keep, json } => {
             let passed = demo::run(&Options { keep, json })?;
             return Ok(if passed {

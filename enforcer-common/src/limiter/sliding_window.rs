@@ -280,7 +280,7 @@ pub(super) fn less_used(params: &Params, a: u64, b: u64) -> u64 {
         return FRESH;
     }
     let (a, b, number) = aligned(params, a, b);
-    let used = Use {
+    Use {
         previous: if a.previous < b.previous {
             a.previous
         } else {
@@ -291,9 +291,6 @@ pub(super) fn less_used(params: &Params, a: u64, b: u64) -> u64 {
         } else {
             b.current
         },
-    };
-    if used.previous == 0 && used.current == 0 {
-        return FRESH;
     }
-    used.in_window(number)
+    .in_window(number)
 }

@@ -88,12 +88,32 @@ pub(crate) fn bucket() -> impl Strategy<Value = Limit> {
     prop_oneof![limit(Algorithm::TokenBucket), limit(Algorithm::LeakyBucket)]
 }
 
+/// Buckets that round nothing.
+pub(crate) fn exact_bucket() -> impl Strategy<Value = Limit> {
+    bucket().prop_filter("rounds its pace", Limit::is_exact)
+}
+
+/// Buckets that round the pace at most.
+pub(crate) fn slow_bucket() -> impl Strategy<Value = Limit> {
+    bucket().prop_filter("rounds charges", |limit| !limit.rounds_charges())
+}
+
+/// Buckets that round every charge.
+pub(crate) fn fast_bucket() -> impl Strategy<Value = Limit> {
+    bucket().prop_filter("rounds no charge", Limit::rounds_charges)
+}
+
 pub(crate) fn fixed_window() -> impl Strategy<Value = Limit> {
     limit(Algorithm::FixedWindow)
 }
 
 pub(crate) fn sliding_window() -> impl Strategy<Value = Limit> {
     limit(Algorithm::SlidingWindow)
+}
+
+/// Sliding windows that keep the previous use exactly.
+pub(crate) fn exact_sliding_window() -> impl Strategy<Value = Limit> {
+    sliding_window().prop_filter("rounds the previous use", |limit| limit.amount <= 4095)
 }
 
 pub(crate) fn any_limit() -> impl Strategy<Value = Limit> {

@@ -3,7 +3,7 @@
 use enforcer_common::limiter::{Algorithm, FRESH, Params};
 use proptest::prelude::*;
 
-use crate::arrivals::{Limit, SECOND, bucket, fixed_window, sliding_window, traffic};
+use crate::arrivals::{DAY, Limit, SECOND, bucket, fixed_window, sliding_window, traffic};
 
 type Admitted = Vec<(u64, u64)>;
 
@@ -154,4 +154,14 @@ fn the_sliding_bound_is_attained() {
         u128::from(SECOND),
         u128::from(total)
     ));
+}
+
+#[test]
+fn the_largest_sliding_window_still_weighs_all_of_the_previous_one() {
+    let amount = 4095 << 24;
+    let params = Params::new(Algorithm::SlidingWindow, amount, DAY, 0).unwrap();
+    let full = params.charge(FRESH, 3 * DAY - 1, amount);
+    assert!(full.admitted());
+    assert_eq!(params.remaining(full.state, 3 * DAY), 0);
+    assert_eq!(params.remaining(full.state, 3 * DAY + DAY / 2), amount / 2);
 }

@@ -2,7 +2,7 @@
 
 use enforcer_common::verdict::Reason;
 
-use super::{Packet, address::Words, end, transport};
+use super::{Packet, address::{address, is_mapped}, end, transport};
 use crate::frame::Frame;
 
 const HEADER: usize = 40;
@@ -24,18 +24,18 @@ pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
     if header.u8::<0>() >> 4 != 6 {
         return Err(Reason::Malformed);
     }
-    let source = Words(header.u64::<8>(), header.u64::<16>());
-    let destination = Words(header.u64::<24>(), header.u64::<32>());
+    let source = [header.u64::<8>(), header.u64::<16>()];
+    let destination = [header.u64::<24>(), header.u64::<32>()];
     // No packet comes from a multicast address (RFC 4291, 2.7), and a mapped one is no address on the
     // wire: it would be taken for the IPv4 source.
-    if header.u8::<8>() == 0xff || source.is_mapped() || destination.is_mapped() {
+    if header.u8::<8>() == 0xff || is_mapped(source) || is_mapped(destination) {
         return Err(Reason::Martian);
     }
     let declared = usize::from(header.be16::<4>());
     let end = end(frame, start, if declared == 0 { 0 } else { declared + HEADER })?;
     let mut packet = Packet {
-        source: source.address(),
-        destination: destination.address(),
+        source: address(source),
+        destination: address(destination),
         source_port: 0,
         destination_port: 0,
         protocol: header.u8::<6>(),

@@ -8,6 +8,7 @@ mod transport;
 
 use enforcer_common::{layout::Address, verdict::Reason};
 
+use self::address::{address, words};
 use crate::frame::Frame;
 
 /// What the later stages know of a packet.
@@ -57,6 +58,24 @@ pub mod tcp {
 }
 
 impl Packet {
+    /// The same packet, of which the verifier no longer knows which kind it is: `zero` is zero.
+    #[inline(always)]
+    pub fn blurred(self, zero: u64) -> Self {
+        let word = |address: Address, at: usize| words(&address)[at].wrapping_add(zero);
+        let byte = |byte: u8| u64::from(byte).wrapping_add(zero) as u8;
+        Self {
+            source: address([word(self.source, 0), word(self.source, 1)]),
+            destination: address([word(self.destination, 0), word(self.destination, 1)]),
+            source_port: u64::from(self.source_port).wrapping_add(zero) as u16,
+            destination_port: u64::from(self.destination_port).wrapping_add(zero) as u16,
+            protocol: byte(self.protocol),
+            detail: byte(self.detail),
+            hop_limit: byte(self.hop_limit),
+            later_fragment: byte(u8::from(self.later_fragment)) != 0,
+            fragment: byte(u8::from(self.fragment)) != 0,
+        }
+    }
+
     /// Whether it opens a TCP connection.
     #[inline(always)]
     pub fn opens_connection(&self) -> bool {

@@ -41,8 +41,8 @@ pub fn parse(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> Re
             packet.source_port = header.u16::<0>();
             packet.destination_port = header.u16::<2>();
         }
-        protocol::ICMP => packet.detail = header::<1>(frame, start, end, ICMP_HEADER)?.u8::<0>(),
-        protocol::ICMPV6 => packet.detail = header::<1>(frame, start, end, ICMPV6_HEADER)?.u8::<0>(),
+        protocol::ICMP => packet.detail = header::<4>(frame, start, end, ICMP_HEADER)?.u8::<0>(),
+        protocol::ICMPV6 => packet.detail = header::<4>(frame, start, end, ICMPV6_HEADER)?.u8::<0>(),
         _ => {}
     }
     Ok(())

@@ -32,7 +32,7 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         Some(at.each("policies", list.0, |(text, at)| existing(&text, &at)))
     });
     let admin = at.optional("admin", raw.admin, |admin, at| {
-        at.optional("address", admin.address, |text, at| address(&text, at))
+        Some(at.optional("address", admin.address, |text, at| address(&text, at)))
     });
     let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
     let log = raw.log.unwrap_or_default();
@@ -48,7 +48,7 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
     Some(Config {
         policies: policies?,
         admin: Admin {
-            address: admin.unwrap_or(ADMIN),
+            address: admin.flatten().unwrap_or(ADMIN),
         },
         runtime_dir: runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer")),
         log: self::log(&log),

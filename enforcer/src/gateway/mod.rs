@@ -1,3 +1,280 @@
-//! The API gateway.
+//! The API gateway: it ends TLS, finds out who asks, and lets requests through to services.
+//!
+//! ```text
+//! accept → TLS → identity → [ route → authenticate → authorize → limit → balance → upstream ]
+//! ```
+//!
+//! Each worker thread has its own sockets, connections, upstream pools and counters; what they share
+//! (policies, TLS configurations, health) they only read while they serve requests.
 
+mod activity;
+mod body;
+pub mod config;
+mod connection;
+mod control;
+mod greeting;
+mod handshakes;
+mod headers;
+mod host;
+pub mod identity;
+pub mod limit;
+mod listener;
+mod metrics;
+pub mod policies;
+pub mod problem;
+mod refusal;
+mod request;
+pub mod router;
 pub mod signal;
+mod target;
+pub mod tls;
+mod upstream;
+mod worker;
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{Builder as Thread, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    runtime::{Builder as Runtime, Runtime as Started},
+    sync::oneshot,
+    task::LocalSet,
+    time::Instant,
+};
+
+use self::{
+    config::{GatewayConfig, ListenerConfig},
+    identity::cache::{self, TokenCache},
+    metrics::GatewayMetrics,
+    policies::Policies,
+    signal::Observer,
+    tls::{ListenerTls, TlsError},
+    worker::{Drain, ListenerContext, Setup},
+};
+use crate::policy::model::Name;
+
+/// A running gateway. Dropping it cuts what is under way; [`Self::drain`] does not.
+#[derive(Debug)]
+pub struct Gateway {
+    workers: Vec<Worker>,
+    listeners: Vec<(Arc<ListenerContext>, SocketAddr)>,
+    metrics: GatewayMetrics,
+    drain: Duration,
+    control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    commands: oneshot::Sender<Drain>,
+    thread: JoinHandle<()>,
+}
+
+/// Why the gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("the gateway has no listener: configure at least one")]
+    NoListener,
+    #[error("listener {listener}: cannot listen on {address}: {source}")]
+    Listen {
+        listener: Name,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("listener {listener}: {source}")]
+    Tls { listener: Name, source: Box<TlsError> },
+    #[error("cannot start a thread of the gateway: {0}")]
+    Thread(#[source] io::Error),
+    #[error("the system gives no randomness, which caches of tokens need")]
+    Random,
+    #[error("the gateway's metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Gateway {
+    /// Listens and serves. Does not need a runtime. When this returns, connections are accepted.
+    ///
+    /// # Errors
+    /// Which listener cannot be served, and why.
+    pub fn start(
+        config: &GatewayConfig,
+        policies: &Policies,
+        observer: &Arc<dyn Observer>,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, GatewayError> {
+        if config.listeners.is_empty() {
+            return Err(GatewayError::NoListener);
+        }
+        let metrics = GatewayMetrics::new(registry)?;
+        let count = config.workers.get();
+        let mut sockets: Vec<_> = (0..count).map(|_| Vec::new()).collect();
+        let mut listeners = Vec::new();
+        for each in &config.listeners {
+            let context = Arc::new(context(each, &metrics)?);
+            let failed = |source| GatewayError::Listen {
+                listener: each.name.clone(),
+                address: each.address,
+                source,
+            };
+            let bound = listener::bind(each.address, count).map_err(failed)?;
+            listeners.push((Arc::clone(&context), bound[0].local_addr().map_err(failed)?));
+            for (socket, worker) in bound.into_iter().zip(&mut sockets) {
+                worker.push((socket, Arc::clone(&context)));
+            }
+        }
+        let mut gateway = Self {
+            workers: Vec::new(),
+            listeners,
+            metrics,
+            drain: config.drain,
+            control: None,
+        };
+        gateway.control = Some(gateway.start_control(policies)?);
+        let max_connections = config.max_connections.get().div_ceil(count);
+        for (index, listeners) in sockets.into_iter().enumerate() {
+            let (sender, commands) = oneshot::channel();
+            let (policies, metrics) = (policies.clone(), gateway.metrics.clone());
+            let tokens = TokenCache::new(cache::DEFAULT_CAPACITY).map_err(|_| GatewayError::Random)?;
+            let setup = Setup {
+                listeners,
+                policies,
+                metrics,
+                max_connections,
+                tokens,
+                commands,
+            };
+            let observer = Arc::clone(observer);
+            let thread = thread(&format!("gateway-{index}"), move || worker::run(setup, observer))?;
+            gateway.workers.push(Worker {
+                commands: sender,
+                thread,
+            });
+        }
+        Ok(gateway)
+    }
+
+    fn start_control(
+        &self,
+        policies: &Policies,
+    ) -> Result<(oneshot::Sender<()>, JoinHandle<()>), GatewayError> {
+        let (running, gone) = oneshot::channel();
+        let listeners = self
+            .listeners
+            .iter()
+            .map(|(context, _)| Arc::clone(context))
+            .collect();
+        let (policies, metrics) = (policies.clone(), self.metrics.clone());
+        let thread = thread("gateway-control", move || {
+            control::run(policies, listeners, metrics, gone)
+        })?;
+        Ok((running, thread))
+    }
+
+    /// Where each listener listens, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<(Name, SocketAddr)> {
+        self.listeners
+            .iter()
+            .map(|(context, address)| (context.name.clone(), *address))
+            .collect()
+    }
+
+    /// Looks at all certificate files now instead of within seconds.
+    ///
+    /// # Errors
+    /// The listener whose files are wrong, the first if there are several. The others are taken over.
+    pub fn reload_certificates(&self) -> Result<(), GatewayError> {
+        let reload = |(context, _): &(Arc<ListenerContext>, _)| {
+            control::reload(context, &self.metrics).map_err(|source| GatewayError::Tls {
+                listener: context.name.clone(),
+                source: Box::new(source),
+            })
+        };
+        // All are looked at before the first error is returned.
+        let results: Vec<_> = self.listeners.iter().map(reload).collect();
+        results.into_iter().collect()
+    }
+
+    /// Stops accepting, lets requests under way finish for `within` (as configured, if `None`), and
+    /// ends. Returns how many requests were cut.
+    pub async fn drain(mut self, within: Option<Duration>) -> usize {
+        let deadline = Instant::now() + within.unwrap_or(self.drain);
+        let mut waits = Vec::new();
+        for Worker { commands, thread } in self.workers.drain(..) {
+            let (sender, cut) = oneshot::channel();
+            // A worker that has died takes no command and answers nothing.
+            commands
+                .send(Drain {
+                    deadline,
+                    cut: sender,
+                })
+                .unwrap_or_default();
+            waits.push((cut, thread));
+        }
+        let mut total = 0;
+        for (cut, thread) in waits {
+            total += cut.await.unwrap_or(0);
+            join(thread);
+        }
+        total
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        for Worker { commands, thread } in self.workers.drain(..) {
+            drop(commands);
+            join(thread);
+        }
+        if let Some((running, thread)) = self.control.take() {
+            drop(running);
+            join(thread);
+        }
+    }
+}
+
+fn context(config: &ListenerConfig, metrics: &GatewayMetrics) -> Result<ListenerContext, GatewayError> {
+    let name = config.name.as_str();
+    let load = |tls| -> Result<_, TlsError> {
+        let (tls, expiry) = ListenerTls::load(tls)?;
+        metrics.certificate_expiry.with_label_values(&[name]).set(expiry);
+        Ok(Arc::new(tls))
+    };
+    let tls = config.tls.as_ref().map(load).transpose();
+    Ok(ListenerContext {
+        name: config.name.clone(),
+        tls: tls.map_err(|source| GatewayError::Tls {
+            listener: config.name.clone(),
+            source: Box::new(source),
+        })?,
+        timeouts: config.timeouts,
+        connections: metrics.connections.with_label_values(&[name]),
+    })
+}
+
+/// A thread with a runtime of its own, on which `work` may spawn what stays on the thread.
+fn thread<F, W>(name: &str, work: W) -> Result<JoinHandle<()>, GatewayError>
+where
+    W: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let runtime: Started = Runtime::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(GatewayError::Thread)?;
+    let body = move || LocalSet::new().block_on(&runtime, work());
+    Thread::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(GatewayError::Thread)
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread of the gateway had panicked");
+    }
+}

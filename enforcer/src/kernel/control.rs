@@ -27,6 +27,7 @@ impl ControlBlock {
             key: Key { k0: a, k1: b },
             flags: 0,
             sketch_mask: u64::from(sketch_lines) - 1,
+            zero: 0,
         };
         let block = Self(Arc::new(Mutex::new((map, control))));
         block.set_flag(0, false)?;

@@ -119,3 +119,20 @@ impl Offline {
         number.map_or(Ok(Vec::new()), |number| self.counters.of_policy(number))
     }
 }
+
+impl Offline {
+    /// Instructions that the verifier looked at, of each program.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn verified_instructions(&mut self) -> Result<[(&'static str, u32); 2], KernelError> {
+        let count = |info: Result<aya::programs::ProgramInfo, aya::programs::ProgramError>| {
+            info.map(|info| info.verified_instruction_count().unwrap_or(0))
+                .map_err(|error| KernelError::TestRun(Box::new(error)))
+        };
+        Ok([
+            (object::XDP, count(object::xdp(&mut self.ebpf)?.info())?),
+            (object::TC_EGRESS, count(object::tc_egress(&mut self.ebpf)?.info())?),
+        ])
+    }
+}

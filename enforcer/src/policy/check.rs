@@ -82,7 +82,7 @@ fn identity(file: &Path) -> PathBuf {
 
 /// Whether the file is the agent's configuration: YAML without any of what policies begin with.
 fn is_configuration(source: &Source) -> bool {
-    let documents = load::parse(source, &Sink::default()).unwrap_or_default();
+    let documents = load::parse(source, &Sink::default()).documents;
     documents.first().is_some_and(|document| {
         !document.entries().is_empty()
             && ["apiVersion", "kind", "metadata", "spec"]

@@ -66,33 +66,39 @@ pub(crate) struct Document<'a> {
 }
 
 fn build_set(sources: &[Source], sink: &Sink) -> PolicySet {
-    let trees: Vec<(&Source, Option<Vec<Node>>)> = sources
+    let trees: Vec<Tree> = sources.iter().map(|source| parse(source, sink)).collect();
+    let tops: Vec<Place<'_>> = sources
         .iter()
-        .map(|source| (source, parse(source, sink)))
-        .collect();
-    let tops: Vec<Place<'_>> = trees
-        .iter()
-        .flat_map(|(source, nodes)| nodes.iter().flatten().map(|node| Place::root(node, source, sink)))
+        .zip(&trees)
+        .flat_map(|(source, tree)| tree.documents.iter().map(|node| Place::root(node, source, sink)))
         .collect();
     let count = tops.len();
     let documents: Vec<Document<'_>> = tops.into_iter().filter_map(read_header).collect();
-    let complete = documents.len() == count && trees.iter().all(|(_, nodes)| nodes.is_some());
+    let complete = documents.len() == count && trees.iter().all(|tree| tree.complete);
     build::set(documents, complete)
 }
 
-/// The documents of a file. `None`: it is no YAML, which has been reported.
-pub(crate) fn parse(source: &Source, sink: &Sink) -> Option<Vec<Node>> {
-    tree::parse(&source.text)
-        .map_err(|error| {
-            let message = format!("this is no YAML: {}", error.message);
-            sink.push(Problem {
-                line: error.position.line,
-                column: error.position.column,
-                source: source.line(error.position),
-                ..Problem::of_file(source.file.clone(), message, None)
-            });
-        })
-        .ok()
+/// What could be read of a file.
+pub(crate) struct Tree {
+    pub(crate) documents: Vec<Node>,
+    /// Whether that is all: else what is no YAML has been reported.
+    complete: bool,
+}
+
+/// The documents of a file.
+pub(crate) fn parse(source: &Source, sink: &Sink) -> Tree {
+    let (documents, error) = tree::parse(&source.text);
+    let complete = error.is_none();
+    if let Some(error) = error {
+        let message = format!("this is no YAML: {}", error.message);
+        sink.push(Problem {
+            line: error.position.line,
+            column: error.position.column,
+            source: source.line(error.position),
+            ..Problem::of_file(source.file.clone(), message, None)
+        });
+    }
+    Tree { documents, complete }
 }
 
 /// The document, unless its kind is unknown: then nothing can be said about the rest.

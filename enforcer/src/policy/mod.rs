@@ -2,7 +2,7 @@
 //!
 //! [`load`] reads files and directories into a [`Loaded`] set, or into [`Problems`]: all of them at
 //! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change,
-//! and [`check`] does so for people, configuration files included.
+//! and [`check()`] does so for people, configuration files included.
 
 pub(crate) mod build;
 pub mod check;

@@ -5,20 +5,22 @@
 //! read again, and only other contents than before are an outcome.
 
 use std::{
-    collections::BTreeSet,
     io,
-    path::{Path, PathBuf},
-    sync::mpsc::{self, RecvTimeoutError},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError, SyncSender},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use notify::{
-    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
-};
-
 use super::{Loaded, Problems, files, load::load_files, yaml::place::Sink};
+
+mod directories;
+
+use directories::Directories;
 
 /// How long files must be left alone before they are read.
 pub const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -47,16 +49,10 @@ pub enum WatchError {
 #[derive(Debug)]
 #[must_use = "dropping it ends the watch"]
 pub struct Watch {
-    /// Tells the thread to end.
-    stop: mpsc::Sender<Signal>,
+    ended: Arc<AtomicBool>,
+    /// Wakes the thread. It holds one wake-up: one that waits is as good as many.
+    wake: SyncSender<()>,
     thread: Option<thread::JoinHandle<()>>,
-}
-
-/// What wakes the thread.
-#[derive(Debug)]
-enum Signal {
-    Changed,
-    Stop,
 }
 
 /// Watches `paths`, and sends what each change leads to. Contents with the digest `known` are not
@@ -74,29 +70,24 @@ pub fn watch(
     if let Some(missing) = paths.iter().find(|path| !path.exists()) {
         return Err(WatchError::Missing(missing.clone()));
     }
-    let (stop, signals) = mpsc::channel();
-    let changed = stop.clone();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Errors too (an overflow of the queue, say) mean that something may have changed. A closed
-        // channel means that the watch is being dropped.
-        if event.map_or(true, |event| is_change(event.kind)) {
-            let _ = changed.send(Signal::Changed);
-        }
-    })
-    .map_err(|source| WatchError::Refused {
+    let (wake, woken) = mpsc::sync_channel(1);
+    let ended = Arc::new(AtomicBool::new(false));
+    let changed = wake.clone();
+    let directories = Directories::new(move || {
+        // Full: a wake-up waits already. Closed: the watch is being dropped.
+        let _ = changed.try_send(());
+    });
+    let mut directories = directories.map_err(|source| WatchError::Refused {
         path: paths.first().cloned().unwrap_or_default(),
         source,
     })?;
-    let mut directories = Directories {
-        watcher,
-        watched: BTreeSet::new(),
-    };
     directories.follow(&paths)?;
     let reader = Reader {
         paths,
         known,
         outcomes,
-        signals,
+        woken,
+        ended: Arc::clone(&ended),
         directories,
         behind: false,
     };
@@ -105,83 +96,22 @@ pub fn watch(
         .spawn(move || reader.run())
         .map_err(WatchError::Thread)?;
     Ok(Watch {
-        stop,
+        ended,
+        wake,
         thread: Some(thread),
     })
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // The thread may have ended already.
-        let _ = self.stop.send(Signal::Stop);
+        self.ended.store(true, Ordering::Release);
+        // Full: it wakes anyhow. Closed: it has ended already.
+        let _ = self.wake.try_send(());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the thread that reads changed policies has panicked");
         }
-    }
-}
-
-/// Reading files makes events too, which must not lead to reading again.
-fn is_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
-    }
-}
-
-/// The directories that are watched.
-struct Directories {
-    watcher: RecommendedWatcher,
-    watched: BTreeSet<PathBuf>,
-}
-
-impl Directories {
-    /// Watches where `paths` are now, and no longer where they were.
-    fn follow(&mut self, paths: &[PathBuf]) -> Result<(), WatchError> {
-        let wanted = directories_of(paths);
-        for gone in self.watched.difference(&wanted) {
-            // It fails for directories that no longer exist, whose watch has ended by itself.
-            let _ = self.watcher.unwatch(gone);
-        }
-        // A directory that was removed and made again has the same name and no watch: so all of
-        // them are watched anew.
-        let mut refused = None;
-        for directory in &wanted {
-            if let Err(source) = self.watcher.watch(directory, RecursiveMode::NonRecursive) {
-                let path = directory.clone();
-                refused.get_or_insert(WatchError::Refused { path, source });
-            }
-        }
-        self.watched = wanted;
-        refused.map_or(Ok(()), Err)
-    }
-}
-
-/// The directories in which a change can change what `paths` mean: the named ones, those around
-/// what is named, and the same for what links lead to.
-fn directories_of(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
-    let files = files::expand(paths).into_iter().filter_map(Result::ok);
-    let mut directories = BTreeSet::new();
-    for path in paths.iter().cloned().chain(files) {
-        let target = path.canonicalize().ok();
-        for path in [Some(path), target].into_iter().flatten() {
-            if path.is_dir() {
-                directories.insert(path.clone());
-            }
-            directories.insert(around(&path));
-        }
-    }
-    directories.retain(|directory| directory.is_dir());
-    directories
-}
-
-fn around(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_owned(),
-        None => path.to_owned(),
     }
 }
 
@@ -191,7 +121,8 @@ struct Reader {
     /// The digest of what was read last.
     known: Option<String>,
     outcomes: tokio::sync::mpsc::Sender<Outcome>,
-    signals: mpsc::Receiver<Signal>,
+    woken: mpsc::Receiver<()>,
+    ended: Arc<AtomicBool>,
     directories: Directories,
     /// Files have changed while an outcome waited for room.
     behind: bool,
@@ -202,20 +133,25 @@ impl Reader {
         while self.read() && (std::mem::take(&mut self.behind) || self.wait()) {}
     }
 
-    /// Waits for a change, and then until there has been none for a while. `false`: stop.
+    /// Waits for a change, and then until there has been none for a while. `false`: the watch ends.
     fn wait(&self) -> bool {
-        if !matches!(self.signals.recv(), Ok(Signal::Changed)) {
+        if self.woken.recv().is_err() {
             return false;
         }
         let latest = Instant::now() + LONGEST_WAIT;
-        loop {
+        while !self.has_ended() {
             let left = latest.saturating_duration_since(Instant::now());
-            match self.signals.recv_timeout(DEBOUNCE.min(left)) {
-                Ok(Signal::Changed) if !left.is_zero() => {}
-                Ok(Signal::Changed) | Err(RecvTimeoutError::Timeout) => return true,
-                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            match self.woken.recv_timeout(DEBOUNCE.min(left)) {
+                Ok(()) if !left.is_zero() => {}
+                Ok(()) | Err(RecvTimeoutError::Timeout) => return !self.has_ended(),
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
+        false
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Reads everything, and sends it if it is new. `false`: nobody listens.
@@ -244,10 +180,13 @@ impl Reader {
                 Err(TrySendError::Full(back)) => outcome = back,
             }
             // A blocking send could not be stopped.
-            match self.signals.recv_timeout(DEBOUNCE) {
-                Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                Ok(Signal::Changed) => self.behind = true,
+            match self.woken.recv_timeout(DEBOUNCE) {
+                Ok(()) => self.behind = true,
                 Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            if self.has_ended() {
+                return false;
             }
         }
     }

@@ -16,6 +16,11 @@ fn of_documents() {
         ("apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: ▶{labels: {}}\nspec: {endpoints: ['http://a:1']}".into(), "metadata.name", "`name` is missing"),
         ("apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: ▶12}\nspec: {endpoints: ['http://a:1']}".into(), "metadata.name", "put it in quotes"),
         ("apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: a, ▶lables: {}}\nspec: {endpoints: ['http://a:1']}".into(), "metadata.lables", "did you mean `labels`?"),
+        (
+            "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: a}\n▶spek: {}".into(),
+            "spek",
+            "did you mean `spec`?",
+        ),
         ("▶- a\n- b".into(), "", "expected a mapping, found a list"),
     ]);
 }

@@ -28,6 +28,17 @@ fn what_is_no_yaml_is_said_with_its_place() {
 }
 
 #[test]
+fn what_stands_before_the_document_that_is_no_yaml_is_judged() {
+    let yaml = format!(
+        "{}---\n{}---\na: [\n",
+        service("endpoints: [x]"),
+        packet("mod: shadow")
+    );
+    let paths: Vec<String> = problems(&yaml).into_iter().map(|problem| problem.path).collect();
+    assert_eq!(paths, ["spec.endpoints[0]", "spec.mod", ""]);
+}
+
+#[test]
 fn four_mistakes_in_one_document_are_four_problems_in_one_run() {
     let yaml = "
 apiVersion: enforcer.dev/v1
@@ -182,13 +193,43 @@ fn a_flood_of_problems_is_counted_not_kept() {
 }
 
 #[test]
+fn an_error_behind_a_flood_of_warnings_still_hinders() {
+    let warned = |count: usize| {
+        let routes = (0..count).map(|index| {
+            rule("{service: orders}")
+                .replace("name: x", &format!("name: r{index}"))
+                .replace("a.example.com", &format!("h{index}.example.com"))
+                .split(table::SERVICE)
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        });
+        routes.collect::<Vec<_>>().join("---\n") + table::SERVICE
+    };
+    let count = policy::problem::MAX_PROBLEMS + 5;
+    let errors = |yaml: &str| {
+        problems(yaml)
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count()
+    };
+    assert_eq!(errors(&warned(count)), 0);
+    let broken = format!("{}---\n{}", warned(count), packet("mode: x"));
+    assert_eq!(errors(&broken), 1);
+}
+
+#[test]
 fn no_text_panics() {
     use proptest::prelude::*;
     let sample = rule(
         "{service: orders, require: {token: {issuer: corp}}, limits: [{per: token.sub, rate: 1/s, exceed: {queue: 1s}}]}",
     );
     let cut = (0..sample.len(), 0..sample.len(), "[\\[\\]{}:,&*!|>'\"\\n -]{0,4}");
-    let mut runner = proptest::test_runner::TestRunner::default();
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
     runner
         .run(&cut, |(from, to, put)| {
             let (from, to) = (from.min(to), from.max(to));

@@ -237,6 +237,22 @@ fn of_packet_limits() {
 }
 
 #[test]
+fn nothing_that_is_denied_is_left_out_in_silence() {
+    each_has_one(&[
+        (packet("deny: [▶{}]"), "spec.deny[0].cidr", "`cidr` is missing"),
+        (packet("▶deny: "), "spec.deny", "found nothing"),
+        (packet("deny: [▶~]"), "spec.deny[0]", "found nothing"),
+        (packet("deny: [▶'']"), "spec.deny[0]", "is no address"),
+        (packet("deny: ▶192.0.2.0/24"), "spec.deny", "expected a list"),
+        (
+            packet("verified: {rate: ▶1MB/s}"),
+            "spec.verified.rate",
+            "packets are counted",
+        ),
+    ]);
+}
+
+#[test]
 fn what_is_hardly_meant_is_a_warning() {
     each_has_one(&[
         (

@@ -2,13 +2,10 @@
 //! back as the last receiver left them: so the whole header is written anew for each packet.
 
 use aya_ebpf::{
-    bindings::xdp_action::XDP_REDIRECT, helpers::bpf_redirect, macros::map, maps::Array,
-    programs::XdpContext,
+    bindings::xdp_action::XDP_REDIRECT, helpers::bpf_redirect, macros::map, maps::Array, programs::XdpContext,
 };
 
-use crate::layout::{
-    CHECKSUM_ICMPV6, CHECKSUM_TCP, CHECKSUM_UDP, HEADER_V4, HEADER_V6, Plan,
-};
+use crate::layout::{CHECKSUM_ICMPV6, CHECKSUM_TCP, CHECKSUM_UDP, HEADER_V4, HEADER_V6, Plan};
 
 const IPV4_CHECKSUM: usize = 14 + 10;
 const IPV4_SOURCE: usize = 14 + 12;
@@ -84,7 +81,9 @@ fn write_v6(ctx: &XdpContext, plan: &Plan, sequence: u64, source: u32) -> Option
 unsafe fn write_transport(frame: *mut u8, at: usize, plan: &Plan, sequence: u64, source: u32) {
     let mut sum = plan.transport_sum + halves(source);
     if plan.ports > 0 {
-        let port = plan.first_port.wrapping_add((sequence % u64::from(plan.ports)) as u32) as u16;
+        let port = plan
+            .first_port
+            .wrapping_add((sequence % u64::from(plan.ports)) as u32) as u16;
         sum += u32::from(port);
         // SAFETY: as the caller promises.
         unsafe { put16(frame, at, port) };

@@ -1,10 +1,10 @@
 //! The demo: a node with everything on it, real requests, a real flood, and what the kernel did about it.
 
 mod flood;
-mod policies;
+pub mod policies;
 mod requests;
-mod screen;
-mod setup;
+pub mod screen;
+pub mod setup;
 mod table;
 
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::{cleanup, netns::PREFIX, residue};
 use flood::Phase;
 use requests::Check;
 use screen::Screen;
-use setup::Stage;
+use setup::{Plan, Stage};
 
 /// How the demo is run.
 #[derive(Clone, Debug, Default)]
@@ -43,9 +43,9 @@ pub struct Results {
 /// # Errors
 /// If the lab or the agent cannot run at all.
 pub fn run(options: &Options) -> Result<bool> {
-    let screen = Screen::new();
+    let screen = Screen::default();
     let before = residue::find(PREFIX)?;
-    let stage = Stage::build(&screen)?;
+    let stage = Stage::build(&screen, &Plan::default())?;
     let prefix = stage.lab().prefix().to_owned();
 
     screen.step("Sending requests, good and bad");

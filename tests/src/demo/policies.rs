@@ -3,27 +3,29 @@
 use std::{fmt, net::SocketAddr};
 
 /// The name that the gateway's certificate and routes have.
-pub(super) const HOST: &str = "api.lab.example";
+pub const HOST: &str = "api.lab.example";
 /// The `iss` claim.
-pub(super) const ISSUER: &str = "https://issuer.lab.example";
+pub const ISSUER: &str = "https://issuer.lab.example";
 /// The `aud` claim.
-pub(super) const AUDIENCE: &str = "orders";
+pub const AUDIENCE: &str = "orders";
 /// Who the verified client is.
-pub(super) const CLIENT_SPIFFE: &str = "spiffe://lab.example/ns/shop/sa/web";
+pub const CLIENT_SPIFFE: &str = "spiffe://lab.example/ns/shop/sa/web";
 /// What a token needs.
-pub(super) const SCOPE: &str = "orders:read";
+pub const SCOPE: &str = "orders:read";
 /// The packet policy's file.
-pub(super) const EDGE_FILE: &str = "edge.yaml";
+pub const EDGE_FILE: &str = "edge.yaml";
+/// The file of the issuer, the service and the routes.
+pub const GATEWAY_FILE: &str = "gateway.yaml";
 /// The packet policy's name.
-pub(super) const EDGE: &str = "edge";
+pub const EDGE: &str = "edge";
 /// The gateway's port.
-pub(super) const PORT: u16 = 8443;
+pub const PORT: u16 = 8443;
 /// Requests per minute on the path with a limit.
-pub(super) const REPORTS_PER_MINUTE: usize = 5;
+pub const REPORTS_PER_MINUTE: usize = 5;
 
 /// Whether the packet policy drops or only counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub enum Mode {
     Enforce,
     Shadow,
 }
@@ -38,7 +40,8 @@ impl fmt::Display for Mode {
 }
 
 /// The agent's configuration.
-pub(super) fn config() -> String {
+#[must_use]
+pub fn config() -> String {
     format!(
         r#"policies: [policies]
 admin: {{address: 127.0.0.1:9600}}
@@ -59,7 +62,8 @@ adapt: {{interval: 1s, latency: 250ms}}
 }
 
 /// Limits for the gateway's port, on the links that strangers can reach it by.
-pub(super) fn edge(mode: Mode) -> String {
+#[must_use]
+pub fn edge(mode: Mode) -> String {
     format!(
         r#"apiVersion: enforcer.dev/v1
 kind: PacketPolicy
@@ -79,7 +83,8 @@ spec:
 }
 
 /// The issuer, the service and its routes.
-pub(super) fn gateway(jwks: SocketAddr, upstreams: [SocketAddr; 2]) -> String {
+#[must_use]
+pub fn gateway(jwks: SocketAddr, upstreams: [SocketAddr; 2]) -> String {
     let [a, b] = upstreams;
     let require = format!(
         r#"mtls: {{spiffe: ["spiffe://lab.example/ns/shop/sa/*"]}}

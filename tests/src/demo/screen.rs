@@ -7,31 +7,33 @@ use std::{
 
 /// Where progress goes.
 #[derive(Debug)]
-pub(super) struct Screen {
+pub struct Screen {
     started: Instant,
     colour: bool,
 }
 
 /// What a piece of text means.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Tone {
+pub enum Tone {
     Plain,
     Strong,
     Good,
     Bad,
 }
 
-impl Screen {
-    pub(super) fn new() -> Self {
+impl Default for Screen {
+    fn default() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Self {
             started: Instant::now(),
             colour: wanted && stdout().is_terminal(),
         }
     }
+}
 
+impl Screen {
     /// Says what begins now.
-    pub(super) fn step(&self, what: &str) {
+    pub fn step(&self, what: &str) {
         println!(
             "[{:5.1} s] {}",
             self.started.elapsed().as_secs_f64(),
@@ -40,7 +42,7 @@ impl Screen {
     }
 
     /// Says what has been achieved.
-    pub(super) fn done(&self, what: &str) {
+    pub fn done(&self, what: &str) {
         println!(
             "[{:5.1} s] {}",
             self.started.elapsed().as_secs_f64(),
@@ -49,7 +51,7 @@ impl Screen {
     }
 
     /// A line of a result.
-    pub(super) fn line(&self, text: &str, tone: Tone) {
+    pub fn line(&self, text: &str, tone: Tone) {
         println!("{}", self.paint(text, tone));
     }
 

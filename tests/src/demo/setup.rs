@@ -1,6 +1,8 @@
 //! The stage: namespaces, certificates, an issuer, two upstreams, the agent and the verified client.
+//! Scenarios use it too, with a [`Plan`] of their own.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -10,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, header};
 
 use super::{
-    policies::{self, AUDIENCE, CLIENT_SPIFFE, EDGE_FILE, HOST, ISSUER, Mode, PORT, SCOPE},
+    policies::{self, AUDIENCE, CLIENT_SPIFFE, EDGE_FILE, GATEWAY_FILE, HOST, ISSUER, Mode, PORT, SCOPE},
     screen::{Screen, Tone},
 };
 use crate::{
@@ -26,20 +28,45 @@ use crate::{
 };
 
 /// How long the demo waits for anything that should happen soon.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The registered OAuth2 client.
-pub(super) const CLIENT_ID: &str = "shop";
+pub const CLIENT_ID: &str = "shop";
 const CLIENT_SECRET: &str = "a-secret-of-the-lab";
 /// A scope that the client may have and that opens nothing.
-pub(super) const OTHER_SCOPE: &str = "orders:list";
+pub const OTHER_SCOPE: &str = "orders:list";
 
+const UPSTREAMS: [Neighbour; 2] = [Neighbour::UpstreamA, Neighbour::UpstreamB];
 const UPSTREAM_PORT: u16 = 8080;
 const JWKS_PORT: u16 = 9700;
 const TOKEN_PORT: u16 = 9701;
 
+/// What the agent is configured with.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The configuration file.
+    pub config: String,
+    /// Policy files by name.
+    pub policies: BTreeMap<String, String>,
+}
+
+impl Default for Plan {
+    /// The demo's.
+    fn default() -> Self {
+        let upstreams = UPSTREAMS.map(|neighbour| SocketAddr::new(neighbour.ipv4(), UPSTREAM_PORT));
+        let gateway = policies::gateway(jwks_address(), upstreams);
+        Self {
+            config: policies::config(),
+            policies: BTreeMap::from([
+                (EDGE_FILE.to_owned(), policies::edge(Mode::Enforce)),
+                (GATEWAY_FILE.to_owned(), gateway),
+            ]),
+        }
+    }
+}
+
 /// Everything that runs. Fields are dropped in this order: the agent first, the namespaces last.
-pub(super) struct Stage {
+pub struct Stage {
     agent: Agent,
     client: Resident,
     upstreams: [Upstream; 2],
@@ -51,7 +78,11 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn build(screen: &Screen) -> Result<Self> {
+    /// Builds it and waits until the agent is ready.
+    ///
+    /// # Errors
+    /// What could not be made or started.
+    pub fn build(screen: &Screen, plan: &Plan) -> Result<Self> {
         let binary = agent::binary()?;
         screen.step("Making five network namespaces: node, client, attacker, upstream-a, upstream-b");
         let lab = Lab::create()?;
@@ -65,16 +96,14 @@ impl Stage {
         server.write(workspace.path(), "server")?;
         identity.write(workspace.path(), "client")?;
         let issuer = start_issuer(&lab, &server)?;
-        let upstreams = [
-            start_upstream(&lab, Neighbour::UpstreamA)?,
-            start_upstream(&lab, Neighbour::UpstreamB)?,
-        ];
+        let [a, b] = UPSTREAMS;
+        let upstreams = [start_upstream(&lab, a)?, start_upstream(&lab, b)?];
 
         screen.step("Starting the agent on the node");
-        workspace.write_config(&policies::config())?;
-        workspace.write_policy(EDGE_FILE, &policies::edge(Mode::Enforce))?;
-        let addresses = upstreams.each_ref().map(Upstream::address);
-        workspace.write_policy("gateway.yaml", &policies::gateway(jwks_address(), addresses))?;
+        workspace.write_config(&plan.config)?;
+        for (name, yaml) in &plan.policies {
+            workspace.write_policy(name, yaml)?;
+        }
         let agent = Agent::start(lab.node(), &binary, &workspace)?;
         let client = Resident::start(lab.neighbour(Neighbour::Client), "client")?;
         Ok(Self {
@@ -89,35 +118,61 @@ impl Stage {
         })
     }
 
-    pub(super) fn lab(&self) -> &Lab {
+    /// The namespaces.
+    #[must_use]
+    pub fn lab(&self) -> &Lab {
         &self.lab
     }
 
-    pub(super) fn agent(&self) -> &Agent {
+    /// The agent.
+    #[must_use]
+    pub fn agent(&self) -> &Agent {
         &self.agent
     }
 
-    pub(super) fn issuer(&self) -> &Issuer {
+    /// The issuer.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
 
     /// The thread that is in the client's namespace.
-    pub(super) fn client_thread(&self) -> &Resident {
+    #[must_use]
+    pub fn client_thread(&self) -> &Resident {
         &self.client
     }
 
+    /// The agent's files.
+    #[must_use]
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    /// The upstreams, a and b.
+    #[must_use]
+    pub fn upstreams(&self) -> &[Upstream; 2] {
+        &self.upstreams
+    }
+
     /// How many requests have reached each upstream.
-    pub(super) fn served(&self) -> [u64; 2] {
+    #[must_use]
+    pub fn served(&self) -> [u64; 2] {
         self.upstreams.each_ref().map(Upstream::served)
     }
 
     /// The gateway's client with its certificate.
-    pub(super) fn verified_client(&self) -> Result<Client> {
+    ///
+    /// # Errors
+    /// If the certificates do not fit together.
+    pub fn verified_client(&self) -> Result<Client> {
         self.gateway_client(Some(&self.identity))
     }
 
     /// The gateway's client with another certificate, or none.
-    pub(super) fn gateway_client(&self, identity: Option<&Identity>) -> Result<Client> {
+    ///
+    /// # Errors
+    /// If the certificates do not fit together.
+    pub fn gateway_client(&self, identity: Option<&Identity>) -> Result<Client> {
         let gateway = SocketAddr::new(Neighbour::Client.node_ipv4(), PORT);
         Client::https(
             gateway,
@@ -129,12 +184,18 @@ impl Stage {
     }
 
     /// Sends one request from the client's namespace, over a connection of its own.
-    pub(super) fn ask(&self, client: Client, ask: Ask) -> Result<Result<Answer, Failure>> {
+    ///
+    /// # Errors
+    /// If the client's thread has ended. The inner one is the request's own.
+    pub fn ask(&self, client: Client, ask: Ask) -> Result<Result<Answer, Failure>> {
         self.client.wait(async move { client.once(&ask).await })
     }
 
     /// Gets a token as RFC 6749 has it.
-    pub(super) fn fetch_token(&self, scope: &str) -> Result<String> {
+    ///
+    /// # Errors
+    /// If the issuer refuses.
+    pub fn fetch_token(&self, scope: &str) -> Result<String> {
         let issuer = Client::https(
             SocketAddr::new(Neighbour::Client.node_ipv4(), TOKEN_PORT),
             HOST,
@@ -157,7 +218,10 @@ impl Stage {
     }
 
     /// Rewrites the packet policy and waits until the agent has loaded it.
-    pub(super) fn set_mode(&self, mode: Mode) -> Result<()> {
+    ///
+    /// # Errors
+    /// If the agent has not loaded it in time.
+    pub fn set_mode(&self, mode: Mode) -> Result<()> {
         let before = self.agent.metrics()?.sum("enforcer_generation", &[]);
         self.workspace.write_policy(EDGE_FILE, &policies::edge(mode))?;
         self.agent.wait_for("the rewritten policy in force", |metrics| {
@@ -167,7 +231,7 @@ impl Stage {
     }
 
     /// Says what can be tried by hand.
-    pub(super) fn print_commands(&self, screen: &Screen) {
+    pub fn print_commands(&self, screen: &Screen) {
         let folder = self.workspace.path().display();
         let client = self.lab.neighbour(Neighbour::Client).path();
         let node = self.lab.node().path();
@@ -184,9 +248,7 @@ impl Stage {
         );
         screen.line("\nThe lab is running. In another terminal:", Tone::Strong);
         println!("  # a token");
-        println!(
-            "  TOKEN=$({token} | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])')"
-        );
+        println!("  TOKEN=$({token} | sed 's/.*\"access_token\":\"\\([^\"]*\\).*/\\1/')");
         println!("  # a request as the verified client");
         println!("  {request}");
         println!("  # what the agent says; policies are in {folder}/policies: edit them and look again");

@@ -59,11 +59,15 @@ pub fn bpf_linker() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Builds every program of `package`, whose folder is `root_dir`, into `OUT_DIR`. For build scripts.
+/// Builds every program of `package`, whose folder is `root_dir`, into `OUT_DIR`, anew whenever it or one
+/// of the folders that it depends on has changed. For build scripts.
 ///
 /// # Errors
 /// One sentence that names what is missing and the command that installs it, or the compiler's error.
-pub fn build(package: &str, root_dir: &str) -> Result<()> {
+pub fn build(package: &str, root_dir: &str, dependencies: &[&str]) -> Result<()> {
+    for folder in dependencies {
+        println!("cargo:rerun-if-changed={folder}");
+    }
     let Some(toolchain) = installed() else {
         bail!(
             "the kernel programs need a BPF toolchain (rustup toolchain `{LINKED}`, or nightly with rust-src) and there is none: run `cargo xtask setup`"

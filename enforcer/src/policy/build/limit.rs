@@ -14,8 +14,10 @@ use crate::policy::{
 /// What a limit counts, as far as rates and bursts are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// Packets, connections: the field that would make it bytes exists.
+    /// Packets or connections, where `count` could say bytes.
     Events,
+    /// Packets, and nothing else.
+    Packets,
     Bytes,
     /// Requests.
     Requests,
@@ -25,19 +27,18 @@ impl Measure {
     /// Reads a rate in a fitting unit.
     pub(super) fn rate(self, text: &str, at: &Place<'_>) -> Option<Rate> {
         let (rate, unit) = parsed(Rate::parse)(text, at)?;
-        let wrong = match (self, unit) {
-            (Self::Events, Unit::Bytes) => "write `count: bytes` beside it, or a rate like 20000/s",
-            (Self::Requests, Unit::Bytes) => "write a rate like 100/m",
-            _ => return Some(rate),
-        };
-        let counted = if self == Self::Events {
-            "packets or connections"
-        } else {
-            "requests"
+        let (counted, right) = match (self, unit) {
+            (Self::Events, Unit::Bytes) => (
+                "packets or connections",
+                "write `count: bytes` beside it, or a rate like 20000/s",
+            ),
+            (Self::Packets, Unit::Bytes) => ("packets", "write a rate like 20000/s"),
+            (Self::Requests, Unit::Bytes) => ("requests", "write a rate like 100/m"),
+            (_, Unit::Events) | (Self::Bytes, Unit::Bytes) => return Some(rate),
         };
         at.error_with(
             format!("`{text}` is a rate of bytes, and {counted} are counted"),
-            wrong,
+            right,
         );
         None
     }
@@ -47,7 +48,7 @@ impl Measure {
         let Quantity(text) = quantity;
         let amount = match self {
             Self::Bytes => parsed(quantity::parse_size)(text, at)?,
-            Self::Events | Self::Requests => parsed(quantity::parse_count)(text, at)?,
+            Self::Events | Self::Packets | Self::Requests => parsed(quantity::parse_count)(text, at)?,
         };
         let burst = NonZeroU64::new(amount);
         if burst.is_none() {

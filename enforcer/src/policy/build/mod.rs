@@ -63,7 +63,9 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
         let Document { kind, top, .. } = document;
         let spec = top.field("spec");
         if top.node().entry("spec").is_none() {
-            spec.error("`spec` is missing");
+            if !top.mentions("spec") {
+                spec.error("`spec` is missing");
+            }
             continue;
         }
         match kind {

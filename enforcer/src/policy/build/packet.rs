@@ -14,7 +14,10 @@ use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
     model::{Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
     raw,
-    yaml::place::{Place, Unique, parsed},
+    yaml::{
+        place::{Place, Unique, parsed},
+        tree::Value,
+    },
 };
 
 /// The most limits in one policy; the kernel's layout has as many slots.
@@ -118,9 +121,9 @@ fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a,
     let mut seen = Unique::new();
     at.each("deny", raw, |(entry, at)| {
         // An entry that is a plain prefix has no field of its own to point at.
-        let cidr = match at.node().entries() {
-            [] => entry.cidr.and_then(|text| parsed(cidr::parse)(text, &at)),
-            _ => at.required("cidr", entry.cidr, parsed(cidr::parse)),
+        let cidr = match (&at.node().value, entry.cidr) {
+            (Value::Text(_), Some(text)) => parsed(cidr::parse)(text, &at),
+            (_, cidr) => at.required("cidr", cidr, parsed(cidr::parse)),
         };
         let reason = at.optional("reason", entry.reason, reason);
         let until = at.optional("until", entry.until, |text, at| until(&text, at));
@@ -272,7 +275,7 @@ fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
             let least = NonZeroU64::new(LEAST_BURST_BYTES).unwrap_or(NonZeroU64::MIN);
             rate.in_one_second().max(least)
         },
-        Measure::Events | Measure::Requests => Rate::in_one_second,
+        Measure::Events | Measure::Packets | Measure::Requests => Rate::in_one_second,
     }
 }
 
@@ -293,14 +296,14 @@ fn prefix(raw: &raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
 
 fn verified(raw: raw::Budget, at: &Place<'_>) -> Option<Budget> {
     let rate = at.required("rate", raw.rate, |text, at| {
-        Measure::Events.rate(text.as_ref(), at)
+        Measure::Packets.rate(text.as_ref(), at)
     });
-    let burst = at.optional("burst", raw.burst, |burst, at| Measure::Events.burst(burst, at));
+    let burst = at.optional("burst", raw.burst, |burst, at| Measure::Packets.burst(burst, at));
     let draft = Draft {
         algorithm: None,
         rate,
         burst,
-        default_burst: default_burst(Measure::Events),
+        default_burst: default_burst(Measure::Packets),
     };
     draft.build(at).map(|(budget, _)| budget)
 }

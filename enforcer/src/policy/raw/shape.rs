@@ -109,7 +109,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
             type Value = OneOrMany<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one or a list of them")
+                f.write_str("one value or a list of them")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany<T>, E> {

@@ -18,6 +18,10 @@ pub(crate) struct Sink {
     problems: RefCell<Vec<Problem>>,
     /// Beyond [`MAX_PROBLEMS`].
     untold: Cell<usize>,
+    /// How many of the problems are errors.
+    errors: Cell<usize>,
+    /// The first value that was refused while no error was known.
+    refused: RefCell<Option<Problem>>,
 }
 
 /// A file's name and text.
@@ -41,6 +45,9 @@ pub(crate) struct Place<'a> {
 impl Sink {
     /// Takes note of a problem.
     pub(crate) fn push(&self, problem: Problem) {
+        if problem.severity == Severity::Error {
+            self.errors.set(self.errors.get() + 1);
+        }
         let mut problems = self.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
             problems.push(problem);
@@ -52,13 +59,28 @@ impl Sink {
     /// All problems in order of file and place.
     pub(crate) fn into_sorted(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
+        // Nothing is left out in silence: a deny entry that is not understood would else be none.
+        if self.errors.get() == 0 {
+            problems.extend(self.refused.into_inner());
+        }
+        let told = problems
+            .iter()
+            .filter(|problem| problem.severity == Severity::Error)
+            .count();
         problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         problems.dedup();
         if let Some(last) = problems.last()
             && self.untold.get() > 0
         {
             let message = format!("{} more problems are not shown", self.untold.get());
-            problems.push(Problem::of_file(last.file.clone(), message, None));
+            let more = Problem::of_file(last.file.clone(), message, None);
+            // An error that is not shown still hinders; more warnings do not.
+            let severity = if self.errors.get() > told {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
+            problems.push(Problem { severity, ..more });
         }
         problems
     }
@@ -182,7 +204,20 @@ impl<'a> Place<'a> {
     }
 
     fn report(&self, severity: Severity, message: String, hint: Option<String>) {
-        self.sink.push(Problem {
+        self.sink.push(self.problem(severity, message, hint));
+    }
+
+    /// Passes a judgement on, remembering a refusal that no error explains.
+    fn judged<T>(&self, outcome: Option<T>) -> Option<T> {
+        if outcome.is_none() && self.sink.errors.get() == 0 {
+            let problem = || self.problem(Severity::Error, "this is not understood".to_owned(), None);
+            self.sink.refused.borrow_mut().get_or_insert_with(problem);
+        }
+        outcome
+    }
+
+    fn problem(&self, severity: Severity, message: String, hint: Option<String>) -> Problem {
+        Problem {
             severity,
             file: self.source.file.clone(),
             line: self.position.line,
@@ -191,7 +226,7 @@ impl<'a> Place<'a> {
             message,
             hint,
             source: self.source.line(self.position),
-        });
+        }
     }
 
     /// A field that must be there, judged by `read`.
@@ -204,7 +239,7 @@ impl<'a> Place<'a> {
         if raw.is_none() && !self.is_excused(key) {
             self.error_below(key, self.position, format!("`{key}` is missing"), None);
         }
-        raw.and_then(|raw| read(raw, &self.field(key)))
+        self.optional(key, raw, read)
     }
 
     /// A field that may be left out, judged by `read`. Once a problem is reported what this returns
@@ -215,7 +250,10 @@ impl<'a> Place<'a> {
         raw: Option<R>,
         read: impl FnOnce(R, &Self) -> Option<T>,
     ) -> Option<T> {
-        raw.and_then(|raw| read(raw, &self.field(key)))
+        raw.and_then(|raw| {
+            let at = self.field(key);
+            at.judged(read(raw, &at))
+        })
     }
 
     /// The elements of a list field, each judged by `read`.
@@ -223,11 +261,11 @@ impl<'a> Place<'a> {
         &self,
         key: &str,
         raw: Vec<R>,
-        read: impl FnMut((R, Self)) -> Option<T>,
+        mut read: impl FnMut((R, Self)) -> Option<T>,
     ) -> Vec<T> {
         raw.into_iter()
             .zip(self.field(key).items())
-            .filter_map(read)
+            .filter_map(|(raw, at)| at.clone().judged(read((raw, at))))
             .collect()
     }
 

@@ -58,10 +58,35 @@ pub(crate) struct Entry {
 pub(crate) struct SyntaxError {
     pub(crate) position: Position,
     pub(crate) message: String,
+    /// It is too much of it, so that nothing more is to be spent on it.
+    excessive: bool,
 }
 
-/// The documents of a file.
-pub(crate) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
+/// The documents of a file. When one of them is no YAML: those before it, and the error.
+pub(crate) fn parse(text: &str) -> (Vec<Node>, Option<SyntaxError>) {
+    match parse_all(text) {
+        Ok(nodes) => (nodes, None),
+        Err(error) => {
+            let head = before(text, error.position.line).filter(|_| !error.excessive);
+            let nodes = head.and_then(|head| parse_all(head).ok());
+            (nodes.unwrap_or_default(), Some(error))
+        }
+    }
+}
+
+/// The text up to the last mark between documents above a line.
+fn before(text: &str, line: u64) -> Option<&str> {
+    let lines = usize::try_from(line.checked_sub(1)?).ok()?;
+    let ends = text.match_indices('\n').map(|(end, _)| end + 1);
+    std::iter::once(0)
+        .chain(ends)
+        .take(lines)
+        .filter(|start| text[*start..].starts_with("---"))
+        .last()
+        .map(|start| &text[..start])
+}
+
+fn parse_all(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let mut budget = Budget::default();
     budget.max_documents = MAX_DOCUMENTS;
     budget.max_depth = MAX_DEPTH;
@@ -78,7 +103,12 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             let message = UserMessageFormatter
                 .format_message(error.without_snippet())
                 .into_owned();
-            SyntaxError { position, message }
+            let excessive = matches!(error.without_snippet(), serde_saphyr::Error::Budget { .. });
+            SyntaxError {
+                position,
+                message,
+                excessive,
+            }
         })
 }
 

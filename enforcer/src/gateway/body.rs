@@ -1,0 +1,266 @@
+//! Bodies on their way through. They stream in both directions; nothing is collected.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    activity::{Activity, Handed},
+    headers,
+    upstream::pool::Lease,
+};
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the request's body is larger than its rule admits")]
+    TooLarge,
+    #[error("the client's body broke off")]
+    Client(#[source] hyper::Error),
+    #[error("the service's body broke off")]
+    Upstream(#[source] hyper::Error),
+    #[error("no piece of the service's body came for too long")]
+    Idle,
+}
+
+/// How far a request's body has come: shared with whoever waits for the response.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// All of it has been handed on.
+    pub(super) ended: Cell<bool>,
+    /// Some of it may have been handed on.
+    pub(super) begun: Cell<bool>,
+    pub(super) failure: Cell<Option<Failure>>,
+}
+
+/// Whose fault it is that a request's body broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    TooLarge,
+    Client,
+}
+
+/// A request's body, cut at its rule's size.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    inner: Option<Incoming>,
+    remaining: u64,
+    progress: Rc<Progress>,
+}
+
+impl RequestBody {
+    /// At most `limit` bytes of `inner`.
+    #[must_use]
+    pub(super) fn new(inner: Incoming, limit: u64) -> Self {
+        let progress = Rc::new(Progress::default());
+        progress.ended.set(inner.is_end_stream());
+        Self {
+            inner: Some(inner),
+            remaining: limit,
+            progress,
+        }
+    }
+
+    /// A body without content, for a request that is sent again.
+    #[must_use]
+    pub(super) fn empty(progress: Rc<Progress>) -> Self {
+        Self {
+            inner: None,
+            remaining: 0,
+            progress,
+        }
+    }
+
+    /// Where the body stands, also after it has been given away.
+    #[must_use]
+    pub(super) fn progress(&self) -> Rc<Progress> {
+        Rc::clone(&self.progress)
+    }
+
+    fn fail(&self, failure: Failure, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.progress.failure.set(Some(failure));
+        Poll::Ready(Some(Err(error)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(inner).poll_frame(context));
+        self.progress.begun.set(true);
+        let mut frame = match frame {
+            None => {
+                self.progress.ended.set(true);
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => return self.fail(Failure::Client, BodyError::Client(error)),
+            Some(Ok(frame)) => frame,
+        };
+        if let Some(data) = frame.data_ref() {
+            match self.remaining.checked_sub(data.len() as u64) {
+                Some(left) => self.remaining = left,
+                None => return self.fail(Failure::TooLarge, BodyError::TooLarge),
+            }
+        } else if let Some(trailers) = frame.trailers_mut() {
+            headers::strip_ours(trailers);
+        }
+        self.progress.ended.set(self.is_end_stream());
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+/// A response's body. What `held` stands for lasts until the body is gone.
+#[derive(Debug)]
+pub(super) struct ResponseBody<G> {
+    source: Source,
+    _held: G,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// The gateway's own words.
+    Own(Option<Bytes>),
+    Upstream(UpstreamBody),
+}
+
+/// A body that comes from an endpoint, with the connection that it comes on.
+#[derive(Debug)]
+pub(super) struct UpstreamBody {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    idle: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    activity: Rc<Activity>,
+    /// Once there has been a piece that is not the last.
+    handed: Option<Rc<Handed>>,
+}
+
+impl<G> ResponseBody<G> {
+    /// The gateway's own words.
+    pub(super) fn own(content: Bytes, held: G) -> Self {
+        let source = Source::Own((!content.is_empty()).then_some(content));
+        Self { source, _held: held }
+    }
+
+    /// What the endpoint says.
+    pub(super) fn upstream(body: UpstreamBody, held: G) -> Self {
+        Self {
+            source: Source::Upstream(body),
+            _held: held,
+        }
+    }
+}
+
+impl UpstreamBody {
+    /// `incoming` on the connection of `lease`; it breaks off when no piece comes within `idle`.
+    /// `activity` is the client's connection.
+    pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration, activity: Rc<Activity>) -> Self {
+        let mut body = Self {
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: None,
+            activity,
+            handed: None,
+        };
+        body.settle();
+        body
+    }
+
+    /// Gives the connection back as soon as the body is complete.
+    fn settle(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.timer = None;
+                self.settle();
+                if self.lease.is_some() {
+                    let handed = self.handed.get_or_insert_with(|| self.activity.watch_body());
+                    handed.set(Some(Instant::now()));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Upstream(error)))),
+            Poll::Ready(None) => {
+                if let Some(lease) = self.lease.take() {
+                    lease.give_back();
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                if let Some(handed) = &self.handed {
+                    handed.set(None);
+                }
+                let until = Instant::now() + self.idle;
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                timer.as_mut().poll(context).map(|()| Some(Err(BodyError::Idle)))
+            }
+        }
+    }
+}
+
+impl<G: Unpin> Body for ResponseBody<G> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.source {
+            Source::Own(content) => Poll::Ready(content.take().map(|content| Ok(Frame::data(content)))),
+            Source::Upstream(body) => body.poll(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(content) => content.is_none(),
+            Source::Upstream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(content) => SizeHint::with_exact(content.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Upstream(body) => body.incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the gateway is started with. The agent's configuration file is converted to this.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use crate::policy::model::Name;
+
+/// How the gateway runs.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Threads, each with its own sockets, connections and upstream pools. One per core is right.
+    pub workers: NonZeroUsize,
+    /// Connections of clients, over all workers. Each worker takes its equal share, rounded up.
+    pub max_connections: NonZeroUsize,
+    /// How long requests under way may take to finish when the gateway stops.
+    pub drain: Duration,
+    /// At least one.
+    pub listeners: Vec<ListenerConfig>,
+}
+
+/// Where the gateway listens.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// For metrics and messages; unique.
+    pub name: Name,
+    /// Port 0 lets the kernel choose.
+    pub address: SocketAddr,
+    /// `None`: plain HTTP/1.1.
+    pub tls: Option<TlsConfig>,
+    pub timeouts: Timeouts,
+}
+
+/// A listener's certificate and what it asks of clients. All files are PEM.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// The certificate and its intermediates, leaf first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The authorities that vouch for clients. Needed unless `client_certificates` is off.
+    pub client_ca: Option<PathBuf>,
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// No handshake without one.
+    Required,
+    /// Asked for; one that does not verify fails the handshake.
+    Optional,
+    /// Not asked for.
+    #[default]
+    Off,
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the accepted connection to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From a request head's first byte to its last; also to the first byte of a connection.
+    pub header: Duration,
+    /// Between requests, and between two pieces of a response's body.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! One connection of a client: handshake, who is behind it, requests, end.
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    error::Error,
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    activity::{Activity, Judgement, Watched},
+    body::ResponseBody,
+    greeting::{Ungreeted, greet},
+    identity::certificate::ClientCertificate,
+    metrics::Handshake,
+    request,
+    signal::{Flow, Identity},
+    worker::{ListenerContext, Place, Worker},
+};
+
+/// Bytes of a request's head: hyper answers 431 beyond.
+const MAX_HEAD: usize = 32 * 1024;
+/// Bytes that HTTP/1.1 buffers in each direction of a connection.
+const MAX_BUFFER: usize = 64 * 1024;
+/// Requests of one HTTP/2 connection that are under way.
+const MAX_STREAMS: u32 = 100;
+/// Streams that an HTTP/2 client may reset before the gateway has looked at them (CVE-2023-44487),
+/// and that its errors may make the gateway reset; beyond, the connection ends.
+const MAX_RESETS: usize = 64;
+/// How much an HTTP/2 client may send ahead, for a stream and for its connection, in bytes.
+const STREAM_WINDOW: u32 = 128 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// How much of a response waits for an HTTP/2 client to read it, for each stream, in bytes.
+const STREAM_BUFFER: usize = 64 * 1024;
+/// How often a quiet HTTP/2 client is pinged, and how long it may take to answer.
+const PING: Duration = Duration::from_secs(20);
+/// How long an idle HTTP/1.1 connection is left open when the gateway drains. A request that has been
+/// sent already is answered then, with `connection: close`, instead of being reset.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// A client's connection, as its requests see it.
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Arc<ListenerContext>,
+    pub(super) flow: Flow,
+    /// Verified by the handshake.
+    pub(super) certificate: Option<ClientCertificate>,
+    pub http2: bool,
+    pub(super) activity: Rc<Activity>,
+    standing: Cell<Standing>,
+}
+
+/// What the observer knows of the connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Unknown,
+    Verified,
+    Closed,
+}
+
+/// A request under way, for as long as its response's body lasts.
+pub(super) struct UnderWay {
+    connection: Rc<Connection>,
+}
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct OnThisWorker;
+
+/// Serves `stream` until it ends.
+pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
+    let Ok(local) = stream.local_addr() else { return };
+    // Without it small responses wait for acknowledgements; a socket that refuses is about to fail.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let flow = Flow {
+        peer: unmapped(peer),
+        local: unmapped(local),
+    };
+    let Place { worker, listener } = &place;
+    match &listener.tls {
+        None => {
+            let connection = Connection::new(&place, flow, None, false);
+            converse(connection, stream).await;
+        }
+        Some(tls) => {
+            let seat = worker.handshakes.begin();
+            let greeting = tokio::time::timeout(
+                listener.timeouts.handshake,
+                greet(TlsAcceptor::from(tls.current()), stream),
+            );
+            let greeted = tokio::select! {
+                biased;
+                greeted = greeting => greeted.unwrap_or(Err(Ungreeted::TooSlow)),
+                () = seat.given_up() => Err(Ungreeted::GivenUp),
+            };
+            drop(seat);
+            let result = match &greeted {
+                Ok(_) => Handshake::Completed,
+                Err(reason) => reason.counts_as(),
+            };
+            worker.metrics.handshake(listener.name.as_str(), result);
+            match greeted {
+                Ok(greeted) => {
+                    let connection = Connection::new(&place, flow, greeted.certificate, greeted.http2);
+                    converse(connection, greeted.stream).await;
+                }
+                Err(reason) => {
+                    if reason.is_bad_proof() {
+                        worker.observer.authentication_failed(flow.peer.ip());
+                    }
+                    let (listener, peer) = (&listener.name, flow.peer);
+                    tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn new(place: &Place, flow: Flow, certificate: Option<ClientCertificate>, http2: bool) -> Rc<Self> {
+        let connection = Self {
+            worker: Rc::clone(&place.worker),
+            listener: Arc::clone(&place.listener),
+            flow,
+            certificate,
+            http2,
+            activity: Rc::new(Activity::new(http2, Instant::now())),
+            standing: Cell::new(Standing::Unknown),
+        };
+        if let Some(certificate) = &connection.certificate {
+            connection.verified(|| Identity::Certificate(Arc::clone(&certificate.identity)));
+        }
+        Rc::new(connection)
+    }
+
+    /// Whether the client's connection is TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.listener.tls.is_some()
+    }
+
+    /// The peer has proved who it is. Only the first proof is told.
+    pub(super) fn verified(&self, identity: impl FnOnce() -> Identity) {
+        if self.standing.get() == Standing::Unknown {
+            self.standing.set(Standing::Verified);
+            self.worker.observer.verified(self.flow, &identity());
+        }
+    }
+
+    fn closed(&self) {
+        if self.standing.replace(Standing::Closed) == Standing::Verified {
+            self.worker.observer.closed(self.flow);
+        }
+    }
+}
+
+/// Tells the observer when the connection's task ends, however it ends. Requests that hold the
+/// connection may outlive it by a little.
+struct Ending<'a>(&'a Connection);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+impl UnderWay {
+    pub(super) fn new(connection: &Rc<Connection>) -> Self {
+        connection.activity.request_begins();
+        connection.worker.request_begins();
+        Self {
+            connection: Rc::clone(connection),
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.connection.worker.request_ended();
+        self.connection.activity.request_ended(Instant::now());
+    }
+}
+
+impl<F: Future + 'static> Executor<F> for OnThisWorker {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+async fn converse<T>(connection: Rc<Connection>, stream: T)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let _ending = Ending(&connection);
+    let io = TokioIo::new(Watched::new(stream, Rc::clone(&connection.activity)));
+    let shared = Rc::clone(&connection);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = Rc::clone(&shared);
+        async move {
+            Ok::<Response<ResponseBody<UnderWay>>, Infallible>(request::answer(connection, request).await)
+        }
+    });
+    let result = if connection.http2 {
+        let serving = http2::Builder::new(OnThisWorker)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD as u32)
+            .max_pending_accept_reset_streams(MAX_RESETS)
+            .max_local_error_reset_streams(MAX_RESETS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(STREAM_BUFFER)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .serve_connection(io, service);
+        drive(&connection, serving, http2::Connection::graceful_shutdown).await
+    } else {
+        let serving = http1::Builder::new()
+            .half_close(false)
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(MAX_BUFFER)
+            .serve_connection(io, service);
+        drive(&connection, serving, http1::Connection::graceful_shutdown).await
+    };
+    if let Err(error) = result {
+        tracing::debug!(peer = %connection.flow.peer, error = &error as &dyn Error, "a connection broke");
+    }
+}
+
+/// Lets `serving` run until it ends, the connection is idle or slow, or the gateway drains.
+async fn drive<S>(connection: &Connection, serving: S, finish: fn(Pin<&mut S>)) -> hyper::Result<()>
+where
+    S: Future<Output = hyper::Result<()>>,
+{
+    let timeouts = &connection.listener.timeouts;
+    let mut serving = pin!(serving);
+    let mut timer = pin!(tokio::time::sleep(timeouts.header.min(timeouts.idle)));
+    let mut draining = false;
+    let mut finishing = false;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut serving => return result,
+            () = connection.worker.drain_begins(), if !draining => {
+                draining = true;
+                if connection.http2 {
+                    finish(serving.as_mut());
+                } else {
+                    timer.as_mut().reset(Instant::now() + LINGER);
+                }
+            }
+            () = &mut timer => {
+                if draining && !finishing && !connection.http2 {
+                    finishing = true;
+                    finish(serving.as_mut());
+                }
+                match connection.activity.judge(Instant::now(), timeouts) {
+                    Judgement::Wait(until) => timer.as_mut().reset(until),
+                    Judgement::Finish if !finishing => {
+                        finishing = true;
+                        finish(serving.as_mut());
+                        timer.as_mut().reset(Instant::now() + timeouts.header);
+                    }
+                    Judgement::Finish | Judgement::Cut => return Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// An IPv4 address for an IPv4 peer of an IPv6 socket.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,172 @@
+//! What the gateway does beside requests, on a thread of its own: health checks, names, certificate
+//! files.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::uri::Authority;
+use tokio::{
+    sync::oneshot,
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{
+    metrics::GatewayMetrics,
+    policies::{Generation, Policies},
+    tls::{Reload, TlsError},
+    upstream::{endpoint::SharedEndpoint, health, resolve},
+    worker::ListenerContext,
+};
+use crate::policy::model::Name;
+
+/// How often certificate files are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(3);
+
+/// Tasks for one endpoint.
+struct Watch {
+    endpoint: Arc<SharedEndpoint>,
+    tasks: Vec<AbortHandle>,
+}
+
+/// Runs until the gateway is gone.
+pub(super) async fn run(
+    policies: Policies,
+    listeners: Vec<Arc<ListenerContext>>,
+    metrics: GatewayMetrics,
+    gone: oneshot::Receiver<()>,
+) {
+    let mut changes = policies.changes();
+    let mut tasks = JoinSet::new();
+    let mut watches = HashMap::new();
+    let mut files = tokio::time::interval(LOOK_AT_FILES);
+    files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut gone = gone;
+    let mut generation = policies.current();
+    update(&mut watches, &mut tasks, &generation, &metrics);
+    loop {
+        tokio::select! {
+            _ = &mut gone => return,
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let old = std::mem::replace(&mut generation, policies.current());
+                forget(&old, &generation, &metrics);
+                update(&mut watches, &mut tasks, &generation, &metrics);
+            }
+            _ = files.tick() => {
+                for listener in &listeners {
+                    // The error is logged and counted; the next look may find better files.
+                    reload(listener, &metrics).unwrap_or_default();
+                }
+            }
+            // Only aborted tasks end.
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+/// Looks at a listener's files and takes them over if they have changed.
+///
+/// # Errors
+/// What is wrong with them; it is also logged and counted.
+pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Result<(), TlsError> {
+    let Some(tls) = &listener.tls else { return Ok(()) };
+    let name = &listener.name;
+    match tls.reload() {
+        Ok(Reload::Unchanged) => Ok(()),
+        Ok(Reload::Changed { expiry }) => {
+            metrics
+                .certificate_expiry
+                .with_label_values(&[name.as_str()])
+                .set(expiry);
+            tracing::info!(listener = %name, expiry, "new certificate files are in use");
+            Ok(())
+        }
+        Err(error) => {
+            metrics.reload_failures.inc();
+            tracing::error!(listener = %name, %error, "certificate files are not taken over: the old ones stay in use");
+            Err(error)
+        }
+    }
+}
+
+/// Takes out what was counted for routes that are gone, so that names do not pile up. What workers
+/// count for them until they notice is lost.
+fn forget(old: &Generation, new: &Generation, metrics: &GatewayMetrics) {
+    let routes = |generation: &Generation| -> HashSet<Name> {
+        generation
+            .set
+            .routes
+            .iter()
+            .map(|route| route.name.clone())
+            .collect()
+    };
+    let rules = |generation: &Generation| -> HashSet<(Name, Name)> {
+        let routes = generation.set.routes.iter();
+        routes
+            .flat_map(|route| {
+                route
+                    .rules
+                    .iter()
+                    .map(|rule| (route.name.clone(), rule.service.clone()))
+            })
+            .collect()
+    };
+    for (route, service) in rules(old).difference(&rules(new)) {
+        metrics.forget_rule(route.as_str(), service.as_str());
+    }
+    for route in routes(old).difference(&routes(new)) {
+        metrics.forget_route(route.as_str());
+    }
+}
+
+/// Ends what watched endpoints that are gone, and watches those that are new.
+fn update(
+    watches: &mut HashMap<(Name, Authority), Watch>,
+    tasks: &mut JoinSet<()>,
+    generation: &Generation,
+    metrics: &GatewayMetrics,
+) {
+    let wanted: HashMap<_, _> = generation
+        .endpoints
+        .iter()
+        .flatten()
+        .map(|endpoint| ((endpoint.service.clone(), endpoint.authority.clone()), endpoint))
+        .collect();
+    watches.retain(|key, watch| {
+        let stays = wanted
+            .get(key)
+            .is_some_and(|endpoint| Arc::ptr_eq(endpoint, &watch.endpoint));
+        if !stays {
+            watch.tasks.iter().for_each(AbortHandle::abort);
+            metrics.forget_endpoint(key.0.as_str(), key.1.as_str());
+        }
+        stays
+    });
+    for (key, endpoint) in wanted {
+        watches
+            .entry(key)
+            .or_insert_with(|| watch(endpoint, tasks, metrics));
+    }
+}
+
+fn watch(endpoint: &Arc<SharedEndpoint>, tasks: &mut JoinSet<()>, metrics: &GatewayMetrics) -> Watch {
+    let labels = [endpoint.service.as_str(), endpoint.authority.as_str()];
+    let gauge = metrics.endpoint_healthy.with_label_values(&labels);
+    gauge.set(i64::from(endpoint.is_healthy()));
+    let mut handles = Vec::new();
+    if let Some(health) = endpoint.health.clone() {
+        handles.push(tasks.spawn(health::keep_checked(Arc::clone(endpoint), health, gauge)));
+    }
+    if endpoint.is_name() {
+        handles.push(tasks.spawn(resolve::keep_resolved(Arc::clone(endpoint))));
+    }
+    Watch {
+        endpoint: Arc::clone(endpoint),
+        tasks: handles,
+    }
+}

@@ -1,0 +1,324 @@
+//! Whether what a client has proved suffices for a rule.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use thiserror::Error;
+
+use super::{
+    certificate::ClientCertificate,
+    challenge::Challenge,
+    token::{Binding, VerifiedToken},
+};
+use crate::{
+    gateway::signal::Verdict,
+    policy::model::{CertificateRequirement, Requirement, TokenRequirement},
+};
+
+/// Why a request is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Denial<'a> {
+    /// The rule has no `require`.
+    #[error("the rule admits nobody: it says nothing under `require`")]
+    Nobody,
+    #[error("a client certificate is required and none was sent")]
+    CertificateMissing,
+    /// Also if the certificate has no SPIFFE identity.
+    #[error("the client certificate's SPIFFE identity is none of those that the rule admits")]
+    CertificateNotAdmitted,
+    #[error("a token is required and none was sent")]
+    TokenMissing,
+    /// The caller verified it with another issuer than the rule's.
+    #[error("the token is from another issuer than the rule's")]
+    TokenOfOtherIssuer,
+    /// RFC 8705, section 3; RFC 9449, section 7.1.
+    #[error("the token is bound to a key that the client has not proved to have")]
+    TokenBound,
+    #[error("the token lacks a scope that the rule requires")]
+    ScopesMissing(&'a [Arc<str>]),
+}
+
+impl Denial<'_> {
+    /// How the denial counts.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self.status() {
+            StatusCode::UNAUTHORIZED => Verdict::Unauthenticated,
+            _ => Verdict::Forbidden,
+        }
+    }
+
+    /// The status to answer with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.challenge()
+            .map_or(StatusCode::FORBIDDEN, |challenge| challenge.status())
+    }
+
+    /// What to ask for; nothing if no further proof would help.
+    #[must_use]
+    pub fn challenge(&self) -> Option<Challenge<'_>> {
+        match self {
+            Self::Nobody | Self::CertificateNotAdmitted => None,
+            Self::CertificateMissing => Some(Challenge::CertificateWanted),
+            Self::TokenMissing => Some(Challenge::TokenWanted),
+            Self::TokenOfOtherIssuer => Some(Challenge::TokenRefused(super::token::TokenError::Issuer)),
+            Self::TokenBound => Some(Challenge::TokenBound),
+            Self::ScopesMissing(scopes) => Some(Challenge::ScopesWanted(scopes)),
+        }
+    }
+}
+
+/// Decides by the proofs of one request: the certificate of its connection and its verified token.
+///
+/// # Errors
+/// What is missing first.
+pub fn authorize<'a>(
+    requirement: &'a Requirement,
+    certificate: Option<&ClientCertificate>,
+    token: Option<&VerifiedToken>,
+) -> Result<(), Denial<'a>> {
+    match requirement {
+        Requirement::Anybody => Ok(()),
+        // The loader makes no such proof; without anything to prove, nobody has proved it.
+        Requirement::Nobody
+        | Requirement::Proof {
+            mtls: None,
+            token: None,
+        } => Err(Denial::Nobody),
+        Requirement::Proof { mtls, token: wanted } => {
+            if let Some(wanted) = mtls {
+                check_certificate(wanted, certificate)?;
+            }
+            if let Some(wanted) = wanted {
+                check_token(wanted, certificate, token)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn check_certificate<'a>(
+    wanted: &CertificateRequirement,
+    certificate: Option<&ClientCertificate>,
+) -> Result<(), Denial<'a>> {
+    let certificate = certificate.ok_or(Denial::CertificateMissing)?;
+    let admitted = |identity: &Arc<str>| wanted.spiffe.iter().any(|pattern| pattern.matches(identity));
+    if wanted.spiffe.is_empty() || certificate.spiffe.as_ref().is_some_and(admitted) {
+        Ok(())
+    } else {
+        Err(Denial::CertificateNotAdmitted)
+    }
+}
+
+fn check_token<'a>(
+    wanted: &'a TokenRequirement,
+    certificate: Option<&ClientCertificate>,
+    token: Option<&VerifiedToken>,
+) -> Result<(), Denial<'a>> {
+    let token = token.ok_or(Denial::TokenMissing)?;
+    if token.issuer != wanted.issuer {
+        return Err(Denial::TokenOfOtherIssuer);
+    }
+    let proved = match token.binding {
+        Binding::Bearer => true,
+        Binding::Certificate(fingerprint) => {
+            certificate.is_some_and(|certificate| certificate.fingerprint_sha256 == fingerprint)
+        }
+        Binding::Unsupported => false,
+    };
+    if !proved {
+        return Err(Denial::TokenBound);
+    }
+    if wanted.scopes.iter().all(|scope| token.scopes.contains(scope)) {
+        Ok(())
+    } else {
+        Err(Denial::ScopesMissing(&wanted.scopes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::gateway::identity::scope::Scopes;
+
+    fn certificate(spiffe: Option<&str>) -> ClientCertificate {
+        ClientCertificate {
+            identity: spiffe.unwrap_or("CN=cart").into(),
+            spiffe: spiffe.map(Arc::from),
+            spiffe_problem: None,
+            subject: "CN=cart".into(),
+            fingerprint_sha256: [7; 32],
+            not_after: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn token(scope: &str) -> VerifiedToken {
+        let claims = json!({ "scope": scope });
+        VerifiedToken {
+            issuer: "corp".parse().unwrap(),
+            subject: "alice".into(),
+            client_id: None,
+            scopes: Scopes::of_claims(claims.as_object().unwrap()).unwrap(),
+            expires: SystemTime::UNIX_EPOCH,
+            id: None,
+            binding: Binding::Bearer,
+            claims: Map::new(),
+        }
+    }
+
+    fn mtls(patterns: &[&str]) -> CertificateRequirement {
+        CertificateRequirement {
+            spiffe: patterns.iter().map(|pattern| pattern.parse().unwrap()).collect(),
+        }
+    }
+
+    fn scopes(scopes: &[&str]) -> TokenRequirement {
+        TokenRequirement {
+            issuer: "corp".parse().unwrap(),
+            scopes: scopes.iter().map(|&scope| scope.into()).collect(),
+        }
+    }
+
+    #[test]
+    fn who_requires_nothing_admits_nobody_or_everybody() {
+        let (certificate, token) = (certificate(Some("spiffe://a/b")), token("x"));
+        let empty = Requirement::Proof {
+            mtls: None,
+            token: None,
+        };
+        for requirement in [Requirement::Nobody, empty] {
+            let denial = authorize(&requirement, Some(&certificate), Some(&token)).unwrap_err();
+            assert_eq!((&denial, denial.status().as_u16()), (&Denial::Nobody, 403));
+            assert_eq!((denial.verdict(), denial.challenge()), (Verdict::Forbidden, None));
+        }
+        assert_eq!(authorize(&Requirement::Anybody, None, None), Ok(()));
+    }
+
+    #[test]
+    fn certificates_must_be_there_and_match() {
+        let any = Requirement::Proof {
+            mtls: Some(mtls(&[])),
+            token: None,
+        };
+        let shop = [
+            "spiffe://example.com/ns/shop/sa/*",
+            "spiffe://example.com/ns/ops/sa/probe",
+        ];
+        let shop = Requirement::Proof {
+            mtls: Some(mtls(&shop)),
+            token: None,
+        };
+        let decide = |requirement, spiffe| {
+            let decision = authorize(requirement, Some(&certificate(spiffe)), Some(&token("x")));
+            decision.map_err(|denial: Denial<'_>| denial.status().as_u16())
+        };
+        assert_eq!(decide(&any, None), Ok(()));
+        assert_eq!(
+            decide(&shop, Some("spiffe://example.com/ns/shop/sa/cart")),
+            Ok(())
+        );
+        assert_eq!(
+            decide(&shop, Some("spiffe://example.com/ns/ops/sa/probe")),
+            Ok(())
+        );
+        assert_eq!(
+            decide(&shop, Some("spiffe://example.com/ns/ops/sa/cart")),
+            Err(403)
+        );
+        assert_eq!(
+            decide(&shop, Some("spiffe://example.org/ns/shop/sa/cart")),
+            Err(403)
+        );
+        assert_eq!(decide(&shop, None), Err(403));
+        let denial = authorize(&shop, None, Some(&token("x"))).unwrap_err();
+        assert_eq!(
+            (&denial, denial.status().as_u16()),
+            (&Denial::CertificateMissing, 401)
+        );
+        assert_eq!(denial.verdict(), Verdict::Unauthenticated);
+        assert_eq!(denial.challenge(), Some(Challenge::CertificateWanted));
+    }
+
+    #[test]
+    fn tokens_must_be_there_and_have_all_scopes() {
+        let requirement = Requirement::Proof {
+            mtls: None,
+            token: Some(scopes(&["a", "b"])),
+        };
+        let decide = |token: Option<&VerifiedToken>| authorize(&requirement, None, token);
+        assert_eq!(decide(Some(&token("c b a"))), Ok(()));
+        assert_eq!(decide(None), Err(Denial::TokenMissing));
+        assert_eq!(
+            decide(None).unwrap_err().challenge(),
+            Some(Challenge::TokenWanted)
+        );
+        for lacking in ["", "a", "b", "a:b ab A B"] {
+            let denial = decide(Some(&token(lacking))).unwrap_err();
+            assert!(matches!(denial, Denial::ScopesMissing([_, _])), "{lacking}");
+            assert_eq!(
+                (denial.status().as_u16(), denial.verdict()),
+                (403, Verdict::Forbidden)
+            );
+        }
+        let foreign = VerifiedToken {
+            issuer: "other".parse().unwrap(),
+            ..token("a b")
+        };
+        let denial = decide(Some(&foreign)).unwrap_err();
+        assert_eq!(
+            (&denial, denial.status().as_u16()),
+            (&Denial::TokenOfOtherIssuer, 401)
+        );
+    }
+
+    #[test]
+    fn bound_tokens_need_what_they_are_bound_to() {
+        let requirement = Requirement::Proof {
+            mtls: None,
+            token: Some(scopes(&[])),
+        };
+        let certificate = certificate(None);
+        for (binding, presented, holds) in [
+            (Binding::Certificate([7; 32]), Some(&certificate), true),
+            (Binding::Certificate([8; 32]), Some(&certificate), false),
+            (Binding::Certificate([7; 32]), None, false),
+            (Binding::Unsupported, Some(&certificate), false),
+            (Binding::Bearer, None, true),
+        ] {
+            let token = VerifiedToken { binding, ..token("") };
+            let decision = authorize(&requirement, presented, Some(&token));
+            assert_eq!(decision.is_ok(), holds, "{binding:?}");
+            if let Err(denial) = decision {
+                assert_eq!((&denial, denial.status().as_u16()), (&Denial::TokenBound, 401));
+            }
+        }
+    }
+
+    #[test]
+    fn every_proof_that_is_asked_for_must_hold() {
+        let requirement = Requirement::Proof {
+            mtls: Some(mtls(&["spiffe://example.com/*"])),
+            token: Some(scopes(&["a"])),
+        };
+        let good = certificate(Some("spiffe://example.com/cart"));
+        let bad = certificate(Some("spiffe://example.org/cart"));
+        let (right, wrong) = (token("a"), token("b"));
+        let decide = |certificate, token| authorize(&requirement, certificate, token);
+        assert_eq!(decide(Some(&good), Some(&right)), Ok(()));
+        assert_eq!(decide(Some(&good), None), Err(Denial::TokenMissing));
+        assert_eq!(decide(None, Some(&right)), Err(Denial::CertificateMissing));
+        assert_eq!(
+            decide(Some(&bad), Some(&right)),
+            Err(Denial::CertificateNotAdmitted)
+        );
+        assert!(matches!(
+            decide(Some(&good), Some(&wrong)),
+            Err(Denial::ScopesMissing(_))
+        ));
+    }
+}

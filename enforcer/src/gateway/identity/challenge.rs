@@ -1,0 +1,127 @@
+//! What a client is told that must prove more: status and `WWW-Authenticate` (RFC 6750, section 3).
+
+use std::sync::Arc;
+
+use http::{HeaderValue, StatusCode};
+
+use super::{bearer::BearerError, token::TokenError};
+
+/// What is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Challenge<'a> {
+    /// No token was sent: no `error` says more than that one is wanted.
+    TokenWanted,
+    /// The request's credentials cannot be read.
+    Unreadable(BearerError),
+    /// The token does not hold.
+    TokenRefused(TokenError),
+    /// The token is bound to what the client has not proved.
+    TokenBound,
+    /// The token holds, and lacks some of these scopes.
+    ScopesWanted(&'a [Arc<str>]),
+    /// No client certificate was sent. There is no registered scheme to ask for one, and a 401 must
+    /// have a challenge (RFC 9110, section 15.5.2).
+    CertificateWanted,
+}
+
+impl Challenge<'_> {
+    /// The status to answer with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
+            Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TokenWanted | Self::TokenRefused(_) | Self::TokenBound | Self::CertificateWanted => {
+                StatusCode::UNAUTHORIZED
+            }
+        }
+    }
+
+    /// The value of `WWW-Authenticate`; none if the client's credentials are not the cause.
+    #[must_use]
+    pub fn header(&self, realm: &str) -> Option<HeaderValue> {
+        let scheme = match self {
+            Self::CertificateWanted => "ClientCertificate",
+            _ => "Bearer",
+        };
+        let mut text = format!("{scheme} realm=\"{}\"", quotable(realm));
+        let mut say = |error: &str, description: &str| {
+            text = format!(
+                "{text}, error=\"{error}\", error_description=\"{}\"",
+                quotable(description)
+            );
+        };
+        match self {
+            Self::TokenWanted | Self::CertificateWanted => {}
+            Self::Unreadable(error) => say("invalid_request", &error.to_string()),
+            Self::TokenRefused(error) if !error.is_clients() => return None,
+            Self::TokenRefused(error) => say("invalid_token", &error.to_string()),
+            Self::TokenBound => say(
+                "invalid_token",
+                "the token is bound to a key that the client has not proved to have",
+            ),
+            Self::ScopesWanted(scopes) => {
+                say("insufficient_scope", "the token lacks a scope");
+                text = format!("{text}, scope=\"{}\"", quotable(&scopes.join(" ")));
+            }
+        }
+        HeaderValue::try_from(text).ok()
+    }
+}
+
+/// RFC 6750, section 3: visible ASCII and spaces, without `"` and `\`.
+fn quotable(text: &str) -> String {
+    text.chars()
+        .filter(|&c| matches!(c, ' '..='~') && c != '"' && c != '\\')
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_follow_rfc_6750() {
+        let scopes: [Arc<str>; 2] = ["orders:read".into(), "orders:write".into()];
+        for (challenge, status, header) in [
+            (Challenge::TokenWanted, 401, r#"Bearer realm="orders""#),
+            (
+                Challenge::Unreadable(BearerError::Several),
+                400,
+                r#"Bearer realm="orders", error="invalid_request", error_description="several Authorization headers: send one""#,
+            ),
+            (
+                Challenge::TokenRefused(TokenError::Expired),
+                401,
+                r#"Bearer realm="orders", error="invalid_token", error_description="the token is expired""#,
+            ),
+            (
+                Challenge::ScopesWanted(&scopes),
+                403,
+                r#"Bearer realm="orders", error="insufficient_scope", error_description="the token lacks a scope", scope="orders:read orders:write""#,
+            ),
+            (
+                Challenge::CertificateWanted,
+                401,
+                r#"ClientCertificate realm="orders""#,
+            ),
+        ] {
+            assert_eq!(challenge.status(), status);
+            assert_eq!(challenge.header("orders").unwrap(), header);
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_clients_fault_is_no_challenge() {
+        let challenge = Challenge::TokenRefused(TokenError::KeysUnavailable);
+        assert_eq!(challenge.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(challenge.header("orders"), None);
+    }
+
+    #[test]
+    fn a_realm_cannot_end_its_quotes() {
+        let header = Challenge::TokenWanted.header("a\"\\, b=\"\r\nc\u{e4}").unwrap();
+        assert_eq!(header, r#"Bearer realm="a, b=c""#);
+    }
+}

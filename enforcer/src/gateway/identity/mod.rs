@@ -1,0 +1,21 @@
+//! Who is behind a request: client certificates, access tokens, and whether they suffice.
+//!
+//! The way of a request: [`bearer::token`] finds the token, [`verifier::Verifier::verify_or_refresh`]
+//! verifies it (most of the time by the worker's [`cache::TokenCache`]), [`authorize::authorize`]
+//! compares the proofs with the rule, and [`challenge::Challenge`] says what is missing.
+
+pub mod authorize;
+pub mod bearer;
+pub mod cache;
+pub mod certificate;
+pub mod challenge;
+mod claims;
+pub mod json;
+pub mod jwks;
+pub mod key;
+pub mod keystore;
+pub mod scope;
+pub mod source;
+pub mod spiffe;
+pub mod token;
+pub mod verifier;

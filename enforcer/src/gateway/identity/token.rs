@@ -1,0 +1,202 @@
+//! Access tokens: JWTs by RFC 9068, verified as RFC 8725 asks.
+//!
+//! Nothing in a token is believed before its signature holds, and a key is chosen by the policy's
+//! issuer, never by what the token says about itself beyond the `kid`.
+
+use std::{sync::Arc, time::SystemTime};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, crypto, errors::ErrorKind};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::{
+    claims, json,
+    jwks::{Choice, KeySet},
+    scope::Scopes,
+};
+use crate::policy::model::{Issuer, Name};
+
+/// The longest token, in bytes.
+pub const MAX_TOKEN: usize = 8 * 1024;
+
+/// A token whose signature and claims hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifiedToken {
+    /// The policy's name of the issuer.
+    pub issuer: Name,
+    /// `sub`. May hold any character: escape it before writing it anywhere.
+    pub subject: Arc<str>,
+    /// `client_id` (RFC 9068), else `azp`.
+    pub client_id: Option<Arc<str>>,
+    /// `scope`, else `scp`.
+    pub scopes: Scopes,
+    /// `exp`: afterwards the token holds no more, but for the leeway.
+    pub expires: SystemTime,
+    /// `jti`.
+    pub id: Option<Arc<str>>,
+    /// To what the token is bound (`cnf`, RFC 7800): whoever presents it must prove that.
+    pub binding: Binding,
+    /// All of them.
+    pub claims: Map<String, Value>,
+}
+
+/// What the presenter of a token must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The token itself.
+    Bearer,
+    /// The client certificate with this SHA-256 (RFC 8705, section 3).
+    Certificate([u8; 32]),
+    /// A proof that this gateway cannot check (DPoP and others): such a token is no bearer token.
+    Unsupported,
+}
+
+/// Why a token does not hold. The texts name no value of the token and no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TokenError {
+    #[error("the token is longer than 8192 bytes")]
+    TooLong,
+    #[error("the token is no signed JWT in compact form")]
+    Malformed,
+    #[error("the header or the claims are no JSON object with unique names")]
+    NotJson,
+    #[error("the header lacks a name that it must have, or has one of the wrong type")]
+    Header,
+    #[error("the header has crit, and no extension is supported")]
+    Critical,
+    #[error("the signature algorithm is not accepted from this issuer")]
+    Algorithm,
+    #[error("the typ of the header is not accepted from this issuer")]
+    Type,
+    /// The policy has no issuer of that name.
+    #[error("the issuer is not configured")]
+    UnknownIssuer,
+    /// The issuer's keys were never read. Not the client's fault.
+    #[error("the keys of the issuer are not available yet")]
+    KeysUnavailable,
+    /// A newer key set may have it: see [`super::verifier::Verifier::refetch`].
+    #[error("the issuer has no key with this kid")]
+    UnknownKey,
+    #[error("the key with this kid is for another algorithm")]
+    OtherAlgorithm,
+    #[error("several keys of the issuer would fit")]
+    AmbiguousKey,
+    #[error("the signature does not hold")]
+    Signature,
+    #[error("the claim {0} is missing")]
+    Missing(&'static str),
+    #[error("the claim {0} has the wrong form")]
+    Invalid(&'static str),
+    #[error("the token is from another issuer")]
+    Issuer,
+    #[error("the token is for another audience")]
+    Audience,
+    #[error("the token is expired")]
+    Expired,
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    #[error("the token was issued in the future")]
+    IssuedInFuture,
+}
+
+impl TokenError {
+    /// Whether the client is to blame, and another token would help.
+    #[must_use]
+    pub fn is_clients(self) -> bool {
+        !matches!(self, Self::KeysUnavailable | Self::UnknownIssuer)
+    }
+}
+
+/// What counts of a JOSE header.
+struct Header {
+    algorithm: Algorithm,
+    key_id: Option<String>,
+}
+
+/// Verifies `token` with `keys` for `issuer` at `now`.
+///
+/// # Errors
+/// The first thing about the token that does not hold.
+pub fn verify(
+    issuer: &Issuer,
+    keys: &KeySet,
+    token: &str,
+    now: SystemTime,
+) -> Result<VerifiedToken, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::TooLong);
+    }
+    let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
+    if payload.contains('.') || signature.is_empty() {
+        return Err(TokenError::Malformed);
+    }
+    let header = Header::read(&part(header)?, issuer)?;
+    if keys.is_empty() {
+        return Err(TokenError::KeysUnavailable);
+    }
+    let key = match keys.choose(header.key_id.as_deref(), header.algorithm) {
+        Choice::Key(key) => key,
+        Choice::Unknown => return Err(TokenError::UnknownKey),
+        Choice::OtherAlgorithm => return Err(TokenError::OtherAlgorithm),
+        Choice::Ambiguous => return Err(TokenError::AmbiguousKey),
+    };
+    match crypto::verify(signature, message.as_bytes(), &key.decoding, key.algorithm) {
+        Ok(true) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => return Err(TokenError::Malformed),
+        Ok(false) | Err(_) => return Err(TokenError::Signature),
+    }
+    claims::check(part(payload)?, issuer, now)
+}
+
+/// Base64url without padding and with unused bits zero (RFC 7515, section 2), then JSON.
+fn part(encoded: &str) -> Result<Map<String, Value>, TokenError> {
+    let text = URL_SAFE_NO_PAD
+        .decode(encoded)
+        .map_err(|_| TokenError::Malformed)?;
+    json::object(&text).map_err(|_| TokenError::NotJson)
+}
+
+impl Header {
+    fn read(header: &Map<String, Value>, issuer: &Issuer) -> Result<Self, TokenError> {
+        // RFC 7515, section 4.1.11: an extension that is not understood must be refused.
+        if header.contains_key("crit") {
+            return Err(TokenError::Critical);
+        }
+        let text = |name| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(_) => Err(TokenError::Header),
+        };
+        let algorithm = text("alg")?
+            .ok_or(TokenError::Header)?
+            .parse()
+            .map_err(|_| TokenError::Algorithm)?;
+        if !issuer.algorithms.contains(&algorithm) {
+            return Err(TokenError::Algorithm);
+        }
+        let media_type = text("typ")?.ok_or(TokenError::Type)?;
+        if !issuer
+            .types
+            .iter()
+            .any(|accepted| same_type(media_type, accepted))
+        {
+            return Err(TokenError::Type);
+        }
+        Ok(Self {
+            algorithm,
+            key_id: text("kid")?.map(str::to_owned),
+        })
+    }
+}
+
+/// RFC 7515, section 4.1.9: media types, where `application/` may be left out.
+fn same_type(given: &str, accepted: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let short = match given.get(..PREFIX.len()) {
+        Some(start) if start.eq_ignore_ascii_case(PREFIX) => &given[PREFIX.len()..],
+        _ => given,
+    };
+    short.eq_ignore_ascii_case(accepted)
+}

@@ -1,0 +1,180 @@
+//! All issuers that the policy trusts, with their keys.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    cache::TokenCache,
+    keystore::{KeyState, KeyStore},
+    token::{self, TokenError, VerifiedToken},
+};
+use crate::policy::model::{Issuer, Name};
+
+/// Verifies tokens of a generation's issuers.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    issuers: HashMap<Name, TrustedIssuer>,
+}
+
+#[derive(Debug)]
+struct TrustedIssuer {
+    policy: Arc<Issuer>,
+    /// Tells this policy of the issuer from every other that the process has had.
+    epoch: u64,
+    keys: Arc<KeyStore>,
+}
+
+/// Under which circumstances a token was verified: under others it has to be again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Circumstances {
+    epoch: u64,
+    generation: u64,
+}
+
+/// How an issuer's keys are, for metrics and status.
+#[derive(Clone, Debug)]
+pub struct IssuerStatus {
+    /// The policy's name of the issuer.
+    pub name: Name,
+    /// How many keys are in use.
+    pub keys: usize,
+    /// How many keys of the document are not.
+    pub unused_keys: usize,
+    /// How the reading goes.
+    pub state: KeyState,
+}
+
+impl Verifier {
+    /// Trusts `issuers`; their keys are read on `runtime`. What `previous` has of an issuer that is
+    /// still the same stays, so that a new policy costs no reading and no cached token.
+    #[must_use]
+    pub fn new(issuers: &[Arc<Issuer>], previous: Option<&Self>, runtime: &Handle) -> Self {
+        let trust = |policy: &Arc<Issuer>| {
+            let before = previous
+                .and_then(|verifier| verifier.issuers.get(&policy.name))
+                .filter(|before| before.keys.serves(policy));
+            TrustedIssuer {
+                policy: Arc::clone(policy),
+                epoch: before
+                    .filter(|before| judges_alike(&before.policy, policy))
+                    .map_or_else(new_epoch, |before| before.epoch),
+                keys: before.map_or_else(
+                    || Arc::new(KeyStore::start(policy, runtime)),
+                    |before| Arc::clone(&before.keys),
+                ),
+            }
+        };
+        Self {
+            issuers: issuers
+                .iter()
+                .map(|policy| (policy.name.clone(), trust(policy)))
+                .collect(),
+        }
+    }
+
+    /// Verifies `token` with the keys that are there. Costs a signature: see [`TokenCache`].
+    ///
+    /// # Errors
+    /// Why the token does not hold.
+    pub fn verify(
+        &self,
+        issuer: &Name,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let issuer = self.trusted(issuer)?;
+        token::verify(&issuer.policy, &issuer.keys.keys(), token, now).map(Arc::new)
+    }
+
+    /// As [`TokenCache::verify`]; but if the key is unknown, the issuer's keys are read again, if
+    /// that is permitted, and the token has a second chance. Waits at most
+    /// [`super::keystore::REFETCH_WAIT`].
+    ///
+    /// # Errors
+    /// Why the token does not hold.
+    pub async fn verify_or_refresh(
+        &self,
+        cache: &RefCell<TokenCache>,
+        issuer: &Name,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let verify = || cache.borrow_mut().verify(self, issuer, token, now);
+        let first = verify();
+        let missing = matches!(first, Err(TokenError::UnknownKey | TokenError::KeysUnavailable));
+        if missing && self.refetch(issuer).await {
+            return verify();
+        }
+        first
+    }
+
+    /// Has the issuer's keys read again, unless that was done lately; whether a reading has ended.
+    pub async fn refetch(&self, issuer: &Name) -> bool {
+        match self.issuers.get(issuer) {
+            Some(issuer) => issuer.keys.refetch().await,
+            None => false,
+        }
+    }
+
+    /// Waits until the keys of every issuer were read once, or could not be.
+    pub async fn first_attempts(&self) {
+        for issuer in self.issuers.values() {
+            issuer.keys.first_attempt().await;
+        }
+    }
+
+    /// How the keys are, in order of name.
+    #[must_use]
+    pub fn status(&self) -> Vec<IssuerStatus> {
+        let mut status: Vec<_> = self
+            .issuers
+            .iter()
+            .map(|(name, issuer)| {
+                let keys = issuer.keys.keys();
+                IssuerStatus {
+                    name: name.clone(),
+                    keys: keys.len(),
+                    unused_keys: keys.unused().len(),
+                    state: issuer.keys.state(),
+                }
+            })
+            .collect();
+        status.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        status
+    }
+
+    /// Under which circumstances a token of `issuer` would be verified now.
+    pub(super) fn circumstances(&self, issuer: &Name) -> Result<Circumstances, TokenError> {
+        let issuer = self.trusted(issuer)?;
+        Ok(Circumstances {
+            epoch: issuer.epoch,
+            generation: issuer.keys.keys().generation(),
+        })
+    }
+
+    fn trusted(&self, issuer: &Name) -> Result<&TrustedIssuer, TokenError> {
+        self.issuers.get(issuer).ok_or(TokenError::UnknownIssuer)
+    }
+}
+
+/// Whether both policies say the same of every token, given the same keys.
+fn judges_alike(one: &Issuer, other: &Issuer) -> bool {
+    one.issuer == other.issuer
+        && one.audiences == other.audiences
+        && one.types == other.types
+        && one.leeway == other.leeway
+}
+
+fn new_epoch() -> u64 {
+    static EPOCHS: AtomicU64 = AtomicU64::new(0);
+    EPOCHS.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,176 @@
+//! Whose requests share a limiter.
+
+use std::{
+    hash::{BuildHasher, Hash, Hasher, RandomState},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use crate::{
+    gateway::identity::{certificate::ClientCertificate, token::VerifiedToken},
+    policy::model::{Name, RequestKey},
+};
+
+/// What a request's keys are made of. Limits by rule and by service need nothing of it: a limit
+/// belongs to one rule, and that to one service.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyParts<'a> {
+    /// The peer's address.
+    pub source: IpAddr,
+    /// The client certificate's identity.
+    pub certificate: Option<&'a str>,
+    /// The token's issuer and `sub`.
+    pub token_subject: Option<(&'a Name, &'a str)>,
+    /// The token's issuer and `client_id`.
+    pub token_client: Option<(&'a Name, &'a str)>,
+}
+
+impl<'a> KeyParts<'a> {
+    /// The parts of a request from `source` with these proofs.
+    #[must_use]
+    pub fn new(
+        source: IpAddr,
+        certificate: Option<&'a ClientCertificate>,
+        token: Option<&'a VerifiedToken>,
+    ) -> Self {
+        Self {
+            source,
+            certificate: certificate.map(|certificate| &*certificate.identity),
+            token_subject: token.map(|token| (&token.issuer, &*token.subject)),
+            token_client: token.and_then(|token| Some((&token.issuer, token.client_id.as_deref()?))),
+        }
+    }
+
+    /// Hashes the parts that `per` names, for the limit `id`.
+    ///
+    /// A part that the request lacks is replaced by its source: clients without an identity must not
+    /// share one limiter, where one could starve all others.
+    pub(super) fn hash(&self, hasher: &RandomState, id: u64, per: &[RequestKey]) -> u64 {
+        let mut state = hasher.build_hasher();
+        id.hash(&mut state);
+        for part in per {
+            match part {
+                RequestKey::Source => self.hash_source(&mut state),
+                RequestKey::Certificate => match self.certificate {
+                    Some(identity) => (1_u8, identity).hash(&mut state),
+                    None => self.hash_source(&mut state),
+                },
+                RequestKey::TokenSubject => match self.token_subject {
+                    Some((issuer, subject)) => (2_u8, issuer.as_str(), subject).hash(&mut state),
+                    None => self.hash_source(&mut state),
+                },
+                RequestKey::TokenClient => match self.token_client {
+                    Some((issuer, client)) => (3_u8, issuer.as_str(), client).hash(&mut state),
+                    None => self.hash_source(&mut state),
+                },
+                RequestKey::Rule | RequestKey::Service => {}
+            }
+        }
+        state.finish()
+    }
+
+    fn hash_source(&self, state: &mut impl Hasher) {
+        (0_u8, prefix(self.source)).hash(state);
+    }
+}
+
+/// The addresses that one client has: an IPv4 address, an IPv6 /64 (RFC 4291, section 2.5.4).
+fn prefix(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn anonymous(source: &str) -> KeyParts<'static> {
+        KeyParts::new(source.parse().unwrap(), None, None)
+    }
+
+    #[test]
+    fn sources_are_told_apart_by_address_and_by_64() {
+        let hasher = RandomState::new();
+        let hash = |source| anonymous(source).hash(&hasher, 0, &[RequestKey::Source]);
+        assert_eq!(hash("2001:db8::1"), hash("2001:db8::ffff:ffff:ffff:ffff"));
+        assert_ne!(hash("2001:db8::1"), hash("2001:db8:0:1::1"));
+        assert_eq!(hash("192.0.2.1"), hash("::ffff:192.0.2.1"));
+        assert_ne!(hash("192.0.2.1"), hash("192.0.2.2"));
+    }
+
+    #[test]
+    fn every_part_counts() {
+        let hasher = RandomState::new();
+        let (corp, other): (Name, Name) = ("corp".parse().unwrap(), "other".parse().unwrap());
+        let base = KeyParts {
+            certificate: Some("cart"),
+            token_subject: Some((&corp, "alice")),
+            token_client: Some((&corp, "app")),
+            ..anonymous("192.0.2.1")
+        };
+        let all = [
+            RequestKey::Source,
+            RequestKey::Certificate,
+            RequestKey::TokenSubject,
+            RequestKey::TokenClient,
+        ];
+        let reference = base.hash(&hasher, 0, &all);
+        assert_eq!(base.hash(&hasher, 0, &all), reference);
+        assert_ne!(base.hash(&hasher, 1, &all), reference, "the limit");
+        assert_ne!(base.hash(&RandomState::new(), 0, &all), reference, "the secret");
+        for (what, changed) in [
+            (
+                "source",
+                KeyParts {
+                    source: "192.0.2.2".parse().unwrap(),
+                    ..base
+                },
+            ),
+            (
+                "certificate",
+                KeyParts {
+                    certificate: Some("shop"),
+                    ..base
+                },
+            ),
+            (
+                "subject",
+                KeyParts {
+                    token_subject: Some((&corp, "bob")),
+                    ..base
+                },
+            ),
+            (
+                "issuer",
+                KeyParts {
+                    token_subject: Some((&other, "alice")),
+                    ..base
+                },
+            ),
+            (
+                "client",
+                KeyParts {
+                    token_client: Some((&corp, "web")),
+                    ..base
+                },
+            ),
+        ] {
+            assert_ne!(changed.hash(&hasher, 0, &all), reference, "{what}");
+        }
+    }
+
+    #[test]
+    fn clients_without_the_identity_are_told_apart_by_source() {
+        let hasher = RandomState::new();
+        for key in [
+            RequestKey::Certificate,
+            RequestKey::TokenSubject,
+            RequestKey::TokenClient,
+        ] {
+            let hash = |source| anonymous(source).hash(&hasher, 0, &[key]);
+            assert_eq!(hash("192.0.2.1"), hash("192.0.2.1"));
+            assert_ne!(hash("192.0.2.1"), hash("192.0.2.2"));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Sockets that accept connections: one for each worker at the same address (`SO_REUSEPORT`), so
+//! that the kernel spreads connections and workers share no queue.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that the kernel has completed and a worker has not accepted yet.
+const BACKLOG: i32 = 4096;
+/// Waits between attempts to accept while the process has no file descriptor or memory left.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// `count` sockets at `address`.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub(super) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(count);
+    for _ in 0..count {
+        let listener = bind_one(address)?;
+        // The first socket decides where port 0 is.
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts, and waits ever longer while the process is out of what a connection needs.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    pause: Duration,
+}
+
+impl Acceptor {
+    /// Accepts from `listener`, on the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    pub(super) fn new(listener: StdListener) -> io::Result<Self> {
+        Ok(Self {
+            listener: TcpListener::from_std(listener)?,
+            pause: FIRST_PAUSE,
+        })
+    }
+
+    /// The next connection.
+    pub(super) async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => {
+                    self.pause = FIRST_PAUSE;
+                    return accepted;
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, pause = ?self.pause, "cannot accept connections: pausing");
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// A connection that is waiting already.
+    pub(super) fn accept_waiting(&self) -> Option<(TcpStream, SocketAddr)> {
+        use std::{
+            pin::pin,
+            task::{Context, Poll, Waker},
+        };
+        let accept = pin!(self.listener.accept());
+        match accept.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(accepted) => accepted.ok(),
+            Poll::Pending => None,
+        }
+    }
+}
+
+/// Whether the connection is gone before it was accepted (accept(2), "Error handling").
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}

@@ -1,0 +1,172 @@
+//! The policies that the gateway enforces, one generation at a time.
+//!
+//! A generation is compiled once and shared by all workers, which only read it. A request keeps the
+//! generation that it began with.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    identity::verifier::Verifier,
+    limit::{RequestLimiters, RuleLimits},
+    router::{Router, RuleIndex},
+    upstream::endpoint::SharedEndpoint,
+};
+use crate::policy::model::{Endpoint, PolicySet, Route, Rule};
+
+/// What is in force; clones stand for the same.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    current: Arc<ArcSwap<Generation>>,
+    changed: watch::Sender<()>,
+    replacing: Arc<Mutex<()>>,
+    shared: Shared,
+}
+
+/// What outlives generations.
+#[derive(Clone, Debug)]
+struct Shared {
+    runtime: Handle,
+    limiters: Arc<RequestLimiters>,
+    /// Where the clock of the limiters begins.
+    start: Instant,
+}
+
+/// A compiled policy set.
+#[derive(Debug)]
+pub struct Generation {
+    pub set: PolicySet,
+    pub(super) router: Router,
+    pub(super) verifier: Verifier,
+    /// The endpoints of each service, in the order of [`PolicySet::services`].
+    pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
+    rules: Vec<Vec<Bound>>,
+    start: Instant,
+}
+
+/// What a rule's names stand for.
+#[derive(Debug)]
+struct Bound {
+    /// The position of its service; `None` denies.
+    service: Option<usize>,
+    limits: RuleLimits,
+}
+
+/// A worker's view of [`Policies`], which costs no shared write to look at.
+pub(super) type Latest = Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>;
+
+impl Policies {
+    /// Puts `set` in force. The keys of its issuers are read on `runtime`.
+    #[must_use]
+    pub fn new(set: PolicySet, runtime: Handle) -> Self {
+        let shared = Shared {
+            runtime,
+            limiters: Arc::default(),
+            start: Instant::now(),
+        };
+        Self {
+            current: Arc::new(ArcSwap::from_pointee(Generation::compile(set, None, &shared))),
+            changed: watch::Sender::new(()),
+            replacing: Arc::default(),
+            shared,
+        }
+    }
+
+    /// Puts `set` in force instead of what is. Requests that have begun end under the old one. What
+    /// is known of endpoints and issuers that stay is kept.
+    pub fn replace(&self, set: PolicySet) {
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.current.load_full();
+        self.current
+            .store(Arc::new(Generation::compile(set, Some(&old), &self.shared)));
+        self.changed.send_replace(());
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    pub(super) fn latest(&self) -> Latest {
+        Cache::new(Arc::clone(&self.current))
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+impl Generation {
+    fn compile(set: PolicySet, old: Option<&Self>, shared: &Shared) -> Self {
+        let known: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| &old.endpoints)
+            .flatten()
+            .map(|known| ((&known.service, &known.authority), known))
+            .collect();
+        let endpoints = set.services.iter().map(|service| {
+            let mut endpoints: Vec<Arc<SharedEndpoint>> = Vec::new();
+            for Endpoint { authority } in &service.endpoints {
+                // One that is named twice is still one.
+                if !endpoints.iter().any(|endpoint| endpoint.authority == *authority) {
+                    let known = known.get(&(&service.name, authority)).copied();
+                    endpoints.push(SharedEndpoint::renewed(service, authority, known));
+                }
+            }
+            endpoints
+        });
+        let positions: HashMap<_, _> = set
+            .services
+            .iter()
+            .enumerate()
+            .map(|(position, service)| (&service.name, position))
+            .collect();
+        let bind = |route: &Route, rule: &Rule| Bound {
+            service: positions.get(&rule.service).copied(),
+            limits: shared.limiters.bind(&route.name, &rule.limits),
+        };
+        Self {
+            router: Router::new(&set.routes),
+            verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
+            endpoints: endpoints.collect(),
+            rules: set
+                .routes
+                .iter()
+                .map(|route| route.rules.iter().map(|rule| bind(route, rule)).collect())
+                .collect(),
+            start: shared.start,
+            set,
+        }
+    }
+
+    /// The route and the rule at `index`, which comes from this generation's router.
+    #[must_use]
+    pub fn rule(&self, index: RuleIndex) -> (&Arc<Route>, &Rule) {
+        let route = &self.set.routes[index.route];
+        (route, &route.rules[index.rule])
+    }
+
+    /// The position of the service that the rule leads to.
+    #[must_use]
+    pub(super) fn service_of(&self, index: RuleIndex) -> Option<usize> {
+        self.rules[index.route][index.rule].service
+    }
+
+    /// The rule's limits.
+    pub(super) fn limits(&self, index: RuleIndex) -> &RuleLimits {
+        &self.rules[index.route][index.rule].limits
+    }
+
+    /// The time by which limits count: the same for all workers and generations.
+    pub(super) fn now_ns(&self) -> u64 {
+        // 584 years.
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}

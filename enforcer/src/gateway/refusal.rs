@@ -1,0 +1,112 @@
+//! Why a request goes no further, and how the client is told.
+
+use std::fmt::Display;
+
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{ALLOW, WWW_AUTHENTICATE},
+};
+
+use super::{
+    body::ResponseBody,
+    identity::{authorize::Denial, bearer::BearerError, challenge::Challenge, token::TokenError},
+    limit::{self, RuleLimits},
+    problem::Problem,
+    signal::Verdict,
+};
+
+/// A request's end, decided by the gateway.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) verdict: Verdict,
+    /// On the heap, so that the way of admitted requests does not carry its size.
+    answer: Box<Answer>,
+}
+
+#[derive(Debug)]
+struct Answer {
+    problem: Problem,
+    fields: HeaderMap,
+}
+
+impl Refusal {
+    /// For `verdict`, answered with `status` and a sentence for the client.
+    pub(super) fn new(verdict: Verdict, status: StatusCode, detail: impl Into<String>) -> Self {
+        Self::of(verdict, Problem::new(status, detail))
+    }
+
+    fn of(verdict: Verdict, problem: Problem) -> Self {
+        let answer = Box::new(Answer {
+            problem,
+            fields: HeaderMap::new(),
+        });
+        Self { verdict, answer }
+    }
+
+    /// A limit of the rule is used up.
+    pub(super) fn limited(limits: &RuleLimits, refusal: &limit::Refusal) -> Self {
+        Self::of(Verdict::Limited, limit::headers::problem(limits, refusal))
+    }
+
+    /// The request cannot be understood.
+    pub(super) fn invalid(reason: impl Display) -> Self {
+        Self::new(Verdict::Invalid, StatusCode::BAD_REQUEST, reason.to_string())
+    }
+
+    pub(super) fn too_large(limit: u64) -> Self {
+        let detail = format!("the request's body is larger than {limit} bytes");
+        Self::new(Verdict::Invalid, StatusCode::PAYLOAD_TOO_LARGE, detail)
+    }
+
+    /// Also where the host exists and the path does not: nothing is revealed.
+    pub(super) fn no_route() -> Self {
+        Self::new(Verdict::NoRoute, StatusCode::NOT_FOUND, "no route leads there")
+    }
+
+    /// What was proved does not suffice.
+    pub(super) fn denied(denial: &Denial<'_>, realm: &str) -> Self {
+        let mut refusal = Self::new(denial.verdict(), denial.status(), denial.to_string());
+        if let Some(challenge) = denial.challenge() {
+            refusal.challenge(&challenge, realm);
+        }
+        refusal
+    }
+
+    /// The credentials cannot be read.
+    pub(super) fn unreadable(error: BearerError, realm: &str) -> Self {
+        Self::challenging(&Challenge::Unreadable(error), error.to_string(), realm)
+    }
+
+    /// The token does not hold.
+    pub(super) fn token(error: TokenError, realm: &str) -> Self {
+        Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm)
+    }
+
+    fn challenging(challenge: &Challenge<'_>, detail: String, realm: &str) -> Self {
+        let verdict = match challenge.status() {
+            StatusCode::SERVICE_UNAVAILABLE => Verdict::Upstream,
+            _ => Verdict::Unauthenticated,
+        };
+        let mut refusal = Self::new(verdict, challenge.status(), detail);
+        refusal.challenge(challenge, realm);
+        refusal
+    }
+
+    fn challenge(&mut self, challenge: &Challenge<'_>, realm: &str) {
+        if let Some(value) = challenge.header(realm) {
+            self.answer.fields.insert(WWW_AUTHENTICATE, value);
+        }
+    }
+
+    /// The whole response.
+    pub(super) fn into_response<G>(self, held: G) -> Response<ResponseBody<G>> {
+        let Answer { problem, fields } = *self.answer;
+        let mut response = problem.response().map(|content| ResponseBody::own(content, held));
+        response.headers_mut().extend(fields);
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+            // A 405 has it (RFC 9110 section 15.5.6); which methods there are depends on the route.
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(""));
+        }
+        response
+    }
+}

@@ -1,0 +1,373 @@
+//! One request: route → authenticate → authorize → limit → balance → upstream → observe.
+
+use std::{error::Error, rc::Rc, sync::Arc, time::SystemTime};
+
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONNECTION, COOKIE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::{
+    body::{Failure, RequestBody, ResponseBody, UpstreamBody},
+    connection::{Connection, UnderWay},
+    headers,
+    host::Host,
+    identity::{
+        authorize::{Denial, authorize},
+        bearer,
+        token::VerifiedToken,
+    },
+    limit::{self, KeyParts},
+    metrics,
+    refusal::Refusal,
+    router::RuleIndex,
+    signal::{Identity, Outcome, Verdict},
+    target,
+    upstream::UpstreamError,
+    worker::WorkerPolicy,
+};
+use crate::policy::model::{Mode, Requirement, Rule};
+
+/// Stands for the status of a request whose client went away, as others use it.
+const CLIENT_CLOSED: u16 = 499;
+
+/// What is answered.
+pub(super) type Answer = Response<ResponseBody<UnderWay>>;
+
+/// A request on its way through the stages.
+struct Passage<'a> {
+    connection: &'a Connection,
+    policy: &'a WorkerPolicy,
+    began: Instant,
+    rule: Option<RuleIndex>,
+    /// Verified, and enough for the rule.
+    token: Option<Arc<VerifiedToken>>,
+    /// What was decided, also where a route in shadow mode lets the request through nevertheless.
+    verdict: Verdict,
+    /// Fields that the response gets, whatever it is.
+    fields: HeaderMap,
+    observed: bool,
+}
+
+/// Answers a request, whatever it is.
+pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
+    let under_way = UnderWay::new(&connection);
+    let policy = connection.worker.policy();
+    let mut passage = Passage {
+        connection: &connection,
+        policy: &policy,
+        began: Instant::now(),
+        rule: None,
+        token: None,
+        verdict: Verdict::Allowed,
+        fields: HeaderMap::new(),
+        observed: false,
+    };
+    let mut response = match passage.pass(request).await {
+        Ok(response) => response.map(|body| ResponseBody::upstream(body, under_way)),
+        Err(refusal) => {
+            passage.verdict = refusal.verdict;
+            refusal.into_response(under_way)
+        }
+    };
+    response.headers_mut().extend(std::mem::take(&mut passage.fields));
+    if connection.worker.is_draining() && !connection.http2 {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    passage.observe(response.status().as_u16());
+    response
+}
+
+impl Passage<'_> {
+    async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<UpstreamBody>, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        if parts.method == Method::TRACE || parts.method == Method::CONNECT {
+            let detail = "TRACE and CONNECT are not served";
+            return Err(Refusal::new(
+                Verdict::Invalid,
+                StatusCode::METHOD_NOT_ALLOWED,
+                detail,
+            ));
+        }
+        let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
+        parts.uri = origin_form(&parts.uri)?;
+        let policy = self.policy;
+        let index = policy
+            .generation
+            .router
+            .find(host.name(), parts.uri.path(), &parts.method)
+            .ok_or_else(Refusal::no_route)?;
+        self.rule = Some(index);
+        let (route, rule) = policy.generation.rule(index);
+        if let Err(refusal) = self.admit(index, &parts.headers).await {
+            if route.mode == Mode::Enforce {
+                return Err(refusal);
+            }
+            self.verdict = refusal.verdict;
+        }
+        if body.size_hint().lower() > rule.max_body {
+            return Err(Refusal::too_large(rule.max_body));
+        }
+        self.prepare(&mut parts, &host)?;
+        self.forward(index, rule, parts, body).await
+    }
+
+    /// Whether the request may go on: by its proofs, then by its limits.
+    async fn admit(&mut self, index: RuleIndex, fields: &HeaderMap) -> Result<(), Refusal> {
+        let (route, rule) = self.policy.generation.rule(index);
+        let realm = route.name.as_str();
+        let token = self.authenticate(rule, realm, fields).await?;
+        let certificate = self.connection.certificate.as_ref();
+        authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
+            if denial == Denial::TokenBound {
+                self.blame();
+            }
+            Refusal::denied(&denial, realm)
+        })?;
+        if let Some(token) = &token {
+            self.connection.verified(|| Identity::Token {
+                issuer: token.issuer.clone(),
+                subject: Arc::clone(&token.subject),
+            });
+        }
+        self.token = token;
+        self.limit(index, route.mode).await
+    }
+
+    /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
+    /// nothing waits.
+    async fn limit(&mut self, index: RuleIndex, mode: Mode) -> Result<(), Refusal> {
+        let generation = &self.policy.generation;
+        let limits = generation.limits(index);
+        if limits.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connection;
+        let keys = KeyParts::new(
+            connection.flow.peer.ip(),
+            connection.certificate.as_ref(),
+            self.token.as_deref(),
+        );
+        let outcome = match mode {
+            Mode::Enforce => {
+                connection
+                    .worker
+                    .waiting
+                    .admit(limits, &keys, || generation.now_ns())
+                    .await
+            }
+            Mode::Shadow => limits.check(&keys, generation.now_ns()),
+        };
+        if mode == Mode::Enforce {
+            limit::headers::write(&mut self.fields, limits, &outcome);
+        }
+        match outcome {
+            limit::Outcome::Admitted { .. } => Ok(()),
+            limit::Outcome::Refused(refusal) => Err(Refusal::limited(limits, &refusal)),
+        }
+    }
+
+    /// The verified token, if the rule wants one and the request has one.
+    async fn authenticate(
+        &self,
+        rule: &Rule,
+        realm: &str,
+        fields: &HeaderMap,
+    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
+        let Requirement::Proof {
+            token: Some(wanted), ..
+        } = &rule.require
+        else {
+            return Ok(None);
+        };
+        let offered = bearer::token(fields).map_err(|error| {
+            self.blame();
+            Refusal::unreadable(error, realm)
+        })?;
+        let Some(offered) = offered else { return Ok(None) };
+        let verifier = &self.policy.generation.verifier;
+        let tokens = &self.connection.worker.tokens;
+        let verified = verifier
+            .verify_or_refresh(tokens, &wanted.issuer, offered, SystemTime::now())
+            .await;
+        verified.map(Some).map_err(|error| {
+            if error.is_clients() {
+                self.blame();
+            }
+            Refusal::token(error, realm)
+        })
+    }
+
+    /// A proof was offered and does not hold.
+    fn blame(&self) {
+        self.connection
+            .worker
+            .observer
+            .authentication_failed(self.connection.flow.peer.ip());
+    }
+
+    /// Makes the request's head what the upstream gets.
+    fn prepare(&self, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
+        let token = self.token.as_deref();
+        let authority = host.value().map_err(Refusal::invalid)?;
+        let connection = self.connection;
+        let client = headers::Client {
+            address: connection.flow.peer.ip(),
+            tls: connection.is_tls(),
+            authority: &authority,
+            identity: connection
+                .certificate
+                .as_ref()
+                .map(|certificate| &*certificate.identity),
+            subject: token.map(|token| &*token.subject),
+            client: token.and_then(|token| token.client_id.as_deref()),
+        };
+        headers::prepare_request(&mut parts.headers, &client).map_err(Refusal::invalid)?;
+        join_cookies(&mut parts.headers);
+        parts.version = Version::HTTP_11;
+        // What hyper keeps there belongs to the client's connection.
+        parts.extensions.clear();
+        Ok(())
+    }
+
+    async fn forward(
+        &self,
+        index: RuleIndex,
+        rule: &Rule,
+        parts: Parts,
+        body: Incoming,
+    ) -> Result<Response<UpstreamBody>, Refusal> {
+        let upstream = self.policy.upstream(index).ok_or_else(|| {
+            Refusal::new(
+                Verdict::Upstream,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the service is not configured",
+            )
+        })?;
+        let body = RequestBody::new(body, rule.max_body);
+        let progress = body.progress();
+        let sending = upstream.send(Request::from_parts(parts, body));
+        let sent = tokio::time::timeout_at(self.began + rule.timeout, sending).await;
+        let (response, lease) = match sent {
+            Ok(Ok(sent)) => sent,
+            Err(_) => {
+                let detail = "the service did not answer in time";
+                return Err(Refusal::new(
+                    Verdict::Upstream,
+                    StatusCode::GATEWAY_TIMEOUT,
+                    detail,
+                ));
+            }
+            Ok(Err(error)) => {
+                return Err(match progress.failure.get() {
+                    Some(Failure::TooLarge) => Refusal::too_large(rule.max_body),
+                    Some(Failure::Client) => Refusal::new(
+                        Verdict::Invalid,
+                        StatusCode::BAD_REQUEST,
+                        "the request's body broke off",
+                    ),
+                    None => unanswered(&error),
+                });
+            }
+        };
+        let (mut parts, body) = response.into_parts();
+        headers::prepare_response(&mut parts.headers);
+        parts.version = Version::default();
+        parts.extensions.clear();
+        let idle = self.connection.listener.timeouts.idle;
+        Ok(Response::from_parts(
+            parts,
+            UpstreamBody::new(body, lease, idle, Rc::clone(&self.connection.activity)),
+        ))
+    }
+
+    fn observe(&mut self, status: u16) {
+        self.observed = true;
+        let worker = &self.connection.worker;
+        let latency = self.began.elapsed();
+        let cells = match self.rule {
+            Some(index) => self.policy.cells(index, &worker.metrics),
+            None => &self.policy.no_route,
+        };
+        worker.counted.request(cells, self.verdict, status, latency);
+        let matched = self.rule.map(|index| self.policy.generation.rule(index));
+        let outcome = Outcome {
+            source: self.connection.flow.peer.ip(),
+            route: matched.map(|(route, _)| &route.name),
+            service: matched.map(|(_, rule)| &rule.service),
+            status,
+            verdict: self.verdict,
+            latency,
+        };
+        worker.observer.finished(outcome);
+        tracing::debug!(
+            peer = %self.connection.flow.peer,
+            route = outcome.route.map(tracing::field::display),
+            status = outcome.status,
+            verdict = metrics::label(outcome.verdict),
+            ?latency,
+            "request"
+        );
+    }
+}
+
+impl Drop for Passage<'_> {
+    /// The client went away before it got an answer.
+    fn drop(&mut self) {
+        if !self.observed {
+            self.verdict = Verdict::Invalid;
+            self.observe(CLIENT_CLOSED);
+        }
+    }
+}
+
+/// The target in origin form (RFC 9112 section 3.2.1), its path normalised.
+fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
+    let path = target::normalise(uri.path()).map_err(Refusal::invalid)?;
+    let whole = match (uri.path_and_query(), uri.query()) {
+        (Some(whole), _) if matches!(path, std::borrow::Cow::Borrowed(_)) => Ok(whole.clone()),
+        (_, None) => PathAndQuery::try_from(&*path),
+        (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
+    };
+    whole
+        .map(Uri::from)
+        .map_err(|_| Refusal::invalid(target::TargetError::NotAPath))
+}
+
+/// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
+fn join_cookies(fields: &mut HeaderMap) {
+    if fields.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Field values joined by characters that are allowed in one are a field value.
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        fields.insert(COOKIE, joined);
+    }
+}
+
+fn unanswered(error: &UpstreamError) -> Refusal {
+    tracing::debug!(error = error as &dyn Error, "no response from a service");
+    let status = match error {
+        UpstreamError::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+        UpstreamError::ConnectTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamError::Connect { .. }
+        | UpstreamError::Handshake { .. }
+        | UpstreamError::Broken { .. }
+        | UpstreamError::Switched { .. } => StatusCode::BAD_GATEWAY,
+    };
+    // Addresses of endpoints are none of the client's business.
+    let detail = match status {
+        StatusCode::SERVICE_UNAVAILABLE => "no instance of the service is available",
+        StatusCode::GATEWAY_TIMEOUT => "the service did not accept a connection in time",
+        _ => "the service gave no valid response",
+    };
+    Refusal::new(Verdict::Upstream, status, detail)
+}

@@ -1,0 +1,321 @@
+//! A worker: one thread with its own sockets, connections, upstream pools and counters.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
+    net::TcpListener as StdListener,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    config::Timeouts,
+    connection,
+    handshakes::Handshakes,
+    identity::cache::TokenCache,
+    limit::queue::WaitingRoom,
+    listener::Acceptor,
+    metrics::{EndpointCells, GatewayMetrics, Handshake, RuleCells, WorkerMetrics},
+    policies::{Generation, Latest, Policies},
+    router::RuleIndex,
+    signal::Observer,
+    tls::ListenerTls,
+    upstream::{endpoint::SharedEndpoint, pool::LocalEndpoint, send::Upstream},
+};
+use crate::policy::model::Name;
+
+/// TLS handshakes that one worker has under way.
+const MAX_HANDSHAKES: usize = 512;
+/// How often counters are added to the shared ones, and idle connections are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// What a worker thread is started with.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) listeners: Vec<(StdListener, Arc<ListenerContext>)>,
+    pub(super) policies: Policies,
+    pub(super) metrics: GatewayMetrics,
+    pub(super) max_connections: usize,
+    pub(super) tokens: TokenCache,
+    pub(super) commands: oneshot::Receiver<Drain>,
+}
+
+/// What the workers' sockets of one listener have in common.
+#[derive(Debug)]
+pub(super) struct ListenerContext {
+    pub(super) name: Name,
+    pub(super) tls: Option<Arc<ListenerTls>>,
+    pub(super) timeouts: Timeouts,
+    pub(super) connections: prometheus::IntGauge,
+}
+
+/// Tells a worker to finish.
+#[derive(Debug)]
+pub(super) struct Drain {
+    pub(super) deadline: Instant,
+    /// Gets the number of requests that were cut at the deadline.
+    pub(super) cut: oneshot::Sender<usize>,
+}
+
+/// What a worker's connections share.
+pub(super) struct Worker {
+    pub(super) observer: Arc<dyn Observer>,
+    pub(super) metrics: GatewayMetrics,
+    pub(super) counted: WorkerMetrics,
+    pub(super) handshakes: Handshakes,
+    pub(super) tokens: RefCell<TokenCache>,
+    pub(super) waiting: WaitingRoom,
+    latest: RefCell<Latest>,
+    policy: RefCell<Rc<WorkerPolicy>>,
+    max_connections: usize,
+    connections: Cell<usize>,
+    requests: Cell<usize>,
+    draining: Cell<bool>,
+    drain_begins: Notify,
+    emptied: Notify,
+}
+
+/// A generation, with what this worker has for it.
+#[derive(Debug)]
+pub(super) struct WorkerPolicy {
+    pub(super) generation: Arc<Generation>,
+    upstreams: Vec<Upstream>,
+    cells: Vec<Vec<OnceCell<Rc<RuleCells>>>>,
+    /// For requests that no rule decides.
+    pub(super) no_route: Rc<RuleCells>,
+}
+
+/// Runs a worker until it is told to drain, or until the gateway is gone.
+pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
+    let Setup {
+        listeners,
+        policies,
+        metrics,
+        max_connections,
+        tokens,
+        commands,
+    } = setup;
+    let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections, tokens));
+    let mut accepting = JoinSet::new();
+    for (socket, context) in listeners {
+        match Acceptor::new(socket) {
+            Ok(acceptor) => {
+                accepting.spawn_local(accept(Rc::clone(&worker), acceptor, context));
+            }
+            Err(error) => {
+                tracing::error!(listener = %context.name, %error, "a worker cannot watch its socket");
+            }
+        }
+    }
+    tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    if let Ok(drain) = commands.await {
+        worker.drain(drain, accepting).await;
+    }
+    worker.flush();
+}
+
+async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<ListenerContext>) {
+    let start = |(stream, peer)| {
+        if worker.connections.get() >= worker.max_connections {
+            worker
+                .metrics
+                .handshake(context.name.as_str(), Handshake::Refused);
+            return;
+        }
+        let place = Place::new(Rc::clone(&worker), Arc::clone(&context));
+        tokio::task::spawn_local(connection::serve(place, stream, peer));
+    };
+    loop {
+        tokio::select! {
+            biased;
+            () = worker.drain_begins() => break,
+            accepted = acceptor.accept() => start(accepted),
+        }
+    }
+    // Those that the kernel has completed already would be reset by closing the socket.
+    while let Some(accepted) = acceptor.accept_waiting() {
+        start(accepted);
+    }
+}
+
+async fn keep_house(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        let now = ticks.tick().await;
+        worker.flush();
+        for endpoint in worker.policy().endpoints() {
+            endpoint.sweep(now);
+        }
+    }
+}
+
+impl Worker {
+    fn new(
+        policies: &Policies,
+        metrics: GatewayMetrics,
+        observer: Arc<dyn Observer>,
+        max_connections: usize,
+        tokens: TokenCache,
+    ) -> Self {
+        Self {
+            observer,
+            counted: WorkerMetrics::default(),
+            handshakes: Handshakes::new(MAX_HANDSHAKES),
+            tokens: RefCell::new(tokens),
+            waiting: WaitingRoom::default(),
+            latest: RefCell::new(policies.latest()),
+            policy: RefCell::new(Rc::new(WorkerPolicy::new(policies.current(), None, &metrics))),
+            metrics,
+            max_connections,
+            connections: Cell::new(0),
+            requests: Cell::new(0),
+            draining: Cell::new(false),
+            drain_begins: Notify::new(),
+            emptied: Notify::new(),
+        }
+    }
+
+    /// The policy for a request that begins now.
+    pub(super) fn policy(&self) -> Rc<WorkerPolicy> {
+        let mut latest = self.latest.borrow_mut();
+        let latest = latest.load();
+        let mut policy = self.policy.borrow_mut();
+        if !Arc::ptr_eq(latest, &policy.generation) {
+            let next = WorkerPolicy::new(Arc::clone(latest), Some(&policy), &self.metrics);
+            policy.endpoints().for_each(|endpoint| endpoint.cells.flush());
+            *policy = Rc::new(next);
+        }
+        Rc::clone(&policy)
+    }
+
+    /// Whether connections are to end after what is under way.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Waits until [`Self::is_draining`].
+    pub(super) async fn drain_begins(&self) {
+        if !self.draining.get() {
+            self.drain_begins.notified().await;
+        }
+    }
+
+    /// Counts a request that begins; [`Self::request_ended`] must follow.
+    pub(super) fn request_begins(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    pub(super) fn request_ended(&self) {
+        self.requests.set(self.requests.get() - 1);
+    }
+
+    async fn drain(&self, drain: Drain, mut accepting: JoinSet<()>) {
+        self.draining.set(true);
+        self.drain_begins.notify_waiters();
+        let emptied = async {
+            // First they take in what waits for them.
+            while accepting.join_next().await.is_some() {}
+            while self.connections.get() > 0 {
+                self.emptied.notified().await;
+            }
+        };
+        let in_time = tokio::time::timeout_at(drain.deadline, emptied).await.is_ok();
+        let cut = if in_time { 0 } else { self.requests.get() };
+        // The gateway may have stopped waiting; then nobody wants the number.
+        drain.cut.send(cut).unwrap_or_default();
+    }
+
+    fn flush(&self) {
+        self.counted.flush();
+        self.policy()
+            .endpoints()
+            .for_each(|endpoint| endpoint.cells.flush());
+    }
+}
+
+impl WorkerPolicy {
+    /// `generation`, with the connections that `old` has to endpoints that stay.
+    fn new(generation: Arc<Generation>, old: Option<&Self>, metrics: &GatewayMetrics) -> Self {
+        let known: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(Self::endpoints)
+            .map(|known| (Arc::as_ptr(&known.shared), known))
+            .collect();
+        let local = |shared: &Arc<SharedEndpoint>| {
+            known
+                .get(&Arc::as_ptr(shared))
+                .map(|known| Rc::clone(known))
+                .unwrap_or_else(|| {
+                    let (service, endpoint) = (shared.service.as_str(), shared.authority.as_str());
+                    let cells = EndpointCells::new(metrics, service, endpoint);
+                    Rc::new(LocalEndpoint::new(Arc::clone(shared), cells))
+                })
+        };
+        let services = generation.set.services.iter().zip(&generation.endpoints);
+        let upstreams = services
+            .map(|(service, endpoints)| {
+                Upstream::new(Arc::clone(service), endpoints.iter().map(local).collect())
+            })
+            .collect();
+        let cells = generation
+            .set
+            .routes
+            .iter()
+            .map(|route| vec![OnceCell::new(); route.rules.len()]);
+        Self {
+            upstreams,
+            cells: cells.collect(),
+            no_route: RuleCells::new(metrics, "", ""),
+            generation,
+        }
+    }
+
+    fn endpoints(&self) -> impl Iterator<Item = &Rc<LocalEndpoint>> {
+        self.upstreams.iter().flat_map(|upstream| &upstream.endpoints)
+    }
+
+    /// Where the rule's requests go. `None` denies.
+    pub(super) fn upstream(&self, index: RuleIndex) -> Option<&Upstream> {
+        self.upstreams.get(self.generation.service_of(index)?)
+    }
+
+    /// The rule's counters.
+    pub(super) fn cells(&self, index: RuleIndex, metrics: &GatewayMetrics) -> &Rc<RuleCells> {
+        self.cells[index.route][index.rule].get_or_init(|| {
+            let (route, rule) = self.generation.rule(index);
+            RuleCells::new(metrics, route.name.as_str(), rule.service.as_str())
+        })
+    }
+}
+
+/// A connection's place in its worker's and listener's counts.
+pub(super) struct Place {
+    pub(super) worker: Rc<Worker>,
+    pub(super) listener: Arc<ListenerContext>,
+}
+
+impl Place {
+    fn new(worker: Rc<Worker>, listener: Arc<ListenerContext>) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        listener.connections.inc();
+        Self { worker, listener }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.listener.connections.dec();
+        let left = self.worker.connections.get() - 1;
+        self.worker.connections.set(left);
+        if left == 0 {
+            self.worker.emptied.notify_one();
+        }
+    }
+}

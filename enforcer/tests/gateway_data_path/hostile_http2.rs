@@ -1,0 +1,212 @@
+//! HTTP/2 frames that no well-meaning client sends, byte by byte.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    Lab, Plan,
+    client::{self, Client, H2},
+    in_time,
+    origin::Origin,
+    policy,
+};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Fields as literals without indexing (RFC 7541 section 6.2.2).
+fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+const GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "https"),
+    (":authority", "api.example.com"),
+    (":path", "/"),
+];
+
+fn get_with(more: &[(&str, &str)]) -> Vec<u8> {
+    fields(&[&GET, more].concat())
+}
+
+fn request(block: &[u8]) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, 1, block)
+}
+
+/// Sends the preface and `frames`, and returns the kinds of frames that come back until the
+/// connection closes or stream 1 ends.
+async fn exchange(lab: &Lab, frames: &[u8]) -> Vec<u8> {
+    let mut stream = client::tls(lab.address, lab.pki.client_config(None, H2))
+        .await
+        .unwrap();
+    let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[]), frames].concat();
+    let (mut read, mut write) = tokio::io::split(&mut stream);
+    let sending = async {
+        // The gateway may close before it has read everything.
+        let _sent = write.write_all(&hello).await;
+    };
+    let receiving = async {
+        let mut kinds = Vec::new();
+        let mut head = [0; 9];
+        while read.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            if read.read_exact(&mut payload).await.is_err() {
+                break;
+            }
+            kinds.push(head[3]);
+            let ends = head[3] == RST_STREAM || (head[3] <= HEADERS && head[4] & END_STREAM != 0);
+            if ends && head[8] == 1 {
+                break;
+            }
+        }
+        kinds
+    };
+    in_time("an end", async { tokio::join!(sending, receiving).1 }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_reach_no_service() {
+    let origin = Origin::start().await;
+    let lab = Plan::default().start(policy::open(&[origin.address]));
+    let kinds = exchange(&lab, &request(&fields(&GET))).await;
+    assert!(kinds.contains(&HEADERS) && kinds.contains(&DATA), "{kinds:?}");
+    assert_eq!(
+        origin.requests(),
+        1,
+        "the frames are right where nothing is wrong"
+    );
+
+    let short = [
+        frame(HEADERS, END_HEADERS, 1, &get_with(&[("content-length", "5")])),
+        frame(DATA, END_STREAM, 1, b"abc"),
+    ]
+    .concat();
+    for (what, frames) in [
+        (
+            "a field of the connection",
+            request(&get_with(&[("connection", "close")])),
+        ),
+        ("chunked", request(&get_with(&[("transfer-encoding", "chunked")]))),
+        ("an upper-case name", request(&get_with(&[("X-Upper", "1")]))),
+        ("a line end in a value", request(&get_with(&[("x", "a\r\nb")]))),
+        ("NUL in a value", request(&get_with(&[("x", "a\0b")]))),
+        (
+            "a pseudo-field after a field",
+            request(&fields(&[&[("x", "1")], &GET[..]].concat())),
+        ),
+        ("two paths", request(&get_with(&[(":path", "/b")]))),
+        (
+            "an unknown pseudo-field",
+            request(&get_with(&[(":protocol", "websocket")])),
+        ),
+        ("no path", request(&fields(&GET[..3]))),
+        ("no method", request(&fields(&GET[1..]))),
+        ("data before a head", frame(DATA, END_STREAM, 1, b"abc")),
+        (
+            "an even stream",
+            frame(HEADERS, END_STREAM | END_HEADERS, 2, &fields(&GET)),
+        ),
+        (
+            "a continuation of nothing",
+            frame(CONTINUATION, END_HEADERS, 1, &fields(&GET)),
+        ),
+        ("a window update of zero", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        (
+            "a broken compression",
+            request(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ),
+        ("a frame too large", frame(DATA, 0, 1, &vec![0; 1 << 15])),
+    ] {
+        let kinds = exchange(&lab, &frames).await;
+        assert!(
+            kinds.contains(&RST_STREAM) || kinds.contains(&GOAWAY),
+            "{what}: {kinds:?}"
+        );
+        assert!(!kinds.contains(&HEADERS), "{what}: {kinds:?}");
+        assert_eq!(origin.requests(), 1, "{what}");
+    }
+    for (what, frames) in [
+        (
+            "another host",
+            request(&get_with(&[("host", "other.example.com")])),
+        ),
+        (
+            "two hosts",
+            request(&get_with(&[
+                ("host", "api.example.com"),
+                ("host", "api.example.com"),
+            ])),
+        ),
+        ("less than its length", short),
+    ] {
+        let kinds = exchange(&lab, &frames).await;
+        assert!(
+            kinds.contains(&HEADERS) || kinds.contains(&RST_STREAM),
+            "{what}: {kinds:?}"
+        );
+        let served = lab
+            .recorder
+            .look(|seen| seen.verdicts.iter().filter(|(_, status)| *status == 200).count());
+        assert_eq!(served, 1, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_end_their_connection_only() {
+    let origin = Origin::start().await;
+    let lab = Plan {
+        workers: 1,
+        ..Plan::default()
+    }
+    .start(policy::open(&[origin.address]));
+    let mut other = Client::connect(&lab, H2).await;
+    // CVE-2023-44487: requests that are taken back at once.
+    let resets: Vec<u8> = (0..20_000_u32)
+        .flat_map(|index| {
+            let stream = 2 * index + 3;
+            let head = frame(HEADERS, END_STREAM | END_HEADERS, stream, &fields(&GET));
+            [head, frame(RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+        })
+        .collect();
+    // CVE-2024-27316: a head that never ends.
+    let long = "a".repeat(120);
+    let padding = [("x", &*long); 80];
+    let piece = get_with(&padding);
+    let mut endless = frame(HEADERS, END_STREAM, 1, &piece);
+    endless.extend((0..2000).flat_map(|_| frame(CONTINUATION, 0, 1, &fields(&padding))));
+    for (what, frames) in [("resets", resets), ("an endless head", endless)] {
+        let kinds = exchange(&lab, &frames).await;
+        assert!(kinds.contains(&GOAWAY), "{what}: {kinds:?}");
+        assert_eq!(other.get("/").await.status, 200, "{what}");
+    }
+    assert!(
+        origin.requests() < 1000,
+        "{} requests reached the service",
+        origin.requests()
+    );
+}

@@ -1,0 +1,13 @@
+//! The gateway over real sockets on loopback, between real clients and real upstreams.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod admission;
+mod certificates;
+mod hostile;
+mod hostile_http2;
+mod lifecycle;
+mod metrics;
+mod proxying;
+mod slow;
+mod support;
+mod upstreams;

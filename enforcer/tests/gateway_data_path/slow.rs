@@ -1,0 +1,168 @@
+//! Clients that take their time, and too many of them.
+
+use std::time::{Duration, Instant};
+
+use enforcer::gateway::config::Timeouts;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::support::{
+    Lab, PATIENCE, Plan,
+    client::{self, Client, H1, H2},
+    eventually, in_time,
+    origin::Origin,
+    policy,
+};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+async fn start(timeouts: Timeouts) -> (Lab, Origin) {
+    let origin = Origin::start().await;
+    let lab = Plan {
+        timeouts,
+        ..Plan::default()
+    }
+    .start(policy::open(&[origin.address]));
+    (lab, origin)
+}
+
+/// How long until the gateway closes the connection.
+async fn closed_after(stream: &mut (impl AsyncReadExt + Unpin)) -> Duration {
+    let start = Instant::now();
+    let mut buffer = Vec::new();
+    drop(in_time("the gateway closes", stream.read_to_end(&mut buffer)).await);
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads_are_cut() {
+    let (lab, origin) = start(Timeouts {
+        header: SHORT,
+        ..Timeouts::default()
+    })
+    .await;
+    for begin in ["", "GET / HTTP/1.1\r\nhost: api.example.com\r\nx-slow: "] {
+        let mut stream = client::tls(lab.address, lab.pki.client_config(None, H1))
+            .await
+            .unwrap();
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        let after = closed_after(&mut stream).await;
+        assert!(
+            (SHORT / 2..PATIENCE / 2).contains(&after),
+            "{after:?} after {begin:?}"
+        );
+    }
+    // One byte now and then does not help.
+    let stream = client::tls(lab.address, lab.pki.client_config(None, H1))
+        .await
+        .unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let dribble = tokio::spawn(async move {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(closed_after(&mut read).await < PATIENCE / 2);
+    in_time("writing fails", dribble).await.unwrap();
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_end() {
+    let (lab, _origin) = start(Timeouts {
+        idle: SHORT,
+        ..Timeouts::default()
+    })
+    .await;
+    for alpn in [H1, H2] {
+        let mut client = Client::connect(&lab, alpn).await;
+        assert_eq!(client.get("/").await.status, 200);
+        eventually("it is closed", async || {
+            lab.metrics()
+                .contains(r#"enforcer_connections{listener="main"} 0"#)
+        })
+        .await;
+        assert!(client.send(client::get("/")).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_may_take_longer_than_idling() {
+    let (lab, origin) = start(Timeouts {
+        idle: SHORT,
+        header: SHORT,
+        ..Timeouts::default()
+    })
+    .await;
+    let mut client = Client::connect(&lab, H1).await;
+    let held = tokio::spawn(async move { client.get("/held").await });
+    eventually("it is under way", async || origin.requests() == 1).await;
+    // What is to be shown is that time passes without harm.
+    tokio::time::sleep(SHORT * 4).await;
+    origin.state.gate.add_permits(1);
+    assert_eq!(held.await.unwrap().body, "released");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_are_cut() {
+    let timeouts = Timeouts {
+        idle: SHORT,
+        header: SHORT,
+        ..Timeouts::default()
+    };
+    let (lab, _origin) = start(timeouts).await;
+    for alpn in [H1, H2] {
+        let mut client = Client::connect(&lab, alpn).await;
+        let response = client.start(client::get("/large")).await.unwrap();
+        assert_eq!(response.status(), 200);
+        eventually("it is cut", async || {
+            lab.metrics()
+                .contains(r#"enforcer_connections{listener="main"} 0"#)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_handshakes_are_cut() {
+    let (lab, _origin) = start(Timeouts {
+        handshake: SHORT,
+        ..Timeouts::default()
+    })
+    .await;
+    let mut stream = TcpStream::connect(lab.address).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    assert!(closed_after(&mut stream).await < PATIENCE / 2);
+    let line = r#"enforcer_handshakes_total{listener="main",result="timed_out"} 1"#;
+    eventually("it is counted", async || lab.metrics().contains(line)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_have_a_limit() {
+    let origin = Origin::start().await;
+    let plan = Plan {
+        workers: 1,
+        max_connections: 2,
+        ..Plan::default()
+    };
+    let lab = plan.start(policy::open(&[origin.address]));
+    let mut first = Client::connect(&lab, H1).await;
+    let second = Client::connect(&lab, H1).await;
+    let config = lab.pki.client_config(None, H1);
+    assert!(
+        client::tls(lab.address, config.clone()).await.is_err(),
+        "the third is refused"
+    );
+    assert_eq!(first.get("/").await.status, 200);
+    drop(second);
+    eventually("there is room again", async || {
+        client::tls(lab.address, config.clone()).await.is_ok()
+    })
+    .await;
+    assert!(
+        lab.metrics()
+            .contains(r#"enforcer_handshakes_total{listener="main",result="refused"}"#)
+    );
+}

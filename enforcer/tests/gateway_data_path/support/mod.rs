@@ -1,0 +1,188 @@
+//! A gateway with everything around it.
+
+pub(crate) mod client;
+pub(crate) mod origin;
+pub(crate) mod pki;
+pub(crate) mod policy;
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use enforcer::{
+    gateway::{
+        Gateway,
+        config::{ClientCertificates, GatewayConfig, ListenerConfig, Timeouts, TlsConfig},
+        policies::Policies,
+        signal::{Flow, Identity, Observer, Outcome, Verdict},
+    },
+    policy::model::PolicySet,
+};
+use prometheus::Registry;
+use tokio::runtime::Handle;
+
+use self::pki::Pki;
+
+/// How long a condition may take to come true. Generous: the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running gateway.
+pub(crate) struct Lab {
+    pub(crate) gateway: Gateway,
+    pub(crate) policies: Policies,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) registry: Registry,
+    pub(crate) address: SocketAddr,
+    pub(crate) pki: Pki,
+}
+
+/// How a lab differs from the usual one: TLS without client certificates, two workers.
+pub(crate) struct Plan {
+    pub(crate) tls: bool,
+    pub(crate) client_certificates: ClientCertificates,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) workers: usize,
+    pub(crate) max_connections: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            tls: true,
+            client_certificates: ClientCertificates::Off,
+            timeouts: Timeouts::default(),
+            workers: 2,
+            max_connections: 1000,
+        }
+    }
+}
+
+impl Plan {
+    /// Starts it. Must be called in a runtime, which reads issuers' keys.
+    pub(crate) fn start(self, set: PolicySet) -> Lab {
+        let pki = Pki::new();
+        let tls = TlsConfig {
+            certificate: pki.path("server.pem"),
+            key: pki.path("server.key"),
+            client_ca: Some(pki.path("ca.pem")),
+            client_certificates: self.client_certificates,
+        };
+        let config = GatewayConfig {
+            workers: NonZeroUsize::new(self.workers).unwrap(),
+            max_connections: NonZeroUsize::new(self.max_connections).unwrap(),
+            drain: PATIENCE,
+            listeners: vec![ListenerConfig {
+                name: "main".parse().unwrap(),
+                address: "127.0.0.1:0".parse().unwrap(),
+                tls: self.tls.then_some(tls),
+                timeouts: self.timeouts,
+            }],
+        };
+        let policies = Policies::new(set, Handle::current());
+        let recorder = Arc::new(Recorder::default());
+        let observer: Arc<dyn Observer> = recorder.clone();
+        let registry = Registry::new();
+        let gateway = Gateway::start(&config, &policies, &observer, &registry).unwrap();
+        let address = gateway.addresses()[0].1;
+        Lab {
+            gateway,
+            policies,
+            recorder,
+            registry,
+            address,
+            pki,
+        }
+    }
+}
+
+impl Lab {
+    /// All metrics, as they are scraped.
+    pub(crate) fn metrics(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap()
+    }
+}
+
+/// Remembers what the gateway tells.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) state: Mutex<Recorded>,
+}
+
+#[derive(Default)]
+pub(crate) struct Recorded {
+    pub(crate) verified: Vec<(Flow, Identity)>,
+    pub(crate) closed: Vec<Flow>,
+    pub(crate) failed: Vec<IpAddr>,
+    pub(crate) verdicts: Vec<(Verdict, u16)>,
+}
+
+impl Recorder {
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&Recorded) -> T) -> T {
+        at(&self.state.lock().unwrap())
+    }
+
+    /// Waits until each connection that was verified is closed, and checks that it is once.
+    pub(crate) async fn all_closed(&self) {
+        eventually("all verified connections are closed", async || {
+            self.look(|seen| seen.verified.len() == seen.closed.len())
+        })
+        .await;
+        self.look(|seen| {
+            let verified: HashSet<_> = seen.verified.iter().map(|(flow, _)| *flow).collect();
+            let closed: HashSet<_> = seen.closed.iter().copied().collect();
+            assert_eq!(verified.len(), seen.verified.len(), "verified once");
+            assert_eq!(closed.len(), seen.closed.len(), "closed once");
+            assert_eq!(verified, closed);
+        });
+    }
+}
+
+impl Observer for Recorder {
+    fn verified(&self, flow: Flow, identity: &Identity) {
+        self.state.lock().unwrap().verified.push((flow, identity.clone()));
+    }
+
+    fn closed(&self, flow: Flow) {
+        self.state.lock().unwrap().closed.push(flow);
+    }
+
+    fn authentication_failed(&self, source: IpAddr) {
+        self.state.lock().unwrap().failed.push(source);
+    }
+
+    fn finished(&self, outcome: Outcome<'_>) {
+        self.state
+            .lock()
+            .unwrap()
+            .verdicts
+            .push((outcome.verdict, outcome.status));
+    }
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "in {PATIENCE:?} not: {what}"
+    );
+}
+
+/// The value, if it comes in time.
+pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("took more than {PATIENCE:?}: {what}"),
+    }
+}

@@ -1,0 +1,78 @@
+//! Policies as the loader would make them.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use enforcer::policy::model::{
+    Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
+    Requirement, Route, Rule, Service,
+};
+
+use super::pki::HOST;
+
+pub(crate) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(crate) fn origin() -> Origin {
+    Origin {
+        file: PathBuf::from("test.yaml"),
+        line: 1,
+    }
+}
+
+/// A rule for all paths that admits everybody.
+pub(crate) fn open_rule() -> Rule {
+    Rule {
+        path: PathMatch::Prefix("/".into()),
+        methods: Vec::new(),
+        require: Requirement::Anybody,
+        limits: Vec::new(),
+        service: name("orders"),
+        timeout: Duration::from_secs(20),
+        max_body: 16 * 1024 * 1024,
+    }
+}
+
+/// A client certificate and nothing else; any, if `spiffe` is empty.
+pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
+    let spiffe = spiffe.iter().map(|pattern| pattern.parse().unwrap()).collect();
+    Requirement::Proof {
+        mtls: Some(CertificateRequirement { spiffe }),
+        token: None,
+    }
+}
+
+pub(crate) fn service(endpoints: &[SocketAddr]) -> Service {
+    let endpoint = |address: &SocketAddr| Endpoint {
+        authority: address.to_string().parse().unwrap(),
+    };
+    Service {
+        name: name("orders"),
+        origin: origin(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+        balance: Balance::LeastRequest,
+        health: None,
+        connect_timeout: Duration::from_secs(5),
+    }
+}
+
+/// One route to one service.
+pub(crate) fn set(rules: Vec<Rule>, service: Service) -> PolicySet {
+    let route = Route {
+        name: name("main"),
+        origin: origin(),
+        mode: Mode::Enforce,
+        hosts: vec![HostPattern::Exact(HOST.into())],
+        rules,
+    };
+    PolicySet {
+        routes: vec![Arc::new(route)],
+        services: vec![Arc::new(service)],
+        ..PolicySet::default()
+    }
+}
+
+/// Everybody may do everything.
+pub(crate) fn open(endpoints: &[SocketAddr]) -> PolicySet {
+    set(vec![open_rule()], service(endpoints))
+}
