@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use enforcer::gateway::signal::{Flow, Identity};
+use enforcer::gateway::signal::Flow;
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 
 use crate::{
@@ -33,7 +33,7 @@ fn costs() {
             let Some(mut rig) = Rig::new(&document("p", "enforce", &rest)) else { return };
             let flow = Flow { peer: SocketAddr::new(client, 40_000), local: SocketAddr::new(node, 443) };
             if reason == Reason::Verified {
-                rig.offline.flows.enter(flow, &Identity::Certificate("a".into())).unwrap();
+                rig.enter(flow, "a");
             }
             let frame = tcp_from(client, 443, ACK);
             if reason == Reason::Limit0 {
