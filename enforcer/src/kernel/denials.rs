@@ -101,19 +101,8 @@ impl Denials {
                 limit: MAX_DENIALS,
             });
         }
-        state.entries.insert(
-            prefix,
-            Denial {
-                by,
-                reason: reason.into(),
-                expires_ns,
-            },
-        );
-        let entry = Access {
-            expires_ns,
-            reason: by.reason() as u32,
-            policy: NO_POLICY,
-        };
+        state.entries.insert(prefix, Denial { by, reason: reason.into(), expires_ns });
+        let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
         state.access.insert(&access_key(runtime_table(), prefix), entry)?;
         state.control.set_flag(control_flag::RUNTIME, true)
     }
