@@ -77,7 +77,11 @@ fn untagged(frame: &[u8]) -> Result<(u16, &[u8]), Reason> {
 
 /// The packet without what follows its declared length. Zero: all there is.
 fn declared(packet: &[u8], length: usize) -> Result<&[u8], Reason> {
-    if length == 0 { Ok(packet) } else { first(packet, length) }
+    if length == 0 {
+        Ok(packet)
+    } else {
+        first(packet, length)
+    }
 }
 
 fn ipv4(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
@@ -156,7 +160,15 @@ fn open(envelope: &mut Envelope<'_>) -> Result<(), Reason> {
 }
 
 fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
-    let Envelope { source, destination, protocol, hops, fragment, later_fragment, body } = envelope;
+    let Envelope {
+        source,
+        destination,
+        protocol,
+        hops,
+        fragment,
+        later_fragment,
+        body,
+    } = envelope;
     let mut packet = Packet {
         source,
         destination,
