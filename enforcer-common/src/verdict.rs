@@ -103,6 +103,8 @@ reasons! {
     Limit3 = 19, "limit", true;
     /// The destination is on an egress deny list.
     EgressDenied = 20, "egress-denied", true;
+    /// Nothing has been heard of the agent for too long: its limits have lapsed.
+    AgentGone = 21, "agent-gone", false;
 }
 
 impl Reason {

@@ -3,14 +3,14 @@
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{Interface, NO_POLICY, interface_flag, table, table_kind},
+    layout::{Interface, NO_POLICY, control_flag, interface_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
 use crate::{
     access, clock,
     frame::Frame,
-    maps::INTERFACES,
+    maps::{CONTROL, INTERFACES},
     parse::{Packet, Parsed, parse},
     service,
     verdict::{self, Finding},
@@ -50,11 +50,22 @@ pub fn program(ctx: &TcContext) -> i32 {
     verdict::tc(finding.conclude(Direction::Egress, bytes))
 }
 
+/// Whether the lists no longer hold because the agent is gone, where that is configured.
+#[inline(always)]
+fn lapsed(now_ns: u64) -> bool {
+    CONTROL.get(0).is_some_and(|control| {
+        control.flags & control_flag::DENIALS_LAPSE != 0 && now_ns > control.alive_until_ns
+    })
+}
+
 #[inline(always)]
 fn decide(interface: &Interface, packet: &Packet) -> Finding {
     if interface.flags & interface_flag::EGRESS != 0 {
         let list = table(table_kind::EGRESS, interface.slot, interface.group);
-        if let Some(entry) = access::lookup(list, &packet.destination, clock::now_ns()) {
+        let now_ns = clock::now_ns();
+        if let Some(entry) = access::lookup(list, &packet.destination, now_ns)
+            && !lapsed(now_ns)
+        {
             let shadow = service::is_shadow(interface, entry.policy);
             return Finding {
                 policy: entry.policy,

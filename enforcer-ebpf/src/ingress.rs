@@ -54,6 +54,7 @@ fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64)
     }
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
+        && !lapsed(control, entry.reason, now_ns)
     {
         return Finding {
             policy: NO_POLICY,
@@ -90,7 +91,9 @@ fn under(control: &Control, policy: u32, place: Place, bank: &Bank, charge: &Cha
     } = *charge;
     if bank.flags & policy_flag::ACCESS != 0 {
         let list = table(table_kind::INGRESS, interface.slot, policy);
-        if let Some(entry) = access::lookup(list, &packet.source, now_ns) {
+        if let Some(entry) = access::lookup(list, &packet.source, now_ns)
+            && !lapsed(control, entry.reason, now_ns)
+        {
             return if entry.reason == Reason::Allowed as u32 {
                 Reason::Allowed
             } else {
@@ -98,10 +101,23 @@ fn under(control: &Control, policy: u32, place: Place, bank: &Bank, charge: &Cha
             };
         }
     }
+    // After this nothing is decided but by limits, which need somebody who watches them.
+    if now_ns > control.alive_until_ns {
+        return Reason::AgentGone;
+    }
     if let Some(reason) = flow::check(control, bank, packet, now_ns) {
         return reason;
     }
     limits::check(charge, place, bank)
+}
+
+/// Whether an entry of a list no longer holds because the agent is gone: what it has denied of its own
+/// accord, and all denials where that is configured.
+#[inline(always)]
+fn lapsed(control: &Control, reason: u32, now_ns: u64) -> bool {
+    now_ns > control.alive_until_ns
+        && (reason == Reason::DeniedForAuthentication as u32
+            || (control.flags & control_flag::DENIALS_LAPSE != 0 && reason != Reason::Allowed as u32))
 }
 
 /// Why the agent has denied somebody.

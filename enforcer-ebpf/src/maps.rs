@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     layout::{
-        Access, AccessKey, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow, FlowKey,
-        Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES,
-        Policy, ServiceKey,
+        Access, AccessKey, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, DenialReason,
+        DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES,
+        MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS, POLICY_ENTRIES, Policy, ServiceKey,
     },
     sketch::Line,
 };
@@ -42,6 +42,11 @@ pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(DEFAULT_FLO
 #[map]
 pub static BUDGETS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
 
+/// Whose each of the budgets is: a keyed hash of the identity. Zero: nobody's yet. No program reads it;
+/// the agent finds its identities' budgets again after a restart.
+#[map]
+pub static HOLDERS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
+
 /// Limiter states of services and interfaces.
 #[map]
 pub static SHARED: Array<u64> = Array::with_max_entries(MAX_SHARED, 0);
@@ -57,3 +62,12 @@ pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTE
 /// One element: the time that packets are told when [`crate::clock`] is told to inject it.
 #[map]
 pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Why prefixes are denied, for `explain`. No program reads it; it is kept with the denials.
+#[map]
+pub static REASONS: HashMap<DeniedPrefix, DenialReason> =
+    HashMap::with_max_entries(MAX_DENIALS, BPF_F_NO_PREALLOC);
+
+/// The agent's notes: which numbers stand for which names in the other maps. No program reads it.
+#[map]
+pub static NOTES: Array<[u8; NOTE_CHUNK]> = Array::with_max_entries(2 * NOTE_CHUNKS, 0);

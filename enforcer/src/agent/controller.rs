@@ -63,6 +63,8 @@ impl Controller {
         let Some(kernel) = &shared.kernel else {
             return Ok(());
         };
+        // First, so that nothing that goes wrong below makes limits lapse.
+        kernel.heartbeat.beat()?;
         kernel.denials.expire()?;
         if kernel.generations().refresh(&kernel.counters)? {
             tracing::info!("interfaces have changed; policies applied to those that are there now");

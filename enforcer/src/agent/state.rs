@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
-    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Sketch},
+    kernel::{self, Counters, Denials, DeniedBy, Flows, Generations, Heartbeat, Kernel, KernelError, Sketch},
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
 
@@ -48,6 +48,10 @@ pub struct KernelHalf {
     pub counters: Arc<Counters>,
     /// The sketch.
     pub sketch: Arc<Sketch>,
+    /// The agent's sign of life.
+    pub heartbeat: Heartbeat,
+    /// What the kernel half began with.
+    pub began: kernel::Standing,
     generations: Mutex<Generations>,
 }
 
@@ -88,13 +92,17 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            heartbeat,
             generations,
+            standing,
         } = kernel;
         Self {
             flows,
             denials,
             counters,
             sketch,
+            heartbeat,
+            began: standing,
             generations: Mutex::new(generations),
         }
     }

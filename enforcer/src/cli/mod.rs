@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod deny;
+mod detach;
 mod explain;
 mod run;
 mod status;
@@ -39,6 +40,7 @@ enum Command {
     Explain(explain::Explain),
     Deny(deny::Deny),
     Allow(deny::Allow),
+    Detach(detach::Detach),
 }
 
 /// How data is printed.
@@ -85,6 +87,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
+            Command::Detach(command) => command.run(),
         };
         let (code, error) = match result {
             Ok(()) => return ExitCode::SUCCESS,

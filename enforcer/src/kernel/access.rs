@@ -31,6 +31,17 @@ impl AccessMap {
         map.insert(key, entry, 0).map_err(KernelError::map("ACCESS"))
     }
 
+    /// All entries.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn entries(&self) -> Result<Vec<(Key<AccessKey>, Access)>, KernelError> {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.iter()
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::map("ACCESS"))
+    }
+
     /// Removes a prefix, if it is there.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use aws_lc_rs::digest::{Context, SHA256};
 use aya::maps::MapData;
 use enforcer_common::layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag};
 
@@ -19,7 +20,12 @@ pub struct Flows(Mutex<State>);
 struct State {
     flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
     budgets: Array<u64>,
+    /// Whose each budget is: see [`State::holder`].
+    holders: Array<u64>,
     control: ControlBlock,
+    /// Budgets of identities that an earlier agent knew and this one has not met yet, by holder: they find
+    /// them as spent as they were.
+    inherited: HashMap<u64, u32>,
     /// Bounded by [`MAX_IDENTITIES`]: each entry has a budget.
     identities: HashMap<Identity, Budget>,
     /// Identities without connections, longest idle first, and possibly some that have come back. They
@@ -49,24 +55,37 @@ pub enum Full {
 }
 
 impl Flows {
-    /// Over the given maps, all empty.
-    #[must_use]
+    /// Over the given maps; there are no flows yet, and possibly budgets of an earlier agent.
+    ///
+    /// # Errors
+    /// The kernel refuses.
     pub fn new(
         flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
         budgets: Array<u64>,
+        holders: Array<u64>,
         control: ControlBlock,
         max_flows: u32,
-    ) -> Self {
-        Self(Mutex::new(State {
+    ) -> Result<Self, KernelError> {
+        let mut inherited = HashMap::new();
+        let mut free = Vec::new();
+        for index in (0..MAX_IDENTITIES).rev() {
+            match holders.get(&index, 0).map_err(KernelError::map("HOLDERS"))? {
+                0 => free.push(index),
+                holder => drop(inherited.insert(holder, index)),
+            }
+        }
+        Ok(Self(Mutex::new(State {
             flows,
             budgets,
+            holders,
             control,
+            inherited,
             identities: HashMap::new(),
             idle: VecDeque::new(),
             owners: HashMap::new(),
-            free: (0..MAX_IDENTITIES).rev().collect(),
+            free,
             max_flows: max_flows as usize,
-        }))
+        })))
     }
 
     /// Enters a connection. `Ok(Some(..))` says that there was no room; the connection is then limited
@@ -129,12 +148,9 @@ impl State {
             budget.flows += 1;
             budget.index
         } else {
-            let Some(index) = self.vacant_budget() else {
+            let Some(index) = self.budget_for(identity)? else {
                 return Ok(Some(Full::Identities));
             };
-            self.budgets
-                .set(index, 0, 0)
-                .map_err(KernelError::map("BUDGETS"))?;
             self.identities.insert(
                 identity.clone(),
                 Budget {
@@ -179,10 +195,57 @@ impl State {
         Ok(())
     }
 
-    /// A budget that was never used, or that of the identity which has been idle longest.
+    /// The budget that the identity had with an earlier agent, else a full one. `None`: all are in use.
+    fn budget_for(&mut self, identity: &Identity) -> Result<Option<u32>, KernelError> {
+        let holder = self.holder(identity);
+        if let Some(index) = self.inherited.remove(&holder) {
+            return Ok(Some(index));
+        }
+        let Some(index) = self.vacant_budget() else {
+            return Ok(None);
+        };
+        self.budgets
+            .set(index, 0, 0)
+            .map_err(KernelError::map("BUDGETS"))?;
+        self.holders
+            .set(index, holder, 0)
+            .map_err(KernelError::map("HOLDERS"))?;
+        Ok(Some(index))
+    }
+
+    /// An identity as the map knows it: a hash under the sketch's secret, so that nobody can choose to share
+    /// another's budget. Never zero.
+    fn holder(&self, identity: &Identity) -> u64 {
+        let key = self.control.current().key;
+        let mut context = Context::new(&SHA256);
+        context.update(&key.k0.to_ne_bytes());
+        context.update(&key.k1.to_ne_bytes());
+        match identity {
+            Identity::Certificate(name) => {
+                context.update(b"certificate\0");
+                context.update(name.as_bytes());
+            }
+            Identity::Token { issuer, subject } => {
+                context.update(b"token\0");
+                // Names hold no zero byte.
+                context.update(issuer.as_str().as_bytes());
+                context.update(b"\0");
+                context.update(subject.as_bytes());
+            }
+        }
+        let mut word = [0; 8];
+        word.copy_from_slice(&context.finish().as_ref()[..8]);
+        u64::from_ne_bytes(word).max(1)
+    }
+
+    /// A budget that was never used, or one of an identity that has not been seen since the agent started,
+    /// or that of the identity which has been idle longest.
     fn vacant_budget(&mut self) -> Option<u32> {
         if let Some(index) = self.free.pop() {
             return Some(index);
+        }
+        if let Some(holder) = self.inherited.keys().next().copied() {
+            return self.inherited.remove(&holder);
         }
         while let Some(identity) = self.idle.pop_front() {
             let Some(budget) = self.identities.get_mut(&identity) else {

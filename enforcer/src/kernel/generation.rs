@@ -15,6 +15,8 @@ use super::{
     compile::{Moment, missing},
     counters::Counters,
     interfaces::{self, Interface},
+    numbers::Numbers,
+    pins::Pins,
     store::{Staged, Store},
 };
 use crate::policy::model::PolicySet;
@@ -25,6 +27,9 @@ pub struct Generations {
     pub store: Store,
     ebpf: Ebpf,
     xdp: XdpChoice,
+    pins: Option<Pins>,
+    /// What earlier agents had pinned and this one does not need is gone.
+    swept: bool,
     attached: BTreeMap<u32, (Interface, Attachment)>,
     failures: BTreeMap<String, String>,
     /// The interfaces there were when the tables were last written.
@@ -43,16 +48,24 @@ pub struct Attached {
 }
 
 impl Generations {
-    /// Nothing attached, nothing in force.
+    /// Nothing attached by this agent, and nothing in force but what an earlier one has left.
     ///
     /// # Errors
     /// The object lacks a map.
-    pub fn new(mut ebpf: Ebpf, access: AccessMap, xdp: XdpChoice) -> Result<Self, KernelError> {
-        let store = Store::new(&mut ebpf, access)?;
+    pub fn new(
+        mut ebpf: Ebpf,
+        access: AccessMap,
+        xdp: XdpChoice,
+        pins: Option<Pins>,
+        numbers: Numbers,
+    ) -> Result<Self, KernelError> {
+        let store = Store::new(&mut ebpf, access, numbers)?;
         Ok(Self {
             store,
             ebpf,
             xdp,
+            pins,
+            swept: false,
             attached: BTreeMap::new(),
             failures: BTreeMap::new(),
             present: Vec::new(),
@@ -79,6 +92,19 @@ impl Generations {
                 .or_insert_with(|| "no such interface yet".to_owned());
         }
         self.present = present;
+        self.sweep()
+    }
+
+    /// Removes what was pinned and has not been taken over, once.
+    fn sweep(&mut self) -> Result<(), KernelError> {
+        if let Some(pins) = self.pins.as_ref().filter(|_| !self.swept) {
+            let attachments = self.attached.values();
+            let links: Vec<String> = attachments
+                .flat_map(|(_, attachment)| attachment.pinned().map(str::to_owned))
+                .collect();
+            pins.sweep(&links)?;
+            self.swept = true;
+        }
         Ok(())
     }
 
@@ -95,16 +121,26 @@ impl Generations {
         Ok(true)
     }
 
-    /// Detaches everything.
+    /// Detaches everything, and leaves no pin behind.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
+        let pins = self.pins.as_ref();
         for (_, (interface, attachment)) in std::mem::take(&mut self.attached) {
-            result = result.and(detach(&mut self.ebpf, &interface, attachment));
+            result = result.and(detach(&mut self.ebpf, &interface, attachment, pins));
+        }
+        if let Some(pins) = pins {
+            pins.remove_all()?;
         }
         result
+    }
+
+    /// Whether what is attached stays so when this process ends.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        self.pins.is_some()
     }
 
     /// Where the programs are.
@@ -139,9 +175,10 @@ impl Generations {
             }
         }
         let named: BTreeSet<u32> = staged.interfaces().keys().copied().collect();
-        let gone: Vec<u32> = self
+        let gone: BTreeSet<u32> = self
             .attached
             .keys()
+            .chain(self.store.entered())
             .filter(|index| !named.contains(index))
             .copied()
             .collect();
@@ -150,14 +187,14 @@ impl Generations {
             self.store.remove(index);
             if let Some((interface, attachment)) = self.attached.remove(&index) {
                 tracing::info!(interface = interface.name, "detached");
-                detach(&mut self.ebpf, &interface, attachment)?;
+                detach(&mut self.ebpf, &interface, attachment, self.pins.as_ref())?;
             }
         }
         Ok(())
     }
 
     fn attach(&mut self, interface: &Interface) {
-        match attach(&mut self.ebpf, interface, self.xdp) {
+        match attach(&mut self.ebpf, interface, self.xdp, self.pins.as_ref()) {
             Ok(attachment) => {
                 let Attachment { xdp, tc, .. } = &attachment;
                 tracing::info!(interface = interface.name, %xdp, %tc, "attached");

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_common::layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED};
+use serde::{Deserialize, Serialize};
 
 use super::KernelError;
 use crate::policy::model::Name;
 
 /// Who has which number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     policies: BTreeMap<Name, u32>,
     /// By policy and limit. Numbers are never given twice, so that a limit's sources in the sketch are
@@ -19,6 +20,62 @@ pub struct Numbers {
     positions: BTreeMap<String, u32>,
     /// By limit: the first of its shared limiters, and how many it has.
     shared: BTreeMap<u32, (u32, u32)>,
+}
+
+/// Who has which number, as the next agent reads it.
+#[derive(Serialize, Deserialize)]
+pub struct Record {
+    policies: Vec<(String, u32)>,
+    limits: Vec<(String, String, u32)>,
+    next_limit: u32,
+    positions: BTreeMap<String, u32>,
+    shared: Vec<(u32, u32, u32)>,
+}
+
+impl From<&Numbers> for Record {
+    fn from(numbers: &Numbers) -> Self {
+        let policies = numbers.policies.iter();
+        let limits = numbers.limits.iter();
+        let shared = numbers.shared.iter();
+        Self {
+            policies: policies
+                .map(|(name, number)| (name.to_string(), *number))
+                .collect(),
+            limits: limits
+                .map(|((policy, limit), number)| (policy.to_string(), limit.to_string(), *number))
+                .collect(),
+            next_limit: numbers.next_limit,
+            positions: numbers.positions.clone(),
+            shared: shared
+                .map(|(limit, (first, count))| (*limit, *first, *count))
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<Record> for Numbers {
+    /// What is no name.
+    type Error = String;
+
+    fn try_from(record: Record) -> Result<Self, String> {
+        let name = |text: String| text.parse::<Name>().map_err(|_| text);
+        let policies = record.policies.into_iter();
+        let limits = record.limits.into_iter();
+        let shared = record.shared.into_iter();
+        Ok(Self {
+            policies: policies
+                .map(|(policy, number)| Ok((name(policy)?, number)))
+                .collect::<Result<_, String>>()?,
+            limits: limits
+                .map(|(policy, limit, number)| Ok(((name(policy)?, name(limit)?), number)))
+                .collect::<Result<_, String>>()?,
+            next_limit: record.next_limit,
+            positions: record.positions,
+            shared: shared
+                .map(|(limit, first, count)| (limit, (first, count)))
+                .collect(),
+        })
+    }
 }
 
 impl Numbers {
@@ -161,6 +218,18 @@ mod tests {
         assert_eq!(numbers.retain(&[name("b")].into(), &BTreeSet::new()), [a]);
         assert_eq!(numbers.policy(&name("b")).unwrap(), b);
         assert_eq!(numbers.policy(&name("c")).unwrap(), a);
+    }
+
+    #[test]
+    fn a_record_says_all() {
+        let mut numbers = Numbers::default();
+        numbers.policy(&name("a")).unwrap();
+        let limit = numbers.limit(&name("a"), &name("x"));
+        numbers.position("eth0").unwrap();
+        numbers.shared(limit, 16).unwrap();
+        let text = serde_json::to_string(&Record::from(&numbers)).unwrap();
+        let record: Record = serde_json::from_str(&text).unwrap();
+        assert_eq!(Numbers::try_from(record).unwrap(), numbers);
     }
 
     #[test]

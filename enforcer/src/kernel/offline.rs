@@ -7,13 +7,18 @@ use aya::{
     Ebpf,
     programs::{TestRun as _, TestRunOptions},
 };
-use enforcer_common::verdict::{Direction, Verdict};
+use enforcer_common::{
+    layout::control_flag,
+    verdict::{Direction, Verdict},
+};
 use time::OffsetDateTime;
 
 use super::{
     Config, Count, Counters, Denials, Flows, KernelError, Parts,
     compile::Moment,
+    control::ControlBlock,
     interfaces::Interface,
+    numbers::Numbers,
     object::{self, Array, Sizes},
     store::Store,
 };
@@ -38,6 +43,7 @@ pub struct Offline {
     pub counters: Arc<Counters>,
     /// The tables.
     pub store: Store,
+    control: ControlBlock,
     ebpf: Ebpf,
     clock: Array<u64>,
 }
@@ -60,15 +66,17 @@ impl Offline {
             denials,
             counters,
             access,
+            control,
             ..
-        } = Parts::over(&mut ebpf, config, sketch_lines)?;
-        let store = Store::new(&mut ebpf, access)?;
+        } = Parts::over(&mut ebpf, config, sketch_lines, false)?;
+        let store = Store::new(&mut ebpf, access, Numbers::default())?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
         Ok(Self {
             flows,
             denials,
             counters,
             store,
+            control,
             ebpf,
             clock,
         })
@@ -108,6 +116,17 @@ impl Offline {
     /// The kernel refuses.
     pub fn set_time(&mut self, now_ns: u64) -> Result<(), KernelError> {
         self.clock.set(0, now_ns, 0).map_err(KernelError::map("CLOCK"))
+    }
+
+    /// Sets until when, on the injected clock, the agent counts as alive (`u64::MAX`: for ever, as it is at
+    /// first), and whether deny lists then hold on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_alive_until(&mut self, moment_ns: u64, keeps_denials: bool) -> Result<(), KernelError> {
+        self.control
+            .set_flag(control_flag::DENIALS_LAPSE, !keeps_denials)?;
+        self.control.alive_until(moment_ns)
     }
 
     /// Hands `frame` to the program of its direction. A frame that goes on in shadow passes.
