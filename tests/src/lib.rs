@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod bpffs;
 pub mod cleanup;
 pub mod client;
 pub mod demo;
@@ -21,6 +22,7 @@ pub mod privilege;
 pub mod resident;
 pub mod residue;
 pub mod serve;
+pub mod steady;
 mod sys;
 pub mod topology;
 pub mod upstream;
