@@ -69,6 +69,8 @@ pub fn flow_key(flow: &Flow) -> FlowKey {
 
 #[cfg(test)]
 mod tests {
+    use enforcer_common::layout::{table, table_kind};
+
     use super::*;
 
     #[test]
@@ -81,7 +83,8 @@ mod tests {
             "192.0.2.7/32",
         ] {
             let net: IpNet = text.parse().unwrap();
-            assert_eq!(prefix(&access_key(5, net)), Some(net));
+            let list = table(table_kind::RUNTIME, 0, 0);
+            assert_eq!(prefix(&access_key(list, net)), Some(net));
         }
     }
 }

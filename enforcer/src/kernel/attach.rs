@@ -7,25 +7,12 @@ use aya::{
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::FdLink,
-        tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
+        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
         xdp::{XdpLink, XdpLinkId},
     },
 };
 
-use super::{
-    KernelError,
-    interfaces::Interface,
-    object::{self, TC_EGRESS},
-    pins::Pins,
-};
-
-/// Where our filter is among those of clsact: the priority that the kernel gives to the first, and a handle
-/// that nobody else is likely to have. So the next agent replaces it, rather than adding another.
-const FILTER: NlOptions = NlOptions {
-    priority: 49_152,
-    handle: TcHandle::new(0, 0xe4f0),
-    classid: None,
-};
+use super::{KernelError, filter, interfaces::Interface, object, pins::Pins};
 
 /// Which XDP mode the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -169,11 +156,6 @@ pub fn detach(
     Ok(())
 }
 
-/// Removes our filter from an interface's clsact, whoever has put it there; whether there was one.
-pub fn remove_filter(interface: &Interface) -> bool {
-    tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, TC_EGRESS).is_ok()
-}
-
 fn detach_xdp(
     program: &mut Xdp,
     interface: &Interface,
@@ -201,7 +183,7 @@ fn detach_tc(
             .detach(link)
             .map_err(KernelError::attach(interface, "TC"))?,
         Held::Pinned(name) => forget(pins, &name)?,
-        Held::Filter => drop(remove_filter(interface)),
+        Held::Filter => drop(filter::remove(interface)),
     }
     Ok(())
 }
@@ -348,35 +330,5 @@ fn attach_new_tc(
         Ok(link) => return Ok((link, TcReached::Tcx)),
         Err(error) => tracing::info!(interface = interface.name, %error, "no TCX here; using clsact"),
     }
-    attach_filter(program, interface).map(|link| (link, TcReached::Clsact))
-}
-
-/// Puts our filter into the interface's clsact, or replaces the one of an earlier agent.
-fn attach_filter(
-    program: &mut SchedClassifier,
-    interface: &Interface,
-) -> Result<SchedClassifierLinkId, KernelError> {
-    // Fails where there is a clsact already, which serves as well.
-    if let Err(error) = tc::qdisc_add_clsact(&interface.name) {
-        tracing::debug!(interface = interface.name, %error, "clsact not added");
-    }
-    let NlOptions {
-        priority,
-        handle,
-        classid,
-    } = FILTER;
-    let earlier =
-        SchedClassifierLink::attached(&interface.name, TcAttachType::Egress, priority, handle, classid);
-    if let Ok(link) = earlier.map(|earlier| program.attach_to_link(earlier))
-        && let Ok(link) = link
-    {
-        return Ok(link);
-    }
-    program
-        .attach_with_options(
-            &interface.name,
-            TcAttachType::Egress,
-            TcAttachOptions::Netlink(FILTER),
-        )
-        .map_err(KernelError::attach(interface, "TC"))
+    filter::attach(program, interface).map(|link| (link, TcReached::Clsact))
 }

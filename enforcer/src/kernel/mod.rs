@@ -10,6 +10,7 @@ mod control;
 mod counters;
 mod denials;
 mod error;
+mod filter;
 mod flows;
 mod generation;
 mod heartbeat;
@@ -181,7 +182,7 @@ impl Standing {
 pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
     let mut found = false;
     for interface in interfaces::list() {
-        found |= attach::remove_filter(&interface);
+        found |= filter::remove(&interface);
     }
     if !root.exists() {
         return Ok(found);

@@ -103,7 +103,11 @@ impl Notes {
 
 /// Where the bank of a sequence number begins.
 fn first(sequence: u64) -> u32 {
-    if sequence % 2 == 0 { 0 } else { NOTE_CHUNKS }
+    if sequence.is_multiple_of(2) {
+        0
+    } else {
+        NOTE_CHUNKS
+    }
 }
 
 /// The sequence and text of the latest notes that are whole.

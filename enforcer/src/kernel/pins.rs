@@ -91,7 +91,8 @@ impl Pins {
     /// No BPF file system, no permission, or another agent has the lock.
     pub fn open(root: &Path) -> Result<Self, PinsError> {
         let parent = root.parent().unwrap_or(root);
-        if !is_bpffs(root) && !(is_bpffs(parent) && !root.exists()) {
+        let first = if root.exists() { root } else { parent };
+        if !is_bpffs(first) {
             return Err(PinsError::NoBpffs(root.to_owned()));
         }
         let folder = root.join(format!("{VERSION_PREFIX}{VERSION}"));

@@ -1,201 +1,17 @@
 //! Staying up: what a restart, an upgrade, a crash and a change of layout mean for packets under way.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Output,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+mod bench;
+mod budgets;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lab::{agent::Signal, privilege::root_or_skip, residue, topology::Neighbour};
+
+use crate::bench::{
+    Bench, EAGER_BURST, PATIENCE, STEADY_PORT, assert_kept, assert_limited_throughout, assert_nothing_lost,
+    gone, only_folder, over_limit, wait_until,
 };
-
-use anyhow::{Context as _, Result, bail, ensure};
-use lab::{
-    agent::{self, Agent, Signal},
-    bpffs::Bpffs,
-    metrics::Metrics,
-    privilege::root_or_skip,
-    residue,
-    steady::{Outcome, Steady},
-    topology::{Lab, Neighbour},
-    workspace::Workspace,
-};
-
-const PACKETS: &str = "enforcer_packets_total";
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Packets a second of the flow that is below its limit.
-const STEADY: u32 = 5_000;
-const STEADY_PORT: u16 = 9_000;
-/// Packets a second of the flow that is over its limit, and the limit.
-const EAGER: u32 = 1_000;
-const EAGER_PORT: u16 = 9_001;
-const EAGER_RATE: u64 = 10;
-const EAGER_BURST: u64 = 500;
-/// What the limiter's arithmetic and the threads' clocks may differ by, in packets.
-const TOLERANCE: u64 = 5;
-
-/// The scenarios look at all programs of the machine, so one at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// A node with a BPF file system and, at times, an agent.
-struct Bench {
-    agent: Option<Agent>,
-    binary: PathBuf,
-    workspace: Workspace,
-    lab: Lab,
-    bpffs: Bpffs,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Bench {
-    fn start(kernel: &str) -> Result<Self> {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bench = Self {
-            agent: None,
-            binary: agent::binary()?,
-            workspace: Workspace::create()?,
-            lab: Lab::create()?,
-            bpffs: Bpffs::mount()?,
-            _alone: alone,
-        };
-        bench.configure(kernel)?;
-        bench.workspace.write_policy("edge.yaml", &policies())?;
-        bench.run_agent()?;
-        Ok(bench)
-    }
-
-    fn configure(&self, kernel: &str) -> Result<()> {
-        let pins = self.bpffs.pins();
-        let config = format!(
-            "policies: [policies]\nruntimeDir: run\nkernel: {{pins: {}, {kernel}}}\nadapt: {{interval: 100ms}}\n",
-            pins.display()
-        );
-        self.workspace.write_config(&config)?;
-        Ok(())
-    }
-
-    fn run_agent(&mut self) -> Result<()> {
-        self.agent = Some(Agent::start(self.lab.node(), &self.binary, &self.workspace)?);
-        Ok(())
-    }
-
-    fn agent(&self) -> Result<&Agent> {
-        self.agent.as_ref().context("no agent runs")
-    }
-
-    /// Ends the agent and starts the next.
-    fn replace_agent(&mut self, signal: Signal) -> Result<()> {
-        self.stop(signal)?;
-        self.run_agent()
-    }
-
-    fn stop(&mut self, signal: Signal) -> Result<()> {
-        if let Some(agent) = self.agent.take() {
-            agent.stop(signal)?;
-        }
-        Ok(())
-    }
-
-    fn steady(&self) -> Result<Steady> {
-        self.flow(Neighbour::Client, STEADY_PORT, STEADY)
-    }
-
-    fn eager(&self) -> Result<Steady> {
-        self.flow(Neighbour::Attacker, EAGER_PORT, EAGER)
-    }
-
-    fn flow(&self, from: Neighbour, port: u16, rate: u32) -> Result<Steady> {
-        let target = SocketAddr::new(from.node_ipv4(), port);
-        Steady::start(self.lab.neighbour(from), self.lab.node(), target, rate)
-    }
-
-    fn kernel_status(&self) -> Result<serde_json::Value> {
-        let status: serde_json::Value = serde_json::from_slice(&self.agent()?.get("/v1/status")?.body)?;
-        Ok(status["kernel"].clone())
-    }
-
-    fn detach(&self) -> Result<Output> {
-        self.lab
-            .node()
-            .command(&self.binary)?
-            .arg("detach")
-            .arg("--pins")
-            .arg(self.bpffs.pins())
-            .output()
-            .context("`enforcer detach` did not start")
-    }
-}
-
-fn policies() -> String {
-    format!(
-        r#"apiVersion: enforcer.dev/v1
-kind: PacketPolicy
-metadata: {{name: wide}}
-spec:
-  interfaces: [to-client, to-attacker, to-upstream-a]
-  ports: [udp/{STEADY_PORT}]
-  deny: [{denied}]
-  limits: [{{name: per-source, per: source, rate: 20000/s, burst: 40000}}]
----
-apiVersion: enforcer.dev/v1
-kind: PacketPolicy
-metadata: {{name: narrow}}
-spec:
-  interfaces: [to-client, to-attacker]
-  ports: [udp/{EAGER_PORT}]
-  limits: [{{name: per-source, per: source, rate: {EAGER_RATE}/s, burst: {EAGER_BURST}}}]
-"#,
-        denied = Neighbour::UpstreamA.ipv4(),
-    )
-}
-
-fn assert_kept(bench: &Bench) -> Result<()> {
-    let status = bench.kernel_status()?;
-    assert_eq!(status["state"], "kept", "{status}");
-    assert!(status["stateWhy"].is_null(), "{status}");
-    Ok(())
-}
-
-fn assert_nothing_lost(outcome: &Outcome) {
-    assert!(outcome.sent > 1_000, "{outcome:?}");
-    assert_eq!(
-        (outcome.arrived, &outcome.missing[..]),
-        (outcome.sent, &[][..]),
-        "{outcome:?}"
-    );
-}
-
-/// What a token bucket that nobody refilled has admitted.
-fn assert_limited_throughout(outcome: &Outcome) {
-    let refilled = u64::try_from(outcome.elapsed.as_millis()).unwrap_or(u64::MAX) * EAGER_RATE / 1_000;
-    let bound = EAGER_BURST + refilled;
-    assert!(outcome.sent > 2 * bound, "{outcome:?}");
-    assert!(
-        (bound - TOLERANCE..=bound + TOLERANCE).contains(&outcome.arrived),
-        "{bound} by the algorithm: {outcome:?}"
-    );
-}
-
-fn over_limit(metrics: &Metrics) -> f64 {
-    metrics.sum(
-        PACKETS,
-        &[("policy", "narrow"), ("reason", "limit"), ("verdict", "drop")],
-    )
-}
-
-fn gone(metrics: &Metrics) -> f64 {
-    metrics.sum(PACKETS, &[("policy", "narrow"), ("reason", "agent-gone")])
-}
-
-fn wait_until(what: &str, mut wanted: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !wanted()? {
-        if Instant::now() > deadline {
-            bail!("{what}: not within {PATIENCE:?}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
 
 #[test]
 fn a_restart_an_upgrade_and_a_crash_lose_no_packet_and_no_state() -> Result<()> {
@@ -324,17 +140,6 @@ fn another_layout_begins_anew_without_losing_a_packet_and_says_so() -> Result<()
     println!("steady {outcome:?}");
     assert_nothing_lost(&outcome);
     Ok(())
-}
-
-fn only_folder(root: &Path) -> Result<PathBuf> {
-    let mut entries = std::fs::read_dir(root)?;
-    let folder = entries.next().context("nothing is pinned")??.path();
-    ensure!(
-        entries.next().is_none(),
-        "there is more than {}",
-        folder.display()
-    );
-    Ok(folder)
 }
 
 #[test]
