@@ -15,13 +15,25 @@ const ENDED: usize = 2;
 #[inline(always)]
 pub fn lookup(list: u32, address: &Address, now_ns: u64) -> Option<Access> {
     let table = if is_ipv4(address) { list | IPV4_LIST } else { list };
-    let mut key = Key::new(FULL, AccessKey { table, address: *address });
+    let mut key = Key::new(
+        FULL,
+        AccessKey {
+            table,
+            address: *address,
+        },
+    );
     for _ in 0..=ENDED {
         let entry = ACCESS.get(&key)?;
         if entry.expires_ns > now_ns {
             return Some(*entry);
         }
-        key = Key::new(entry.prefix.saturating_sub(1), AccessKey { table, address: *address });
+        key = Key::new(
+            entry.prefix.saturating_sub(1),
+            AccessKey {
+                table,
+                address: *address,
+            },
+        );
     }
     None
 }
