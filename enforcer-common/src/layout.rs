@@ -241,7 +241,13 @@ impl Access {
     /// An entry, whose prefix is filled in where it is entered.
     #[must_use]
     pub const fn new(expires_ns: u64, reason: Reason, policy: u32) -> Self {
-        Self { expires_ns, reason: reason as u32, policy, prefix: 0, reserved: 0 }
+        Self {
+            expires_ns,
+            reason: reason as u32,
+            policy,
+            prefix: 0,
+            reserved: 0,
+        }
     }
 }
 

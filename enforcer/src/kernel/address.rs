@@ -25,7 +25,11 @@ pub fn address(ip: IpAddr) -> Address {
 /// The kernel's form of a prefix on an access list.
 #[must_use]
 pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {
-    let (table, front) = if prefix.addr().is_ipv4() { (table | IPV4_LIST, MAPPED_BITS) } else { (table, 0) };
+    let (table, front) = if prefix.addr().is_ipv4() {
+        (table | IPV4_LIST, MAPPED_BITS)
+    } else {
+        (table, 0)
+    };
     Key::new(
         TABLE_BITS + front + u32::from(prefix.prefix_len()),
         AccessKey {

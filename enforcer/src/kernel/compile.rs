@@ -15,13 +15,7 @@ use enforcer_common::{
 };
 use time::OffsetDateTime;
 
-use super::{
-    KernelError,
-    address::access_key,
-    clock::monotonic_at,
-    interfaces,
-    numbers::Numbers,
-};
+use super::{KernelError, address::access_key, clock::monotonic_at, interfaces, numbers::Numbers};
 use crate::policy::model::{
     Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport,
 };
@@ -162,7 +156,11 @@ fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, sl
     }
     let list = table(table_kind::EGRESS, slot, group);
     for (number, policy) in about {
-        for entry in policy.egress_deny.iter().filter(|entry| !is_tried_in_vain(about, policy.mode, entry, now)) {
+        for entry in policy
+            .egress_deny
+            .iter()
+            .filter(|entry| !is_tried_in_vain(about, policy.mode, entry, now))
+        {
             let access = Access::new(expiry(entry.until, now), Reason::EgressDenied, *number);
             tables.access.push((access_key(list, entry.cidr), access));
         }

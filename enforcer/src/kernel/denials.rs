@@ -101,7 +101,14 @@ impl Denials {
                 limit: MAX_DENIALS,
             });
         }
-        state.entries.insert(prefix, Denial { by, reason: reason.into(), expires_ns });
+        state.entries.insert(
+            prefix,
+            Denial {
+                by,
+                reason: reason.into(),
+                expires_ns,
+            },
+        );
         let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
         state.access.insert(&access_key(runtime_table(), prefix), entry)?;
         state.control.set_flag(control_flag::RUNTIME, true)

@@ -122,7 +122,10 @@ impl Numbers {
 
     /// The places of shared limiters that their limits did not have in `before`: others may have used them.
     pub fn newly_shared(&self, before: &Self) -> impl Iterator<Item = u32> {
-        let new = self.shared.iter().filter(|(limit, place)| before.shared.get(limit) != Some(place));
+        let new = self
+            .shared
+            .iter()
+            .filter(|(limit, place)| before.shared.get(limit) != Some(place));
         new.flat_map(|(_, (first, count))| *first..first + count)
     }
 

@@ -129,7 +129,11 @@ impl Offline {
         frame: &[u8],
         repeat: u32,
     ) -> Result<(Verdict, Duration), KernelError> {
-        let options = || TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let options = || TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::default()
+        };
         let run = match direction {
             Direction::Ingress => object::xdp(&mut self.ebpf)?.test_run(options()),
             Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),

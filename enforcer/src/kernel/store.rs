@@ -112,7 +112,9 @@ impl Store {
             counters.clear(number)?;
         }
         for place in numbers.newly_shared(&self.numbers) {
-            self.shared.set(place, FRESH, 0).map_err(KernelError::map("SHARED"))?;
+            self.shared
+                .set(place, FRESH, 0)
+                .map_err(KernelError::map("SHARED"))?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.write(slot, &tables)?;

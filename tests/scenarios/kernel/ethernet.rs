@@ -17,7 +17,10 @@ const OLD_PROVIDER: u16 = 0x9100;
 
 fn tagged(tags: &[u16]) -> [Vec<u8>; 2] {
     let segment = tcp(1, 443, 5, ACK);
-    [ethernet(tags, TYPE_IPV4, &v4(TCP).packet(&segment)), ethernet(tags, TYPE_IPV6, &v6(TCP).packet(&segment))]
+    [
+        ethernet(tags, TYPE_IPV4, &v4(TCP).packet(&segment)),
+        ethernet(tags, TYPE_IPV6, &v6(TCP).packet(&segment)),
+    ]
 }
 
 #[test]
@@ -32,7 +35,11 @@ fn tags() {
         ("0x9100 and 802.1Q", &[OLD_PROVIDER, CUSTOMER], Reason::Denied),
         ("802.1ad twice", &[PROVIDER, PROVIDER], Reason::Denied),
         ("802.1Q around 802.1ad", &[CUSTOMER, PROVIDER], Reason::Denied),
-        ("three tags are not looked through", &[PROVIDER, CUSTOMER, CUSTOMER], Reason::NotIp),
+        (
+            "three tags are not looked through",
+            &[PROVIDER, CUSTOMER, CUSTOMER],
+            Reason::NotIp,
+        ),
     ];
     check_both("p", DENY, || {
         let case = |(description, tags, reason): (_, &[u16], Reason)| {
@@ -51,13 +58,33 @@ fn short_frames() {
         let [one, two] = [&one[0], &two[1]];
         vec![
             Case::arrives("a tag's type alone", cut(one, 14), Reason::Truncated, "p"),
-            Case::arrives("a tag without the inner type", cut(one, 16), Reason::Truncated, "p"),
+            Case::arrives(
+                "a tag without the inner type",
+                cut(one, 16),
+                Reason::Truncated,
+                "p",
+            ),
             Case::arrives("half of the inner type", cut(one, 17), Reason::Truncated, "p"),
-            Case::arrives("a tagged type and no packet", cut(one, 18), Reason::Truncated, "p"),
+            Case::arrives(
+                "a tagged type and no packet",
+                cut(one, 18),
+                Reason::Truncated,
+                "p",
+            ),
             Case::arrives("a second tag cut off", cut(two, 20), Reason::Truncated, "p"),
             Case::arrives("two tags and no packet", cut(two, 22), Reason::Truncated, "p"),
-            Case::arrives("IPv4's type alone", ethernet(&[], TYPE_IPV4, &[]), Reason::Truncated, "p"),
-            Case::arrives("IPv6's type alone", ethernet(&[], TYPE_IPV6, &[]), Reason::Truncated, "p"),
+            Case::arrives(
+                "IPv4's type alone",
+                ethernet(&[], TYPE_IPV4, &[]),
+                Reason::Truncated,
+                "p",
+            ),
+            Case::arrives(
+                "IPv6's type alone",
+                ethernet(&[], TYPE_IPV6, &[]),
+                Reason::Truncated,
+                "p",
+            ),
         ]
     });
 }

@@ -24,13 +24,21 @@ fn row(description: &'static str, frame: Vec<u8>, reason: Reason) -> Case {
 
 #[test]
 fn a_verified_connection_has_its_own_budget() {
-    for (mode, (client, node)) in ["enforce", "shadow"].into_iter().flat_map(|mode| FAMILIES.map(|f| (mode, f))) {
-        let Some(mut rig) = Rig::new(&document("p", mode, BUDGETS)) else { return };
+    for (mode, (client, node)) in ["enforce", "shadow"]
+        .into_iter()
+        .flat_map(|mode| FAMILIES.map(|f| (mode, f)))
+    {
+        let Some(mut rig) = Rig::new(&document("p", mode, BUDGETS)) else {
+            return;
+        };
         let case = |description, frame, reason| {
             let case = row(description, frame, reason);
             if mode == "shadow" { case.in_shadow() } else { case }
         };
-        let flow = Flow { peer: SocketAddr::new(client, 5_000), local: SocketAddr::new(node, 443) };
+        let flow = Flow {
+            peer: SocketAddr::new(client, 5_000),
+            local: SocketAddr::new(node, 443),
+        };
         let data = || segment((client, 5_000), (node, 443), ACK);
         rig.check(&[
             case("a stranger's first", data(), Reason::WithinLimits),
@@ -40,11 +48,31 @@ fn a_verified_connection_has_its_own_budget() {
         rig.check(&[
             case("verified", data(), Reason::Verified),
             case("verified", data(), Reason::Verified),
-            case("a SYN spends no budget", segment((client, 5_000), (node, 443), SYN), Reason::Limit0),
-            case("nor a SYN with ACK", segment((client, 5_000), (node, 443), SYN | ACK), Reason::Limit0),
-            case("nor another source port", segment((client, 5_001), (node, 443), ACK), Reason::Limit0),
-            case("nor another destination port", segment((client, 5_000), (node, 444), ACK), Reason::Limit0),
-            case("nor the way back", segment((node, 443), (client, 5_000), ACK), Reason::WithinLimits),
+            case(
+                "a SYN spends no budget",
+                segment((client, 5_000), (node, 443), SYN),
+                Reason::Limit0,
+            ),
+            case(
+                "nor a SYN with ACK",
+                segment((client, 5_000), (node, 443), SYN | ACK),
+                Reason::Limit0,
+            ),
+            case(
+                "nor another source port",
+                segment((client, 5_001), (node, 443), ACK),
+                Reason::Limit0,
+            ),
+            case(
+                "nor another destination port",
+                segment((client, 5_000), (node, 444), ACK),
+                Reason::Limit0,
+            ),
+            case(
+                "nor the way back",
+                segment((node, 443), (client, 5_000), ACK),
+                Reason::WithinLimits,
+            ),
             case("nor UDP", udp_from(client, 443), Reason::Limit0),
             case("the third that is verified", data(), Reason::Verified),
             case("the fourth", data(), Reason::OverBudget),
@@ -61,10 +89,15 @@ fn a_verified_connection_has_its_own_budget() {
 
 #[test]
 fn connections_of_one_identity_share_a_budget_and_others_do_not() {
-    let Some(mut rig) = Rig::new(&document("p", "enforce", BUDGETS)) else { return };
+    let Some(mut rig) = Rig::new(&document("p", "enforce", BUDGETS)) else {
+        return;
+    };
     let (client, node) = FAMILIES[0];
     let enter = |rig: &mut Rig, port, name| {
-        let flow = Flow { peer: SocketAddr::new(client, port), local: SocketAddr::new(node, 443) };
+        let flow = Flow {
+            peer: SocketAddr::new(client, port),
+            local: SocketAddr::new(node, 443),
+        };
         rig.enter(flow, name);
         flow
     };
@@ -84,9 +117,14 @@ fn connections_of_one_identity_share_a_budget_and_others_do_not() {
 #[test]
 fn without_a_budget_of_its_own_it_is_as_the_first_limit_by_source() {
     let limits = "  limits: [{per: service, rate: 1/d, burst: 1}, {per: source, rate: 1/d, burst: 4}]";
-    let Some(mut rig) = Rig::new(&document("p", "enforce", limits)) else { return };
+    let Some(mut rig) = Rig::new(&document("p", "enforce", limits)) else {
+        return;
+    };
     let (client, node) = FAMILIES[1];
-    let flow = Flow { peer: SocketAddr::new(client, 1), local: SocketAddr::new(node, 443) };
+    let flow = Flow {
+        peer: SocketAddr::new(client, 1),
+        local: SocketAddr::new(node, 443),
+    };
     rig.enter(flow, "a");
     assert_eq!(rig.passing(9, &segment((client, 1), (node, 443), ACK)), 4);
     assert_eq!(rig.passing(9, &segment((client, 2), (node, 443), ACK)), 1);
@@ -97,7 +135,14 @@ fn a_deny_list_comes_before_verification() {
     let policy = document("p", "enforce", &format!("  deny: [192.0.2.0/24]\n{BUDGETS}"));
     let Some(mut rig) = Rig::new(&policy) else { return };
     let (client, node) = FAMILIES[0];
-    let flow = Flow { peer: SocketAddr::new(client, 1), local: SocketAddr::new(node, 443) };
+    let flow = Flow {
+        peer: SocketAddr::new(client, 1),
+        local: SocketAddr::new(node, 443),
+    };
     rig.enter(flow, "a");
-    rig.check(&[row("denied", segment((client, 1), (node, 443), ACK), Reason::Denied)]);
+    rig.check(&[row(
+        "denied",
+        segment((client, 1), (node, 443), ACK),
+        Reason::Denied,
+    )]);
 }

@@ -16,8 +16,10 @@ fn limited(limits: &str) -> Option<Rig> {
 }
 
 /// A client of each family, a neighbour that shares its /24 or /64, and one that does not.
-const NEIGHBOURS: [[&str; 3]; 2] =
-    [["192.0.2.1", "192.0.2.200", "192.0.3.1"], ["2001:db8:1:1::1", "2001:db8:1:1:ffff::9", "2001:db8:1:2::1"]];
+const NEIGHBOURS: [[&str; 3]; 2] = [
+    ["192.0.2.1", "192.0.2.200", "192.0.3.1"],
+    ["2001:db8:1:1::1", "2001:db8:1:1:ffff::9", "2001:db8:1:2::1"],
+];
 
 #[test]
 fn exactly_the_burst_passes_at_one_instant() {
@@ -48,16 +50,24 @@ fn exactly_the_burst_passes_at_one_instant() {
 fn time_refills() {
     for (client, _) in FAMILIES {
         let frame = udp_from(client, 53);
-        let Some(mut rig) = limited("{per: source, rate: 10/s, burst: 5}") else { return };
+        let Some(mut rig) = limited("{per: source, rate: 10/s, burst: 5}") else {
+            return;
+        };
         assert_eq!(rig.passing(9, &frame), 5);
         for (at_ms, passing) in [(99, 0), (100, 1), (199, 0), (450, 3), (849, 4), (100_000, 5)] {
             rig.at(START + at_ms * 1_000_000);
             assert_eq!(rig.passing(9, &frame), passing, "{client} after {at_ms} ms");
         }
-        let Some(mut rig) = limited("{per: source, rate: 5/s, algorithm: fixed-window}") else { return };
+        let Some(mut rig) = limited("{per: source, rate: 5/s, algorithm: fixed-window}") else {
+            return;
+        };
         for (at_ms, passing) in [(0, 5), (999, 0), (1_000, 5), (1_999, 0), (60_000, 5)] {
             rig.at(START + at_ms * 1_000_000);
-            assert_eq!(rig.passing(9, &frame), passing, "{client} after {at_ms} ms, by windows");
+            assert_eq!(
+                rig.passing(9, &frame),
+                passing,
+                "{client} after {at_ms} ms, by windows"
+            );
         }
     }
 }
@@ -65,7 +75,9 @@ fn time_refills() {
 #[test]
 fn a_clock_that_steps_back_refills_nothing() {
     for algorithm in ["token-bucket", "fixed-window"] {
-        let Some(mut rig) = limited(&format!("{{per: source, rate: 5/s, algorithm: {algorithm}}}")) else { return };
+        let Some(mut rig) = limited(&format!("{{per: source, rate: 5/s, algorithm: {algorithm}}}")) else {
+            return;
+        };
         assert_eq!(rig.passing(9, &udp_from(FAMILIES[0].0, 53)), 5);
         rig.at(START - SECOND / 2);
         assert_eq!(rig.passing(9, &udp_from(FAMILIES[0].0, 53)), 0, "{algorithm}");
@@ -77,10 +89,16 @@ fn sources_share_a_limiter_by_their_prefix() {
     let prefixes = ["prefix: {ipv4: 24, ipv6: 64}", "prefix: {ipv4: 32, ipv6: 128}"];
     for (prefix, neighbours_pass) in prefixes.into_iter().zip([0, 3]) {
         for sources in NEIGHBOURS {
-            let Some(mut rig) = limited(&format!("{{per: source, {prefix}, rate: 1/d, burst: 3}}")) else { return };
+            let Some(mut rig) = limited(&format!("{{per: source, {prefix}, rate: 1/d, burst: 3}}")) else {
+                return;
+            };
             let [client, neighbour, stranger] = sources.map(|source| udp_from(ip(source), 53));
             assert_eq!(rig.passing(5, &client), 3);
-            assert_eq!(rig.passing(5, &neighbour), neighbours_pass, "{prefix} {sources:?}");
+            assert_eq!(
+                rig.passing(5, &neighbour),
+                neighbours_pass,
+                "{prefix} {sources:?}"
+            );
             assert_eq!(rig.passing(5, &stranger), 3, "{prefix} {sources:?}");
         }
     }
@@ -90,8 +108,13 @@ fn sources_share_a_limiter_by_their_prefix() {
 fn a_client_is_an_ipv4_address_or_a_64() {
     let expected = [[3, 3, 3], [3, 0, 3]];
     for (sources, expected) in NEIGHBOURS.into_iter().zip(expected) {
-        let Some(mut rig) = limited("{per: source, rate: 1/d, burst: 3}") else { return };
-        assert_eq!(sources.map(|source| rig.passing(5, &udp_from(ip(source), 53))), expected);
+        let Some(mut rig) = limited("{per: source, rate: 1/d, burst: 3}") else {
+            return;
+        };
+        assert_eq!(
+            sources.map(|source| rig.passing(5, &udp_from(ip(source), 53))),
+            expected
+        );
     }
 }
 
@@ -99,14 +122,28 @@ fn a_client_is_an_ipv4_address_or_a_64() {
 fn a_service_or_an_interface_has_one_limiter_for_all() {
     for per in ["service", "interface"] {
         let limit = format!("  limits: [{{per: {per}, rate: 1/d, burst: 4}}]");
-        let documents =
-            [document("web", "enforce", &format!("  ports: [tcp/443, tcp/80]\n{limit}")), document("rest", "enforce", &limit)];
-        let Some(mut rig) = Rig::new(&documents.concat()) else { return };
+        let documents = [
+            document("web", "enforce", &format!("  ports: [tcp/443, tcp/80]\n{limit}")),
+            document("rest", "enforce", &limit),
+        ];
+        let Some(mut rig) = Rig::new(&documents.concat()) else {
+            return;
+        };
         let sources: Vec<IpAddr> = NEIGHBOURS.iter().flatten().map(|source| ip(source)).collect();
-        let web: u32 = sources.iter().map(|source| rig.passing(2, &tcp_from(*source, 443, ACK))).sum();
+        let web: u32 = sources
+            .iter()
+            .map(|source| rig.passing(2, &tcp_from(*source, 443, ACK)))
+            .sum();
         assert_eq!(web, 4, "{per}");
-        assert_eq!(rig.passing(2, &tcp_from(sources[0], 80, ACK)), 0, "{per}: another port of the same");
-        let rest: u32 = sources.iter().map(|source| rig.passing(2, &udp_from(*source, 53))).sum();
+        assert_eq!(
+            rig.passing(2, &tcp_from(sources[0], 80, ACK)),
+            0,
+            "{per}: another port of the same"
+        );
+        let rest: u32 = sources
+            .iter()
+            .map(|source| rig.passing(2, &udp_from(*source, 53)))
+            .sum();
         assert_eq!(rest, 4, "{per}: another policy has its own");
     }
 }
@@ -115,8 +152,16 @@ fn a_service_or_an_interface_has_one_limiter_for_all() {
 fn bytes_are_those_of_the_frame() {
     for per in ["source", "service", "interface"] {
         for (client, _) in FAMILIES {
-            let Some(mut rig) = limited(&format!("{{per: {per}, count: bytes, rate: 1000B/s, burst: 1000}}")) else { return };
-            assert_eq!(rig.passing(3, &udp_of(client, 53, 1_001)), 0, "more than a burst never passes");
+            let Some(mut rig) = limited(&format!(
+                "{{per: {per}, count: bytes, rate: 1000B/s, burst: 1000}}"
+            )) else {
+                return;
+            };
+            assert_eq!(
+                rig.passing(3, &udp_of(client, 53, 1_001)),
+                0,
+                "more than a burst never passes"
+            );
             assert_eq!(rig.passing(20, &udp_of(client, 53, 110)), 9);
             assert_eq!(rig.passing(3, &udp_of(client, 53, 62)), 0, "10 bytes are left");
             rig.at(START + SECOND / 10);
@@ -132,14 +177,30 @@ fn connections_are_counted_by_their_syn() {
         let cases = |(client, _)| {
             let row = |description, frame, reason| Case::arrives(description, frame, reason, "p");
             [
-                row("data is no connection", tcp_from(client, 443, ACK), Reason::WithinLimits),
-                row("a SYN with ACK is none", tcp_from(client, 443, SYN | ACK), Reason::WithinLimits),
+                row(
+                    "data is no connection",
+                    tcp_from(client, 443, ACK),
+                    Reason::WithinLimits,
+                ),
+                row(
+                    "a SYN with ACK is none",
+                    tcp_from(client, 443, SYN | ACK),
+                    Reason::WithinLimits,
+                ),
                 row("the first", tcp_from(client, 443, SYN), Reason::WithinLimits),
                 row("UDP is none", udp_from(client, 443), Reason::WithinLimits),
-                row("the second, with ECN's flags", tcp_from(client, 443, SYN | 0xc0), Reason::WithinLimits),
+                row(
+                    "the second, with ECN's flags",
+                    tcp_from(client, 443, SYN | 0xc0),
+                    Reason::WithinLimits,
+                ),
                 row("the third", tcp_from(client, 443, SYN), Reason::Limit0),
                 row("with FIN", tcp_from(client, 443, SYN | 1), Reason::Limit0),
-                row("data still passes", tcp_from(client, 443, ACK), Reason::WithinLimits),
+                row(
+                    "data still passes",
+                    tcp_from(client, 443, ACK),
+                    Reason::WithinLimits,
+                ),
             ]
         };
         FAMILIES.into_iter().flat_map(cases).collect()
@@ -149,11 +210,18 @@ fn connections_are_counted_by_their_syn() {
 #[test]
 fn each_of_four_limits_refuses_by_its_own_reason() {
     for (tight, reason) in LIMITS.into_iter().enumerate() {
-        let limits: Vec<String> =
-            (0..4).map(|at| format!("{{per: source, rate: 1/d, burst: {}}}", if at == tight { 1 } else { 9 })).collect();
+        let limits: Vec<String> = (0..4)
+            .map(|at| {
+                format!(
+                    "{{per: source, rate: 1/d, burst: {}}}",
+                    if at == tight { 1 } else { 9 }
+                )
+            })
+            .collect();
         check_both("p", &format!("  limits: [{}]", limits.join(", ")), || {
             let cases = |(client, _)| {
-                [Reason::WithinLimits, reason, reason].map(|reason| Case::arrives("tight", udp_from(client, 53), reason, "p"))
+                [Reason::WithinLimits, reason, reason]
+                    .map(|reason| Case::arrives("tight", udp_from(client, 53), reason, "p"))
             };
             FAMILIES.into_iter().flat_map(cases).collect()
         });
@@ -183,7 +251,11 @@ fn the_tightest_decides_and_who_is_refused_charges_none() {
 
 #[test]
 fn an_allowed_source_charges_nothing() {
-    let policy = document("p", "enforce", "  allow: [192.0.2.1/32]\n  limits: [{per: service, rate: 1/d, burst: 2}]");
+    let policy = document(
+        "p",
+        "enforce",
+        "  allow: [192.0.2.1/32]\n  limits: [{per: service, rate: 1/d, burst: 2}]",
+    );
     let Some(mut rig) = Rig::new(&policy) else { return };
     assert_eq!(rig.passing(50, &udp_from(ip("192.0.2.1"), 53)), 50);
     assert_eq!(rig.passing(50, &udp_from(ip("192.0.2.2"), 53)), 2);
@@ -191,7 +263,9 @@ fn an_allowed_source_charges_nothing() {
 
 #[test]
 fn strangers_by_the_thousand_hurt_nobody_else() {
-    let Some(mut rig) = limited("{per: source, rate: 1/d, burst: 2}") else { return };
+    let Some(mut rig) = limited("{per: source, rate: 1/d, burst: 2}") else {
+        return;
+    };
     let client = udp_from(ip("203.0.113.77"), 53);
     assert_eq!(rig.passing(1, &client), 1);
     for number in 0..5_000_u32 {

@@ -15,12 +15,18 @@ pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 1, 0, 0, 0, 1);
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 9, 0, 0, 0, 9);
 
 /// A client's address and the node's, in each family.
-pub const FAMILIES: [(IpAddr, IpAddr); 2] =
-    [(IpAddr::V4(CLIENT_V4), IpAddr::V4(NODE_V4)), (IpAddr::V6(CLIENT_V6), IpAddr::V6(NODE_V6))];
+pub const FAMILIES: [(IpAddr, IpAddr); 2] = [
+    (IpAddr::V4(CLIENT_V4), IpAddr::V4(NODE_V4)),
+    (IpAddr::V6(CLIENT_V6), IpAddr::V6(NODE_V6)),
+];
 
 /// The node's address of the family of `other`.
 pub fn node(other: IpAddr) -> IpAddr {
-    if other.is_ipv4() { IpAddr::V4(NODE_V4) } else { IpAddr::V6(NODE_V6) }
+    if other.is_ipv4() {
+        IpAddr::V4(NODE_V4)
+    } else {
+        IpAddr::V6(NODE_V6)
+    }
 }
 
 pub fn ip(text: &str) -> IpAddr {
@@ -50,5 +56,10 @@ pub fn udp_from(source: IpAddr, port: u16) -> Vec<u8> {
 /// A datagram whose frame is `bytes` long.
 pub fn udp_of(source: IpAddr, port: u16, bytes: usize) -> Vec<u8> {
     let payload = bytes - udp_from(source, port).len();
-    carried(&packet(source, node(source), UDP, &udp(40_000, port, (8 + payload) as u16, payload)))
+    carried(&packet(
+        source,
+        node(source),
+        UDP,
+        &udp(40_000, port, (8 + payload) as u16, payload),
+    ))
 }

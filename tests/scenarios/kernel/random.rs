@@ -1,12 +1,17 @@
 //! Random and mutated frames: whatever arrives passes or is dropped, moves one counter, and is read as
 //! the reference reads it. Policies on ports, sources and connections show how the programs read it.
 
-use std::{collections::BTreeMap, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use enforcer_common::{
     layout::Counter,
     verdict::{Direction, Reason, Verdict},
 };
+
+use enforcer_common::verdict::{Direction, Reason, Verdict};
 use lab::frame::{
     ETHERNET, IPV4, IPV6,
     layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp},
@@ -58,7 +63,11 @@ impl Random {
             let length = self.below(120);
             return ethernet(&[], kind, &self.bytes(length));
         }
-        let (kind, packet) = if self.one_in(2) { (TYPE_IPV4, self.ipv4()) } else { (TYPE_IPV6, self.ipv6()) };
+        let (kind, packet) = if self.one_in(2) {
+            (TYPE_IPV4, self.ipv4())
+        } else {
+            (TYPE_IPV6, self.ipv6())
+        };
         let tags = if self.one_in(4) { self.below(4) } else { 0 };
         let tags: Vec<u16> = (0..tags).map(|_| self.of(&[0x8100, 0x88a8, 0x9100])).collect();
         let mut frame = ethernet(&tags, kind, &packet);
@@ -99,7 +108,10 @@ impl Random {
     fn ipv4(&mut self) -> Vec<u8> {
         let protocol = self.protocol();
         let source = Ipv4Addr::from(self.next() as u32);
-        let (anywhere, denied) = (Ipv4Addr::from(self.next() as u32), Ipv4Addr::new(198, 18, self.next() as u8, 1));
+        let (anywhere, denied) = (
+            Ipv4Addr::from(self.next() as u32),
+            Ipv4Addr::new(198, 18, self.next() as u8, 1),
+        );
         let destination = self.of(&[anywhere, denied]);
         let plain = V4::new(source, destination, protocol);
         let header = V4 {
@@ -161,7 +173,11 @@ impl Policies {
   limits: [{per: service, count: connections, rate: 1/d, burst: 1}]
   egress: {deny: [198.18.0.0/15, \"2001:db8:e::/48\"]}";
         let mut documents = document("a-web", "enforce", web);
-        documents += &document("b-mail", "shadow", "  ports: [tcp/25]\n  deny: [0.0.0.0/0, \"::/0\"]");
+        documents += &document(
+            "b-mail",
+            "shadow",
+            "  ports: [tcp/25]\n  deny: [0.0.0.0/0, \"::/0\"]",
+        );
         if self.wildcard {
             documents += &document("rest", "enforce", "  allow: [64.0.0.0/2, \"4000::/2\"]");
         }
@@ -196,7 +212,11 @@ impl Policies {
             },
         };
         let case = Case::arrives("random", frame, reason, policy);
-        if policy == Some("b-mail") { case.in_shadow() } else { case }
+        if policy == Some("b-mail") {
+            case.in_shadow()
+        } else {
+            case
+        }
     }
 
     fn leaves(self, mut frame: Vec<u8>) -> Case {
@@ -211,7 +231,10 @@ impl Policies {
         let (reason, policy) = match read(&frame) {
             Reading::Arp => (Reason::Lifeline, None),
             Reading::Other | Reading::Refused(_) => (Reason::NotIp, None),
-            Reading::Packet(packet) => match (is_egress_denied(packet.destination), self.of(&packet, packet.ports.0)) {
+            Reading::Packet(packet) => match (
+                is_egress_denied(packet.destination),
+                self.of(&packet, packet.ports.0),
+            ) {
                 (true, _) => (Reason::EgressDenied, Some("a-web")),
                 (false, None) => (Reason::NoPolicy, None),
                 (false, policy) => (Reason::EgressAllowed, policy),
@@ -242,7 +265,7 @@ fn check_batch(rig: &mut Rig, cases: &[Case]) {
     let mut expected = Counts::new();
     let mut surprises = 0;
     for case in cases {
-        let counter = expected.entry(case.place()).or_insert(Counter::default());
+        let counter = expected.entry(case.place()).or_default();
         counter.packets += 1;
         counter.bytes += case.frame.len() as u64;
         let verdict = rig.offline.run(case.direction, &case.frame).unwrap();
@@ -256,10 +279,12 @@ fn check_batch(rig: &mut Rig, cases: &[Case]) {
 }
 
 fn check(direction: Direction, policies: Policies, reasons: &[Reason]) {
-    let Some(mut rig) = Rig::new(&policies.documents()) else { return };
+    let Some(mut rig) = Rig::new(&policies.documents()) else {
+        return;
+    };
     // From here on, whoever opens a connection to `a-web` is over its limit.
     assert!(rig.passes(&tcp_from(IpAddr::from([1, 2, 3, 4]), 443, SYN)));
-    let mut random = Random(SEED ^ direction as u64);
+    let mut random = Random(SEED ^ direction as u64 ^ u64::from(policies.wildcard) << 8);
     let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
     for _ in 0..BATCHES / 2 {
         let case = |_| match direction {
@@ -274,7 +299,10 @@ fn check(direction: Direction, policies: Policies, reasons: &[Reason]) {
     }
     println!("{direction:?}: {seen:?}");
     for reason in reasons {
-        assert!(seen.get(reason).is_some_and(|count| *count >= 100), "{reason:?} hardly occurred: {seen:?}");
+        assert!(
+            seen.get(reason).is_some_and(|count| *count >= 100),
+            "{reason:?} hardly occurred: {seen:?}"
+        );
     }
 }
 
@@ -291,21 +319,38 @@ const PARSED: [Reason; 8] = [
 
 #[test]
 fn what_arrives_where_policies_have_ports() {
-    check(Direction::Ingress, Policies { wildcard: false }, &[&PARSED[..], &[Reason::NoPolicy]].concat());
+    check(
+        Direction::Ingress,
+        Policies { wildcard: false },
+        &[&PARSED[..], &[Reason::NoPolicy]].concat(),
+    );
 }
 
 #[test]
 fn what_arrives_where_one_is_about_all() {
-    check(Direction::Ingress, Policies { wildcard: true }, &[&PARSED[..], &[Reason::Allowed]].concat());
+    check(
+        Direction::Ingress,
+        Policies { wildcard: true },
+        &[&PARSED[..], &[Reason::Allowed]].concat(),
+    );
 }
 
 #[test]
 fn what_leaves_where_policies_have_ports() {
-    let reasons = [Reason::NotIp, Reason::NoPolicy, Reason::EgressAllowed, Reason::EgressDenied];
+    let reasons = [
+        Reason::NotIp,
+        Reason::NoPolicy,
+        Reason::EgressAllowed,
+        Reason::EgressDenied,
+    ];
     check(Direction::Egress, Policies { wildcard: false }, &reasons);
 }
 
 #[test]
 fn what_leaves_where_one_is_about_all() {
-    check(Direction::Egress, Policies { wildcard: true }, &[Reason::NotIp, Reason::EgressAllowed, Reason::EgressDenied]);
+    check(
+        Direction::Egress,
+        Policies { wildcard: true },
+        &[Reason::NotIp, Reason::EgressAllowed, Reason::EgressDenied],
+    );
 }

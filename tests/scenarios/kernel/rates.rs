@@ -36,9 +36,15 @@ fn check(algorithm: &str, burst: bool, percent: u64) {
     ];
     for ((limit, unit), (client, _)) in rows.iter().flat_map(|row| FAMILIES.map(|family| (row, family))) {
         for twice_offered in TWICE_OFFERED {
-            let burst = if burst { format!(", burst: {}", 2 * unit) } else { String::new() };
+            let burst = if burst {
+                format!(", burst: {}", 2 * unit)
+            } else {
+                String::new()
+            };
             let limit = format!("  limits: [{{per: source, algorithm: {algorithm}, {limit}{burst}}}]");
-            let Some(mut rig) = Rig::new(&document("p", "enforce", &limit)) else { return };
+            let Some(mut rig) = Rig::new(&document("p", "enforce", &limit)) else {
+                return;
+            };
             let passed = passing(&mut rig, client, twice_offered);
             let expected = SECONDS * PACKETS_PER_SECOND * twice_offered.min(2) / 2;
             assert!(

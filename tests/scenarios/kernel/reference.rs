@@ -50,7 +50,7 @@ pub fn read(frame: &[u8]) -> Reading {
         0x86dd => ipv6(packet),
         _ => return Reading::Other,
     };
-    match envelope.and_then(transport) {
+    match envelope.and_then(|envelope| transport(&envelope)) {
         Ok(packet) => Reading::Packet(packet),
         Err(reason) => Reading::Refused(reason),
     }
@@ -77,7 +77,11 @@ fn untagged(frame: &[u8]) -> Result<(u16, &[u8]), Reason> {
 
 /// The packet without what follows its declared length. Zero: all there is.
 fn declared(packet: &[u8], length: usize) -> Result<&[u8], Reason> {
-    if length == 0 { Ok(packet) } else { first(packet, length) }
+    if length == 0 {
+        Ok(packet)
+    } else {
+        first(packet, length)
+    }
 }
 
 fn ipv4(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
@@ -156,7 +160,15 @@ fn open(envelope: &mut Envelope<'_>) -> Result<(), Reason> {
 }
 
 fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
-    let Envelope { source, destination, protocol, hops, fragment, later_fragment, body } = envelope;
+    let Envelope {
+        source,
+        destination,
+        protocol,
+        hops,
+        fragment,
+        later_fragment,
+        body,
+    } = envelope;
     let mut packet = Packet {
         source,
         destination,

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     ops::{Deref, DerefMut},
-    thread,
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
 use enforcer::{
@@ -29,7 +29,13 @@ pub const SECOND: u64 = 1_000_000_000;
 pub const START: u64 = 1_000_000 * SECOND;
 
 /// Which counter, and of which policy (`None`: of none).
-pub type Place = (Option<&'static str>, &'static str, &'static str, &'static str, u32);
+pub type Place = (
+    Option<&'static str>,
+    &'static str,
+    &'static str,
+    &'static str,
+    u32,
+);
 
 /// All counters that are not zero.
 pub type Counts = BTreeMap<Place, Counter>;
@@ -53,8 +59,19 @@ impl Case {
         reason: Reason,
         policy: impl Into<Option<&'static str>>,
     ) -> Self {
-        let verdict = if reason.drops() { Verdict::Drop } else { Verdict::Pass };
-        Self { description, direction: Direction::Ingress, frame, verdict, reason, policy: policy.into() }
+        let verdict = if reason.drops() {
+            Verdict::Drop
+        } else {
+            Verdict::Pass
+        };
+        Self {
+            description,
+            direction: Direction::Ingress,
+            frame,
+            verdict,
+            reason,
+            policy: policy.into(),
+        }
     }
 
     /// A packet that leaves.
@@ -64,7 +81,10 @@ impl Case {
         reason: Reason,
         policy: impl Into<Option<&'static str>>,
     ) -> Self {
-        Self { direction: Direction::Egress, ..Self::arrives(description, frame, reason, policy) }
+        Self {
+            direction: Direction::Egress,
+            ..Self::arrives(description, frame, reason, policy)
+        }
     }
 
     /// The same under a policy in shadow.
@@ -83,7 +103,13 @@ impl Case {
 
 /// A counter's place; the number tells limits apart, which have one name.
 pub fn place(policy: Option<&'static str>, direction: Direction, reason: Reason, verdict: Verdict) -> Place {
-    (policy, direction.name(), reason.name(), verdict.name(), reason as u32)
+    (
+        policy,
+        direction.name(),
+        reason.name(),
+        verdict.name(),
+        reason as u32,
+    )
 }
 
 /// Loaded programs that nobody uses now: the verifier takes longer than most tests.
@@ -99,7 +125,10 @@ pub struct Programs {
 impl Programs {
     fn idle() -> Self {
         match IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            Some(offline) => Self { loaded: Some(offline), reusable: true },
+            Some(offline) => Self {
+                loaded: Some(offline),
+                reusable: true,
+            },
             None => Self::load(&[]),
         }
     }
@@ -111,7 +140,10 @@ impl Programs {
             sketch_bytes: 4 << 20,
             max_flows: 64,
         };
-        Self { loaded: Some(Offline::load(&config).unwrap()), reusable: management.is_empty() }
+        Self {
+            loaded: Some(Offline::load(&config).unwrap()),
+            reusable: management.is_empty(),
+        }
     }
 }
 
@@ -132,7 +164,9 @@ impl DerefMut for Programs {
 impl Drop for Programs {
     /// Without policies nothing is left of limiters; of denials there might be.
     fn drop(&mut self) {
-        let Some(mut offline) = self.loaded.take() else { return };
+        let Some(mut offline) = self.loaded.take() else {
+            return;
+        };
         if self.reusable && offline.denials.list().is_empty() && !thread::panicking() {
             offline.apply(&Arc::default(), INTERFACE, wall(), START).unwrap();
             IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(offline);
@@ -158,8 +192,15 @@ impl Rig {
         if !root_or_skip() {
             return None;
         }
-        let offline = if management.is_empty() { Programs::idle() } else { Programs::load(management) };
-        let mut rig = Self { offline, policies: Vec::new() };
+        let offline = if management.is_empty() {
+            Programs::idle()
+        } else {
+            Programs::load(management)
+        };
+        let mut rig = Self {
+            offline,
+            policies: Vec::new(),
+        };
         rig.at(START);
         rig.apply(documents, START);
         Some(rig)
@@ -176,7 +217,9 @@ impl Rig {
                 self.policies.push(String::leak(policy.name.to_string()));
             }
         }
-        self.offline.apply(&Arc::new(loaded.set), INTERFACE, wall(), now_ns).unwrap();
+        self.offline
+            .apply(&Arc::new(loaded.set), INTERFACE, wall(), now_ns)
+            .unwrap();
     }
 
     /// Sets the time that packets are told.
@@ -208,7 +251,10 @@ impl Rig {
         for name in names {
             for count in self.offline.counts(name).unwrap() {
                 if count.total != Counter::default() {
-                    counts.insert(place(name, count.direction, count.reason, count.verdict), count.total);
+                    counts.insert(
+                        place(name, count.direction, count.reason, count.verdict),
+                        count.total,
+                    );
                 }
             }
         }
@@ -220,12 +266,21 @@ impl Rig {
         let before = self.counts();
         let verdict = self.offline.run(case.direction, &case.frame).unwrap();
         let moved = moved(&before, &self.counts());
-        let expected = if case.verdict == Verdict::Drop { Verdict::Drop } else { Verdict::Pass };
-        let one = Counter { packets: 1, bytes: case.frame.len() as u64 };
+        let expected = if case.verdict == Verdict::Drop {
+            Verdict::Drop
+        } else {
+            Verdict::Pass
+        };
+        let one = Counter {
+            packets: 1,
+            bytes: case.frame.len() as u64,
+        };
         if verdict == expected && moved == Counts::from([(case.place(), one)]) {
             return None;
         }
-        let Case { description, frame, .. } = case;
+        let Case {
+            description, frame, ..
+        } = case;
         let place = case.place();
         Some(format!(
             "{description}: expected {expected:?}, counted once at {place:?}; was {verdict:?}, counted {moved:?}; {frame:02x?}"
@@ -236,7 +291,13 @@ impl Rig {
     pub fn check(&mut self, cases: &[Case]) {
         assert!(!cases.is_empty());
         let complaints: Vec<String> = cases.iter().filter_map(|case| self.complaint(case)).collect();
-        assert!(complaints.is_empty(), "{} of {} cases:\n{}", complaints.len(), cases.len(), complaints.join("\n"));
+        assert!(
+            complaints.is_empty(),
+            "{} of {} cases:\n{}",
+            complaints.len(),
+            cases.len(),
+            complaints.join("\n")
+        );
     }
 }
 
@@ -244,7 +305,10 @@ impl Rig {
 pub fn moved(before: &Counts, after: &Counts) -> Counts {
     let difference = |(place, now): (&Place, &Counter)| {
         let then = before.get(place).copied().unwrap_or_default();
-        let by = Counter { packets: now.packets - then.packets, bytes: now.bytes - then.bytes };
+        let by = Counter {
+            packets: now.packets - then.packets,
+            bytes: now.bytes - then.bytes,
+        };
         (by != Counter::default()).then_some((*place, by))
     };
     after.iter().filter_map(difference).collect()
@@ -265,8 +329,12 @@ pub fn document(name: &str, mode: &str, rest: &str) -> String {
 
 /// Runs a table under a policy that is enforced, and then under the same in shadow.
 pub fn check_both(name: &str, rest: &str, cases: impl Fn() -> Vec<Case>) {
-    let Some(mut rig) = Rig::new(&document(name, "enforce", rest)) else { return };
+    let Some(mut rig) = Rig::new(&document(name, "enforce", rest)) else {
+        return;
+    };
     rig.check(&cases());
-    let Some(mut rig) = Rig::new(&document(name, "shadow", rest)) else { return };
+    let Some(mut rig) = Rig::new(&document(name, "shadow", rest)) else {
+        return;
+    };
     rig.check(&cases().into_iter().map(Case::in_shadow).collect::<Vec<_>>());
 }

@@ -145,7 +145,8 @@ impl V6 {
     #[must_use]
     pub fn fragment(mut self, field: u16) -> Self {
         let [high, low] = field.to_be_bytes();
-        self.extensions.push((FRAGMENT, vec![0, 0, high, low, 0, 0, 0, 9]));
+        self.extensions
+            .push((FRAGMENT, vec![0, 0, high, low, 0, 0, 0, 9]));
         self
     }
 
@@ -155,7 +156,10 @@ impl V6 {
         let mut chain = Vec::new();
         for (index, (kind, bytes)) in self.extensions.iter().enumerate() {
             let mut bytes = bytes.clone();
-            bytes[0] = self.extensions.get(index + 1).map_or(self.protocol, |(next, _)| *next);
+            bytes[0] = self
+                .extensions
+                .get(index + 1)
+                .map_or(self.protocol, |(next, _)| *next);
             bytes[1] = match *kind {
                 FRAGMENT => 0,
                 AUTHENTICATION => (bytes.len() / 4 - 2) as u8,
@@ -211,8 +215,14 @@ mod tests {
 
     #[test]
     fn plain_packets_are_those_of_the_builder() {
-        let link = Link { from: [2, 0, 0, 0, 0, 1], to: [2, 0, 0, 0, 0, 2] };
-        for (from, to) in [("192.0.2.1:4000", "192.0.2.2:443"), ("[2001:db8::1]:4000", "[2001:db8::2]:443")] {
+        let link = Link {
+            from: [2, 0, 0, 0, 0, 1],
+            to: [2, 0, 0, 0, 0, 2],
+        };
+        for (from, to) in [
+            ("192.0.2.1:4000", "192.0.2.2:443"),
+            ("[2001:db8::1]:4000", "[2001:db8::2]:443"),
+        ] {
             let (from, to): (std::net::SocketAddr, std::net::SocketAddr) =
                 (from.parse().unwrap(), to.parse().unwrap());
             let mut built = build(link, from, to, Payload::TcpSyn).unwrap();
