@@ -44,7 +44,11 @@ impl Mode {
         let mut numbers = release.split('.').map(str::parse::<u32>);
         let major = numbers.next().context("the kernel has no release")??;
         let minor = numbers.next().context("the kernel has half a release")??;
-        Ok(if (major, minor) >= (6, 6) { Self::Tcx } else { Self::Clsact })
+        Ok(if (major, minor) >= (6, 6) {
+            Self::Tcx
+        } else {
+            Self::Clsact
+        })
     }
 
     const fn name(self) -> &'static str {
@@ -66,7 +70,10 @@ impl Mode {
                     node.command("tc")?
                         .args(["filter", "show", "dev", interface, "egress"]),
                 )?;
-                Ok(text.matches("enforcer_tc_egr").count())
+                Ok(text
+                    .lines()
+                    .filter(|line| line.contains("enforcer_tc_egress"))
+                    .count())
             }
         }
     }
@@ -158,7 +165,9 @@ spec:
 fn reported(agent: &Agent) -> Result<Vec<[String; 3]>> {
     let answer = agent.get("/v1/status")?;
     let status: serde_json::Value = serde_json::from_slice(&answer.body)?;
-    let interfaces = status["kernel"]["interfaces"].as_array().context("no interfaces")?;
+    let interfaces = status["kernel"]["interfaces"]
+        .as_array()
+        .context("no interfaces")?;
     Ok(interfaces
         .iter()
         .map(|each| ["name", "xdp", "tc"].map(|key| each[key].as_str().unwrap_or_default().to_owned()))
@@ -174,7 +183,10 @@ fn the_kernels_best_mode_is_reported_and_denies_what_leaves() -> Result<()> {
     println!("egress on this kernel: {}", mode.name());
     let stage = Stage::build()?;
     for address in [DENIED.ipv4(), DENIED.ipv6()] {
-        ensure!(stage.is_reached(address)?, "{address} is not reached without an agent");
+        ensure!(
+            stage.is_reached(address)?,
+            "{address} is not reached without an agent"
+        );
     }
     let agent = stage.start()?;
     let expected = [DENIED, ALLOWED]

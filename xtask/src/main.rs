@@ -44,7 +44,9 @@ enum Task {
     #[command(after_help = "Example:\n  cargo xtask demo\n  cargo xtask demo --keep")]
     Demo(demo::Options),
     /// Runs every check, in stages, and stops at the first that fails
-    #[command(after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit\n  cargo xtask test --vm 6.1")]
+    #[command(
+        after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit\n  cargo xtask test --vm 6.1"
+    )]
     Test(test::Options),
     /// Runs every check as a build server does: a test that cannot run is a failure
     #[command(after_help = "Example:\n  cargo xtask ci")]

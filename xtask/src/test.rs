@@ -203,7 +203,10 @@ fn virtual_machines(asked: &[String]) -> Result<String> {
     }
     command(host("build", &["--all-targets"]))?;
     let all = vm::KERNELS.map(str::to_owned);
-    vm::run(if asked.is_empty() { &all } else { asked }, host("test", &[]))
+    vm::run(
+        if asked.is_empty() { &all } else { asked },
+        host("test", &["--test", "*"]),
+    )
 }
 
 /// Runs tests, counts them, and makes sure that they left nothing behind.

@@ -64,9 +64,6 @@ pub(crate) fn release(version: &str) -> Option<String> {
 /// Runs the suites on each of `versions`. All must be built already, as `list` of cargo says; the answer is
 /// how each kernel fared.
 pub(crate) fn run(versions: &[String], mut list: Command) -> Result<String> {
-    for suite in SUITES {
-        list.args(["--test", suite.name]);
-    }
     list.args(["--no-run", "--message-format=json-render-diagnostics"]);
     println!("   {}", shell::shown(&list));
     let mut built = Vec::new();
@@ -91,8 +88,8 @@ pub(crate) fn run(versions: &[String], mut list: Command) -> Result<String> {
 /// Runs the suites on one kernel.
 fn on(version: &str, suites: &[(Suite, PathBuf)]) -> Result<String> {
     let folder = folder(version);
-    let release = release(version)
-        .with_context(|| format!("Linux {version} is missing: run `cargo xtask setup`"))?;
+    let release =
+        release(version).with_context(|| format!("Linux {version} is missing: run `cargo xtask setup`"))?;
     let started = Instant::now();
     let agent = shell::target().join("debug/enforcer");
     let image = folder.join("image");
@@ -109,7 +106,10 @@ fn on(version: &str, suites: &[(Suite, PathBuf)]) -> Result<String> {
         },
     )?;
     fs::remove_file(&image)?;
-    let count = report.verdict(suites.iter().map(|(suite, _)| suite.name), &folder.join("console.log"))?;
+    let count = report.verdict(
+        suites.iter().map(|(suite, _)| suite.name),
+        &folder.join("console.log"),
+    )?;
     Ok(format!(
         "Linux {version}: {count} in {}",
         shell::seconds(started.elapsed())
@@ -201,14 +201,23 @@ mod tests {
         assert!(verdict(&[RESULT, "vm: exit a 0", "vm: end"]).is_err());
         assert!(verdict(&["vm: exit a 0", "vm: exit b 0", "vm: end"]).is_err());
         assert!(verdict(&[RESULT, "vm: exit a 0", "vm: exit b 101", "vm: end"]).is_err());
-        let module = ["vm: module /modules/0-veth.ko failed", RESULT, "vm: exit a 0", "vm: exit b 0", "vm: end"];
+        let module = [
+            "vm: module /modules/0-veth.ko failed",
+            RESULT,
+            "vm: exit a 0",
+            "vm: exit b 0",
+            "vm: end",
+        ];
         assert!(verdict(&module).is_err());
     }
 
     #[test]
     fn a_test_program_is_read_from_cargos_message() {
         let message = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"kernel"},"executable":"/t/kernel-1"}"#;
-        assert_eq!(executable(message), Some(("kernel".to_owned(), "/t/kernel-1".into())));
+        assert_eq!(
+            executable(message),
+            Some(("kernel".to_owned(), "/t/kernel-1".into()))
+        );
         assert_eq!(executable(&message.replace("[\"test\"]", "[\"bin\"]")), None);
         assert_eq!(executable("   Compiling"), None);
     }

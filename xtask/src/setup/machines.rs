@@ -106,7 +106,10 @@ fn unpack_module(modules: &Path, module: &str, to: &Path) -> Result<()> {
 
 /// Debian's newest kernel of `version` that is made for virtual machines.
 fn newest_package(version: &str) -> Result<String> {
-    let pattern = format!(r"^linux-image-{}\.[0-9].*-cloud-amd64$", version.replace('.', r"\."));
+    let pattern = format!(
+        r"^linux-image-{}\.[0-9].*-cloud-amd64$",
+        version.replace('.', r"\.")
+    );
     let packages = shell::output_of("apt-cache", ["search", "--names-only", &pattern]).unwrap_or_default();
     packages
         .lines()

@@ -45,7 +45,9 @@ pub(super) fn write(file: &Path, modules: &Path, agent: &Path, suites: &[(Suite,
     for name in PROGRAMS {
         let program = installed(name)?;
         image.libraries_of(&program)?;
-        image.archive.file(&format!("usr/sbin/{name}"), &read(&program)?)?;
+        image
+            .archive
+            .file(&format!("usr/sbin/{name}"), &read(&program)?)?;
     }
     let scratch = file.with_extension("stripped");
     image.ours("enforcer", agent, &scratch)?;
