@@ -136,7 +136,7 @@ async fn serve(
     let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
     let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
     let controller = tokio::spawn(control(
-        Controller::new(Arc::clone(shared), config.adapt.latency),
+        Controller::new(Arc::clone(shared), config.adapt.latency, ports(config)),
         config.adapt.interval,
     ));
     shared.set_ready(true);
@@ -165,6 +165,16 @@ async fn serve(
     }
     admin.stop();
     Ok(())
+}
+
+/// The ports that the gateway listens on.
+fn ports(config: &Config) -> Vec<u16> {
+    config
+        .gateway
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect()
 }
 
 async fn control(mut controller: Controller, period: Duration) {
