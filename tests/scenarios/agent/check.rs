@@ -33,7 +33,30 @@ spec:
       service: order
 "#;
 
-const EXPECTED: &str = "GOLDEN";
+const EXPECTED: &str = "\
+policies/bad.yaml:5:3: error: spec.interface: there is no field `interface`
+ 5 |   interface: [eth0]
+   |   ^
+  help: did you mean `interfaces`?
+policies/bad.yaml:7:10: error: spec.deny[0]: 10.0.0.300/8: octet 300 is above 255: each of the four is from 0 to 255
+ 7 |   deny: [10.0.0.300/8]
+   |          ^
+policies/bad.yaml:9:45: error: spec.limits[0].rate: zero is never unlimited: leave the limit out, or deny the sources
+ 9 |     - {name: per-source, per: source, rate: 0/s}
+   |                                             ^
+policies/bad.yaml:24:16: error: spec.rules[0].service: there is no service `order`
+ 24 |       service: order
+    |                ^
+  help: did you mean `orders`?
+1 file: 4 errors, 0 warnings
+";
+
+const PLACES: [&str; 4] = [
+    "policies/bad.yaml:5:3 spec.interface",
+    "policies/bad.yaml:7:10 spec.deny[0]",
+    "policies/bad.yaml:9:45 spec.limits[0].rate",
+    "policies/bad.yaml:24:16 spec.rules[0].service",
+];
 
 fn check(workspace: &Workspace, more: &[&str]) -> Result<Output> {
     let output = Command::new(agent::binary()?)
@@ -68,7 +91,10 @@ fn four_mistakes_are_said_at_once_each_at_its_place() -> Result<()> {
         .map(|problem| {
             format!(
                 "{}:{}:{} {}",
-                problem["file"], problem["line"], problem["column"], problem["path"]
+                problem["file"].as_str().unwrap_or_default(),
+                problem["line"],
+                problem["column"],
+                problem["path"].as_str().unwrap_or_default()
             )
         })
         .collect();
@@ -80,8 +106,6 @@ fn four_mistakes_are_said_at_once_each_at_its_place() -> Result<()> {
     );
     Ok(())
 }
-
-const PLACES: [&str; 4] = ["", "", "", ""];
 
 #[test]
 fn what_is_right_is_said_in_one_line() -> Result<()> {

@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,7 +15,7 @@ use http::{HeaderValue, Method, header};
 use lab::{
     agent::Agent,
     client::{Ask, Client, Protocol},
-    demo::setup::Stage,
+    demo::setup::{CLIENT_ID, OTHER_SCOPE, Stage},
     frame::Payload,
     metrics::Metrics,
     topology::Neighbour,
@@ -134,6 +135,10 @@ fn touch_everything(stage: &Stage) -> Result<()> {
     }
     let anonymous = stage.client_of(listener(client.node_ipv4()), None, Protocol::Http1)?;
     caller.once(&anonymous, &Ask::get(ORDERS).with_token(&token)?)??;
+    let narrow = stage
+        .issuer()
+        .mint(CLIENT_ID, &[OTHER_SCOPE], Duration::from_secs(600))?;
+    caller.once(&verified, &Ask::get(ORDERS).with_token(&narrow)?)??;
     for address in ["192.0.2.1", "192.0.2.2"] {
         agent.command(&[
             "deny",
@@ -297,8 +302,8 @@ fn strangers_make_no_series() -> Result<()> {
     send_strange(&caller, &client, 0..1)?;
     let counted = |metrics: &Metrics| metrics.sum("enforcer_requests_total", &[]);
     let settle = |least: f64| agent.wait_for("requests counted", |metrics| counted(metrics) >= least);
-    // One more than `touch_everything` and the first strange ones: 5, the reports, one, 3.
-    let touched = (5 + REPORTS_PER_MINUTE + 1 + 1 + 3) as f64;
+    // Five, the reports and one too many, two, and the first three strange ones.
+    let touched = (5 + REPORTS_PER_MINUTE + 1 + 2 + 3) as f64;
     settle(touched)?;
     let before = series(agent)?;
 

@@ -127,11 +127,9 @@ fn a_deny_list_denies_and_an_allow_list_goes_before_limits() -> Result<()> {
         "
   allow: [{}/32]
   deny:
-    - {{cidr: {}/24, reason: abuse 4711}}
-    - {{cidr: {}/64, until: \"2020-01-01T00:00:00Z\"}}",
+    - {{cidr: 10.203.2.0/24, reason: abuse 4711}}
+    - {{cidr: \"fd00:203:2::/64\", until: \"2020-01-01T00:00:00Z\"}}",
         Neighbour::Client.ipv4(),
-        attacker.ipv4(),
-        attacker.ipv6()
     );
     let Some(stage) = setting(limited("enforce", &lists)).stage()? else {
         return Ok(());

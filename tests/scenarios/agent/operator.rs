@@ -17,7 +17,7 @@ const SERVICE: u16 = 7000;
 
 fn setting() -> Setting {
     Setting {
-        management: format!("[{}/24]", Neighbour::UpstreamA.ipv4()),
+        management: "[10.203.3.0/24]".to_owned(),
         edge: packet_policy(
             "edge",
             "interfaces: [to-client, to-attacker]

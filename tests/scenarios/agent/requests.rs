@@ -16,6 +16,10 @@ use std::time::Duration;
 
 use crate::setting::{ORDERS, REPORTS, REPORTS_PER_MINUTE, Setting};
 
+/// Seconds until a sliding window of a minute that is full admits one more, at most: the next window must
+/// have begun, and the share of this one in it have fallen by one request.
+const LONGEST_WAIT: u64 = 60 + 60 / REPORTS_PER_MINUTE;
+
 /// How a request is made.
 #[derive(Clone, Copy)]
 struct Way {
@@ -220,7 +224,7 @@ fn a_limit_counts_over_all_ways_and_says_when_to_come_back() -> Result<()> {
             .field("retry-after")
             .parse()
             .with_context(|| format!("{got:?}"))?;
-        ensure!((1..=60).contains(&seconds), "{got:?}");
+        ensure!((1..=LONGEST_WAIT).contains(&seconds), "{got:?}");
         ensure!(
             got.field("ratelimit") == format!(r#""reports";r=0;t={seconds}"#),
             "{got:?}"

@@ -108,7 +108,7 @@ fn bad_policies_are_listed_and_nothing_is_attached() -> Result<()> {
     };
     let (code, said) = scene.run(&[])?;
     ensure!(code == Some(2), "{code:?}\n{said}");
-    for place in [":6:18: error: spec.limits[0].rate: ", ":7:3: error: spec.mood: "] {
+    for place in [":6:19: error: spec.limits[0].rate: ", ":7:3: error: spec.mood: "] {
         ensure!(
             said.contains(&format!("{EDGE}{place}")),
             "`{place}` is not in:\n{said}"
