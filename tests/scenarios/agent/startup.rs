@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener},
     process::{Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail, ensure};
@@ -11,6 +11,7 @@ use lab::{
     agent,
     client::Ask,
     demo::policies::HOST,
+    load::{Load, Pace, Reuse},
     netns::Namespace,
     pki::Authority,
     privilege::root_or_skip,
@@ -20,7 +21,7 @@ use lab::{
 
 use crate::{
     hooks::Hooks,
-    setting::{EDGE, PATIENCE, POLL, Setting, packet_policy},
+    setting::{EDGE, OPEN, PATIENCE, POLL, Setting, packet_policy},
 };
 
 /// A node and the agent's files, without an agent.
@@ -185,5 +186,57 @@ fn a_missing_interface_does_not_hinder() -> Result<()> {
         "{text}"
     );
     ensure!(stage.agent().ask(Ask::get("/readyz"))??.status.is_success());
+    Ok(())
+}
+
+/// Started twice by mistake: the second says so and ends, and the first loses nothing by it, neither
+/// connections nor its programs nor its operators' token.
+#[test]
+fn a_second_agent_on_the_node_does_not_disturb_the_first() -> Result<()> {
+    let Some(stage) = Setting::default().stage()? else {
+        return Ok(());
+    };
+    let interface = Neighbour::Client.node_interface();
+    let hooks = Hooks::of(stage.lab().node(), interface)?;
+    let load = Load {
+        connections: 4,
+        pace: Pace::Closed,
+        reuse: Reuse::PerRequest,
+        warm_up: Duration::ZERO,
+        duration: Duration::from_secs(3),
+    };
+    let load = load.run(stage.verified_client()?, Ask::get(OPEN));
+    let pending = stage.client_thread().begin(load);
+    for _ in 0..3 {
+        let mut second = stage.lab().node().command(stage.agent().binary())?;
+        let log = stage.workspace().path().join("startup.log");
+        second
+            .args(["run", "--config", "enforcer.yaml"])
+            .current_dir(stage.workspace().path())
+            .stderr(std::fs::File::create(&log)?);
+        let code = exit_code(second)?;
+        let said = std::fs::read_to_string(log)?;
+        let expected = "enforcer: cannot listen on the admin address 127.0.0.1:9600: Address already in use";
+        ensure!(code == Some(1) && said.contains(expected), "{code:?}\n{said}");
+    }
+    let report = pending.wait()?;
+    ensure!(report.failures.is_empty() && report.succeeded > 50, "{report:?}");
+    ensure!(Hooks::of(stage.lab().node(), interface)? == hooks);
+    let deny = [
+        "deny",
+        "192.0.2.1",
+        "--for",
+        "1m",
+        "--reason",
+        "x",
+        "--runtime-dir",
+        "run",
+    ];
+    let output = stage.agent().command(&deny)?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
