@@ -1,9 +1,15 @@
 //! The agent's own metrics, and the kernel's counters as metrics. Every label comes from policies or
 //! from a fixed list, so that no stranger can make series.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
 use prometheus::{
     GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicU64, GenericCounterVec},
+    proto::MetricFamily,
 };
 
 use super::state::Shared;
@@ -36,6 +42,9 @@ pub struct Metrics {
     pub adaptive_rate: GaugeVec,
     packets: GenericCounterVec<AtomicU64>,
     bytes: GenericCounterVec<AtomicU64>,
+    /// The series of the two above. Held during a scrape, so that scrapes at the same time do not add the
+    /// same packets twice. Bounded by the policies in force.
+    series: Mutex<BTreeSet<[String; 5]>>,
     verified_flows: IntGauge,
     verified_identities: IntGauge,
     denied_prefixes: IntGauge,
@@ -141,6 +150,7 @@ impl Metrics {
                 "1 for the state that the controller sees a packet policy in.",
                 &["policy", "state"],
             )?,
+            series: Mutex::default(),
             sketch_bytes: gauge(
                 "enforcer_sketch_bytes",
                 "Memory of the sketch of limiters, constant.",
@@ -149,14 +159,29 @@ impl Metrics {
         })
     }
 
-    /// Brings everything that is read rather than counted up to date.
+    /// Reads everything that is read rather than counted, and gives all metrics.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
+    pub fn gather(&self, shared: &Shared) -> Result<Vec<MetricFamily>, KernelError> {
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = self.refresh(shared)?;
+        for gone in series.difference(&standing) {
+            let labels = gone.each_ref().map(String::as_str);
+            // An error says that there was nothing.
+            self.packets.remove_label_values(&labels).unwrap_or_default();
+            self.bytes.remove_label_values(&labels).unwrap_or_default();
+        }
+        *series = standing;
+        Ok(self.registry.gather())
+    }
+
+    /// Brings what is read up to date; gives the series of packets that there are now.
+    fn refresh(&self, shared: &Shared) -> Result<BTreeSet<[String; 5]>, KernelError> {
         self.refresh_states(shared);
+        let mut series = BTreeSet::new();
         let Some(kernel) = &shared.kernel else {
-            return Ok(());
+            return Ok(series);
         };
         let (flows, identities) = kernel.flows.count();
         self.verified_flows.set(int(flows));
@@ -183,11 +208,17 @@ impl Metrics {
             ];
             self.interfaces.with_label_values(&labels).set(1);
         }
-        self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
+        self.count(
+            kernel,
+            NO_POLICY,
+            enforcer_common::layout::NO_POLICY,
+            &[],
+            &mut series,
+        )?;
         for (name, number, limits) in policies {
-            self.count(kernel, name.as_str(), number, &limits)?;
+            self.count(kernel, name.as_str(), number, &limits, &mut series)?;
         }
-        Ok(())
+        Ok(series)
     }
 
     fn refresh_states(&self, shared: &Shared) {
@@ -215,6 +246,7 @@ impl Metrics {
         policy: &str,
         number: u32,
         limits: &[Name],
+        series: &mut BTreeSet<[String; 5]>,
     ) -> Result<(), KernelError> {
         for count in kernel.counters.of_policy(number)? {
             let limit = match count.reason.limit_index() {
@@ -234,6 +266,7 @@ impl Metrics {
             ];
             advance(&self.packets.with_label_values(&labels), count.total.packets);
             advance(&self.bytes.with_label_values(&labels), count.total.bytes);
+            series.insert(labels.map(str::to_owned));
         }
         Ok(())
     }
