@@ -13,18 +13,19 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use http::{HeaderValue, Method, header};
 use lab::{
-    agent::Agent,
+    agent::{ADMIN, Agent},
     client::{Ask, Client, Protocol},
     demo::setup::{CLIENT_ID, OTHER_SCOPE, Stage},
     frame::Payload,
     metrics::Metrics,
+    netns::Namespace,
     topology::Neighbour,
 };
 
 use crate::{
     setting::{
-        BAD_TOKEN, BY_TOKEN, Caller, OPEN, ORDERS, REPORTS, REPORTS_PER_MINUTE, Setting, good_token,
-        listener, packet_policy, wait_until,
+        BAD_TOKEN, BY_TOKEN, Caller, EDGE, OPEN, ORDERS, REPORTS, REPORTS_PER_MINUTE, Setting, good_token,
+        listener, packet_policy, put_in_force, wait_until,
     },
     traffic::{Sink, expect_arrivals, flood, is_answered},
 };
@@ -328,5 +329,87 @@ fn strangers_make_no_series() -> Result<()> {
     let after = series(agent)?;
     let new: Vec<&String> = after.difference(&before).collect();
     ensure!(new.is_empty(), "new series: {new:#?}");
+    Ok(())
+}
+
+/// Several servers scrape at the same time. Each sees counters that only rise, and all of the series.
+#[test]
+fn scrapes_at_the_same_time_do_not_disturb_each_other() -> Result<()> {
+    const SCRAPERS: usize = 8;
+    const SCRAPES: usize = 150;
+    let Some(stage) = setting().stage()? else {
+        return Ok(());
+    };
+    let first = IpAddr::V4(Ipv4Addr::new(100, 64, 0, 1));
+    let to = SocketAddr::new(Neighbour::Attacker.node_ipv4(), PORT);
+    let flooding = flood(stage.lab(), Payload::Udp { bytes: 64 }, first, 100, to, 20_000)?;
+    let node = stage.lab().node();
+    let histories = std::thread::scope(|scope| {
+        let scrapers: Vec<_> = (0..SCRAPERS)
+            .map(|_| scope.spawn(|| scrape_often(node, SCRAPES)))
+            .collect();
+        let histories = scrapers.into_iter().map(|scraper| scraper.join());
+        histories
+            .map(|history| history.map_err(|_| anyhow::anyhow!("a scraper panicked"))?)
+            .collect::<Result<Vec<_>>>()
+    })?;
+    flooding.stop()?;
+    for metrics in histories.iter().flatten() {
+        let attached = metrics.sum("enforcer_interface_attached", &[]);
+        ensure!(attached == 3.0, "{attached} of 3 interfaces are in a scrape");
+    }
+    for history in &histories {
+        let counts: Vec<f64> = history
+            .iter()
+            .map(|metrics| metrics.sum("enforcer_packets_total", &[("verdict", "drop")]))
+            .collect();
+        ensure!(counts.is_sorted(), "a counter fell: {counts:?}");
+        ensure!(counts.last() > counts.first(), "no traffic: {counts:?}");
+    }
+    Ok(())
+}
+
+fn scrape_often(node: &Namespace, times: usize) -> Result<Vec<Metrics>> {
+    let scraper = Caller::at(node)?;
+    let client = Client::plain(ADMIN);
+    let scrape = |_| {
+        let answer = scraper.once(&client, &Ask::get("/metrics"))??;
+        Metrics::parse(std::str::from_utf8(&answer.body)?)
+    };
+    (0..times).map(scrape).collect()
+}
+
+/// What no policy is called any more is no series any more.
+#[test]
+fn series_go_with_their_policies() -> Result<()> {
+    let Some(stage) = setting().stage()? else {
+        return Ok(());
+    };
+    touch_everything(&stage)?;
+    let of = |policy: &str, limit: &str| -> Result<usize> {
+        let metrics = stage.agent().metrics()?;
+        let names = [
+            "enforcer_packets_total",
+            "enforcer_packet_bytes_total",
+            "enforcer_policy_state",
+        ];
+        let samples = names.iter().flat_map(|name| metrics.samples(name));
+        Ok(samples
+            .filter(|sample| sample.label("policy") == policy && sample.label("limit") == limit)
+            .count())
+    };
+    ensure!(of("enforced", "")? > 0 && of("enforced", "first")? > 0 && of("shadow", "only")? > 0);
+    let edge = setting()
+        .edge
+        .replace("name: enforced", "name: renamed")
+        .replace("name: only", "name: sole");
+    put_in_force(&stage, EDGE, &edge)?;
+    ensure!(of("renamed", "first")? > 0 && of("shadow", "sole")? > 0 && of("shadow", "")? > 0);
+    let left = [
+        of("enforced", "")?,
+        of("enforced", "first")?,
+        of("shadow", "only")?,
+    ];
+    ensure!(left == [0, 0, 0], "series of what is gone: {left:?}");
     Ok(())
 }
