@@ -336,7 +336,7 @@ fn strangers_make_no_series() -> Result<()> {
 #[test]
 fn scrapes_at_the_same_time_do_not_disturb_each_other() -> Result<()> {
     const SCRAPERS: usize = 8;
-    const SCRAPES: usize = 150;
+    const SCRAPES: usize = 80;
     let Some(stage) = setting().stage()? else {
         return Ok(());
     };
@@ -348,7 +348,7 @@ fn scrapes_at_the_same_time_do_not_disturb_each_other() -> Result<()> {
         let scrapers: Vec<_> = (0..SCRAPERS)
             .map(|_| scope.spawn(|| scrape_often(node, SCRAPES)))
             .collect();
-        let histories = scrapers.into_iter().map(|scraper| scraper.join());
+        let histories = scrapers.into_iter().map(std::thread::ScopedJoinHandle::join);
         histories
             .map(|history| history.map_err(|_| anyhow::anyhow!("a scraper panicked"))?)
             .collect::<Result<Vec<_>>>()
@@ -405,11 +405,9 @@ fn series_go_with_their_policies() -> Result<()> {
         .replace("name: only", "name: sole");
     put_in_force(&stage, EDGE, &edge)?;
     ensure!(of("renamed", "first")? > 0 && of("shadow", "sole")? > 0 && of("shadow", "")? > 0);
-    let left = [
-        of("enforced", "")?,
-        of("enforced", "first")?,
-        of("shadow", "only")?,
-    ];
-    ensure!(left == [0, 0, 0], "series of what is gone: {left:?}");
+    // The controller forgets a policy's state in its next interval.
+    wait_until("no series of what is gone", || {
+        Ok(of("enforced", "")? + of("enforced", "first")? + of("shadow", "only")? == 0)
+    })?;
     Ok(())
 }
