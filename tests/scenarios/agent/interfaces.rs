@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     hooks::Hooks,
-    setting::{Setting, json as answer_of, packet_policy},
+    setting::{EDGE, Setting, json as answer_of, packet_policy, put_in_force, wait_until},
     traffic::{Sink, expect_arrivals},
 };
 
@@ -73,6 +73,16 @@ fn interfaces_that_match_are_followed_as_they_come_and_go() -> Result<()> {
         let expected = if round == 0 { 5 } else { 0 };
         expect_arrivals(agent, &sink, peer, SocketAddr::new(NODE, PORT), [20, expected])?;
 
+        // Under another name, the policy is not about it.
+        node.ip(&["link", "set", "late7", "name", "other7"])?;
+        wait_until("the renamed interface let go", || {
+            Ok(Hooks::of(node, "other7")?.is_empty())
+        })?;
+        node.ip(&["link", "set", "other7", "name", "late7"])?;
+        wait_until("the interface attached under its old name", || {
+            Ok(!Hooks::of(node, "late7")?.is_empty())
+        })?;
+
         node.ip(&["link", "delete", "late7"])?;
         agent.wait_for("the lost interface let go", |metrics| {
             metrics.sum("enforcer_interface_attached", &[]) == 0.0
@@ -95,5 +105,9 @@ fn interfaces_that_match_are_followed_as_they_come_and_go() -> Result<()> {
         status["generation"] == 1,
         "an interface is no change of policies: {status}"
     );
+
+    // Nor is it attached to any longer than a policy names it.
+    put_in_force(&stage, EDGE, &packet_policy("edge", "interfaces: [\"late*\"]"))?;
+    ensure!(Hooks::of(node, "named0")?.is_empty());
     Ok(())
 }
