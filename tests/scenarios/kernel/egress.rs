@@ -147,7 +147,7 @@ fn what_leaves_is_counted_by_its_service() {
                 }
                 .packet(&[]),
             ),
-            Reason::NotIp,
+            Reason::EgressAllowed,
             None,
         ),
     ]);

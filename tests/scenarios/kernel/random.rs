@@ -225,7 +225,8 @@ impl Policies {
         frame.resize(frame.len().max(least), 0);
         let (reason, policy) = match read(&frame) {
             Reading::Arp => (Reason::Lifeline, None),
-            Reading::Other | Reading::Refused(_) => (Reason::NotIp, None),
+            Reading::Other => (Reason::NotIp, None),
+            Reading::Refused(_) => (Reason::EgressAllowed, None),
             Reading::Packet(packet) => match (
                 is_egress_denied(packet.destination),
                 self.of(&packet, packet.ports.0),
