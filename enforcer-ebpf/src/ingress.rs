@@ -56,10 +56,14 @@ fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64)
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
         && !lapsed(control, entry.reason, now_ns)
     {
+        let reason = denial(entry.reason);
+        // An operator's word holds; what follows from requests is enforced where policies are.
+        let shadow = matches!(reason, Reason::DeniedForAuthentication)
+            && service::is_shadow(interface, interface.base);
         return Finding {
             policy: NO_POLICY,
-            reason: denial(entry.reason),
-            shadow: false,
+            reason,
+            shadow,
         };
     }
     let policy = service::find(interface, packet, packet.destination_port);

@@ -12,7 +12,12 @@ use aya::{
     },
 };
 
-use super::{KernelError, filter, interfaces::Interface, object, pins::Pins};
+use super::{
+    KernelError, filter,
+    interfaces::Interface,
+    object,
+    pins::{Pins, network_namespace},
+};
 
 /// Which XDP mode the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,6 +161,11 @@ pub fn detach(
     Ok(())
 }
 
+/// An interface's part of the names of its links: indices are given anew in each network namespace.
+fn place(interface: &Interface) -> String {
+    format!("{}-{}", network_namespace(), interface.index)
+}
+
 fn detach_xdp(
     program: &mut Xdp,
     interface: &Interface,
@@ -198,7 +208,8 @@ fn attach_xdp(
     choice: XdpChoice,
     pins: Option<&Pins>,
 ) -> Result<(Held<XdpLinkId>, XdpReached), KernelError> {
-    let name = |reached| format!("xdp-{reached}-{}", interface.index);
+    let place = place(interface);
+    let name = |reached| format!("xdp-{reached}-{place}");
     let taken_over = pins
         .map(|pins| take_over_xdp(program, choice, pins, name))
         .transpose()?;
@@ -278,7 +289,7 @@ fn attach_tc(
     interface: &Interface,
     pins: Option<&Pins>,
 ) -> Result<(Held<SchedClassifierLinkId>, TcReached), KernelError> {
-    let name = format!("tcx-{}", interface.index);
+    let name = format!("tcx-{}", place(interface));
     let taken_over = pins.map(|pins| take_over_tcx(program, pins, &name)).transpose()?;
     let (link, reached) = match taken_over.flatten() {
         Some(link) => (link, TcReached::Tcx),

@@ -30,6 +30,9 @@ pub const MAX_DENIALS: usize = enforcer_common::layout::MAX_DENIALS as usize;
 /// Why denials are there, in words, by their key: kept with them.
 pub type Reasons = HashMap<MapData, DeniedPrefix, DenialReason>;
 
+/// Of those, how many failed authentication cannot use up.
+const FOR_OPERATORS: usize = 4_096;
+
 /// The denials in force. A clone speaks of the same ones.
 #[derive(Clone)]
 pub struct Denials(Arc<Mutex<State>>);
@@ -130,20 +133,14 @@ impl Denials {
         if by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator) {
             return Ok(());
         }
-        if known.is_none() && state.entries.len() >= MAX_DENIALS {
-            return Err(KernelError::TooMany {
-                what: "denials",
-                limit: MAX_DENIALS,
-            });
+        let room = match by {
+            DeniedBy::Operator => MAX_DENIALS,
+            DeniedBy::Authentication => MAX_DENIALS - FOR_OPERATORS,
+        };
+        if known.is_none() && state.entries.len() >= room {
+            let (what, limit) = ("denials", room);
+            return Err(KernelError::TooMany { what, limit });
         }
-        state.entries.insert(
-            prefix,
-            Denial {
-                by,
-                reason: reason.into(),
-                expires_ns,
-            },
-        );
         let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
         let key = access_key(runtime_table(), prefix);
         state
@@ -151,6 +148,15 @@ impl Denials {
             .insert(denied(&key), recorded(reason), 0)
             .map_err(KernelError::map("REASONS"))?;
         state.access.insert(&key, entry)?;
+        let reason = reason.into();
+        state.entries.insert(
+            prefix,
+            Denial {
+                by,
+                reason,
+                expires_ns,
+            },
+        );
         state.control.set_flag(control_flag::RUNTIME, true)
     }
 
@@ -219,7 +225,7 @@ impl State {
     }
 
     fn remove(&mut self, prefix: IpNet) -> Result<bool, KernelError> {
-        if self.entries.remove(&prefix).is_none() {
+        if !self.entries.contains_key(&prefix) {
             return Ok(false);
         }
         let key = access_key(runtime_table(), prefix);
@@ -227,6 +233,7 @@ impl State {
         if let Err(error) = self.reasons.remove(&denied(&key)) {
             tracing::debug!(%prefix, %error, "the denial had no reason recorded");
         }
+        self.entries.remove(&prefix);
         if self.entries.is_empty() {
             self.control.set_flag(control_flag::RUNTIME, false)?;
         }

@@ -8,10 +8,19 @@ use std::{
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
-use aya::maps::MapData;
-use enforcer_common::layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag};
+use aya::maps::{MapData, MapError};
+use enforcer_common::{
+    layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag},
+    limiter::FRESH,
+};
+use ipnet::IpNet;
 
-use super::{KernelError, address::flow_key, control::ControlBlock, object::Array};
+use super::{
+    KernelError,
+    address::{client_prefix, flow_key},
+    control::ControlBlock,
+    object::Array,
+};
 use crate::gateway::signal::{Flow, Identity};
 
 /// The verified connections and the identities behind them.
@@ -33,6 +42,8 @@ struct State {
     idle: VecDeque<Identity>,
     /// Which identity each flow belongs to; bounded by the flows map.
     owners: HashMap<Flow, Identity>,
+    /// How many flows each client has, by the addresses of one client; bounded by the flows map.
+    clients: HashMap<IpNet, u32>,
     /// Budgets that nobody has had yet.
     free: Vec<u32>,
     max_flows: usize,
@@ -84,6 +95,7 @@ impl Flows {
             idle: VecDeque::new(),
             owners: HashMap::new(),
             free,
+            clients: HashMap::new(),
             max_flows: max_flows as usize,
         })))
     }
@@ -119,6 +131,12 @@ impl Flows {
         )
     }
 
+    /// Whether anybody is verified at the addresses of one client, as [`client_prefix`] says them.
+    #[must_use]
+    pub fn has_client(&self, client: &IpNet) -> bool {
+        self.state().clients.contains_key(client)
+    }
+
     /// Who is behind the connections from `source`.
     #[must_use]
     pub fn identities_at(&self, source: IpAddr) -> Vec<(Flow, Identity)> {
@@ -144,27 +162,13 @@ impl State {
         if self.owners.len() >= self.max_flows {
             return Ok(Some(Full::Flows));
         }
-        let index = if let Some(budget) = self.identities.get_mut(identity) {
-            budget.flows += 1;
-            budget.index
-        } else {
-            let Some(index) = self.budget_for(identity)? else {
-                return Ok(Some(Full::Identities));
-            };
-            self.identities.insert(
-                identity.clone(),
-                Budget {
-                    index,
-                    flows: 1,
-                    queued: false,
-                },
-            );
-            index
+        let index = match self.identities.get(identity) {
+            Some(budget) => budget.index,
+            None => match self.budget_for(identity)? {
+                Some(index) => index,
+                None => return Ok(Some(Full::Identities)),
+            },
         };
-        self.owners.insert(flow, identity.clone());
-        if self.owners.len() == 1 {
-            self.control.set_flag(control_flag::FLOWS, true)?;
-        }
         let entry = FlowEntry {
             identity: index,
             reserved: 0,
@@ -172,13 +176,67 @@ impl State {
         self.flows
             .insert(flow_key(&flow), entry, 0)
             .map_err(KernelError::map("FLOWS"))?;
+        if let Some(budget) = self.identities.get_mut(identity) {
+            budget.flows += 1;
+        }
+        self.owners.insert(flow, identity.clone());
+        *self.clients.entry(client_prefix(flow.peer.ip())).or_default() += 1;
+        if self.owners.len() == 1 {
+            self.control.set_flag(control_flag::FLOWS, true)?;
+        }
         Ok(None)
+    }
+
+    /// Gives an identity the budget that it had with an earlier agent, else a fresh one. It is idle until it
+    /// has a connection. `None`: all budgets are in use.
+    fn budget_for(&mut self, identity: &Identity) -> Result<Option<u32>, KernelError> {
+        let holder = self.holder(identity);
+        let index = match self.inherited.remove(&holder) {
+            Some(index) => index,
+            None => match self.vacant_budget() {
+                Some(index) => self.renew(index, holder)?,
+                None => return Ok(None),
+            },
+        };
+        let budget = Budget {
+            index,
+            flows: 0,
+            queued: true,
+        };
+        self.identities.insert(identity.clone(), budget);
+        self.idle.push_back(identity.clone());
+        Ok(Some(index))
+    }
+
+    /// Fills a budget, and notes whose it is now.
+    fn renew(&mut self, index: u32, holder: u64) -> Result<u32, KernelError> {
+        let filled = self
+            .budgets
+            .set(index, FRESH, 0)
+            .map_err(KernelError::map("BUDGETS"));
+        let noted = filled.and_then(|()| {
+            self.holders
+                .set(index, holder, 0)
+                .map_err(KernelError::map("HOLDERS"))
+        });
+        if let Err(error) = noted {
+            self.free.push(index);
+            return Err(error);
+        }
+        Ok(index)
     }
 
     fn leave(&mut self, flow: &Flow) -> Result<(), KernelError> {
         let Some(identity) = self.owners.remove(flow) else {
             return Ok(());
         };
+        let client = client_prefix(flow.peer.ip());
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
         if let Some(budget) = self.identities.get_mut(&identity) {
             budget.flows -= 1;
             if budget.flows == 0 && !budget.queued {
@@ -186,31 +244,13 @@ impl State {
                 self.idle.push_back(identity);
             }
         }
-        self.flows
-            .remove(&flow_key(flow))
-            .map_err(KernelError::map("FLOWS"))?;
         if self.owners.is_empty() {
             self.control.set_flag(control_flag::FLOWS, false)?;
         }
-        Ok(())
-    }
-
-    /// The budget that the identity had with an earlier agent, else a full one. `None`: all are in use.
-    fn budget_for(&mut self, identity: &Identity) -> Result<Option<u32>, KernelError> {
-        let holder = self.holder(identity);
-        if let Some(index) = self.inherited.remove(&holder) {
-            return Ok(Some(index));
+        match self.flows.remove(&flow_key(flow)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(KernelError::map("FLOWS")(error)),
         }
-        let Some(index) = self.vacant_budget() else {
-            return Ok(None);
-        };
-        self.budgets
-            .set(index, 0, 0)
-            .map_err(KernelError::map("BUDGETS"))?;
-        self.holders
-            .set(index, holder, 0)
-            .map_err(KernelError::map("HOLDERS"))?;
-        Ok(Some(index))
     }
 
     /// An identity as the map knows it: a hash under the sketch's secret, so that nobody can choose to share

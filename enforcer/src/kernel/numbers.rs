@@ -1,49 +1,93 @@
 //! The numbers by which the kernel knows policies, limits, interfaces and shared limiters. A name keeps
 //! its number from one generation to the next, so that counters and limiter states go on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use enforcer_common::layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED};
+use enforcer_common::{
+    layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
+    limiter::Algorithm,
+};
 use serde::{Deserialize, Serialize};
 
 use super::KernelError;
-use crate::policy::model::Name;
+use crate::policy::model::{Name, PacketLimit, PolicySet};
 
 /// Who has which number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     policies: BTreeMap<Name, u32>,
-    /// By policy and limit. Numbers are never given twice, so that a limit's sources in the sketch are
-    /// never taken for another's.
-    limits: BTreeMap<(Name, Name), u32>,
+    /// Numbers are never given twice, so that a limit's sources in the sketch are never taken for
+    /// another's.
+    limits: BTreeMap<LimitKey, u32>,
     next_limit: u32,
     positions: BTreeMap<String, u32>,
     /// By limit: the first of its shared limiters, and how many it has.
     shared: BTreeMap<u32, (u32, u32)>,
 }
 
+/// What makes a limit the same one as before. What its states mean belongs to it: a bucket's state is
+/// nonsense to a window, and one window's to another's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LimitKey {
+    policy: Name,
+    limit: Name,
+    algorithm: Option<u32>,
+    /// Of windows; buckets keep their states when their rate changes.
+    window: Option<Duration>,
+}
+
+impl LimitKey {
+    fn new(policy: &Name, limit: &PacketLimit) -> Self {
+        let algorithm = limit.params.algorithm();
+        let is_window = matches!(algorithm, Some(Algorithm::FixedWindow | Algorithm::SlidingWindow));
+        Self {
+            policy: policy.clone(),
+            limit: limit.name.clone(),
+            algorithm: algorithm.map(|algorithm| algorithm as u32),
+            window: is_window.then(|| limit.budget.rate.period()),
+        }
+    }
+}
+
 /// Who has which number, as the next agent reads it.
 #[derive(Serialize, Deserialize)]
 pub struct Record {
-    policies: Vec<(String, u32)>,
-    limits: Vec<(String, String, u32)>,
+    policies: BTreeMap<String, u32>,
+    limits: Vec<LimitRecord>,
     next_limit: u32,
     positions: BTreeMap<String, u32>,
     shared: Vec<(u32, u32, u32)>,
 }
 
+/// A [`LimitKey`] and its number.
+#[derive(Serialize, Deserialize)]
+struct LimitRecord {
+    policy: String,
+    limit: String,
+    algorithm: Option<u32>,
+    window: Option<Duration>,
+    number: u32,
+}
+
 impl From<&Numbers> for Record {
     fn from(numbers: &Numbers) -> Self {
-        let policies = numbers.policies.iter();
-        let limits = numbers.limits.iter();
+        let limits = numbers.limits.iter().map(|(key, number)| LimitRecord {
+            policy: key.policy.to_string(),
+            limit: key.limit.to_string(),
+            algorithm: key.algorithm,
+            window: key.window,
+            number: *number,
+        });
         let shared = numbers.shared.iter();
         Self {
-            policies: policies
-                .map(|(name, number)| (name.to_string(), *number))
+            policies: numbers
+                .policies()
+                .map(|(name, number)| (name.to_string(), number))
                 .collect(),
-            limits: limits
-                .map(|((policy, limit), number)| (policy.to_string(), limit.to_string(), *number))
-                .collect(),
+            limits: limits.collect(),
             next_limit: numbers.next_limit,
             positions: numbers.positions.clone(),
             shared: shared
@@ -59,16 +103,22 @@ impl TryFrom<Record> for Numbers {
 
     fn try_from(record: Record) -> Result<Self, String> {
         let name = |text: String| text.parse::<Name>().map_err(|_| text);
+        let limits = record.limits.into_iter().map(|limit| {
+            let key = LimitKey {
+                policy: name(limit.policy)?,
+                limit: name(limit.limit)?,
+                algorithm: limit.algorithm,
+                window: limit.window,
+            };
+            Ok((key, limit.number))
+        });
         let policies = record.policies.into_iter();
-        let limits = record.limits.into_iter();
         let shared = record.shared.into_iter();
         Ok(Self {
             policies: policies
                 .map(|(policy, number)| Ok((name(policy)?, number)))
                 .collect::<Result<_, String>>()?,
-            limits: limits
-                .map(|(policy, limit, number)| Ok(((name(policy)?, name(limit)?), number)))
-                .collect::<Result<_, String>>()?,
+            limits: limits.collect::<Result<_, String>>()?,
             next_limit: record.next_limit,
             positions: record.positions,
             shared: shared
@@ -98,11 +148,11 @@ impl Numbers {
     }
 
     /// The limit's number.
-    pub fn limit(&mut self, policy: &Name, limit: &Name) -> u32 {
+    pub fn limit(&mut self, policy: &Name, limit: &PacketLimit) -> u32 {
         let next = &mut self.next_limit;
         *self
             .limits
-            .entry((policy.clone(), limit.clone()))
+            .entry(LimitKey::new(policy, limit))
             .or_insert_with(|| {
                 *next += 1;
                 *next
@@ -156,20 +206,24 @@ impl Numbers {
         self.shared(limit, places.next_multiple_of(16))
     }
 
-    /// Forgets names that no generation speaks of any more; the policies whose numbers are free again.
-    pub fn retain(&mut self, policies: &BTreeSet<Name>, interfaces: &BTreeSet<String>) -> Vec<u32> {
-        let gone: Vec<u32> = self
-            .policies
+    /// Forgets what neither `set` nor the interfaces that there are speak of.
+    pub fn retain(&mut self, set: &PolicySet, interfaces: &BTreeSet<String>) {
+        let policies: BTreeSet<&Name> = set.packet_policies.iter().map(|policy| &policy.name).collect();
+        let limits: BTreeSet<LimitKey> = set
+            .packet_policies
             .iter()
-            .filter(|(name, _)| !policies.contains(*name))
-            .map(|(_, number)| *number)
+            .flat_map(|policy| {
+                policy
+                    .limits
+                    .iter()
+                    .map(|limit| LimitKey::new(&policy.name, limit))
+            })
             .collect();
         self.policies.retain(|name, _| policies.contains(name));
-        self.limits.retain(|(policy, _), _| policies.contains(policy));
+        self.limits.retain(|key, _| limits.contains(key));
         let limits: BTreeSet<u32> = self.limits.values().copied().collect();
         self.shared.retain(|limit, _| limits.contains(limit));
         self.positions.retain(|name, _| interfaces.contains(name));
-        gone
     }
 
     /// The policies and their numbers.
@@ -209,13 +263,27 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn set(text: &str) -> PolicySet {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policies.yaml");
+        std::fs::write(&file, text).unwrap();
+        crate::policy::load(&[file]).unwrap().set
+    }
+
+    fn one(policy: &str, algorithm: &str, rate: &str) -> PolicySet {
+        set(&format!(
+            "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {policy}}}\nspec:\n  interfaces: [eth0]\n  \
+             limits: [{{name: x, algorithm: {algorithm}, rate: {rate}}}]\n"
+        ))
+    }
+
     #[test]
     fn names_keep_their_numbers() {
         let mut numbers = Numbers::default();
         let a = numbers.policy(&name("a")).unwrap();
         let b = numbers.policy(&name("b")).unwrap();
         assert_ne!(a, b);
-        assert_eq!(numbers.retain(&[name("b")].into(), &BTreeSet::new()), [a]);
+        numbers.retain(&one("b", "token-bucket", "1/s"), &BTreeSet::new());
         assert_eq!(numbers.policy(&name("b")).unwrap(), b);
         assert_eq!(numbers.policy(&name("c")).unwrap(), a);
     }
@@ -224,20 +292,46 @@ mod tests {
     fn a_record_says_all() {
         let mut numbers = Numbers::default();
         numbers.policy(&name("a")).unwrap();
-        let limit = numbers.limit(&name("a"), &name("x"));
+        for algorithm in ["token-bucket", "fixed-window"] {
+            let set = one("a", algorithm, "10/m");
+            numbers.limit(&name("a"), &set.packet_policies[0].limits[0]);
+        }
         numbers.position("eth0").unwrap();
-        numbers.shared(limit, 16).unwrap();
+        numbers.shared(1, 16).unwrap();
         let text = serde_json::to_string(&Record::from(&numbers)).unwrap();
         let record: Record = serde_json::from_str(&text).unwrap();
         assert_eq!(Numbers::try_from(record).unwrap(), numbers);
     }
 
     #[test]
-    fn limit_numbers_are_never_given_twice() {
+    fn a_limit_is_another_one_when_its_states_mean_something_else() {
         let mut numbers = Numbers::default();
-        let first = numbers.limit(&name("a"), &name("x"));
-        numbers.retain(&BTreeSet::new(), &BTreeSet::new());
-        assert_ne!(numbers.limit(&name("a"), &name("x")), first);
+        let mut number = |algorithm: &str, rate: &str| {
+            let set = one("a", algorithm, rate);
+            numbers.limit(&name("a"), &set.packet_policies[0].limits[0])
+        };
+        let bucket = number("token-bucket", "10/s");
+        assert_eq!(
+            number("token-bucket", "20/m"),
+            bucket,
+            "a bucket's state is a time"
+        );
+        let window = number("fixed-window", "10/s");
+        assert_ne!(window, bucket);
+        assert_eq!(number("fixed-window", "20/s"), window);
+        assert_ne!(number("fixed-window", "20/m"), window);
+        assert_ne!(number("sliding-window", "20/s"), window);
+    }
+
+    #[test]
+    fn limit_numbers_are_never_given_twice_and_do_not_pile_up() {
+        let mut numbers = Numbers::default();
+        let set = one("a", "token-bucket", "1/s");
+        let limit = &set.packet_policies[0].limits[0];
+        let first = numbers.limit(&name("a"), limit);
+        numbers.retain(&PolicySet::default(), &BTreeSet::new());
+        assert!(numbers.limits.is_empty());
+        assert_ne!(numbers.limit(&name("a"), limit), first);
     }
 
     #[test]

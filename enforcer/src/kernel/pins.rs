@@ -5,7 +5,7 @@
 //! /sys/fs/bpf/enforcer/            locked by the agent that runs
 //!   v3/                            the layout's version
 //!     CONTROL SKETCH ...           maps
-//!     xdp-native-7 tcx-7           links, by mode and interface index
+//!     xdp-native-4026531840-7 ...   links, by mode, network namespace and interface index
 //! ```
 
 use std::{

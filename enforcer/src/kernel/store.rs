@@ -7,7 +7,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, lpm_trie::Key},
+    maps::{HashMap, MapData, MapError, lpm_trie::Key},
 };
 use enforcer_common::{
     layout::{
@@ -40,13 +40,13 @@ pub struct Store {
     numbers: Numbers,
     slot: u32,
     set: Arc<PolicySet>,
-    /// Interfaces with entries.
-    entered: BTreeSet<u32>,
     /// What each slot holds, so that it can be taken out again.
     written: [Written; 2],
     /// What the policies map holds in the slot in force.
     in_force: BTreeMap<u32, Policy>,
     adapted: BTreeMap<(Name, Name), Adapted>,
+    /// What the interfaces map holds.
+    switched: BTreeMap<u32, InterfaceEntry>,
 }
 
 #[derive(Default)]
@@ -96,10 +96,10 @@ impl Store {
             numbers,
             slot: 0,
             set: Arc::default(),
-            entered: BTreeSet::new(),
             written: Default::default(),
             in_force: BTreeMap::new(),
             adapted: BTreeMap::new(),
+            switched: BTreeMap::new(),
         };
         store.inherit()?;
         Ok(store)
@@ -115,11 +115,14 @@ impl Store {
         let second = entries.iter().filter(|(_, entry)| entry.slot == 1).count();
         self.slot = u32::from(second * 2 > entries.len());
         for (index, entry) in entries {
-            self.entered.insert(index);
-            // The agent ended while it switched interfaces over. The other slot is written next, and no packet
-            // may see that half-way: until the switch these pass.
-            if entry.slot != self.slot {
-                self.remove(index);
+            if entry.slot == self.slot {
+                self.switched.insert(index, entry);
+            } else {
+                // The agent ended while it switched interfaces over. The other slot is written next, and no packet
+                // may see that half-way: until the switch these pass.
+                self.interfaces
+                    .remove(&index)
+                    .map_err(KernelError::map("INTERFACES"))?;
             }
         }
         for key in self.services.keys() {
@@ -170,29 +173,46 @@ impl Store {
         })
     }
 
-    /// Switches one interface to a staged generation: from here on its packets see that one alone.
+    /// Switches interfaces to a staged generation: from here on their packets see that one alone.
+    /// Interfaces that it does not speak of are taken out, and their packets pass. All or none: if one
+    /// cannot be switched, those that were go back.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
-        self.entered.insert(index);
+    pub fn switch(&mut self, staged: &Staged) -> Result<(), KernelError> {
+        let before = self.switched.clone();
+        let result = staged
+            .interfaces()
+            .iter()
+            .try_for_each(|(index, entry)| self.enter(*index, *entry));
+        if let Err(error) = result {
+            for (index, entry) in before {
+                // What was written a moment ago can be written again.
+                self.enter(index, entry)?;
+            }
+            return Err(error);
+        }
+        let gone: Vec<u32> = self
+            .switched
+            .keys()
+            .filter(|index| !staged.interfaces().contains_key(index))
+            .copied()
+            .collect();
+        for index in gone {
+            self.switched.remove(&index);
+            if let Err(error) = self.interfaces.remove(&index) {
+                tracing::error!(index, %error, "an interface's entry is not removed");
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
         self.interfaces
             .insert(index, entry, 0)
-            .map_err(KernelError::map("INTERFACES"))
-    }
-
-    /// Takes an interface out: its packets pass.
-    pub fn remove(&mut self, index: u32) {
-        self.entered.remove(&index);
-        if let Err(error) = self.interfaces.remove(&index) {
-            tracing::debug!(index, %error, "the interface had no entry");
-        }
-    }
-
-    /// Interfaces with entries.
-    #[must_use]
-    pub fn entered(&self) -> &BTreeSet<u32> {
-        &self.entered
+            .map_err(KernelError::map("INTERFACES"))?;
+        self.switched.insert(index, entry);
+        Ok(())
     }
 
     /// Makes a staged generation the one in force, once all interfaces are switched to it.
@@ -203,13 +223,8 @@ impl Store {
             slot,
             tables,
         } = staged;
-        let policies = set
-            .packet_policies
-            .iter()
-            .map(|policy| policy.name.clone())
-            .collect();
         let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
-        numbers.retain(&policies, &interfaces);
+        numbers.retain(&set, &interfaces);
         self.numbers = numbers;
         self.slot = slot;
         self.set = set;
@@ -248,6 +263,12 @@ impl Store {
             },
         );
         Ok(())
+    }
+
+    /// Whether the controller's change of a limit is in force.
+    #[must_use]
+    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
+        self.adapted.contains_key(&(policy.clone(), limit.clone()))
     }
 
     /// What is in force.
@@ -316,12 +337,17 @@ impl Store {
 
     fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
         // What this slot held two generations ago. It stayed for packets that were on their way through.
-        let old = std::mem::take(&mut self.written[slot as usize]);
-        for key in &old.services {
-            self.services.remove(key).map_err(KernelError::map("SERVICES"))?;
+        // One at a time, so that none is forgotten if the kernel refuses.
+        let written = &mut self.written[slot as usize];
+        while let Some(key) = written.services.last() {
+            match self.services.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
+                Err(error) => return Err(KernelError::map("SERVICES")(error)),
+            };
         }
-        for key in &old.access {
+        while let Some(key) = written.access.last() {
             self.access.remove(key)?;
+            written.access.pop();
         }
         for (number, policy) in &tables.policies {
             let place = slot * MAX_POLICIES + number;
