@@ -41,7 +41,7 @@ struct Suite {
     arguments: &'static [&'static str],
 }
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 4] = [
     // What a packet costs here says nothing.
     Suite {
         name: "kernel",
@@ -49,6 +49,11 @@ const SUITES: [Suite; 3] = [
     },
     Suite {
         name: "hooks",
+        arguments: &[],
+    },
+    // What is pinned, and the filters that need no pin.
+    Suite {
+        name: "restart",
         arguments: &[],
     },
     // One of each kind that needs no speed and does not itself ask the kernel for TCX.

@@ -191,7 +191,7 @@ fn a_stop_that_is_to_detach_leaves_nothing() -> Result<()> {
         return Ok(());
     }
     let before = residue::find("enf-")?;
-    let mut bench = Bench::start("onStop: detach")?;
+    let mut bench = Bench::start("sketchMemory: 64KiB, onStop: detach")?;
     assert!(bench.bpffs.pinned()?.len() > 10);
     bench.stop(Signal::Terminate)?;
     assert_eq!(bench.bpffs.pinned()?, Vec::<String>::new());
