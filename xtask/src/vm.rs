@@ -56,7 +56,6 @@ const SUITES: [Suite; 3] = [
         name: "agent",
         arguments: &[
             "denial::a_source_that_keeps_failing",
-            "limits::a_deny_list",
             "reload::kernel_and_gateway",
             "verified::connections_are_verified",
         ],
