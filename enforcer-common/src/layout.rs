@@ -296,6 +296,21 @@ pub const fn counter(direction: Direction, policy: u32, reason: Reason, verdict:
     (policies * Reason::COUNT + reason as u32) * Verdict::COUNT + verdict as u32
 }
 
+/// What a place in the counters map stands for: direction, policy, reason and verdict.
+#[must_use]
+pub fn counted(place: u32) -> Option<(Direction, u32, Reason, Verdict)> {
+    let verdict = Verdict::ALL[(place % Verdict::COUNT) as usize];
+    let rest = place / Verdict::COUNT;
+    let reason = Reason::ALL[(rest % Reason::COUNT) as usize];
+    let policies = rest / Reason::COUNT;
+    let direction = Direction::ALL.get((policies / (MAX_POLICIES + 1)) as usize)?;
+    Some((*direction, policies % (MAX_POLICIES + 1), reason, verdict))
+}
+
+/// Bits by which a program that is told the time moves the verdict's place in the counters map, plus
+/// one, to the left in what it returns. The hook's own number is below.
+pub const PLACE_SHIFT: u32 = 8;
+
 macro_rules! layout {
     ($($type:ty: $size:expr, {$($field:ident: $offset:expr),* $(,)?};)*) => {
         $(const _: () = {
@@ -341,11 +356,14 @@ mod tests {
                         let place = counter(direction, policy, reason, verdict);
                         assert!(place < COUNTERS);
                         assert!(seen.insert(place));
+                        assert_eq!(counted(place), Some((direction, policy, reason, verdict)));
                     }
                 }
             }
         }
         assert_eq!(seen.len(), COUNTERS as usize);
+        assert_eq!(counted(COUNTERS), None);
+        assert!(COUNTERS < 1 << (31 - PLACE_SHIFT));
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub fn program(ctx: &TcContext) -> i32 {
             shadow: false,
         },
     };
-    verdict::tc(finding.conclude(Direction::Egress, bytes))
+    verdict::tc(&finding.conclude(Direction::Egress, bytes))
 }
 
 #[inline(always)]

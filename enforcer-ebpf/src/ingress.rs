@@ -29,7 +29,7 @@ pub fn program(ctx: &XdpContext) -> u32 {
     };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
-    verdict::xdp(examine(control, interface, &frame, bytes).conclude(Direction::Ingress, bytes))
+    verdict::xdp(&examine(control, interface, &frame, bytes).conclude(Direction::Ingress, bytes))
 }
 
 #[inline(always)]
