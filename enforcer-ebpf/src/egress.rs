@@ -9,6 +9,7 @@ use enforcer_common::{
 
 use crate::{
     access, clock,
+    events,
     frame::Frame,
     maps::INTERFACES,
     parse::{Packet, Parsed, parse},
@@ -47,7 +48,11 @@ pub fn program(ctx: &TcContext) -> i32 {
             shadow: false,
         },
     };
-    verdict::tc(&finding.conclude(Direction::Egress, bytes))
+    let conclusion = finding.conclude(Direction::Egress, bytes);
+    if conclusion.is_event() && events::wanted() {
+        events::enforcer_tell_egress(ctx.skb.skb, clock::now_ns(), u64::from(conclusion.place));
+    }
+    verdict::tc(&conclusion)
 }
 
 #[inline(always)]

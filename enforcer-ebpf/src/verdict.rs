@@ -44,6 +44,12 @@ pub struct Conclusion {
 }
 
 impl Conclusion {
+    /// Whether people may want to look at it: a drop, or what would be one but for shadow.
+    #[inline(always)]
+    pub fn is_event(&self) -> bool {
+        !matches!(self.verdict, Verdict::Pass)
+    }
+
     /// The hook's number. Who tells the time is told, beside it, where the verdict was counted.
     #[inline(always)]
     fn told(&self, number: u32) -> u32 {

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod deny;
+mod events;
 mod explain;
 mod replay;
 mod run;
@@ -24,6 +25,7 @@ use clap::{Parser, Subcommand, ValueEnum};
   enforcer run --config /etc/enforcer/enforcer.yaml
   enforcer status
   enforcer explain 192.0.2.7:443                   why is this source (not) limited?
+  enforcer events --follow                         what is being dropped?
   enforcer deny 192.0.2.7 --for 10m --reason \"scraper, ticket 4711\"
   enforcer replay edge.pcap --policy candidate.yaml   what would this policy have done?
 
@@ -41,6 +43,7 @@ enum Command {
     Explain(explain::Explain),
     Deny(deny::Deny),
     Allow(deny::Allow),
+    Events(events::Events),
     Replay(replay::Replay),
 }
 
@@ -88,6 +91,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
+            Command::Events(command) => command.run(),
             Command::Replay(command) => command.run(),
         };
         let (code, error) = match result {

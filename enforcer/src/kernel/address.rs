@@ -22,6 +22,12 @@ pub fn address(ip: IpAddr) -> Address {
     }
 }
 
+/// The address of the kernel's form.
+#[must_use]
+pub fn ip(address: Address) -> IpAddr {
+    IpAddr::from(address).to_canonical()
+}
+
 /// The kernel's form of a prefix on an access list.
 #[must_use]
 pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {

@@ -11,7 +11,7 @@ use enforcer_common::verdict::{Direction, Verdict};
 use time::OffsetDateTime;
 
 use super::{
-    Config, Count, Counters, Decision, Denials, Flows, KernelError, Parts,
+    Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
     compile::Moment,
     interfaces::Interface,
     object::{self, Array, Sizes},
@@ -32,6 +32,10 @@ pub struct Offline {
     pub counters: Arc<Counters>,
     /// The tables.
     pub store: Store,
+    /// What the programs tell.
+    pub events: Events,
+    /// What they do not tell.
+    pub event_counts: EventCounts,
     ebpf: Ebpf,
     clock: Array<u64>,
 }
@@ -42,11 +46,20 @@ impl Offline {
     /// # Errors
     /// The kernel refuses.
     pub fn load(config: &Config) -> Result<Self, KernelError> {
+        Self::with_events(config, EventRate::None)
+    }
+
+    /// Loads the programs, and has them tell of packets that are dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn with_events(config: &Config, events: EventRate) -> Result<Self, KernelError> {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
         let sizes = Sizes {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: true,
+            events,
         };
         let mut ebpf = object::load(sizes)?;
         let Parts {
@@ -58,11 +71,15 @@ impl Offline {
         } = Parts::over(&mut ebpf, config, sketch_lines)?;
         let store = Store::new(&mut ebpf, access)?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
+        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
+        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         Ok(Self {
             flows,
             denials,
             counters,
             store,
+            events,
+            event_counts,
             ebpf,
             clock,
         })

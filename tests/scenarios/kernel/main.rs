@@ -4,7 +4,6 @@
 //! is involved.
 
 mod packets;
-mod reference;
 mod rig;
 
 mod access;

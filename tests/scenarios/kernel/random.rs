@@ -12,9 +12,10 @@ use enforcer_common::{
 };
 use lab::frame::layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp};
 
+use lab::reference::{Packet, Reading, read};
+
 use crate::{
     packets::{SYN, TCP, UDP, tcp_from},
-    reference::{Packet, Reading, read},
     rig::{Case, Counts, Rig, document, moved},
 };
 
