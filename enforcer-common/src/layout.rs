@@ -27,7 +27,7 @@ pub const MAX_INTERFACES: u32 = 4_096;
 /// Entries of the services map: protocol and port, for each group of interfaces, in both slots.
 pub const MAX_SERVICES: u32 = 65_536;
 /// Prefixes on all access lists together, in both slots.
-pub const MAX_PREFIXES: u32 = 262_144;
+pub const MAX_PREFIXES: u32 = 524_288;
 /// Verified connections at once, unless configured.
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Identities with a budget of their own at once.
@@ -391,6 +391,9 @@ pub struct EventGate {
     pub total_skipped: u64,
 }
 
+/// The sign bit stays free: all bits set is a number of TC's own.
+const _: () = assert!(COUNTERS < 1 << (31 - PLACE_SHIFT));
+
 macro_rules! layout {
     ($($type:ty: $size:expr, {$($field:ident: $offset:expr),* $(,)?};)*) => {
         $(const _: () = {
@@ -446,7 +449,6 @@ mod tests {
         }
         assert_eq!(seen.len(), COUNTERS as usize);
         assert_eq!(counted(COUNTERS), None);
-        assert!(COUNTERS < 1 << (31 - PLACE_SHIFT));
     }
 
     #[test]

@@ -7,8 +7,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    access, clock,
-    events, flow,
+    access, clock, events, flow,
     frame::Frame,
     lifeline,
     limits::{self, Charge},
@@ -53,23 +52,21 @@ fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64, 
 }
 
 #[inline(always)]
-fn decide(
-    control: &Control,
-    interface: &Interface,
-    packet: &Packet,
-    bytes: u64,
-    now_ns: u64,
-) -> Finding {
+fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64, now_ns: u64) -> Finding {
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return pass(NO_POLICY, reason);
     }
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
     {
+        let reason = denial(entry.reason);
+        // An operator's word holds; what follows from requests is enforced where policies are.
+        let shadow = matches!(reason, Reason::DeniedForAuthentication)
+            && service::is_shadow(interface, interface.base);
         return Finding {
             policy: NO_POLICY,
-            reason: denial(entry.reason),
-            shadow: false,
+            reason,
+            shadow,
         };
     }
     let policy = service::find(interface, packet, packet.destination_port);

@@ -1,5 +1,6 @@
 //! Recordings of known frames at known times, replayed: what is reported is what the exact algorithm
 //! says.
+#![expect(clippy::unwrap_used, reason = "a test fails where something is missing")]
 
 use std::{
     fs,

@@ -54,7 +54,7 @@ pub fn read(frame: &[u8]) -> Reading {
         0x86dd => ipv6(packet),
         _ => return Reading::Other,
     };
-    match envelope.and_then(transport) {
+    match envelope.and_then(|envelope| transport(&envelope)) {
         Ok(packet) => Reading::Packet(packet),
         Err(reason) => Reading::Refused(reason),
     }
@@ -167,7 +167,7 @@ fn open(envelope: &mut Envelope<'_>) -> Result<(), Reason> {
     Ok(())
 }
 
-fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
+fn transport(envelope: &Envelope<'_>) -> Result<Packet, Reason> {
     let Envelope {
         source,
         destination,
@@ -176,7 +176,7 @@ fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
         fragment,
         later_fragment,
         body,
-    } = envelope;
+    } = *envelope;
     let mut packet = Packet {
         source,
         destination,

@@ -248,7 +248,10 @@ mod tests {
     fn numbers_become_names_and_the_calendars_time() {
         let view = event(9);
         assert_eq!(view.time, "2023-11-14T22:13:20Z");
-        assert_eq!((view.policy.as_deref(), view.limit.as_deref()), (Some("edge"), Some("each")));
+        assert_eq!(
+            (view.policy.as_deref(), view.limit.as_deref()),
+            (Some("edge"), Some("each"))
+        );
         assert_eq!((view.interface.as_str(), view.source_port), ("eth0", Some(9)));
     }
 
@@ -265,7 +268,10 @@ mod tests {
         assert_eq!(kept[0].source_port, Some(11));
         assert_eq!(journal.last_of("192.0.2.7".parse().unwrap()), Some(event(sent)));
         assert_eq!(journal.last_of("192.0.2.8".parse().unwrap()), None);
-        assert_eq!(slow.try_recv().unwrap_err(), broadcast::error::TryRecvError::Lagged(10));
+        assert_eq!(
+            slow.try_recv().unwrap_err(),
+            broadcast::error::TryRecvError::Lagged(10)
+        );
         assert_eq!(slow.try_recv().unwrap().source_port, Some(11));
     }
 

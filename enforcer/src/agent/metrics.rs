@@ -1,9 +1,12 @@
 //! The agent's own metrics, and the kernel's counters as metrics. Every label comes from policies or
 //! from a fixed list, so that no stranger can make series.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{
     GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicU64, GenericCounterVec},
+    proto::MetricFamily,
 };
 
 use super::state::Shared;
@@ -47,6 +50,8 @@ pub struct Metrics {
     interface_failures: IntGauge,
     states: IntGaugeVec,
     sketch_bytes: IntGauge,
+    /// One scrape at a time: what is read from the kernel is filled in anew for each.
+    scrape: Mutex<()>,
 }
 
 impl Metrics {
@@ -162,14 +167,22 @@ impl Metrics {
                 "Memory of the sketch of limiters, constant.",
             )?,
             registry,
+            scrape: Mutex::default(),
         })
     }
 
-    /// Brings everything that is read rather than counted up to date.
+    /// All metrics as they are now.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
+    pub fn gather(&self, shared: &Shared) -> Result<Vec<MetricFamily>, KernelError> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(shared)?;
+        Ok(self.registry.gather())
+    }
+
+    /// Brings everything that is read rather than counted up to date.
+    fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
         self.refresh_states(shared);
         let Some(kernel) = &shared.kernel else {
             return Ok(());
@@ -181,8 +194,10 @@ impl Metrics {
         self.sketch_bytes
             .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
         let (skipped, lost) = kernel.event_counts.skipped_and_lost()?;
-        advance(&self.events_skipped, skipped);
-        advance(&self.events_lost, lost);
+        self.events_skipped.reset();
+        self.events_skipped.inc_by(skipped);
+        self.events_lost.reset();
+        self.events_lost.inc_by(lost);
         let (attached, failures, policies) = {
             let generations = kernel.generations();
             let policies: Vec<(Name, u32, Vec<Name>)> = generations
@@ -202,6 +217,9 @@ impl Metrics {
             ];
             self.interfaces.with_label_values(&labels).set(1);
         }
+        // The kernel has the totals. Series of policies that are gone go with them.
+        self.packets.reset();
+        self.bytes.reset();
         self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
         for (name, number, limits) in policies {
             self.count(kernel, name.as_str(), number, &limits)?;
@@ -251,8 +269,10 @@ impl Metrics {
                 limit,
                 count.verdict.name(),
             ];
-            advance(&self.packets.with_label_values(&labels), count.total.packets);
-            advance(&self.bytes.with_label_values(&labels), count.total.bytes);
+            self.packets
+                .with_label_values(&labels)
+                .inc_by(count.total.packets);
+            self.bytes.with_label_values(&labels).inc_by(count.total.bytes);
         }
         Ok(())
     }
@@ -268,18 +288,6 @@ fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> Vec<Nam
     document
         .map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect())
         .unwrap_or_default()
-}
-
-/// Brings a counter to what the kernel has counted. A number that was given to another policy begins
-/// anew; so does its counter.
-fn advance(counter: &IntCounter, to: u64) {
-    let at = counter.get();
-    if to < at {
-        counter.reset();
-        counter.inc_by(to);
-    } else {
-        counter.inc_by(to - at);
-    }
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

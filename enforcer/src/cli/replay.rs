@@ -126,7 +126,7 @@ fn print_notes(out: &mut impl Write, report: &Report) -> io::Result<()> {
     let notes = [
         (
             skipped.too_short,
-            "not replayed: nothing is there behind the link header".to_owned(),
+            "not replayed: cut off in the link header, or leaving without a whole IP header".to_owned(),
         ),
         (
             skipped.cut_by_recorder,

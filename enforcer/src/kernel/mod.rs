@@ -31,6 +31,7 @@ use enforcer_common::{
 use ipnet::IpNet;
 
 pub use access::AccessMap;
+pub use address::client_prefix;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
@@ -38,9 +39,9 @@ pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
 pub use error::KernelError;
 pub use events::{Event, EventCounts, EventRate, Events, Seen};
-pub use interfaces::names as interface_names;
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
+pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;

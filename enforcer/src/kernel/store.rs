@@ -7,11 +7,11 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, lpm_trie::Key},
+    maps::{HashMap, MapData, MapError, lpm_trie::Key},
 };
 use enforcer_common::{
     layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
-    limiter::Params,
+    limiter::{FRESH, Params},
 };
 
 use super::{
@@ -30,6 +30,8 @@ pub struct Store {
     interfaces: HashMap<MapData, u32, InterfaceEntry>,
     services: HashMap<MapData, ServiceKey, u32>,
     policies: Array<Policy>,
+    /// Limiter states of services and interfaces.
+    shared: Array<u64>,
     numbers: Numbers,
     slot: u32,
     set: Arc<PolicySet>,
@@ -38,6 +40,8 @@ pub struct Store {
     /// What the policies map holds in the slot in force.
     in_force: BTreeMap<u32, Policy>,
     adapted: BTreeMap<(Name, Name), Adapted>,
+    /// What the interfaces map holds.
+    switched: BTreeMap<u32, InterfaceEntry>,
 }
 
 #[derive(Default)]
@@ -81,12 +85,14 @@ impl Store {
             interfaces: object::take(ebpf, "INTERFACES")?,
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
+            shared: object::take(ebpf, "SHARED")?,
             numbers: Numbers::default(),
             slot: 0,
             set: Arc::default(),
             written: Default::default(),
             in_force: BTreeMap::new(),
             adapted: BTreeMap::new(),
+            switched: BTreeMap::new(),
         })
     }
 
@@ -108,6 +114,11 @@ impl Store {
         for (_, number) in numbers.policies().filter(|(_, number)| !known.contains(number)) {
             counters.clear(number)?;
         }
+        for place in numbers.newly_shared(&self.numbers) {
+            self.shared
+                .set(place, FRESH, 0)
+                .map_err(KernelError::map("SHARED"))?;
+        }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.write(slot, &tables)?;
         Ok(Staged {
@@ -118,21 +129,46 @@ impl Store {
         })
     }
 
-    /// Switches one interface to a staged generation: from here on its packets see that one alone.
+    /// Switches interfaces to a staged generation: from here on their packets see that one alone.
+    /// Interfaces that it does not speak of are taken out, and their packets pass. All or none: if one
+    /// cannot be switched, those that were go back.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
-        self.interfaces
-            .insert(index, entry, 0)
-            .map_err(KernelError::map("INTERFACES"))
+    pub fn switch(&mut self, staged: &Staged) -> Result<(), KernelError> {
+        let before = self.switched.clone();
+        let result = staged
+            .interfaces()
+            .iter()
+            .try_for_each(|(index, entry)| self.enter(*index, *entry));
+        if let Err(error) = result {
+            for (index, entry) in before {
+                // What was written a moment ago can be written again.
+                self.enter(index, entry)?;
+            }
+            return Err(error);
+        }
+        let gone: Vec<u32> = self
+            .switched
+            .keys()
+            .filter(|index| !staged.interfaces().contains_key(index))
+            .copied()
+            .collect();
+        for index in gone {
+            self.switched.remove(&index);
+            if let Err(error) = self.interfaces.remove(&index) {
+                tracing::error!(index, %error, "an interface's entry is not removed");
+            }
+        }
+        Ok(())
     }
 
-    /// Takes an interface out: its packets pass.
-    pub fn remove(&mut self, index: u32) {
-        if let Err(error) = self.interfaces.remove(&index) {
-            tracing::debug!(index, %error, "the interface had no entry");
-        }
+    fn enter(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
+        self.interfaces
+            .insert(index, entry, 0)
+            .map_err(KernelError::map("INTERFACES"))?;
+        self.switched.insert(index, entry);
+        Ok(())
     }
 
     /// Makes a staged generation the one in force, once all interfaces are switched to it.
@@ -143,13 +179,8 @@ impl Store {
             slot,
             tables,
         } = staged;
-        let policies = set
-            .packet_policies
-            .iter()
-            .map(|policy| policy.name.clone())
-            .collect();
         let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
-        numbers.retain(&policies, &interfaces);
+        numbers.retain(&set, &interfaces);
         self.numbers = numbers;
         self.slot = slot;
         self.set = set;
@@ -188,6 +219,12 @@ impl Store {
             },
         );
         Ok(())
+    }
+
+    /// Whether the controller's change of a limit is in force.
+    #[must_use]
+    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
+        self.adapted.contains_key(&(policy.clone(), limit.clone()))
     }
 
     /// What is in force.
@@ -256,12 +293,17 @@ impl Store {
 
     fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
         // What this slot held two generations ago. It stayed for packets that were on their way through.
-        let old = std::mem::take(&mut self.written[slot as usize]);
-        for key in &old.services {
-            self.services.remove(key).map_err(KernelError::map("SERVICES"))?;
+        // One at a time, so that none is forgotten if the kernel refuses.
+        let written = &mut self.written[slot as usize];
+        while let Some(key) = written.services.last() {
+            match self.services.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
+                Err(error) => return Err(KernelError::map("SERVICES")(error)),
+            };
         }
-        for key in &old.access {
+        while let Some(key) = written.access.last() {
             self.access.remove(key)?;
+            written.access.pop();
         }
         for (number, policy) in &tables.policies {
             let place = slot * MAX_POLICIES + number;

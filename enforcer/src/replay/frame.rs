@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use enforcer_common::verdict::Direction;
+
 use super::link::ETHERNET;
 
 const IPV4_HEADER: usize = 20;
@@ -21,6 +23,18 @@ fn network(frame: &[u8]) -> Option<(usize, bool)> {
         }
     }
     None
+}
+
+/// Whether a test run takes the frame: something must be behind the link header, and of what leaves the
+/// whole IP header.
+#[must_use]
+pub fn is_runnable(direction: Direction, frame: &[u8]) -> bool {
+    let header = match (direction, frame.get(ETHERNET - 2..ETHERNET)) {
+        (Direction::Egress, Some([0x08, 0x00])) => IPV4_HEADER,
+        (Direction::Egress, Some([0x86, 0xdd])) => IPV6_HEADER,
+        _ => 1,
+    };
+    frame.len() >= ETHERNET + header
 }
 
 /// Who sent the frame, by its IP header.

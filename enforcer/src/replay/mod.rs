@@ -190,11 +190,6 @@ impl Run<'_> {
             self.tally.skipped.too_short += 1;
             return Ok(());
         };
-        // A test run takes no frame that has nothing behind its link header.
-        if self.frame.len() <= ETHERNET {
-            self.tally.skipped.too_short += 1;
-            return Ok(());
-        }
         let length = (record.length - record.link.header()) + ETHERNET;
         if length > self.frame.len() {
             // What is missing is taken for zeros: so lengths hold, and bytes are charged as they were.
@@ -210,6 +205,10 @@ impl Run<'_> {
             .direction
             .or(hint)
             .unwrap_or_else(|| self.direction(source));
+        if !frame::is_runnable(direction, &self.frame) {
+            self.tally.skipped.too_short += 1;
+            return Ok(());
+        }
         let decision = self.offline.decide(direction, &self.frame)?;
         if let Some(counter) = self.tally.counters.get_mut(decision.place() as usize) {
             counter.packets += 1;

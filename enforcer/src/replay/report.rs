@@ -60,7 +60,7 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
-    /// Not replayed: nothing is there behind the link header.
+    /// Not replayed: nothing is there behind the link header, or, of what leaves, no whole IP header.
     pub too_short: u64,
     /// Kept in part by the recorder; the rest is taken for zeros.
     pub cut_by_recorder: u64,

