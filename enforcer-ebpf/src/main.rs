@@ -17,6 +17,7 @@ mod clock;
 mod egress;
 mod events;
 mod flow;
+mod forget;
 mod frame;
 mod ingress;
 mod lifeline;
