@@ -7,7 +7,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    access, clock, flow,
+    access, clock, events, flow,
     frame::Frame,
     lifeline,
     limits::{self, Charge},
@@ -29,13 +29,18 @@ pub fn program(ctx: &XdpContext) -> u32 {
     };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
-    verdict::xdp(examine(control, interface, &frame, bytes).conclude(Direction::Ingress, bytes))
+    let now_ns = clock::now_ns();
+    let conclusion = examine(control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
+    if conclusion.is_event() && events::wanted() {
+        events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place));
+    }
+    verdict::xdp(&conclusion)
 }
 
 #[inline(always)]
-fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64) -> Finding {
+fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64, now_ns: u64) -> Finding {
     match parse(frame) {
-        Ok(Parsed::Ip(packet)) => decide(control, interface, &packet.blurred(control.zero), bytes),
+        Ok(Parsed::Ip(packet)) => decide(control, interface, &packet.blurred(control.zero), bytes, now_ns),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
@@ -47,8 +52,7 @@ fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64) 
 }
 
 #[inline(always)]
-fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64) -> Finding {
-    let now_ns = clock::now_ns();
+fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64, now_ns: u64) -> Finding {
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return pass(NO_POLICY, reason);
     }

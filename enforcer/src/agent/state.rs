@@ -13,11 +13,13 @@ use std::{
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use super::metrics::Metrics;
+use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
-    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Sketch},
+    kernel::{
+        Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Kernel, KernelError, Sketch,
+    },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
 
@@ -31,6 +33,8 @@ pub struct Shared {
     pub services: Services,
     /// Metrics of the agent itself.
     pub metrics: Metrics,
+    /// The latest packets that were dropped.
+    pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
     ready: AtomicBool,
@@ -48,6 +52,10 @@ pub struct KernelHalf {
     pub counters: Arc<Counters>,
     /// The sketch.
     pub sketch: Arc<Sketch>,
+    /// What became of events that are not taken in.
+    pub event_counts: EventCounts,
+    /// Until they are taken in.
+    events: Mutex<Option<Events>>,
     generations: Mutex<Generations>,
 }
 
@@ -88,6 +96,8 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            events,
+            event_counts,
             generations,
         } = kernel;
         Self {
@@ -95,12 +105,19 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            event_counts,
+            events: Mutex::new(Some(events)),
             generations: Mutex::new(generations),
         }
     }
 }
 
 impl KernelHalf {
+    /// The events, for the one who takes them in: once.
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The programs and tables, for one at a time.
     pub fn generations(&self) -> MutexGuard<'_, Generations> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
@@ -121,6 +138,7 @@ impl Shared {
             policies,
             services: Services::default(),
             metrics,
+            journal: Journal::default(),
             management,
             ready: AtomicBool::new(false),
             standing: Mutex::default(),

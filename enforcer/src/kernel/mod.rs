@@ -8,8 +8,10 @@ mod clock;
 mod compile;
 mod control;
 mod counters;
+mod decision;
 mod denials;
 mod error;
+mod events;
 mod flows;
 mod generation;
 mod interfaces;
@@ -33,15 +35,21 @@ pub use address::client_prefix;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
+pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
 pub use error::KernelError;
+pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
+pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 
 use self::{address::access_key, control::ControlBlock, object::Sizes};
+
+/// Events a second on each CPU, at most.
+const EVENTS_PER_SECOND: u32 = 1_000;
 
 /// What the kernel half needs to be told.
 #[derive(Clone, Debug)]
@@ -66,6 +74,10 @@ pub struct Kernel {
     pub counters: Arc<Counters>,
     /// Limiter states of unknown sources.
     pub sketch: Arc<Sketch>,
+    /// Samples of what is dropped, for one reader.
+    pub events: Events,
+    /// What became of those that it does not get.
+    pub event_counts: EventCounts,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
 }
@@ -81,6 +93,7 @@ impl Kernel {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: false,
+            events: EventRate::PerSecond(EVENTS_PER_SECOND),
         };
         let mut ebpf = object::load(sizes)?;
         Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
@@ -121,7 +134,7 @@ impl Parts {
         })
     }
 
-    fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
+    fn finish(self, mut ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
         let Self {
             flows,
             denials,
@@ -129,12 +142,16 @@ impl Parts {
             sketch,
             access,
         } = self;
+        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
+        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         let generations = Generations::new(ebpf, access, xdp)?;
         Ok(Kernel {
             flows,
             denials,
             counters,
             sketch,
+            events,
+            event_counts,
             generations,
         })
     }
