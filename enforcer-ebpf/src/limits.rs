@@ -15,6 +15,7 @@ use crate::{
     parse::Packet,
     service::Place,
     sketch::{Cells, words},
+    syn::Handshake,
 };
 
 /// Compare-and-swap attempts before a contended charge is refused.
@@ -27,6 +28,7 @@ pub struct Charge<'a> {
     /// Of the frame.
     pub bytes: u64,
     pub now_ns: u64,
+    pub handshake: Handshake,
 }
 
 /// Where [`enforcer_limit`] finds its limit, and whether it charges or only asks: one number.
@@ -111,11 +113,12 @@ impl Charge<'_> {
     /// What the packet costs; zero if the limit is not about it.
     #[inline(always)]
     fn cost(&self, limit: &Limit) -> u64 {
-        match limit.count {
+        let cost = match limit.count {
             limit_count::BYTES => self.bytes,
             limit_count::CONNECTIONS => u64::from(self.packet.opens_connection()),
             _ => 1,
-        }
+        };
+        self.handshake.cost(limit, cost)
     }
 }
 

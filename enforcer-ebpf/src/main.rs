@@ -24,6 +24,7 @@ mod maps;
 mod parse;
 mod service;
 mod sketch;
+mod syn;
 mod verdict;
 
 use aya_ebpf::{

@@ -22,11 +22,7 @@ impl Finding {
     /// Counts the verdict and says it.
     #[inline(always)]
     pub fn conclude(self, direction: Direction, bytes: u64) -> Verdict {
-        let verdict = match (self.reason.drops(), self.shadow) {
-            (false, _) => Verdict::Pass,
-            (true, false) => Verdict::Drop,
-            (true, true) => Verdict::Shadow,
-        };
+        let verdict = self.reason.verdict(self.shadow);
         if let Some(entry) = COUNTERS.get_ptr_mut(counter(direction, self.policy, self.reason, verdict)) {
             count(entry, bytes);
         }
@@ -49,6 +45,7 @@ pub fn xdp(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass | Verdict::Shadow => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Answer => xdp_action::XDP_TX,
     }
 }
 
@@ -58,6 +55,7 @@ pub fn xdp(verdict: Verdict) -> u32 {
 pub fn tc(verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass | Verdict::Shadow => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
+        // Nothing that leaves is answered.
+        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
     }
 }
