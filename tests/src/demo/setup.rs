@@ -256,7 +256,8 @@ impl Stage {
         for command in [
             "status".to_owned(),
             format!("explain {attacker}"),
-            format!("deny {attacker} --for 10m --reason 'tried by hand'"),
+            format!("deny {attacker} --for 10m --reason 'tried by hand' --runtime-dir {folder}/run"),
+            format!("allow {attacker} --runtime-dir {folder}/run"),
         ] {
             println!(
                 "  nsenter --net={} {} {command}",
