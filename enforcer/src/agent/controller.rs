@@ -9,7 +9,10 @@ use std::{
 
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 
-use super::state::{AdaptiveRate, KernelHalf, Shared};
+use super::{
+    state::{AdaptiveRate, KernelHalf, Shared},
+    syn::SynWatch,
+};
 use crate::{
     adapt::{
         law::{Observation, Regulator, Step, next_rate},
@@ -29,6 +32,7 @@ pub struct Controller {
     shared: Arc<Shared>,
     target: Duration,
     policies: BTreeMap<Name, Watched>,
+    syn: SynWatch,
     last: Instant,
 }
 
@@ -49,6 +53,7 @@ impl Controller {
             shared,
             target,
             policies: BTreeMap::new(),
+            syn: SynWatch::default(),
             last: Instant::now(),
         }
     }
@@ -75,6 +80,8 @@ impl Controller {
             .max_by(f64::total_cmp);
         let set = Arc::clone(kernel.generations().store.set());
         self.forget(&set);
+        self.syn
+            .tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))?;
         for policy in &set.packet_policies {
             let seen = self.observe(kernel, policy, elapsed, latency)?;
             let Some(seen) = seen else { continue };

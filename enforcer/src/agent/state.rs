@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
-    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Sketch},
+    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Shortfall, Sketch, Syn},
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
 
@@ -48,6 +48,8 @@ pub struct KernelHalf {
     pub counters: Arc<Counters>,
     /// The sketch.
     pub sketch: Arc<Sketch>,
+    /// SYN defence.
+    pub syn: Syn,
     generations: Mutex<Generations>,
 }
 
@@ -68,6 +70,10 @@ pub struct Standing {
     pub adaptive: BTreeMap<(Name, Name), AdaptiveRate>,
     /// Each policy's state.
     pub states: BTreeMap<Name, State>,
+    /// Each policy with SYN defence: whether SYNs are answered now.
+    pub answering: BTreeMap<Name, bool>,
+    /// What SYN defence lacks.
+    pub syn_shortfalls: Vec<Shortfall>,
 }
 
 /// A limit that the controller moves.
@@ -88,6 +94,7 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            syn,
             generations,
         } = kernel;
         Self {
@@ -95,6 +102,7 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            syn,
             generations: Mutex::new(generations),
         }
     }

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::{KernelError, address::access_key, clock::monotonic_at, interfaces, numbers::Numbers};
 use crate::policy::model::{
-    Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport,
+    Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
 };
 
 /// The moment of compiling, on both clocks, for entries with an end.
@@ -205,6 +205,11 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     if verified.is_some() {
         flags |= policy_flag::VERIFIED;
     }
+    flags |= match policy.syn {
+        SynDefence::Off => 0,
+        SynDefence::Auto { .. } => policy_flag::SYN_COUNTED,
+        SynDefence::Always => policy_flag::SYN_ANSWERED,
+    };
     let mut limits = [UNUSED; LIMITS_PER_POLICY];
     for (place, limit) in limits.iter_mut().zip(&policy.limits) {
         *place = compile_limit(policy, limit, numbers)?;

@@ -18,6 +18,7 @@ mod object;
 mod offline;
 mod sketch;
 mod store;
+mod syn;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ pub use generation::{Attached, Generations};
 pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
+pub use syn::{Need, Shortfall, Syn};
 
 use self::{address::access_key, control::ControlBlock, object::Sizes};
 
@@ -65,6 +67,8 @@ pub struct Kernel {
     pub counters: Arc<Counters>,
     /// Limiter states of unknown sources.
     pub sketch: Arc<Sketch>,
+    /// SYN defence.
+    pub syn: Syn,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
 }
@@ -92,6 +96,7 @@ struct Parts {
     denials: Denials,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
+    syn: Syn,
     access: AccessMap,
 }
 
@@ -115,6 +120,7 @@ impl Parts {
             flows: Arc::new(flows),
             denials: Denials::new(access.clone(), control.clone()),
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            syn: Syn::new(object::take(ebpf, "LOCAL")?, object::take(ebpf, "SYNS")?, control.clone()),
             sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
             access,
         })
@@ -126,6 +132,7 @@ impl Parts {
             denials,
             counters,
             sketch,
+            syn,
             access,
         } = self;
         let generations = Generations::new(ebpf, access, xdp)?;
@@ -134,6 +141,7 @@ impl Parts {
             denials,
             counters,
             sketch,
+            syn,
             generations,
         })
     }

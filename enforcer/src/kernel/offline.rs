@@ -16,6 +16,7 @@ use super::{
     interfaces::Interface,
     object::{self, Array, Sizes},
     store::Store,
+    syn::Syn,
 };
 use crate::policy::model::PolicySet;
 
@@ -25,6 +26,7 @@ const LOOPBACK: u32 = 1;
 /// XDP's and TC's numbers.
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 const TC_ACT_SHOT: u32 = 2;
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
@@ -36,6 +38,8 @@ pub struct Offline {
     pub denials: Denials,
     /// What has been decided.
     pub counters: Arc<Counters>,
+    /// SYN defence.
+    pub syn: Syn,
     /// The tables.
     pub store: Store,
     ebpf: Ebpf,
@@ -60,6 +64,7 @@ impl Offline {
             denials,
             counters,
             access,
+            syn,
             ..
         } = Parts::over(&mut ebpf, config, sketch_lines)?;
         let store = Store::new(&mut ebpf, access)?;
@@ -68,6 +73,7 @@ impl Offline {
             flows,
             denials,
             counters,
+            syn,
             store,
             ebpf,
             clock,
@@ -141,6 +147,7 @@ impl Offline {
         let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
         let verdict = match (direction, run.return_value) {
             (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Verdict::Pass,
+            (Direction::Ingress, XDP_TX) => Verdict::Answer,
             (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Verdict::Drop,
             (_, number) => return Err(KernelError::UnknownVerdict(number)),
         };

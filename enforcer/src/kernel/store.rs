@@ -10,7 +10,7 @@ use aya::{
     maps::{HashMap, MapData, lpm_trie::Key},
 };
 use enforcer_common::{
-    layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
+    layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, policy_flag},
     limiter::{FRESH, Params},
 };
 
@@ -22,7 +22,7 @@ use super::{
     numbers::Numbers,
     object::{self, Array},
 };
-use crate::policy::model::{Name, PolicySet};
+use crate::policy::model::{Name, PolicySet, SynDefence};
 
 /// The tables in force, and what is needed to follow them with others.
 pub struct Store {
@@ -40,6 +40,8 @@ pub struct Store {
     /// What the policies map holds in the slot in force.
     in_force: BTreeMap<u32, Policy>,
     adapted: BTreeMap<(Name, Name), Adapted>,
+    /// Policies whose SYNs the controller has answered.
+    answering: BTreeSet<Name>,
 }
 
 #[derive(Default)]
@@ -90,6 +92,7 @@ impl Store {
             written: Default::default(),
             in_force: BTreeMap::new(),
             adapted: BTreeMap::new(),
+            answering: BTreeSet::new(),
         })
     }
 
@@ -117,6 +120,7 @@ impl Store {
                 .map_err(KernelError::map("SHARED"))?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
+        self.carry_answering_over(set, &mut tables, &numbers);
         self.write(slot, &tables)?;
         Ok(Staged {
             set: Arc::clone(set),
@@ -172,22 +176,7 @@ impl Store {
         let Some((number, index, configured)) = self.find(policy, limit) else {
             return Ok(());
         };
-        let Some(entry) = self.in_force.get_mut(&number) else {
-            return Ok(());
-        };
-        let current = usize::from(entry.select & 1 == 1);
-        let mut bank = entry.banks[current];
-        bank.limits[index].params = params;
-        entry.banks[1 - current] = bank;
-        let place = self.slot * MAX_POLICIES + number;
-        // First the bank that nobody reads, then the switch to it.
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
-        entry.select = 1 - (entry.select & 1);
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
+        self.change(number, |bank| bank.limits[index].params = params)?;
         self.adapted.insert(
             (policy.clone(), limit.clone()),
             Adapted {
@@ -196,6 +185,55 @@ impl Store {
             },
         );
         Ok(())
+    }
+
+    /// Begins or ends answering SYNs under an `auto` policy, for the controller. Unknown names change
+    /// nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn answer_syns(&mut self, policy: &Name, on: bool) -> Result<(), KernelError> {
+        let Some(number) = self.number(policy) else {
+            return Ok(());
+        };
+        self.change(number, |bank| {
+            bank.flags &= !policy_flag::SYN_ANSWERED;
+            if on {
+                bank.flags |= policy_flag::SYN_ANSWERED;
+            }
+        })?;
+        if on {
+            self.answering.insert(policy.clone());
+        } else {
+            self.answering.remove(policy);
+        }
+        Ok(())
+    }
+
+    /// The number that the kernel knows a policy by.
+    #[must_use]
+    pub fn number(&self, policy: &Name) -> Option<u32> {
+        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        Some(number)
+    }
+
+    /// Changes what a policy says at once: first the bank that nobody reads, then the switch to it.
+    fn change(&mut self, number: u32, how: impl FnOnce(&mut Bank)) -> Result<(), KernelError> {
+        let Some(entry) = self.in_force.get_mut(&number) else {
+            return Ok(());
+        };
+        let current = usize::from(entry.select & 1 == 1);
+        let mut bank = entry.banks[current];
+        how(&mut bank);
+        entry.banks[1 - current] = bank;
+        let place = self.slot * MAX_POLICIES + number;
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))?;
+        entry.select = 1 - (entry.select & 1);
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))
     }
 
     /// What is in force.
@@ -212,8 +250,7 @@ impl Store {
     /// What the kernel runs for a policy now.
     #[must_use]
     pub fn bank(&self, policy: &Name) -> Option<&Bank> {
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
-        let entry = self.in_force.get(&number)?;
+        let entry = self.in_force.get(&self.number(policy)?)?;
         Some(&entry.banks[usize::from(entry.select & 1 == 1)])
     }
 
@@ -227,7 +264,7 @@ impl Store {
             .limits
             .iter()
             .position(|candidate| candidate.name == *limit)?;
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        let number = self.number(policy)?;
         Some((number, index, document.limits[index].params))
     }
 
@@ -260,6 +297,25 @@ impl Store {
             }
             true
         });
+    }
+
+    /// Goes on answering where policies are still `auto`.
+    fn carry_answering_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
+        let auto = |name: &Name| {
+            set.packet_policies
+                .iter()
+                .any(|policy| policy.name == *name && matches!(policy.syn, SynDefence::Auto { .. }))
+        };
+        self.answering.retain(auto);
+        for (name, number) in numbers.policies() {
+            if let Some(entry) = tables.policies.get_mut(&number)
+                && self.answering.contains(name)
+            {
+                for bank in &mut entry.banks {
+                    bank.flags |= policy_flag::SYN_ANSWERED;
+                }
+            }
+        }
     }
 
     fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
