@@ -10,6 +10,8 @@ use enforcer_common::{
     layout::Counter,
     verdict::{Direction, Reason, Verdict},
 };
+
+use enforcer_common::verdict::{Direction, Reason, Verdict};
 use lab::frame::{
     ETHERNET, IPV4, IPV6,
     layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp},
@@ -263,7 +265,7 @@ fn check_batch(rig: &mut Rig, cases: &[Case]) {
     let mut expected = Counts::new();
     let mut surprises = 0;
     for case in cases {
-        let counter = expected.entry(case.place()).or_insert(Counter::default());
+        let counter = expected.entry(case.place()).or_default();
         counter.packets += 1;
         counter.bytes += case.frame.len() as u64;
         let verdict = rig.offline.run(case.direction, &case.frame).unwrap();
@@ -282,7 +284,7 @@ fn check(direction: Direction, policies: Policies, reasons: &[Reason]) {
     };
     // From here on, whoever opens a connection to `a-web` is over its limit.
     assert!(rig.passes(&tcp_from(IpAddr::from([1, 2, 3, 4]), 443, SYN)));
-    let mut random = Random(SEED ^ direction as u64);
+    let mut random = Random(SEED ^ direction as u64 ^ u64::from(policies.wildcard) << 8);
     let mut seen: BTreeMap<Reason, usize> = BTreeMap::new();
     for _ in 0..BATCHES / 2 {
         let case = |_| match direction {

@@ -50,7 +50,7 @@ pub fn read(frame: &[u8]) -> Reading {
         0x86dd => ipv6(packet),
         _ => return Reading::Other,
     };
-    match envelope.and_then(transport) {
+    match envelope.and_then(|envelope| transport(&envelope)) {
         Ok(packet) => Reading::Packet(packet),
         Err(reason) => Reading::Refused(reason),
     }
