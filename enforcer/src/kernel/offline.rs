@@ -27,6 +27,9 @@ const LOOPBACK: u32 = 1;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
+
+/// Bytes that a program may add to a frame: the options of an answer to a SYN.
+const GROWTH: usize = 64;
 const TC_ACT_SHOT: u32 = 2;
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
@@ -125,6 +128,24 @@ impl Offline {
         self.run_often(direction, frame, 1).map(|(verdict, _)| verdict)
     }
 
+    /// Hands `frame` to the ingress program: the verdict, and the frame as the program leaves it.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn arrive(&mut self, frame: &[u8]) -> Result<(Verdict, Vec<u8>), KernelError> {
+        let mut left = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::default()
+        };
+        let run = object::xdp(&mut self.ebpf)?
+            .test_run(options)
+            .map_err(|error| KernelError::TestRun(Box::new(error)))?;
+        left.truncate(run.data_size_out as usize);
+        Ok((verdict(Direction::Ingress, run.return_value)?, left))
+    }
+
     /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.
     ///
     /// # Errors
@@ -145,13 +166,7 @@ impl Offline {
             Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
         };
         let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
-        let verdict = match (direction, run.return_value) {
-            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Verdict::Pass,
-            (Direction::Ingress, XDP_TX) => Verdict::Answer,
-            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Verdict::Drop,
-            (_, number) => return Err(KernelError::UnknownVerdict(number)),
-        };
-        Ok((verdict, run.duration))
+        Ok((verdict(direction, run.return_value)?, run.duration))
     }
 
     /// All counters of a policy by name, or of packets that no policy is about.
@@ -168,6 +183,15 @@ impl Offline {
                 .map(|(_, number)| number),
         };
         number.map_or(Ok(Vec::new()), |number| self.counters.of_policy(number))
+    }
+}
+
+fn verdict(direction: Direction, number: u32) -> Result<Verdict, KernelError> {
+    match (direction, number) {
+        (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Ok(Verdict::Pass),
+        (Direction::Ingress, XDP_TX) => Ok(Verdict::Answer),
+        (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Ok(Verdict::Drop),
+        _ => Err(KernelError::UnknownVerdict(number)),
     }
 }
 
