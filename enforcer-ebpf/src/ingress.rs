@@ -81,7 +81,7 @@ fn decide(
     let reason = match settled(control, interface, policy, bank, packet, now_ns) {
         Some(reason) => reason,
         None => {
-            let handshake = syn::examine(ctx.ctx, bank, policy, packet);
+            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet);
             let charge = Charge {
                 interface,
                 packet,

@@ -24,10 +24,19 @@ use crate::{
     parse::{Packet, ethernet, protocol, tcp},
 };
 
-/// What a packet is to a service that answers SYNs with cookies: one number, in the upper half; below
-/// it lies a challenge's cookie.
+/// What a packet is to a service that answers SYNs with cookies. Numbers alone, of which the verifier
+/// does not know how they hang together: so that it looks at the limits once, not once for each kind.
 #[derive(Clone, Copy)]
-pub struct Handshake(u64);
+pub struct Handshake {
+    /// What it is, in the upper half; below it lies a challenge's cookie.
+    kind: u64,
+    /// 1: it is charged to what all share. 0: to its source alone.
+    shared: u64,
+    /// Connections that it opens, to limits by source.
+    opens_of_source: u64,
+    /// Connections that it opens, to limits that all share.
+    opens_of_all: u64,
+}
 
 impl Handshake {
     /// Nothing to this stage.
@@ -39,35 +48,56 @@ impl Handshake {
     /// An ACK that belongs to no connection and brings none.
     const FORGED: u64 = 3;
 
-    #[inline(always)]
-    fn is(self, what: u64) -> bool {
-        self.0 >> 32 == what
-    }
-
-    /// What the packet costs under `limit`, given what it would cost otherwise.
-    ///
     /// A SYN proves nothing of its sender, so it spends what belongs to its source alone: that bounds what
     /// is sent to an address that others forge. The budgets that all share are for those who are there:
     /// a connection is charged to them with the cookie that comes back, not with the SYN.
     #[inline(always)]
-    pub fn cost(self, limit: &Limit, otherwise: u64) -> u64 {
+    fn new(kind: u64, packet: &Packet, zero: u64) -> Self {
+        let opens = u64::from(packet.opens_connection());
+        let (shared, of_all) = match kind >> 32 {
+            Self::CHALLENGE => (0, 0),
+            Self::PROVEN => (1, 1),
+            _ => (1, opens),
+        };
+        Self {
+            kind: kind.wrapping_add(zero),
+            shared: zero.wrapping_add(shared),
+            opens_of_source: zero.wrapping_add(opens),
+            opens_of_all: zero.wrapping_add(of_all),
+        }
+    }
+
+    #[inline(always)]
+    fn is(self, what: u64) -> bool {
+        self.kind >> 32 == what
+    }
+
+    /// Whether it ends here whatever the limits say.
+    #[inline(always)]
+    pub fn is_forged(self) -> bool {
+        self.is(Self::FORGED)
+    }
+
+    /// What the packet of `bytes` costs under `limit`; zero if the limit is not about it.
+    #[inline(always)]
+    pub fn cost(self, limit: &Limit, bytes: u64) -> u64 {
         let of_source = limit.key == limit_key::SOURCE;
-        if self.is(Self::CHALLENGE) && !of_source {
-            return 0;
+        if limit.count == limit_count::CONNECTIONS {
+            return if of_source {
+                self.opens_of_source
+            } else {
+                self.opens_of_all
+            };
         }
-        if self.is(Self::PROVEN) && limit.count == limit_count::CONNECTIONS {
-            return if of_source { 0 } else { 1 };
-        }
-        otherwise
+        let cost = if limit.count == limit_count::BYTES { bytes } else { 1 };
+        if of_source { cost } else { cost * self.shared }
     }
 }
 
 /// What the packet is; counts SYNs where the controller wants to know.
 #[inline(always)]
-pub fn examine(ctx: *mut xdp_md, bank: &Bank, policy: u32, packet: &Packet) -> Handshake {
-    if packet.protocol != protocol::TCP || packet.fragment {
-        return Handshake(Handshake::NONE);
-    }
+pub fn examine(ctx: *mut xdp_md, zero: u64, bank: &Bank, policy: u32, packet: &Packet) -> Handshake {
+    let is_tcp = packet.protocol == protocol::TCP && !packet.fragment;
     if bank.flags & policy_flag::SYN_COUNTED != 0
         && packet.opens_connection()
         && let Some(count) = SYNS.get_ptr_mut(policy)
@@ -75,10 +105,12 @@ pub fn examine(ctx: *mut xdp_md, bank: &Bank, policy: u32, packet: &Packet) -> H
         // SAFETY: a per-CPU map's value of eight bytes.
         unsafe { Cell::new(count) }.add_local(1);
     }
-    if bank.flags & policy_flag::SYN_ANSWERED == 0 {
-        return Handshake(Handshake::NONE);
-    }
-    Handshake(enforcer_syn_examine(ctx))
+    let kind = if is_tcp && bank.flags & policy_flag::SYN_ANSWERED != 0 {
+        enforcer_syn_examine(ctx)
+    } else {
+        Handshake::NONE
+    };
+    Handshake::new(kind.wrapping_add(zero), packet, zero)
 }
 
 /// The reason, given what the limits say; answers SYNs.
@@ -91,19 +123,11 @@ pub fn conclude(ctx: *mut xdp_md, handshake: Handshake, limits: Reason, shadow: 
         return Reason::SynCookieValid;
     }
     if handshake.is(Handshake::CHALLENGE)
-        && (shadow || enforcer_syn_answer(ctx, handshake.0 & 0xffff_ffff) == answer::WRITTEN)
+        && (shadow || enforcer_syn_answer(ctx, handshake.kind & 0xffff_ffff) == answer::WRITTEN)
     {
         return Reason::SynCookieSent;
     }
     limits
-}
-
-impl Handshake {
-    /// Whether it ends here whatever the limits say.
-    #[inline(always)]
-    pub fn is_forged(self) -> bool {
-        self.is(Self::FORGED)
-    }
 }
 
 /// A [`Handshake`]. Packets with IPv4 options or IPv6 extension headers are left to the stack.
@@ -150,7 +174,9 @@ fn examine_as<F: Family>(ctx: *mut xdp_md, frame: &Frame, start: usize) -> u64 {
         return NONE;
     }
     // SAFETY: the agent writes whole values, and only that there is one matters.
-    if unsafe { LOCAL.get(F::destination(ip)) }.is_none() {
+    let own = |address| unsafe { LOCAL.get(address) }.is_some();
+    // A node that talks to itself floods nobody, and the agent looks at such a connection.
+    if !own(F::destination(ip)) || (opens && own(F::source(ip))) {
         return NONE;
     }
     let Some(listener) = socket::Listener::of::<F>(ctx, ip, segment) else {

@@ -30,6 +30,8 @@ pub trait Family {
     fn header(frame: &Frame, start: usize) -> Option<Self::Header>;
     /// TCP follows, with nothing in between.
     fn is_plain_tcp(header: Self::Header) -> bool;
+    /// Where it comes from.
+    fn source(header: Self::Header) -> Address;
     /// Where it goes.
     fn destination(header: Self::Header) -> Address;
     /// Where the header is.
@@ -61,6 +63,11 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn is_plain_tcp(header: Self::Header) -> bool {
         header.u8::<0>() == 0x45 && header.u8::<9>() == protocol::TCP
+    }
+
+    #[inline(always)]
+    fn source(header: Self::Header) -> Address {
+        mapped(header.u32::<12>())
     }
 
     #[inline(always)]
@@ -114,6 +121,11 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn is_plain_tcp(header: Self::Header) -> bool {
         header.u8::<0>() >> 4 == 6 && header.u8::<6>() == protocol::TCP
+    }
+
+    #[inline(always)]
+    fn source(header: Self::Header) -> Address {
+        address([header.u64::<8>(), header.u64::<16>()])
     }
 
     #[inline(always)]

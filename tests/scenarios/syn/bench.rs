@@ -234,8 +234,8 @@ fn an_ack_must_bring_the_cookie_back() -> Result<()> {
                 assert_eq!(frame, good.frame());
             }
             let forged = [
-                Segment { acknowledged: answer.cookie, ..proof.clone() },
-                Segment { sequence: SEQUENCE, ..proof.clone() },
+                Segment { acknowledged: answer.cookie ^ 0x0055_0000, ..proof.clone() },
+                Segment { sequence: SEQUENCE + 1000, ..proof.clone() },
                 Segment { flags: ACK | 1, acknowledged: 7, ..proof.clone() },
             ];
             for bad in &forged {

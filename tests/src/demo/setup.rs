@@ -130,6 +130,14 @@ impl Stage {
         &self.agent
     }
 
+    /// Ends the agent; the rest stays until this returns.
+    ///
+    /// # Errors
+    /// If it has not ended in time.
+    pub fn stop_agent(self, signal: agent::Signal) -> Result<std::process::ExitStatus> {
+        self.agent.stop(signal)
+    }
+
     /// The issuer.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
