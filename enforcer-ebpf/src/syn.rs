@@ -183,11 +183,8 @@ fn examine_as<F: Family>(ctx: *mut xdp_md, frame: &Frame, start: usize) -> u64 {
         return NONE;
     };
     if opens {
-        let Some(control) = CONTROL.get(0) else {
-            return listener.release(NONE);
-        };
-        let offer = options::Offer::read(frame, start + F::LENGTH, segment, control.zero);
-        return match listener.cookie::<F>(ip, segment, &offer) {
+        let offer = options::Offer::read(ctx, start + F::LENGTH);
+        return match listener.cookie::<F>(ip, segment, offer) {
             Some(cookie) => listener.release(Handshake::CHALLENGE << 32 | u64::from(cookie)),
             None => listener.release(NONE),
         };

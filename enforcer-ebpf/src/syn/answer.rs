@@ -80,20 +80,17 @@ impl Sum {
 #[inline(always)]
 pub fn write<F: Family>(ctx: *mut xdp_md, control: &Control, start: usize, cookie: u32, now_ns: u64) -> u64 {
     let place = start + F::LENGTH;
-    let frame = Frame::of_xdp(&XdpContext::new(ctx));
-    let Some(segment) = frame.header::<20>(place) else {
-        return FAILED;
-    };
-    let offer = Offer::read(&frame, place, segment, control.zero);
+    let offer = Offer::read(ctx, place);
     // Without timestamps that come back as they were sent, the stack learns of no other option.
-    let with_options = offer.timestamps != 0 && control.syn_options & syn_option::TIMESTAMPS != 0;
+    let with_options = offer.timestamps() && control.syn_options & syn_option::TIMESTAMPS != 0;
     let length = if with_options { LONG } else { SHORT };
     let Some(mss) = own_mss::<F>(ctx) else {
         return FAILED;
     };
     let needed = place + length;
     let wanted = if needed < SHORTEST_FRAME { SHORTEST_FRAME } else { needed };
-    let change = (wanted as i32).wrapping_sub(frame.len() as i32);
+    let length_now = Frame::of_xdp(&XdpContext::new(ctx)).len();
+    let change = (wanted as i32).wrapping_sub(length_now as i32);
     // SAFETY: the context is valid; no pointer into the packet from before is used after.
     if unsafe { bpf_xdp_adjust_tail(ctx, change) } != 0 {
         return FAILED;
@@ -115,7 +112,7 @@ pub fn write<F: Family>(ctx: *mut xdp_md, control: &Control, start: usize, cooki
     let Some(rest) = frame.header::<{ LONG - SHORT }>(place + SHORT) else {
         return FAILED;
     };
-    let options = accepted(&offer, control, now_ns);
+    let options = accepted(offer, control, now_ns);
     rest.put_u32::<0>(options[0]);
     rest.put_u32::<4>(options[1]);
     rest.put_u32::<8>(options[2]);
@@ -153,11 +150,11 @@ fn turn_link(link: Header<12>) {
 
 /// The options besides the MSS: those that both sides have, and in the timestamp what the client's were.
 #[inline(always)]
-fn accepted(offer: &Offer, control: &Control, now_ns: u64) -> [u32; 4] {
+fn accepted(offer: Offer, control: &Control, now_ns: u64) -> [u32; 4] {
     let own_scale = control.syn_options & syn_option::SCALE;
-    let scaled = own_scale != syn_option::NO_SCALE && offer.scale != syn_option::NO_SCALE;
-    let sack = control.syn_options & syn_option::SACK != 0 && offer.sack != 0;
-    let told = if scaled { offer.scale } else { syn_option::NO_SCALE };
+    let scaled = own_scale != syn_option::NO_SCALE && offer.scale() != syn_option::NO_SCALE;
+    let sack = control.syn_options & syn_option::SACK != 0 && offer.sack();
+    let told = if scaled { offer.scale() } else { syn_option::NO_SCALE };
     let told = (told | if sack { syn_option::SACK } else { 0 }) as u32;
     let now = (now_ns / NS_PER_TICK) as u32;
     let stamp = now & !(STAMP_STEP - 1) | told;
@@ -165,7 +162,7 @@ fn accepted(offer: &Offer, control: &Control, now_ns: u64) -> [u32; 4] {
     [
         if sack { word([4, 2, 8, 10]) } else { word([1, 1, 8, 10]) },
         stamp.to_be(),
-        offer.stamp as u32,
+        offer.stamp(),
         if scaled { word([1, 3, 3, own_scale as u8]) } else { word([1, 1, 1, 1]) },
     ]
 }

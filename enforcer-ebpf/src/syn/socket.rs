@@ -59,8 +59,8 @@ impl Listener {
     /// not send one itself: its queue is not full and `net.ipv4.tcp_syncookies` is not 2, or the
     /// service does not accept what has already come.
     #[inline(always)]
-    pub fn cookie<F: Family>(&self, ip: F::Header, segment: Header<20>, offer: &Offer) -> Option<u32> {
-        let mss = if offer.mss == 0 { u64::from(F::LEAST_MSS) } else { offer.mss } as u16;
+    pub fn cookie<F: Family>(&self, ip: F::Header, segment: Header<20>, offer: Offer) -> Option<u32> {
+        let mss = if offer.mss() == 0 { F::LEAST_MSS } else { offer.mss() };
         let [high, low] = mss.to_be_bytes();
         // The SYN without the options that a cookie does not depend on, so that its length is fixed.
         let mut header = [
