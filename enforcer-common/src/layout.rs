@@ -27,7 +27,7 @@ pub const MAX_INTERFACES: u32 = 4_096;
 /// Entries of the services map: protocol and port, for each group of interfaces, in both slots.
 pub const MAX_SERVICES: u32 = 65_536;
 /// Prefixes on all access lists together, in both slots.
-pub const MAX_PREFIXES: u32 = 262_144;
+pub const MAX_PREFIXES: u32 = 524_288;
 /// Verified connections at once, unless configured.
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Identities with a budget of their own at once.

@@ -198,7 +198,11 @@ mod tests {
             let ends = reason.verdict(false);
             assert_eq!(ends != Verdict::Pass, reason.drops());
             assert_eq!(ends == Verdict::Answer, reason == Reason::SynCookieSent);
-            let shadow = if reason.drops() { Verdict::Shadow } else { Verdict::Pass };
+            let shadow = if reason.drops() {
+                Verdict::Shadow
+            } else {
+                Verdict::Pass
+            };
             assert_eq!(reason.verdict(true), shadow);
         }
     }

@@ -10,6 +10,7 @@ use enforcer_common::{
 use crate::{
     access, clock,
     frame::Frame,
+    lifeline,
     maps::INTERFACES,
     parse::{Packet, Parsed, parse},
     service,
@@ -35,15 +36,20 @@ pub fn program(ctx: &TcContext) -> i32 {
     }
     let finding = match parse(&Frame::of_tc(ctx)) {
         Ok(Parsed::Ip(packet)) => decide(interface, &packet),
-        // What the node itself sends malformed is not for the deny lists to judge.
         Ok(Parsed::Arp) => Finding {
             policy: NO_POLICY,
             reason: Reason::Lifeline,
             shadow: false,
         },
-        Ok(Parsed::Other) | Err(_) => Finding {
+        Ok(Parsed::Other) => Finding {
             policy: NO_POLICY,
             reason: Reason::NotIp,
+            shadow: false,
+        },
+        // What the node itself sends malformed is not for the deny lists to judge.
+        Err(_) => Finding {
+            policy: NO_POLICY,
+            reason: Reason::EgressAllowed,
             shadow: false,
         },
     };
@@ -54,7 +60,16 @@ pub fn program(ctx: &TcContext) -> i32 {
 fn decide(interface: &Interface, packet: &Packet) -> Finding {
     if interface.flags & interface_flag::EGRESS != 0 {
         let list = table(table_kind::EGRESS, interface.slot, interface.group);
-        if let Some(entry) = access::lookup(list, &packet.destination, clock::now_ns()) {
+        let now_ns = clock::now_ns();
+        if let Some(entry) = access::lookup(list, &packet.destination, now_ns) {
+            // Replies to whoever manages the node go out whatever the lists say.
+            if lifeline::is_management(&packet.destination, now_ns) {
+                return Finding {
+                    policy: NO_POLICY,
+                    reason: Reason::Management,
+                    shadow: false,
+                };
+            }
             let shadow = service::is_shadow(interface, entry.policy);
             return Finding {
                 policy: entry.policy,

@@ -34,13 +34,7 @@ pub fn program(ctx: &XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn examine(
-    ctx: &XdpContext,
-    control: &Control,
-    interface: &Interface,
-    frame: &Frame,
-    bytes: u64,
-) -> Finding {
+fn examine(ctx: &XdpContext, control: &Control, interface: &Interface, frame: &Frame, bytes: u64) -> Finding {
     match parse(frame) {
         Ok(Parsed::Ip(packet)) => decide(ctx, control, interface, &packet.blurred(control.zero), bytes),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
@@ -68,10 +62,14 @@ fn decide(
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
     {
+        let reason = denial(entry.reason);
+        // An operator's word holds; what follows from requests is enforced where policies are.
+        let shadow = matches!(reason, Reason::DeniedForAuthentication)
+            && service::is_shadow(interface, interface.base);
         return Finding {
             policy: NO_POLICY,
-            reason: denial(entry.reason),
-            shadow: false,
+            reason,
+            shadow,
         };
     }
     let policy = service::find(interface, packet, packet.destination_port);

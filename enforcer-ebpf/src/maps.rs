@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     layout::{
-        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow, FlowKey,
-        Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED,
-        POLICY_ENTRIES, Policy, ServiceKey,
+        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow,
+        FlowKey, Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES,
+        MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES, Policy, ServiceKey,
     },
     sketch::Line,
 };

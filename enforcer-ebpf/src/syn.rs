@@ -89,7 +89,11 @@ impl Handshake {
                 self.opens_of_all
             };
         }
-        let cost = if limit.count == limit_count::BYTES { bytes } else { 1 };
+        let cost = if limit.count == limit_count::BYTES {
+            bytes
+        } else {
+            1
+        };
         if of_source { cost } else { cost * self.shared }
     }
 }

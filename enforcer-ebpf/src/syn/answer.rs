@@ -88,7 +88,11 @@ pub fn write<F: Family>(ctx: *mut xdp_md, control: &Control, start: usize, cooki
         return FAILED;
     };
     let needed = place + length;
-    let wanted = if needed < SHORTEST_FRAME { SHORTEST_FRAME } else { needed };
+    let wanted = if needed < SHORTEST_FRAME {
+        SHORTEST_FRAME
+    } else {
+        needed
+    };
     let length_now = Frame::of_xdp(&XdpContext::new(ctx)).len();
     let change = (wanted as i32).wrapping_sub(length_now as i32);
     // SAFETY: the context is valid; no pointer into the packet from before is used after.
@@ -117,7 +121,11 @@ pub fn write<F: Family>(ctx: *mut xdp_md, control: &Control, start: usize, cooki
     rest.put_u32::<4>(options[1]);
     rest.put_u32::<8>(options[2]);
     rest.put_u32::<12>(options[3]);
-    let sum = sum.add(options[0]).add(options[1]).add(options[2]).add(options[3]);
+    let sum = sum
+        .add(options[0])
+        .add(options[1])
+        .add(options[2])
+        .add(options[3]);
     segment.fill(sum, cookie, mss, length);
     WRITTEN
 }
@@ -154,16 +162,32 @@ fn accepted(offer: Offer, control: &Control, now_ns: u64) -> [u32; 4] {
     let own_scale = control.syn_options & syn_option::SCALE;
     let scaled = own_scale != syn_option::NO_SCALE && offer.scale() != syn_option::NO_SCALE;
     let sack = control.syn_options & syn_option::SACK != 0 && offer.sack();
-    let told = if scaled { offer.scale() } else { syn_option::NO_SCALE };
+    let told = if scaled {
+        offer.scale()
+    } else {
+        syn_option::NO_SCALE
+    };
     let told = (told | if sack { syn_option::SACK } else { 0 }) as u32;
     let now = (now_ns / NS_PER_TICK) as u32;
     let stamp = now & !(STAMP_STEP - 1) | told;
-    let stamp = if stamp > now { stamp.wrapping_sub(STAMP_STEP) } else { stamp };
+    let stamp = if stamp > now {
+        stamp.wrapping_sub(STAMP_STEP)
+    } else {
+        stamp
+    };
     [
-        if sack { word([4, 2, 8, 10]) } else { word([1, 1, 8, 10]) },
+        if sack {
+            word([4, 2, 8, 10])
+        } else {
+            word([1, 1, 8, 10])
+        },
         stamp.to_be(),
         offer.stamp(),
-        if scaled { word([1, 3, 3, own_scale as u8]) } else { word([1, 1, 1, 1]) },
+        if scaled {
+            word([1, 3, 3, own_scale as u8])
+        } else {
+            word([1, 1, 1, 1])
+        },
     ]
 }
 
@@ -173,7 +197,12 @@ impl Header<SHORT> {
     fn fill(self, sum: Sum, cookie: u32, mss: u16, length: usize) {
         let [high, low] = mss.to_be_bytes();
         let [window_high, window_low] = WINDOW.to_be_bytes();
-        let flags = word([(length as u8 / 4) << 4, tcp::SYN | tcp::ACK, window_high, window_low]);
+        let flags = word([
+            (length as u8 / 4) << 4,
+            tcp::SYN | tcp::ACK,
+            window_high,
+            window_low,
+        ]);
         let ports = self.u32::<0>().rotate_left(16);
         let sequence = cookie.to_be();
         let acknowledged = u32::from_be(self.u32::<4>()).wrapping_add(1).to_be();

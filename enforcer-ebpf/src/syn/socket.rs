@@ -6,14 +6,12 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::{BPF_TCP_LISTEN, bpf_sock, xdp_md},
-    helpers::generated::{bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie},
+    helpers::generated::{
+        bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie,
+    },
 };
 
-use super::{
-    answer::word,
-    family::Family,
-    options::Offer,
-};
+use super::{answer::word, family::Family, options::Offer};
 use crate::{frame::Header, parse::tcp};
 
 /// The network namespace of the interface.
@@ -60,7 +58,11 @@ impl Listener {
     /// service does not accept what has already come.
     #[inline(always)]
     pub fn cookie<F: Family>(&self, ip: F::Header, segment: Header<20>, offer: Offer) -> Option<u32> {
-        let mss = if offer.mss() == 0 { F::LEAST_MSS } else { offer.mss() };
+        let mss = if offer.mss() == 0 {
+            F::LEAST_MSS
+        } else {
+            offer.mss()
+        };
         let [high, low] = mss.to_be_bytes();
         // The SYN without the options that a cookie does not depend on, so that its length is fixed.
         let mut header = [

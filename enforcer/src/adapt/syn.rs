@@ -45,7 +45,10 @@ mod tests {
     #[test]
     fn a_flood_is_answered_at_once() {
         let mut guard = Guard::default();
-        assert!(!guard.observe(ABOVE, ABOVE, SECOND), "as many as allowed are no flood");
+        assert!(
+            !guard.observe(ABOVE, ABOVE, SECOND),
+            "as many as allowed are no flood"
+        );
         assert!(guard.observe(ABOVE + 1.0, ABOVE, SECOND));
     }
 

@@ -29,7 +29,10 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
     let (kernel, policies) = match &shared.kernel {
         None => (None, Vec::new()),
         Some(kernel) => match policies(&shared, kernel) {
-            Ok(policies) => (Some(kernel_status(kernel, &shared.standing().syn_shortfalls.clone())), policies),
+            Ok(policies) => (
+                Some(kernel_status(kernel, &shared.standing().syn_shortfalls.clone())),
+                policies,
+            ),
             Err(error) => return failed(&error),
         },
     };

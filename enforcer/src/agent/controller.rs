@@ -19,7 +19,7 @@ use crate::{
         services::Activity,
     },
     kernel::{Count, KernelError},
-    policy::model::{Name, PacketLimit, PacketPolicy, PolicySet},
+    policy::model::{Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
 };
 
 /// Below this part of change a rate is left as it is.
@@ -31,6 +31,8 @@ const PERIOD: Duration = Duration::from_secs(1_000);
 pub struct Controller {
     shared: Arc<Shared>,
     target: Duration,
+    /// The TCP ports that the gateway listens on.
+    ports: Vec<u16>,
     policies: BTreeMap<Name, Watched>,
     syn: SynWatch,
     last: Instant,
@@ -46,12 +48,13 @@ struct Watched {
 }
 
 impl Controller {
-    /// `target`: what the latency of services should stay below.
+    /// `target`: what the latency of services should stay below. `ports`: those that the gateway listens on.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, target: Duration) -> Self {
+    pub fn new(shared: Arc<Shared>, target: Duration, ports: Vec<u16>) -> Self {
         Self {
             shared,
             target,
+            ports,
             policies: BTreeMap::new(),
             syn: SynWatch::default(),
             last: Instant::now(),
@@ -83,6 +86,7 @@ impl Controller {
         self.syn
             .tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))?;
         for policy in &set.packet_policies {
+            let latency = latency.filter(|_| self.is_before_gateway(policy));
             let seen = self.observe(kernel, policy, elapsed, latency)?;
             let Some(seen) = seen else { continue };
             let watched = self.policies.entry(policy.name.clone()).or_default();
@@ -103,6 +107,12 @@ impl Controller {
             move_limits(&shared, kernel, policy, step)?;
         }
         Ok(())
+    }
+
+    /// Whether packets under `policy` reach the gateway, and with it the services.
+    fn is_before_gateway(&self, policy: &PacketPolicy) -> bool {
+        let reaches = |port: &Port| port.protocol == Transport::Tcp && self.ports.contains(&port.number);
+        policy.ports.is_empty() || policy.ports.iter().any(reaches)
     }
 
     /// Drops what no policy speaks of any more.
@@ -190,10 +200,11 @@ fn move_limits(
         let key = (policy.name.clone(), limit.name.clone());
         let (floor, rate) = (adaptive.floor.per_second(), limit.budget.rate.per_second());
         let known = shared.standing().adaptive.get(&key).copied();
-        // A policy that was changed begins at its own rate.
-        let known = known
-            .filter(|known| known.floor.total_cmp(&floor).is_eq() && known.rate.total_cmp(&rate).is_eq());
-        let before = known.map_or(rate, |known| known.now);
+        // A limit that was changed runs at its own rate again.
+        let adapted = kernel.generations().store.is_adapted(&policy.name, &limit.name);
+        let before = known
+            .filter(|_| adapted)
+            .map_or(rate, |known| known.now.clamp(floor.min(rate), rate));
         let now = next_rate(before, floor, rate, step.cause);
         let settled = now.total_cmp(&floor).is_eq() || now.total_cmp(&rate).is_eq();
         if (now - before).abs() > before * NOTABLE || (settled && now.total_cmp(&before).is_ne()) {

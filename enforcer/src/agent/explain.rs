@@ -1,6 +1,6 @@
 //! Why a source is limited or not: kernel, identity and policy in one answer.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -116,12 +116,15 @@ impl Shared {
         port: Option<u16>,
     ) -> Result<Vec<PolicyView>, KernelError> {
         let generations = kernel.generations();
-        let about = |policy: &&std::sync::Arc<PacketPolicy>| {
-            port.is_none_or(|port| {
-                policy.ports.is_empty() || policy.ports.iter().any(|each| each.number == port)
-            })
-        };
         let set = generations.store.set();
+        // As the kernel chooses: a policy that names the port, else those about all traffic.
+        let names = |policy: &PacketPolicy| policy.ports.iter().any(|each| Some(each.number) == port);
+        let named = set.packet_policies.iter().any(|policy| names(policy));
+        let about = |policy: &&Arc<PacketPolicy>| match port {
+            None => true,
+            Some(_) if named => names(policy),
+            Some(_) => policy.ports.is_empty(),
+        };
         set.packet_policies
             .iter()
             .filter(about)

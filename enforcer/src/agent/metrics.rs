@@ -1,9 +1,12 @@
 //! The agent's own metrics, and the kernel's counters as metrics. Every label comes from policies or
 //! from a fixed list, so that no stranger can make series.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{
     GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicU64, GenericCounterVec},
+    proto::MetricFamily,
 };
 
 use super::state::Shared;
@@ -45,6 +48,8 @@ pub struct Metrics {
     sketch_bytes: IntGauge,
     syn_answering: IntGaugeVec,
     syn_shortfalls: IntGaugeVec,
+    /// One scrape at a time: what is read from the kernel is filled in anew for each.
+    scrape: Mutex<()>,
 }
 
 impl Metrics {
@@ -158,14 +163,22 @@ impl Metrics {
                 "Memory of the sketch of limiters, constant.",
             )?,
             registry,
+            scrape: Mutex::default(),
         })
     }
 
-    /// Brings everything that is read rather than counted up to date.
+    /// All metrics as they are now.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
+    pub fn gather(&self, shared: &Shared) -> Result<Vec<MetricFamily>, KernelError> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(shared)?;
+        Ok(self.registry.gather())
+    }
+
+    /// Brings everything that is read rather than counted up to date.
+    fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
         self.refresh_states(shared);
         let Some(kernel) = &shared.kernel else {
             return Ok(());
@@ -195,6 +208,9 @@ impl Metrics {
             ];
             self.interfaces.with_label_values(&labels).set(1);
         }
+        // The kernel has the totals. Series of policies that are gone go with them.
+        self.packets.reset();
+        self.bytes.reset();
         self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
         for (name, number, limits) in policies {
             self.count(kernel, name.as_str(), number, &limits)?;
@@ -254,8 +270,10 @@ impl Metrics {
                 limit,
                 count.verdict.name(),
             ];
-            advance(&self.packets.with_label_values(&labels), count.total.packets);
-            advance(&self.bytes.with_label_values(&labels), count.total.bytes);
+            self.packets
+                .with_label_values(&labels)
+                .inc_by(count.total.packets);
+            self.bytes.with_label_values(&labels).inc_by(count.total.bytes);
         }
         Ok(())
     }
@@ -271,18 +289,6 @@ fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> Vec<Nam
     document
         .map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect())
         .unwrap_or_default()
-}
-
-/// Brings a counter to what the kernel has counted. A number that was given to another policy begins
-/// anew; so does its counter.
-fn advance(counter: &IntCounter, to: u64) {
-    let at = counter.get();
-    if to < at {
-        counter.reset();
-        counter.inc_by(to);
-    } else {
-        counter.inc_by(to - at);
-    }
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     adapt::failures::Failures,
-    admin::{self, AdminError},
+    admin::{self, AdminError, Bound},
     config::Config,
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Kernel, KernelError},
@@ -61,6 +61,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::warn!(%warning, "configuration");
     }
     let loaded = policy::load(&config.policies)?;
+    // First of all that is taken: where another agent runs already, this one leaves it alone.
+    let admin = admin::bind(config.admin.address)?;
     let kernel = config
         .kernel
         .enabled
@@ -92,7 +94,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let gateway = gateway_config
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
-    let result = runtime.block_on(serve(config, &shared, gateway, digest));
+    let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
     detach(&shared);
     // What still waits for something has nobody left to answer to.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -124,6 +126,7 @@ fn start_gateway(
 async fn serve(
     config: &Config,
     shared: &Arc<Shared>,
+    admin: Bound,
     gateway: Option<Gateway>,
     digest: String,
 ) -> Result<(), RunError> {
@@ -132,11 +135,11 @@ async fn serve(
         mut interrupt,
         mut hang_up,
     } = Signals::new().map_err(RunError::Runtime)?;
-    let admin = admin::start(config.admin.address, &config.runtime_dir, Arc::clone(shared)).await?;
+    let admin = admin::start(admin, &config.runtime_dir, Arc::clone(shared))?;
     let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
     let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
     let controller = tokio::spawn(control(
-        Controller::new(Arc::clone(shared), config.adapt.latency),
+        Controller::new(Arc::clone(shared), config.adapt.latency, ports(config)),
         config.adapt.interval,
     ));
     shared.set_ready(true);
@@ -165,6 +168,16 @@ async fn serve(
     }
     admin.stop();
     Ok(())
+}
+
+/// The ports that the gateway listens on.
+fn ports(config: &Config) -> Vec<u16> {
+    config
+        .gateway
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect()
 }
 
 async fn control(mut controller: Controller, period: Duration) {

@@ -188,6 +188,12 @@ impl Shared {
     pub fn changed(&self, outcome: Result<Loaded, Problems>) {
         match outcome {
             Err(problems) => self.refuse(&problems.to_string()),
+            Ok(loaded) if is_empty(&loaded.set) && !is_empty(&self.standing().set) => {
+                self.refuse(
+                    "no document is left: that would lift every limit and close every route. Keep one document, \
+                     or restart the agent to begin without policies",
+                );
+            }
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     tracing::warn!(%warning, "policy");
@@ -225,6 +231,14 @@ impl Shared {
         Ok(None)
     }
 
+    /// Whether anybody is verified at the addresses of one client.
+    #[must_use]
+    pub fn is_client_verified(&self, client: &IpNet) -> bool {
+        self.kernel
+            .as_ref()
+            .is_some_and(|kernel| kernel.flows.has_client(client))
+    }
+
     /// Who is verified at an address.
     #[must_use]
     pub fn verified_at(&self, address: IpAddr) -> Vec<Identity> {
@@ -260,6 +274,13 @@ impl Shared {
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+fn is_empty(set: &PolicySet) -> bool {
+    set.packet_policies.is_empty()
+        && set.issuers.is_empty()
+        && set.services.is_empty()
+        && set.routes.is_empty()
 }
 
 fn overlap(a: &IpNet, b: &IpNet) -> bool {

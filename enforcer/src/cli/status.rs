@@ -120,9 +120,18 @@ fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) 
 
 fn print_policies(out: &mut impl Write, policies: &[wire::PolicyStatus]) -> io::Result<()> {
     let mut rows = vec![
-        ["name", "mode", "state", "syn cookies", "passed", "dropped", "answered", "shadow"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "name",
+            "mode",
+            "state",
+            "syn cookies",
+            "passed",
+            "dropped",
+            "answered",
+            "shadow",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows.extend(policies.iter().map(|policy| {
         vec![

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use enforcer_common::{hash::Key, layout::{Control, syn_option}};
+use enforcer_common::{
+    hash::Key,
+    layout::{Control, syn_option},
+};
 
 use super::{KernelError, object::Array};
 

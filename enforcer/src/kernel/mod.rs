@@ -30,6 +30,7 @@ use enforcer_common::{
 use ipnet::IpNet;
 
 pub use access::AccessMap;
+pub use address::client_prefix;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
@@ -120,7 +121,11 @@ impl Parts {
             flows: Arc::new(flows),
             denials: Denials::new(access.clone(), control.clone()),
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
-            syn: Syn::new(object::take(ebpf, "LOCAL")?, object::take(ebpf, "SYNS")?, control.clone()),
+            syn: Syn::new(
+                object::take(ebpf, "LOCAL")?,
+                object::take(ebpf, "SYNS")?,
+                control.clone(),
+            ),
             sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
             access,
         })

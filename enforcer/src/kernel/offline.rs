@@ -103,10 +103,7 @@ impl Offline {
             monotonic_ns: now_ns,
         };
         let staged = self.store.stage(set, &present, &self.counters, now)?;
-        match staged.interfaces().get(&LOOPBACK).copied() {
-            Some(entry) => self.store.switch(LOOPBACK, entry)?,
-            None => self.store.remove(LOOPBACK),
-        }
+        self.store.switch(&staged)?;
         self.store.commit(staged, &present);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The tables that the programs read: two slots, one in force and one being written.
 
+mod answering;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -7,10 +9,10 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, lpm_trie::Key},
+    maps::{HashMap, MapData, MapError, lpm_trie::Key},
 };
 use enforcer_common::{
-    layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, policy_flag},
+    layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
     limiter::{FRESH, Params},
 };
 
@@ -22,7 +24,7 @@ use super::{
     numbers::Numbers,
     object::{self, Array},
 };
-use crate::policy::model::{Name, PolicySet, SynDefence};
+use crate::policy::model::{Name, PolicySet};
 
 /// The tables in force, and what is needed to follow them with others.
 pub struct Store {
@@ -42,6 +44,8 @@ pub struct Store {
     adapted: BTreeMap<(Name, Name), Adapted>,
     /// Policies whose SYNs the controller has answered.
     answering: BTreeSet<Name>,
+    /// What the interfaces map holds.
+    switched: BTreeMap<u32, InterfaceEntry>,
 }
 
 #[derive(Default)]
@@ -93,6 +97,7 @@ impl Store {
             in_force: BTreeMap::new(),
             adapted: BTreeMap::new(),
             answering: BTreeSet::new(),
+            switched: BTreeMap::new(),
         })
     }
 
@@ -130,21 +135,46 @@ impl Store {
         })
     }
 
-    /// Switches one interface to a staged generation: from here on its packets see that one alone.
+    /// Switches interfaces to a staged generation: from here on their packets see that one alone.
+    /// Interfaces that it does not speak of are taken out, and their packets pass. All or none: if one
+    /// cannot be switched, those that were go back.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
-        self.interfaces
-            .insert(index, entry, 0)
-            .map_err(KernelError::map("INTERFACES"))
+    pub fn switch(&mut self, staged: &Staged) -> Result<(), KernelError> {
+        let before = self.switched.clone();
+        let result = staged
+            .interfaces()
+            .iter()
+            .try_for_each(|(index, entry)| self.enter(*index, *entry));
+        if let Err(error) = result {
+            for (index, entry) in before {
+                // What was written a moment ago can be written again.
+                self.enter(index, entry)?;
+            }
+            return Err(error);
+        }
+        let gone: Vec<u32> = self
+            .switched
+            .keys()
+            .filter(|index| !staged.interfaces().contains_key(index))
+            .copied()
+            .collect();
+        for index in gone {
+            self.switched.remove(&index);
+            if let Err(error) = self.interfaces.remove(&index) {
+                tracing::error!(index, %error, "an interface's entry is not removed");
+            }
+        }
+        Ok(())
     }
 
-    /// Takes an interface out: its packets pass.
-    pub fn remove(&mut self, index: u32) {
-        if let Err(error) = self.interfaces.remove(&index) {
-            tracing::debug!(index, %error, "the interface had no entry");
-        }
+    fn enter(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
+        self.interfaces
+            .insert(index, entry, 0)
+            .map_err(KernelError::map("INTERFACES"))?;
+        self.switched.insert(index, entry);
+        Ok(())
     }
 
     /// Makes a staged generation the one in force, once all interfaces are switched to it.
@@ -155,13 +185,8 @@ impl Store {
             slot,
             tables,
         } = staged;
-        let policies = set
-            .packet_policies
-            .iter()
-            .map(|policy| policy.name.clone())
-            .collect();
         let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
-        numbers.retain(&policies, &interfaces);
+        numbers.retain(&set, &interfaces);
         self.numbers = numbers;
         self.slot = slot;
         self.set = set;
@@ -184,29 +209,6 @@ impl Store {
                 now: params,
             },
         );
-        Ok(())
-    }
-
-    /// Begins or ends answering SYNs under an `auto` policy, for the controller. Unknown names change
-    /// nothing.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn answer_syns(&mut self, policy: &Name, on: bool) -> Result<(), KernelError> {
-        let Some(number) = self.number(policy) else {
-            return Ok(());
-        };
-        self.change(number, |bank| {
-            bank.flags &= !policy_flag::SYN_ANSWERED;
-            if on {
-                bank.flags |= policy_flag::SYN_ANSWERED;
-            }
-        })?;
-        if on {
-            self.answering.insert(policy.clone());
-        } else {
-            self.answering.remove(policy);
-        }
         Ok(())
     }
 
@@ -234,6 +236,12 @@ impl Store {
         self.policies
             .set(place, *entry, 0)
             .map_err(KernelError::map("POLICIES"))
+    }
+
+    /// Whether the controller's change of a limit is in force.
+    #[must_use]
+    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
+        self.adapted.contains_key(&(policy.clone(), limit.clone()))
     }
 
     /// What is in force.
@@ -299,33 +307,19 @@ impl Store {
         });
     }
 
-    /// Goes on answering where policies are still `auto`.
-    fn carry_answering_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
-        let auto = |name: &Name| {
-            set.packet_policies
-                .iter()
-                .any(|policy| policy.name == *name && matches!(policy.syn, SynDefence::Auto { .. }))
-        };
-        self.answering.retain(auto);
-        for (name, number) in numbers.policies() {
-            if let Some(entry) = tables.policies.get_mut(&number)
-                && self.answering.contains(name)
-            {
-                for bank in &mut entry.banks {
-                    bank.flags |= policy_flag::SYN_ANSWERED;
-                }
-            }
-        }
-    }
-
     fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
         // What this slot held two generations ago. It stayed for packets that were on their way through.
-        let old = std::mem::take(&mut self.written[slot as usize]);
-        for key in &old.services {
-            self.services.remove(key).map_err(KernelError::map("SERVICES"))?;
+        // One at a time, so that none is forgotten if the kernel refuses.
+        let written = &mut self.written[slot as usize];
+        while let Some(key) = written.services.last() {
+            match self.services.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
+                Err(error) => return Err(KernelError::map("SERVICES")(error)),
+            };
         }
-        for key in &old.access {
+        while let Some(key) = written.access.last() {
             self.access.remove(key)?;
+            written.access.pop();
         }
         for (number, policy) in &tables.policies {
             let place = slot * MAX_POLICIES + number;

@@ -57,7 +57,10 @@ impl fmt::Display for Shortfall {
             effect,
         } = self;
         let found = if found.is_empty() { "unknown" } else { found };
-        write!(f, "{sysctl} is {found}, not {wanted} ({why}): {effect}; set it with sysctl")
+        write!(
+            f,
+            "{sysctl} is {found}, not {wanted} ({why}): {effect}; set it with sysctl"
+        )
     }
 }
 

@@ -159,7 +159,7 @@ fn open(envelope: &mut Envelope<'_>) -> Result<(), Reason> {
     Ok(())
 }
 
-fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
+fn transport(envelope: &Envelope<'_>) -> Result<Packet, Reason> {
     let Envelope {
         source,
         destination,
@@ -168,7 +168,7 @@ fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
         fragment,
         later_fragment,
         body,
-    } = envelope;
+    } = *envelope;
     let mut packet = Packet {
         source,
         destination,

@@ -77,7 +77,11 @@ impl Bench {
     }
 
     fn segment(&self, node: IpAddr, flags: u8, options: Vec<u8>) -> Segment {
-        let client = if node.is_ipv4() { "192.0.2.7" } else { "2001:db8::7" };
+        let client = if node.is_ipv4() {
+            "192.0.2.7"
+        } else {
+            "2001:db8::7"
+        };
         Segment {
             client: client.parse().unwrap(),
             node,
@@ -96,20 +100,31 @@ impl Bench {
         let before = self.counts();
         let (verdict, frame) = self.offline.arrive(&segment.frame()).unwrap();
         let after = self.counts();
-        let moved: Vec<_> = after.iter().zip(&before).filter(|(now, then)| now.1 != then.1).collect();
+        let moved: Vec<_> = after
+            .iter()
+            .zip(&before)
+            .filter(|(now, then)| now.1 != then.1)
+            .collect();
         assert_eq!(moved.len(), 1, "{moved:?}");
         (verdict, moved[0].0.0, frame)
     }
 
     fn answer(&mut self, syn: &Segment) -> Answer {
         let (verdict, reason, frame) = self.arrive(syn);
-        assert_eq!((verdict, reason), (Verdict::Answer, Reason::SynCookieSent), "{syn:?}");
+        assert_eq!(
+            (verdict, reason),
+            (Verdict::Answer, Reason::SynCookieSent),
+            "{syn:?}"
+        );
         Answer::read(syn, &frame)
     }
 
     fn counts(&self) -> Vec<(Reason, u64)> {
         let counts = self.offline.counts(Some("p")).unwrap();
-        counts.iter().map(|count| (count.reason, count.total.packets)).collect()
+        counts
+            .iter()
+            .map(|count| (count.reason, count.total.packets))
+            .collect()
     }
 }
 
@@ -129,9 +144,13 @@ fn addresses() -> [IpAddr; 2] {
 fn own_scale() -> u8 {
     let sysctl = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap_or_default();
-        text.split_whitespace().last().and_then(|last| last.parse::<u64>().ok())
+        text.split_whitespace()
+            .last()
+            .and_then(|last| last.parse::<u64>().ok())
     };
-    let largest = sysctl("ipv4/tcp_rmem").unwrap().max(sysctl("core/rmem_max").unwrap_or(0));
+    let largest = sysctl("ipv4/tcp_rmem")
+        .unwrap()
+        .max(sysctl("core/rmem_max").unwrap_or(0));
     largest.ilog2().saturating_sub(15).min(14) as u8
 }
 
@@ -140,7 +159,10 @@ fn a_syn_is_answered_with_all_that_both_sides_have() -> Result<()> {
     on_a_node(|| {
         let mut bench = Bench::new("enforce", "")?;
         let tags: [&[u16]; 3] = [&[], &[0x8100], &[0x88a8, 0x8100]];
-        for (node, tags) in addresses().into_iter().flat_map(|node| tags.map(|tags| (node, tags))) {
+        for (node, tags) in addresses()
+            .into_iter()
+            .flat_map(|node| tags.map(|tags| (node, tags)))
+        {
             let syn = Segment {
                 tags: tags.to_vec(),
                 ..bench.segment(node, SYN, linux())
@@ -170,7 +192,10 @@ fn without_timestamps_nothing_is_promised_that_the_stack_would_forget() -> Resul
                 let syn = bench.segment(node, SYN, options);
                 let answer = bench.answer(&syn);
                 assert_eq!(answer.acknowledged, SEQUENCE + 1);
-                assert_eq!((answer.scale, answer.sack, answer.timestamps), (None, false, None));
+                assert_eq!(
+                    (answer.scale, answer.sack, answer.timestamps),
+                    (None, false, None)
+                );
                 assert_eq!(answer.mss, Some(65_475));
             }
         }
@@ -193,11 +218,19 @@ fn options_are_read_however_they_are_put() -> Result<()> {
         };
         // What the timestamp's low bits must say.
         let cases = [
-            ("as macOS", with(&[2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1], &[4, 2, 0, 0]), 6 | 1 << 4),
+            (
+                "as macOS",
+                with(&[2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1], &[4, 2, 0, 0]),
+                6 | 1 << 4,
+            ),
             ("no scale", with(&[4, 2], &[]), 0x0f | 1 << 4),
             ("no SACK", with(&[1, 3, 3, 0], &[]), 0),
             ("a scale beyond the largest", with(&[1, 3, 3, 200], &[]), 14),
-            ("an unknown option between", with(&[254, 6, 1, 2, 3, 4], &[3, 3, 5]), 5),
+            (
+                "an unknown option between",
+                with(&[254, 6, 1, 2, 3, 4], &[3, 3, 5]),
+                5,
+            ),
             ("options after the end", with(&[1, 1], &[0, 3, 3, 5]), 0x0f),
             ("a length that lies", with(&[3, 3, 4], &[99, 80, 4, 2]), 4),
             ("a length of zero", with(&[3, 3, 4], &[99, 0, 4, 2]), 4),
@@ -234,13 +267,27 @@ fn an_ack_must_bring_the_cookie_back() -> Result<()> {
                 assert_eq!(frame, good.frame());
             }
             let forged = [
-                Segment { acknowledged: answer.cookie ^ 0x0055_0000, ..proof.clone() },
-                Segment { sequence: SEQUENCE + 1000, ..proof.clone() },
-                Segment { flags: ACK | 1, acknowledged: 7, ..proof.clone() },
+                Segment {
+                    acknowledged: answer.cookie ^ 0x0055_0000,
+                    ..proof.clone()
+                },
+                Segment {
+                    sequence: SEQUENCE + 1000,
+                    ..proof.clone()
+                },
+                Segment {
+                    flags: ACK | 1,
+                    acknowledged: 7,
+                    ..proof.clone()
+                },
             ];
             for bad in &forged {
                 let (verdict, reason, _) = bench.arrive(bad);
-                assert_eq!((verdict, reason), (Verdict::Drop, Reason::SynCookieInvalid), "{bad:?}");
+                assert_eq!(
+                    (verdict, reason),
+                    (Verdict::Drop, Reason::SynCookieInvalid),
+                    "{bad:?}"
+                );
             }
         }
         Ok(())
@@ -255,14 +302,58 @@ fn what_is_not_this_nodes_to_answer_goes_on() -> Result<()> {
         let elsewhere: IpAddr = "198.51.100.1".parse()?;
         let plain = bench.segment(node, SYN, linux());
         let cases = [
-            ("a port that nobody listens on", Segment { port: 1, ..plain.clone() }),
+            (
+                "a port that nobody listens on",
+                Segment {
+                    port: 1,
+                    ..plain.clone()
+                },
+            ),
             // The listener takes all addresses, but this one is not the node's.
-            ("another host's address", Segment { node: elsewhere, ..plain.clone() }),
-            ("an ACK to another host", Segment { node: elsewhere, flags: ACK, ..plain.clone() }),
-            ("an ACK to a closed port", Segment { port: 1, flags: ACK, ..plain.clone() }),
-            ("a SYN that also ends", Segment { flags: SYN | 1, ..plain.clone() }),
-            ("a reset", Segment { flags: RST | ACK, ..plain.clone() }),
-            ("a SYN-ACK", Segment { flags: SYN | ACK, ..plain.clone() }),
+            (
+                "another host's address",
+                Segment {
+                    node: elsewhere,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "an ACK to another host",
+                Segment {
+                    node: elsewhere,
+                    flags: ACK,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "an ACK to a closed port",
+                Segment {
+                    port: 1,
+                    flags: ACK,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "a SYN that also ends",
+                Segment {
+                    flags: SYN | 1,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "a reset",
+                Segment {
+                    flags: RST | ACK,
+                    ..plain.clone()
+                },
+            ),
+            (
+                "a SYN-ACK",
+                Segment {
+                    flags: SYN | ACK,
+                    ..plain.clone()
+                },
+            ),
         ];
         for (name, segment) in cases {
             let (verdict, reason, frame) = bench.arrive(&segment);
@@ -310,17 +401,28 @@ fn a_syn_spends_its_sources_budget_and_a_cookie_that_comes_back_the_services() -
 
         let source = "  limits: [{per: source, count: connections, rate: 1/d, burst: 2}]";
         let mut bench = Bench::new("enforce", source)?;
-        let syn = Segment { port: bench.port, ..syn };
+        let syn = Segment {
+            port: bench.port,
+            ..syn
+        };
         for _ in 0..2 {
             cookie = bench.answer(&syn).cookie;
         }
-        assert_eq!(bench.arrive(&syn).1, Reason::Limit0, "no more is sent to that address");
+        assert_eq!(
+            bench.arrive(&syn).1,
+            Reason::Limit0,
+            "no more is sent to that address"
+        );
         let proof = Segment {
             port: bench.port,
             acknowledged: cookie.wrapping_add(1),
             ..proof
         };
-        assert_eq!(bench.arrive(&proof).1, Reason::SynCookieValid, "charged with its SYN");
+        assert_eq!(
+            bench.arrive(&proof).1,
+            Reason::SynCookieValid,
+            "charged with its SYN"
+        );
         Ok(())
     })
 }
@@ -336,10 +438,16 @@ fn without_the_sysctl_the_stack_answers_until_its_queue_is_full() -> Result<()> 
             answering: false,
         })?;
         assert_eq!(lacking, []);
-        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies")?.trim(), "1");
+        assert_eq!(
+            std::fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies")?.trim(),
+            "1"
+        );
         assert_eq!(bench.arrive(&syn).1, Reason::WithinLimits);
         bench.offline.syn.restore();
-        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/tcp_timestamps")?.trim(), "1");
+        assert_eq!(
+            std::fs::read_to_string("/proc/sys/net/ipv4/tcp_timestamps")?.trim(),
+            "1"
+        );
         Ok(())
     })
 }
@@ -352,7 +460,10 @@ fn the_program_stays_within_the_verifiers_bound() -> Result<()> {
             println!("{program}: {instructions} instructions verified");
             assert!(instructions < 800_000, "{program}: {instructions}");
         }
-        for (name, flags) in [("a SYN, not answered for the port is closed", SYN), ("an ACK to a closed port", ACK)] {
+        for (name, flags) in [
+            ("a SYN, not answered for the port is closed", SYN),
+            ("an ACK to a closed port", ACK),
+        ] {
             let segment = Segment {
                 port: 1,
                 ..bench.segment(Neighbour::Client.node_ipv4(), flags, linux())

@@ -96,7 +96,11 @@ impl Scene {
 
     fn counted(&self, reason: &str, verdict: &str) -> Result<f64> {
         let labels = [("policy", "edge"), ("reason", reason), ("verdict", verdict)];
-        Ok(self.stage.agent().metrics()?.sum("enforcer_packets_total", &labels))
+        Ok(self
+            .stage
+            .agent()
+            .metrics()?
+            .sum("enforcer_packets_total", &labels))
     }
 }
 
@@ -112,7 +116,10 @@ fn connect_plain(lab: &Lab, count: usize, patience: Duration) -> Vec<(IpAddr, Ag
         let workers: Vec<_> = (0..AT_ONCE)
             .map(|worker| scope.spawn(move || connect_some(client, worker, count, patience)))
             .collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap())
+            .collect()
     })
 }
 
@@ -177,7 +184,11 @@ fn assert_agreed(connections: &[(IpAddr, Agreed, Agreed)]) {
 }
 
 fn sysctl(namespace: &Namespace, name: &str) -> Result<String> {
-    namespace.run(|| Ok(std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"))?.trim().to_owned()))
+    namespace.run(|| {
+        Ok(std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"))?
+            .trim()
+            .to_owned())
+    })
 }
 
 #[test]
@@ -190,7 +201,11 @@ fn auto_lets_every_connection_through_a_flood() -> Result<()> {
     let quiet = connect_plain(stage.lab(), 20, PATIENCE);
     assert_eq!(quiet.len(), 20);
     assert_agreed(&quiet);
-    assert_eq!(scene.counted("syn-cookie-sent", "answer")?, 0.0, "nothing is wrong yet");
+    assert_eq!(
+        scene.counted("syn-cookie-sent", "answer")?,
+        0.0,
+        "nothing is wrong yet"
+    );
     assert_eq!(sysctl(stage.lab().node(), "tcp_syncookies")?, "1");
 
     let flood = scene.flood()?;
@@ -219,11 +234,15 @@ fn auto_lets_every_connection_through_a_flood() -> Result<()> {
     let valid = scene.counted("syn-cookie-valid", "pass")?;
     assert!(valid >= 2.0 * CONNECTIONS as f64, "{valid} cookies came back");
     assert!(scene.counted("syn-cookie-sent", "answer")? > sent as f64 / 2.0);
-    assert_eq!(stage.agent().metrics()?.sum("enforcer_syn_sysctl_missing", &[]), 0.0);
+    assert_eq!(
+        stage.agent().metrics()?.sum("enforcer_syn_sysctl_missing", &[]),
+        0.0
+    );
 
     let node = stage.lab().node().clone();
-    let Scene { stage, .. } = scene;
-    stage.stop_agent(Signal::Terminate)?;
+    let Scene { mut stage, .. } = scene;
+    stage.agent_mut().signal(Signal::Terminate)?;
+    stage.agent_mut().wait_until_ended()?;
     assert_eq!(sysctl(&node, "tcp_syncookies")?, "1");
     assert_eq!(sysctl(&node, "tcp_timestamps")?, "1");
     Ok(())
@@ -266,7 +285,10 @@ fn without_it() -> Result<()> {
             metrics.sum("enforcer_packets_total", &labels) > 20_000.0
         })?;
         let plain = connect_plain(lab, TRIED, IMPATIENCE);
-        let whole = plain.iter().filter(|(_, _, server)| server.scaled && server.sack).count();
+        let whole = plain
+            .iter()
+            .filter(|(_, _, server)| server.scaled && server.sack)
+            .count();
         println!(
             "off, {what}: {} of {TRIED} connections complete within {IMPATIENCE:?}, {whole} with window scale and SACK",
             plain.len()

@@ -69,10 +69,18 @@ impl Answer {
     /// Takes apart what answers `syn`.
     pub fn read(syn: &Segment, frame: &[u8]) -> Self {
         let asked = syn.frame();
-        assert_eq!((&frame[..6], &frame[6..12]), (&asked[6..12], &asked[..6]), "stations");
+        assert_eq!(
+            (&frame[..6], &frame[6..12]),
+            (&asked[6..12], &asked[..6]),
+            "stations"
+        );
         let start = 14 + syn.tags.len() * 4;
         assert_eq!(frame[12..start], asked[12..start], "tags and type");
-        assert!(frame.len() >= 60, "shorter than Ethernet's least: {}", frame.len());
+        assert!(
+            frame.len() >= 60,
+            "shorter than Ethernet's least: {}",
+            frame.len()
+        );
         let packet = &frame[start..];
         let segment = if syn.client.is_ipv4() {
             let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));

@@ -116,9 +116,13 @@ mod tests {
     fn a_stack_scales_as_its_largest_buffer_asks() {
         let sysctl = |name: &str| {
             let text = std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap_or_default();
-            text.split_whitespace().last().and_then(|last| last.parse::<u64>().ok())
+            text.split_whitespace()
+                .last()
+                .and_then(|last| last.parse::<u64>().ok())
         };
-        let largest = sysctl("ipv4/tcp_rmem").unwrap().max(sysctl("core/rmem_max").unwrap_or(0));
+        let largest = sysctl("ipv4/tcp_rmem")
+            .unwrap()
+            .max(sysctl("core/rmem_max").unwrap_or(0));
         // `tcp_select_initial_window` in net/ipv4/tcp_output.c
         let expected = u64::from(largest.ilog2()).saturating_sub(15).min(14);
         assert_eq!(options().unwrap() & syn_option::SCALE, expected);

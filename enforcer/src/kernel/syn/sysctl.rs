@@ -41,12 +41,7 @@ impl Borrowed {
         )
     }
 
-    fn at(
-        path: &Path,
-        name: &'static str,
-        effect: &'static str,
-        from: &'static [&'static str],
-    ) -> Self {
+    fn at(path: &Path, name: &'static str, effect: &'static str, from: &'static [&'static str]) -> Self {
         Self {
             path: path.to_owned(),
             name,
@@ -103,7 +98,9 @@ impl Borrowed {
         if self.read().is_ok_and(|value| value == self.wanted) {
             match fs::write(&self.path, &before) {
                 Ok(()) => tracing::info!(sysctl = self.name, to = before, "sysctl given back"),
-                Err(error) => tracing::error!(sysctl = self.name, to = before, %error, "sysctl not given back"),
+                Err(error) => {
+                    tracing::error!(sysctl = self.name, to = before, %error, "sysctl not given back")
+                }
             }
         }
     }
@@ -173,8 +170,16 @@ mod tests {
 
     #[test]
     fn one_that_is_not_there_is_named() {
-        let mut borrowed = Borrowed::at(Path::new("/nonexistent/sysctl"), "net.test", "it is a test", &["1"]);
+        let mut borrowed = Borrowed::at(
+            Path::new("/nonexistent/sysctl"),
+            "net.test",
+            "it is a test",
+            &["1"],
+        );
         let shortfall = borrowed.want(true).unwrap();
-        assert!(shortfall.to_string().contains("net.test is unknown"), "{shortfall}");
+        assert!(
+            shortfall.to_string().contains("net.test is unknown"),
+            "{shortfall}"
+        );
     }
 }

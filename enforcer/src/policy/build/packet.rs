@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
+use enforcer_common::layout::LIMITS_PER_POLICY;
 use ipnet::IpNet;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -21,9 +22,6 @@ use crate::policy::{
         tree::Value,
     },
 };
-
-/// The most limits in one policy; the kernel's layout has as many slots.
-const LIMITS_PER_POLICY: usize = 4;
 
 /// The smallest default burst of a limit on bytes: one packet as large as segmentation offload makes
 /// them, which would else never be admitted.
