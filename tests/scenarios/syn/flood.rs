@@ -49,8 +49,10 @@ struct Scene {
 
 impl Scene {
     fn build(syn: &str) -> Result<Self> {
-        let mut plan = Plan::default();
-        plan.config = policies::config().replace(&format!("0.0.0.0:{PORT}"), &format!("[::]:{PORT}"));
+        let mut plan = Plan {
+            config: policies::config().replace(&format!("0.0.0.0:{PORT}"), &format!("[::]:{PORT}")),
+            ..Plan::default()
+        };
         plan.policies.insert(
             EDGE_FILE.to_owned(),
             format!(

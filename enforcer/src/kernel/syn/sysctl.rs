@@ -99,7 +99,7 @@ impl Borrowed {
             match fs::write(&self.path, &before) {
                 Ok(()) => tracing::info!(sysctl = self.name, to = before, "sysctl given back"),
                 Err(error) => {
-                    tracing::error!(sysctl = self.name, to = before, %error, "sysctl not given back")
+                    tracing::error!(sysctl = self.name, to = before, %error, "sysctl not given back");
                 }
             }
         }
