@@ -16,6 +16,7 @@ mod atomic;
 mod clock;
 mod egress;
 mod flow;
+mod forget;
 mod frame;
 mod ingress;
 mod lifeline;
