@@ -265,8 +265,9 @@ fn always_answers_every_syn_in_peace() -> Result<()> {
     assert_agreed(&plain);
     assert_eq!(connect_gateway(stage, 100)?, 100);
     assert_eq!(scene.counted("within-limits", "drop")?, 0.0);
-    assert_eq!(scene.counted("syn-cookie-sent", "answer")?, 300.0);
-    assert_eq!(scene.counted("syn-cookie-valid", "pass")?, 300.0);
+    // More if an answer was late and a SYN sent again, or if data came close behind the ACK.
+    assert!(scene.counted("syn-cookie-sent", "answer")? >= 300.0);
+    assert!(scene.counted("syn-cookie-valid", "pass")? >= 300.0);
     Ok(())
 }
 
