@@ -34,6 +34,8 @@ pub const DEFAULT_FLOWS: u32 = 65_536;
 pub const MAX_IDENTITIES: u32 = 16_384;
 /// Limiters shared by all packets of a service or an interface.
 pub const MAX_SHARED: u32 = 8_192;
+/// The node's own addresses to which SYNs are answered.
+pub const MAX_LOCAL: u32 = 4_096;
 
 /// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
 pub type Address = [u8; 16];
@@ -54,6 +56,21 @@ pub struct Control {
     /// Zero, which the verifier does not know: what it is added to, the verifier knows nothing of. Stages
     /// behind the parser are so looked at once, not once for each kind of packet.
     pub zero: u64,
+    /// What this node's stack takes on in a connection, as [`syn_option`]s.
+    pub syn_options: u64,
+}
+
+/// TCP options as a SYN cookie's timestamp carries them: its low bits tell the stack what the SYN had
+/// (`net/ipv4/syncookies.c`).
+pub mod syn_option {
+    /// Window scale (RFC 7323); [`NO_SCALE`] is none.
+    pub const SCALE: u64 = 0x0f;
+    /// There is no window scale.
+    pub const NO_SCALE: u64 = 0x0f;
+    /// Selective acknowledgement (RFC 2018).
+    pub const SACK: u64 = 1 << 4;
+    /// Timestamps (RFC 7323) that the stack reads back as they were sent. Not part of the timestamp.
+    pub const TIMESTAMPS: u64 = 1 << 8;
 }
 
 /// Which tables hold anything at all, so that packets skip the others.
@@ -140,6 +157,10 @@ pub mod policy_flag {
     pub const ACCESS: u32 = 1 << 1;
     /// Verified identities have a budget of their own.
     pub const VERIFIED: u32 = 1 << 2;
+    /// SYNs are answered with cookies.
+    pub const SYN_ANSWERED: u32 = 1 << 8;
+    /// SYNs are counted, so that the controller sees when to answer them.
+    pub const SYN_COUNTED: u32 = 1 << 9;
 }
 
 /// A limit of a policy.
@@ -408,7 +429,7 @@ const LIMIT: usize = PARAMS + 40;
 const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
 
 layout! {
-    Control: 40, {key: 0, flags: 16, sketch_mask: 24, zero: 32};
+    Control: 48, {key: 0, flags: 16, sketch_mask: 24, zero: 32, syn_options: 40};
     Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
     Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,

@@ -26,6 +26,7 @@ mod maps;
 mod parse;
 mod service;
 mod sketch;
+mod syn;
 mod verdict;
 
 use aya_ebpf::{

@@ -22,11 +22,7 @@ impl Finding {
     /// Counts the verdict and says it.
     #[inline(always)]
     pub fn conclude(self, direction: Direction, bytes: u64) -> Conclusion {
-        let verdict = match (self.reason.drops(), self.shadow) {
-            (false, _) => Verdict::Pass,
-            (true, false) => Verdict::Drop,
-            (true, true) => Verdict::Shadow,
-        };
+        let verdict = self.reason.verdict(self.shadow);
         let place = counter(direction, self.policy, self.reason, verdict);
         if let Some(entry) = COUNTERS.get_ptr_mut(place) {
             count(entry, bytes);
@@ -47,7 +43,7 @@ impl Conclusion {
     /// Whether people may want to look at it: a drop, or what would be one but for shadow.
     #[inline(always)]
     pub fn is_event(&self) -> bool {
-        !matches!(self.verdict, Verdict::Pass)
+        matches!(self.verdict, Verdict::Drop | Verdict::Shadow)
     }
 
     /// The hook's number. Who tells the time is told, beside it, where the verdict was counted.
@@ -76,6 +72,7 @@ pub fn xdp(conclusion: &Conclusion) -> u32 {
     conclusion.told(match conclusion.verdict {
         Verdict::Pass | Verdict::Shadow => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Answer => xdp_action::XDP_TX,
     })
 }
 
@@ -85,7 +82,8 @@ pub fn xdp(conclusion: &Conclusion) -> u32 {
 pub fn tc(conclusion: &Conclusion) -> i32 {
     let number = match conclusion.verdict {
         Verdict::Pass | Verdict::Shadow => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
+        // Nothing that leaves is answered.
+        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
     };
     conclusion.told(number as u32) as i32
 }

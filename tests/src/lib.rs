@@ -24,6 +24,7 @@ pub mod resident;
 pub mod residue;
 pub mod serve;
 mod sys;
+pub mod tcp;
 pub mod topology;
 pub mod upstream;
 pub mod workspace;

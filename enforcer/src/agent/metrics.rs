@@ -50,6 +50,8 @@ pub struct Metrics {
     interface_failures: IntGauge,
     states: IntGaugeVec,
     sketch_bytes: IntGauge,
+    syn_answering: IntGaugeVec,
+    syn_shortfalls: IntGaugeVec,
     /// One scrape at a time: what is read from the kernel is filled in anew for each.
     scrape: Mutex<()>,
 }
@@ -162,6 +164,16 @@ impl Metrics {
                 "1 for the state that the controller sees a packet policy in.",
                 &["policy", "state"],
             )?,
+            syn_answering: gauges(
+                "enforcer_syn_answering",
+                "1 while SYNs under a packet policy are answered with cookies before the stack.",
+                &["policy"],
+            )?,
+            syn_shortfalls: gauges(
+                "enforcer_syn_sysctl_missing",
+                "1 for each sysctl that SYN defence needs otherwise and the agent cannot set.",
+                &["sysctl"],
+            )?,
             sketch_bytes: gauge(
                 "enforcer_sketch_bytes",
                 "Memory of the sketch of limiters, constant.",
@@ -237,6 +249,16 @@ impl Metrics {
                     .with_label_values(&labels)
                     .set(i64::from(each == *state));
             }
+        }
+        self.syn_answering.reset();
+        for (policy, answering) in &standing.answering {
+            self.syn_answering
+                .with_label_values(&[policy.as_str()])
+                .set(i64::from(*answering));
+        }
+        self.syn_shortfalls.reset();
+        for shortfall in &standing.syn_shortfalls {
+            self.syn_shortfalls.with_label_values(&[shortfall.sysctl]).set(1);
         }
         self.adaptive_rate.reset();
         for ((policy, limit), rate) in &standing.adaptive {

@@ -10,5 +10,6 @@ mod metrics;
 mod privileges;
 mod run;
 pub mod state;
+mod syn;
 
 pub use run::{RunError, run};

@@ -221,6 +221,7 @@ fn detach(shared: &Shared) {
         Ok(()) => tracing::info!("detached from all interfaces"),
         Err(error) => tracing::error!(%error, "not detached everywhere"),
     }
+    kernel.syn.restore();
 }
 
 struct Signals {

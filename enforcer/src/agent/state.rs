@@ -18,7 +18,8 @@ use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
     kernel::{
-        Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Kernel, KernelError, Sketch,
+        Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Kernel, KernelError, Shortfall,
+        Sketch, Syn,
     },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
@@ -56,6 +57,8 @@ pub struct KernelHalf {
     pub event_counts: EventCounts,
     /// Until they are taken in.
     events: Mutex<Option<Events>>,
+    /// SYN defence.
+    pub syn: Syn,
     generations: Mutex<Generations>,
 }
 
@@ -76,6 +79,10 @@ pub struct Standing {
     pub adaptive: BTreeMap<(Name, Name), AdaptiveRate>,
     /// Each policy's state.
     pub states: BTreeMap<Name, State>,
+    /// Each policy with SYN defence: whether SYNs are answered now.
+    pub answering: BTreeMap<Name, bool>,
+    /// What SYN defence lacks.
+    pub syn_shortfalls: Vec<Shortfall>,
 }
 
 /// A limit that the controller moves.
@@ -98,6 +105,7 @@ impl From<Kernel> for KernelHalf {
             sketch,
             events,
             event_counts,
+            syn,
             generations,
         } = kernel;
         Self {
@@ -107,6 +115,7 @@ impl From<Kernel> for KernelHalf {
             sketch,
             event_counts,
             events: Mutex::new(Some(events)),
+            syn,
             generations: Mutex::new(generations),
         }
     }

@@ -10,6 +10,7 @@ use super::KernelError;
 /// XDP's and TC's numbers; TC's are the last byte.
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 const TC_ACT_SHOT: u32 = 2;
 const TC_ACT_UNSPEC: u32 = 0xff;
 
@@ -35,9 +36,10 @@ impl Decision {
 
     pub(super) fn from_number(direction: Direction, number: u32) -> Result<Self, KernelError> {
         let unknown = || KernelError::UnknownVerdict(number);
-        let passes = match (direction, number & ((1 << PLACE_SHIFT) - 1)) {
-            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => true,
-            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => false,
+        let done = match (direction, number & ((1 << PLACE_SHIFT) - 1)) {
+            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Verdict::Pass,
+            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Verdict::Drop,
+            (Direction::Ingress, XDP_TX) => Verdict::Answer,
             _ => return Err(unknown()),
         };
         // The interface has no policies, so nothing is counted. TC's number for that has all bits set.
@@ -51,7 +53,7 @@ impl Decision {
         }
         let (counted_as, policy, reason, verdict) =
             counted((number >> PLACE_SHIFT) - 1).ok_or_else(unknown)?;
-        if counted_as != direction || passes != (verdict != Verdict::Drop) {
+        if counted_as != direction || done != carried_out(verdict) {
             return Err(unknown());
         }
         Ok(Self {
@@ -60,6 +62,14 @@ impl Decision {
             reason,
             verdict,
         })
+    }
+}
+
+/// What becomes of a packet: in shadow it goes on.
+pub(super) const fn carried_out(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Shadow => Verdict::Pass,
+        other => other,
     }
 }
 

@@ -20,6 +20,7 @@ mod object;
 mod offline;
 mod sketch;
 mod store;
+mod syn;
 
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
+pub use syn::{Need, Shortfall, Syn};
 
 use self::{address::access_key, control::ControlBlock, object::Sizes};
 
@@ -78,6 +80,8 @@ pub struct Kernel {
     pub events: Events,
     /// What became of those that it does not get.
     pub event_counts: EventCounts,
+    /// SYN defence.
+    pub syn: Syn,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
 }
@@ -106,6 +110,7 @@ struct Parts {
     denials: Denials,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
+    syn: Syn,
     access: AccessMap,
 }
 
@@ -129,6 +134,11 @@ impl Parts {
             flows: Arc::new(flows),
             denials: Denials::new(access.clone(), control.clone()),
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            syn: Syn::new(
+                object::take(ebpf, "LOCAL")?,
+                object::take(ebpf, "SYNS")?,
+                control.clone(),
+            ),
             sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
             access,
         })
@@ -140,6 +150,7 @@ impl Parts {
             denials,
             counters,
             sketch,
+            syn,
             access,
         } = self;
         let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
@@ -152,6 +163,7 @@ impl Parts {
             sketch,
             events,
             event_counts,
+            syn,
             generations,
         })
     }

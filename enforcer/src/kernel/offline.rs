@@ -13,14 +13,19 @@ use time::OffsetDateTime;
 use super::{
     Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
     compile::Moment,
+    decision::carried_out,
     interfaces::Interface,
     object::{self, Array, Sizes},
     store::Store,
+    syn::Syn,
 };
 use crate::policy::model::PolicySet;
 
 /// The index of the loopback interface, from which test runs say that their packets come.
 const LOOPBACK: u32 = 1;
+
+/// Bytes that a program may add to a frame: the options of an answer to a SYN.
+const GROWTH: usize = 64;
 
 /// The programs, and the tables that they read.
 pub struct Offline {
@@ -30,6 +35,8 @@ pub struct Offline {
     pub denials: Denials,
     /// What has been decided.
     pub counters: Arc<Counters>,
+    /// SYN defence.
+    pub syn: Syn,
     /// The tables.
     pub store: Store,
     /// What the programs tell.
@@ -67,6 +74,7 @@ impl Offline {
             denials,
             counters,
             access,
+            syn,
             ..
         } = Parts::over(&mut ebpf, config, sketch_lines)?;
         let store = Store::new(&mut ebpf, access)?;
@@ -77,6 +85,7 @@ impl Offline {
             flows,
             denials,
             counters,
+            syn,
             store,
             events,
             event_counts,
@@ -127,6 +136,25 @@ impl Offline {
         self.run_often(direction, frame, 1).map(|(verdict, _)| verdict)
     }
 
+    /// Hands `frame` to the ingress program: the verdict, and the frame as the program leaves it.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn arrive(&mut self, frame: &[u8]) -> Result<(Verdict, Vec<u8>), KernelError> {
+        let mut left = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::default()
+        };
+        let run = object::xdp(&mut self.ebpf)?
+            .test_run(options)
+            .map_err(|error| KernelError::TestRun(Box::new(error)))?;
+        left.truncate(run.data_size_out as usize);
+        let decision = Decision::from_number(Direction::Ingress, run.return_value)?;
+        Ok((carried_out(decision.verdict), left))
+    }
+
     /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.
     ///
     /// # Errors
@@ -138,11 +166,7 @@ impl Offline {
         repeat: u32,
     ) -> Result<(Verdict, Duration), KernelError> {
         let (decision, each) = self.test_run(direction, frame, repeat)?;
-        let verdict = match decision.verdict {
-            Verdict::Pass | Verdict::Shadow => Verdict::Pass,
-            Verdict::Drop => Verdict::Drop,
-        };
-        Ok((verdict, each))
+        Ok((carried_out(decision.verdict), each))
     }
 
     /// Hands `frame` to the program of its direction: the verdict with its policy and reason.
