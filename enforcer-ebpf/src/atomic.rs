@@ -36,6 +36,13 @@ impl Cell {
         }
     }
 
+    /// Replaces what is this CPU's alone.
+    #[inline(always)]
+    pub fn put_local(self, value: u64) {
+        // SAFETY: as for `add_local`.
+        unsafe { *self.0 = value }
+    }
+
     /// Adds to a counter of this CPU alone.
     #[inline(always)]
     pub fn add_local(self, amount: u64) {

@@ -7,7 +7,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    access, clock, flow,
+    access, clock, events, flow,
     frame::Frame,
     lifeline,
     limits::{self, Charge},
@@ -30,13 +30,33 @@ pub fn program(ctx: &XdpContext) -> u32 {
     };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
-    verdict::xdp(examine(ctx, control, interface, &frame, bytes).conclude(Direction::Ingress, bytes))
+    let now_ns = clock::now_ns();
+    let finding = examine(ctx, control, interface, &frame, bytes, now_ns);
+    let conclusion = finding.conclude(Direction::Ingress, bytes);
+    if conclusion.is_event() && events::wanted() {
+        events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place));
+    }
+    verdict::xdp(&conclusion)
 }
 
 #[inline(always)]
-fn examine(ctx: &XdpContext, control: &Control, interface: &Interface, frame: &Frame, bytes: u64) -> Finding {
+fn examine(
+    ctx: &XdpContext,
+    control: &Control,
+    interface: &Interface,
+    frame: &Frame,
+    bytes: u64,
+    now_ns: u64,
+) -> Finding {
     match parse(frame) {
-        Ok(Parsed::Ip(packet)) => decide(ctx, control, interface, &packet.blurred(control.zero), bytes),
+        Ok(Parsed::Ip(packet)) => decide(
+            ctx,
+            control,
+            interface,
+            &packet.blurred(control.zero),
+            bytes,
+            now_ns,
+        ),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
@@ -54,8 +74,8 @@ fn decide(
     interface: &Interface,
     packet: &Packet,
     bytes: u64,
+    now_ns: u64,
 ) -> Finding {
-    let now_ns = clock::now_ns();
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return pass(NO_POLICY, reason);
     }

@@ -15,6 +15,7 @@ mod access;
 mod atomic;
 mod clock;
 mod egress;
+mod events;
 mod flow;
 mod forget;
 mod frame;

@@ -37,6 +37,10 @@ pub struct Metrics {
     pub denials_spared: IntCounterVec,
     /// Per second, as the controller has it.
     pub adaptive_rate: GaugeVec,
+    /// Samples of dropped packets that were taken in.
+    pub events: IntCounter,
+    events_skipped: IntCounter,
+    events_lost: IntCounter,
     packets: GenericCounterVec<AtomicU64>,
     bytes: GenericCounterVec<AtomicU64>,
     verified_flows: IntGauge,
@@ -111,6 +115,18 @@ impl Metrics {
                     ),
                     &["policy", "limit"],
                 )?,
+            )?,
+            events: counter(
+                "enforcer_events_total",
+                "Samples of dropped packets that the agent took in.",
+            )?,
+            events_skipped: counter(
+                "enforcer_events_skipped_total",
+                "Dropped packets without an event, because of the rate that bounds events.",
+            )?,
+            events_lost: counter(
+                "enforcer_events_lost_total",
+                "Events for which the ring had no room, because the agent was too slow.",
             )?,
             packets: counters(
                 "enforcer_packets_total",
@@ -189,6 +205,11 @@ impl Metrics {
         self.denied_prefixes.set(int(kernel.denials.list().len()));
         self.sketch_bytes
             .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
+        let (skipped, lost) = kernel.event_counts.skipped_and_lost()?;
+        self.events_skipped.reset();
+        self.events_skipped.inc_by(skipped);
+        self.events_lost.reset();
+        self.events_lost.inc_by(lost);
         let (attached, failures, policies) = {
             let generations = kernel.generations();
             let policies: Vec<(Name, u32, Vec<Name>)> = generations

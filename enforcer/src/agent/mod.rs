@@ -3,6 +3,7 @@
 
 pub mod controller;
 mod convert;
+pub mod events;
 pub mod explain;
 mod joining;
 mod metrics;

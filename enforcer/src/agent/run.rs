@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     controller::Controller,
-    convert,
+    convert, events,
     joining::Joining,
     metrics::Metrics,
     privileges,
@@ -21,7 +21,7 @@ use crate::{
     admin::{self, AdminError, Bound},
     config::Config,
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Kernel, KernelError},
+    kernel::{Events, Kernel, KernelError},
     policy::{self, PolicySet, Problems, WatchError},
 };
 
@@ -142,6 +142,8 @@ async fn serve(
         Controller::new(Arc::clone(shared), config.adapt.latency, ports(config)),
         config.adapt.interval,
     ));
+    let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
+    let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {
@@ -161,6 +163,9 @@ async fn serve(
     tracing::info!("stopping");
     shared.set_ready(false);
     controller.abort();
+    if let Some(events) = events {
+        events.abort();
+    }
     drop(watch);
     if let Some(gateway) = gateway {
         let cut = gateway.drain(None).await;
@@ -188,6 +193,12 @@ async fn control(mut controller: Controller, period: Duration) {
         if let Err(error) = controller.tick() {
             tracing::error!(%error, "the controller's interval failed");
         }
+    }
+}
+
+async fn take_in(events: Events, shared: Arc<Shared>) {
+    if let Err(error) = events::take_in(events, shared).await {
+        tracing::error!(%error, "events are not shown: the kernel's ring cannot be waited for");
     }
 }
 

@@ -13,11 +13,14 @@ use std::{
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use super::metrics::Metrics;
+use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
-    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Shortfall, Sketch, Syn},
+    kernel::{
+        Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Kernel, KernelError, Shortfall,
+        Sketch, Syn,
+    },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
 
@@ -31,6 +34,8 @@ pub struct Shared {
     pub services: Services,
     /// Metrics of the agent itself.
     pub metrics: Metrics,
+    /// The latest packets that were dropped.
+    pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
     ready: AtomicBool,
@@ -50,6 +55,10 @@ pub struct KernelHalf {
     pub sketch: Arc<Sketch>,
     /// SYN defence.
     pub syn: Syn,
+    /// What became of events that are not taken in.
+    pub event_counts: EventCounts,
+    /// Until they are taken in.
+    events: Mutex<Option<Events>>,
     generations: Mutex<Generations>,
 }
 
@@ -95,6 +104,8 @@ impl From<Kernel> for KernelHalf {
             counters,
             sketch,
             syn,
+            events,
+            event_counts,
             generations,
         } = kernel;
         Self {
@@ -103,12 +114,19 @@ impl From<Kernel> for KernelHalf {
             counters,
             sketch,
             syn,
+            event_counts,
+            events: Mutex::new(Some(events)),
             generations: Mutex::new(generations),
         }
     }
 }
 
 impl KernelHalf {
+    /// The events, for the one who takes them in: once.
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The programs and tables, for one at a time.
     pub fn generations(&self) -> MutexGuard<'_, Generations> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,6 +147,7 @@ impl Shared {
             policies,
             services: Services::default(),
             metrics,
+            journal: Journal::default(),
             management,
             ready: AtomicBool::new(false),
             standing: Mutex::default(),

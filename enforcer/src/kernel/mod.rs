@@ -8,8 +8,10 @@ mod clock;
 mod compile;
 mod control;
 mod counters;
+mod decision;
 mod denials;
 mod error;
+mod events;
 mod flows;
 mod generation;
 mod interfaces;
@@ -34,16 +36,22 @@ pub use address::client_prefix;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
+pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
 pub use error::KernelError;
+pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
+pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
 
 use self::{address::access_key, control::ControlBlock, object::Sizes};
+
+/// Events a second on each CPU, at most.
+const EVENTS_PER_SECOND: u32 = 1_000;
 
 /// What the kernel half needs to be told.
 #[derive(Clone, Debug)]
@@ -70,6 +78,10 @@ pub struct Kernel {
     pub sketch: Arc<Sketch>,
     /// SYN defence.
     pub syn: Syn,
+    /// Samples of what is dropped, for one reader.
+    pub events: Events,
+    /// What became of those that it does not get.
+    pub event_counts: EventCounts,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
 }
@@ -85,6 +97,7 @@ impl Kernel {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: false,
+            events: EventRate::PerSecond(EVENTS_PER_SECOND),
         };
         let mut ebpf = object::load(sizes)?;
         Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
@@ -131,7 +144,7 @@ impl Parts {
         })
     }
 
-    fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
+    fn finish(self, mut ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
         let Self {
             flows,
             denials,
@@ -140,6 +153,8 @@ impl Parts {
             syn,
             access,
         } = self;
+        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
+        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         let generations = Generations::new(ebpf, access, xdp)?;
         Ok(Kernel {
             flows,
@@ -147,6 +162,8 @@ impl Parts {
             counters,
             sketch,
             syn,
+            events,
+            event_counts,
             generations,
         })
     }

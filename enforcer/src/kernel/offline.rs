@@ -11,7 +11,7 @@ use enforcer_common::verdict::{Direction, Verdict};
 use time::OffsetDateTime;
 
 use super::{
-    Config, Count, Counters, Denials, Flows, KernelError, Parts,
+    Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
     compile::Moment,
     interfaces::Interface,
     object::{self, Array, Sizes},
@@ -23,15 +23,8 @@ use crate::policy::model::PolicySet;
 /// The index of the loopback interface, from which test runs say that their packets come.
 const LOOPBACK: u32 = 1;
 
-/// XDP's and TC's numbers.
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const XDP_TX: u32 = 3;
-
 /// Bytes that a program may add to a frame: the options of an answer to a SYN.
 const GROWTH: usize = 64;
-const TC_ACT_SHOT: u32 = 2;
-const TC_ACT_UNSPEC: u32 = u32::MAX;
 
 /// The programs, and the tables that they read.
 pub struct Offline {
@@ -45,6 +38,10 @@ pub struct Offline {
     pub syn: Syn,
     /// The tables.
     pub store: Store,
+    /// What the programs tell.
+    pub events: Events,
+    /// What they do not tell.
+    pub event_counts: EventCounts,
     ebpf: Ebpf,
     clock: Array<u64>,
 }
@@ -55,11 +52,20 @@ impl Offline {
     /// # Errors
     /// The kernel refuses.
     pub fn load(config: &Config) -> Result<Self, KernelError> {
+        Self::with_events(config, EventRate::None)
+    }
+
+    /// Loads the programs, and has them tell of packets that are dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn with_events(config: &Config, events: EventRate) -> Result<Self, KernelError> {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
         let sizes = Sizes {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: true,
+            events,
         };
         let mut ebpf = object::load(sizes)?;
         let Parts {
@@ -72,12 +78,16 @@ impl Offline {
         } = Parts::over(&mut ebpf, config, sketch_lines)?;
         let store = Store::new(&mut ebpf, access)?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
+        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
+        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         Ok(Self {
             flows,
             denials,
             counters,
             syn,
             store,
+            events,
+            event_counts,
             ebpf,
             clock,
         })
@@ -140,7 +150,8 @@ impl Offline {
             .test_run(options)
             .map_err(|error| KernelError::TestRun(Box::new(error)))?;
         left.truncate(run.data_size_out as usize);
-        Ok((verdict(Direction::Ingress, run.return_value)?, left))
+        let decision = Decision::from_number(Direction::Ingress, run.return_value)?;
+        Ok((becomes(decision.verdict), left))
     }
 
     /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.
@@ -153,6 +164,24 @@ impl Offline {
         frame: &[u8],
         repeat: u32,
     ) -> Result<(Verdict, Duration), KernelError> {
+        let (decision, each) = self.test_run(direction, frame, repeat)?;
+        Ok((becomes(decision.verdict), each))
+    }
+
+    /// Hands `frame` to the program of its direction: the verdict with its policy and reason.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn decide(&mut self, direction: Direction, frame: &[u8]) -> Result<Decision, KernelError> {
+        self.test_run(direction, frame, 1).map(|(decision, _)| decision)
+    }
+
+    fn test_run(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(Decision, Duration), KernelError> {
         let options = || TestRunOptions {
             data_in: Some(frame),
             repeat,
@@ -163,7 +192,7 @@ impl Offline {
             Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
         };
         let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
-        Ok((verdict(direction, run.return_value)?, run.duration))
+        Ok((Decision::from_number(direction, run.return_value)?, run.duration))
     }
 
     /// All counters of a policy by name, or of packets that no policy is about.
@@ -183,12 +212,11 @@ impl Offline {
     }
 }
 
-fn verdict(direction: Direction, number: u32) -> Result<Verdict, KernelError> {
-    match (direction, number) {
-        (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Ok(Verdict::Pass),
-        (Direction::Ingress, XDP_TX) => Ok(Verdict::Answer),
-        (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Ok(Verdict::Drop),
-        _ => Err(KernelError::UnknownVerdict(number)),
+/// What becomes of a packet: in shadow it passes.
+fn becomes(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Pass | Verdict::Shadow => Verdict::Pass,
+        ends => ends,
     }
 }
 
