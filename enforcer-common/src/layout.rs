@@ -36,6 +36,8 @@ pub const MAX_IDENTITIES: u32 = 16_384;
 pub const MAX_SHARED: u32 = 8_192;
 /// The node's own addresses to which SYNs are answered.
 pub const MAX_LOCAL: u32 = 4_096;
+/// Connections whose cookie has just come back: a power of two.
+pub const PROVEN_CELLS: u32 = 65_536;
 
 /// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
 pub type Address = [u8; 16];

@@ -1,6 +1,6 @@
 //! Limiter states in maps: read, and swapped by compare-and-swap.
 //!
-//! One of the two modules with `unsafe`; the other is [`crate::frame`].
+//! One of the three modules with `unsafe`; the others are [`crate::frame`] and `syn::socket`.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg},

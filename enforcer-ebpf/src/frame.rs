@@ -1,6 +1,6 @@
 //! The bytes of a packet, behind bounds checks that the verifier follows.
 //!
-//! One of the two modules with `unsafe`; the other is [`crate::atomic`].
+//! One of the three modules with `unsafe`; the others are [`crate::atomic`] and `syn::socket`.
 
 use core::arch::asm;
 

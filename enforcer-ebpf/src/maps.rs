@@ -9,7 +9,7 @@ use enforcer_common::{
     layout::{
         Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow,
         FlowKey, Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES,
-        MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES, Policy, ServiceKey,
+        MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES, PROVEN_CELLS, Policy, ServiceKey,
     },
     sketch::Line,
 };
@@ -66,3 +66,7 @@ pub static SYNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_POLICIES, 
 /// addresses would take them.
 #[map]
 pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, BPF_F_NO_PREALLOC);
+
+/// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
+#[map]
+pub static PROVEN: Array<u64> = Array::with_max_entries(PROVEN_CELLS, 0);

@@ -7,6 +7,7 @@
 mod answer;
 mod family;
 mod options;
+mod proven;
 mod socket;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
@@ -194,10 +195,17 @@ fn examine_as<F: Family>(ctx: *mut xdp_md, frame: &Frame, start: usize) -> u64 {
         };
     }
     let answer = listener.check::<F>(ip, segment);
-    listener.release(match answer {
-        socket::VALID => Handshake::PROVEN << 32,
-        socket::INVALID => Handshake::FORGED << 32,
-        // The stack has no cookies, or they are off: it is asked as usual.
+    listener.release(0);
+    let memory = proven::Memory::of(F::tuple(ip, segment.u32::<0>()), clock::now_ns());
+    match (answer, memory) {
+        (socket::VALID, memory) => {
+            if let Some(memory) = memory {
+                memory.remember();
+            }
+            Handshake::PROVEN << 32
+        }
+        (socket::INVALID, Some(memory)) if !memory.holds() => Handshake::FORGED << 32,
+        // Close behind its ACK; or the stack has no cookies, or they are off: it is asked as usual.
         _ => NONE,
-    })
+    }
 }

@@ -40,7 +40,8 @@ pub struct Conclusion {
 }
 
 impl Conclusion {
-    /// Whether people may want to look at it: a drop, or what would be one but for shadow.
+    /// Whether people may want to look at it: a drop, or what would be one but for shadow. An answer is no
+    /// longer the packet that it answers.
     #[inline(always)]
     pub fn is_event(&self) -> bool {
         matches!(self.verdict, Verdict::Drop | Verdict::Shadow)

@@ -251,6 +251,7 @@ fn an_ack_must_bring_the_cookie_back() -> Result<()> {
     on_a_node(|| {
         let mut bench = Bench::new("enforce", "")?;
         for node in addresses() {
+            bench.offline.set_time(NOW)?;
             let answer = bench.answer(&bench.segment(node, SYN, linux()));
             let proof = Segment {
                 sequence: SEQUENCE + 1,
@@ -266,6 +267,21 @@ fn an_ack_must_bring_the_cookie_back() -> Result<()> {
                 assert_eq!((verdict, reason), (Verdict::Pass, Reason::SynCookieValid));
                 assert_eq!(frame, good.frame());
             }
+            let close_behind = Segment {
+                sequence: SEQUENCE + 100_000,
+                ..with_data.clone()
+            };
+            assert_eq!(
+                bench.arrive(&close_behind).1,
+                Reason::WithinLimits,
+                "the stack may be slower"
+            );
+            bench.offline.set_time(NOW + 1_000_000_000)?;
+            assert_eq!(
+                bench.arrive(&close_behind).1,
+                Reason::SynCookieInvalid,
+                "by now it is not"
+            );
             let forged = [
                 Segment {
                     acknowledged: answer.cookie ^ 0x0055_0000,
