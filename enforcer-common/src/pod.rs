@@ -21,6 +21,7 @@ pod!(
     layout::Counter,
     layout::DenialReason,
     layout::DeniedPrefix,
+    layout::EventGate,
     layout::Flow,
     layout::FlowKey,
     layout::Interface,

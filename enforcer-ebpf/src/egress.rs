@@ -8,7 +8,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    access, clock,
+    access, clock, events,
     frame::Frame,
     lifeline,
     maps::{CONTROL, INTERFACES},
@@ -53,7 +53,11 @@ pub fn program(ctx: &TcContext) -> i32 {
             shadow: false,
         },
     };
-    verdict::tc(finding.conclude(Direction::Egress, bytes))
+    let conclusion = finding.conclude(Direction::Egress, bytes);
+    if conclusion.is_event() && events::wanted() {
+        events::enforcer_tell_egress(ctx.skb.skb, clock::now_ns(), u64::from(conclusion.place));
+    }
+    verdict::tc(&conclusion)
 }
 
 /// Whether the lists no longer hold because the agent is gone, where that is configured.

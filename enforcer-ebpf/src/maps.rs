@@ -7,9 +7,10 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     layout::{
-        Access, AccessKey, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, DenialReason,
-        DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES,
-        MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS, POLICY_ENTRIES, Policy, ServiceKey,
+        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
+        DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
+        MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
+        POLICY_ENTRIES, PROVEN_CELLS, Policy, ServiceKey,
     },
     sketch::Line,
 };
@@ -71,3 +72,16 @@ pub static REASONS: HashMap<DeniedPrefix, DenialReason> =
 /// The agent's notes: which numbers stand for which names in the other maps. No program reads it.
 #[map]
 pub static NOTES: Array<[u8; NOTE_CHUNK]> = Array::with_max_entries(2 * NOTE_CHUNKS, 0);
+
+/// SYNs that came under each policy whose SYNs are counted.
+#[map]
+pub static SYNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_POLICIES, 0);
+
+/// The node's own addresses. SYNs to others are not this node's to answer, even if a listener for all
+/// addresses would take them.
+#[map]
+pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, BPF_F_NO_PREALLOC);
+
+/// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
+#[map]
+pub static PROVEN: Array<u64> = Array::with_max_entries(PROVEN_CELLS, 0);

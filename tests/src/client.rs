@@ -133,6 +133,13 @@ impl Client {
         }
     }
 
+    /// The same client of another address.
+    #[must_use]
+    pub fn at(mut self, target: SocketAddr) -> Self {
+        self.target = target;
+        self
+    }
+
     /// The same client with another patience, for connecting and for each request.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {

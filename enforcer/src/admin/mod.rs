@@ -5,6 +5,7 @@
 //! process on the node and no page in a browser can deny anybody.
 
 mod api;
+mod events;
 mod guard;
 mod health;
 pub mod wire;
@@ -75,6 +76,7 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
         .route("/readyz", get(health::readyz))
         .route("/v1/status", get(api::status))
         .route("/v1/explain", get(api::explain))
+        .route("/v1/events", get(events::events))
         .route(
             "/v1/denials",
             get(api::denials).post(api::deny).delete(api::allow),

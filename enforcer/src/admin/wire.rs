@@ -45,6 +45,9 @@ pub struct KernelStatus {
     pub state: String,
     /// Why it began fresh.
     pub state_why: Option<String>,
+    /// What SYN defence lacks on this node; empty if nothing, or if no policy has it.
+    #[serde(default)]
+    pub syn_shortfalls: Vec<String>,
 }
 
 /// An interface with the programs on it.
@@ -76,6 +79,12 @@ pub struct PolicyStatus {
     pub dropped_packets: u64,
     /// Passed, and would have been dropped without `shadow`.
     pub shadow_packets: u64,
+    /// SYNs answered with a cookie before the stack.
+    #[serde(default)]
+    pub answered_packets: u64,
+    /// Whether SYNs are answered with cookies now; `None`: the policy says never.
+    #[serde(default)]
+    pub answers_syns: Option<bool>,
 }
 
 /// A request to deny.

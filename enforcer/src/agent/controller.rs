@@ -9,7 +9,10 @@ use std::{
 
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 
-use super::state::{AdaptiveRate, KernelHalf, Shared};
+use super::{
+    state::{AdaptiveRate, KernelHalf, Shared},
+    syn::SynWatch,
+};
 use crate::{
     adapt::{
         law::{Observation, Regulator, Step, next_rate},
@@ -31,6 +34,7 @@ pub struct Controller {
     /// The TCP ports that the gateway listens on.
     ports: Vec<u16>,
     policies: BTreeMap<Name, Watched>,
+    syn: SynWatch,
     last: Instant,
 }
 
@@ -52,6 +56,7 @@ impl Controller {
             target,
             ports,
             policies: BTreeMap::new(),
+            syn: SynWatch::default(),
             last: Instant::now(),
         }
     }
@@ -80,6 +85,8 @@ impl Controller {
             .max_by(f64::total_cmp);
         let set = Arc::clone(kernel.generations().store.set());
         self.forget(&set);
+        self.syn
+            .tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))?;
         for policy in &set.packet_policies {
             let latency = latency.filter(|_| self.is_before_gateway(policy));
             let seen = self.observe(kernel, policy, elapsed, latency)?;

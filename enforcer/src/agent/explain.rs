@@ -5,7 +5,10 @@ use std::{net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::state::{KernelHalf, Shared};
+use super::{
+    events::EventView,
+    state::{KernelHalf, Shared},
+};
 use crate::{
     gateway::signal::Identity,
     kernel::{KernelError, monotonic_ns},
@@ -28,6 +31,9 @@ pub struct Explanation {
     pub verified: Vec<String>,
     /// What each packet policy says of it.
     pub policies: Vec<PolicyView>,
+    /// The latest of its packets that the kernel told of, if it is still kept.
+    #[serde(default)]
+    pub last_event: Option<EventView>,
 }
 
 /// A denial in force.
@@ -104,6 +110,7 @@ impl Shared {
             denied,
             verified,
             policies,
+            last_event: self.journal.last_of(address),
         };
         explanation.verdict = explanation.sum_up(self.kernel.is_some());
         Ok(explanation)

@@ -37,6 +37,10 @@ pub struct Metrics {
     pub denials_spared: IntCounterVec,
     /// Per second, as the controller has it.
     pub adaptive_rate: GaugeVec,
+    /// Samples of dropped packets that were taken in.
+    pub events: IntCounter,
+    events_skipped: IntCounter,
+    events_lost: IntCounter,
     packets: GenericCounterVec<AtomicU64>,
     bytes: GenericCounterVec<AtomicU64>,
     verified_flows: IntGauge,
@@ -46,6 +50,8 @@ pub struct Metrics {
     interface_failures: IntGauge,
     states: IntGaugeVec,
     sketch_bytes: IntGauge,
+    syn_answering: IntGaugeVec,
+    syn_shortfalls: IntGaugeVec,
     /// One scrape at a time: what is read from the kernel is filled in anew for each.
     scrape: Mutex<()>,
 }
@@ -110,6 +116,18 @@ impl Metrics {
                     &["policy", "limit"],
                 )?,
             )?,
+            events: counter(
+                "enforcer_events_total",
+                "Samples of dropped packets that the agent took in.",
+            )?,
+            events_skipped: counter(
+                "enforcer_events_skipped_total",
+                "Dropped packets without an event, because of the rate that bounds events.",
+            )?,
+            events_lost: counter(
+                "enforcer_events_lost_total",
+                "Events for which the ring had no room, because the agent was too slow.",
+            )?,
             packets: counters(
                 "enforcer_packets_total",
                 "Packets by direction, policy (empty: none), reason, limit and verdict.",
@@ -146,6 +164,16 @@ impl Metrics {
                 "1 for the state that the controller sees a packet policy in.",
                 &["policy", "state"],
             )?,
+            syn_answering: gauges(
+                "enforcer_syn_answering",
+                "1 while SYNs under a packet policy are answered with cookies before the stack.",
+                &["policy"],
+            )?,
+            syn_shortfalls: gauges(
+                "enforcer_syn_sysctl_missing",
+                "1 for each sysctl that SYN defence needs otherwise and the agent cannot set.",
+                &["sysctl"],
+            )?,
             sketch_bytes: gauge(
                 "enforcer_sketch_bytes",
                 "Memory of the sketch of limiters, constant.",
@@ -177,6 +205,11 @@ impl Metrics {
         self.denied_prefixes.set(int(kernel.denials.list().len()));
         self.sketch_bytes
             .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
+        let (skipped, lost) = kernel.event_counts.skipped_and_lost()?;
+        self.events_skipped.reset();
+        self.events_skipped.inc_by(skipped);
+        self.events_lost.reset();
+        self.events_lost.inc_by(lost);
         let (attached, failures, policies) = {
             let generations = kernel.generations();
             let policies: Vec<(Name, u32, Vec<Name>)> = generations
@@ -216,6 +249,16 @@ impl Metrics {
                     .with_label_values(&labels)
                     .set(i64::from(each == *state));
             }
+        }
+        self.syn_answering.reset();
+        for (policy, answering) in &standing.answering {
+            self.syn_answering
+                .with_label_values(&[policy.as_str()])
+                .set(i64::from(*answering));
+        }
+        self.syn_shortfalls.reset();
+        for shortfall in &standing.syn_shortfalls {
+            self.syn_shortfalls.with_label_values(&[shortfall.sysctl]).set(1);
         }
         self.adaptive_rate.reset();
         for ((policy, limit), rate) in &standing.adaptive {

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     controller::Controller,
-    convert,
+    convert, events,
     joining::Joining,
     metrics::Metrics,
     privileges,
@@ -21,7 +21,7 @@ use crate::{
     admin::{self, AdminError, Bound},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Kernel, KernelError},
+    kernel::{Events, Kernel, KernelError},
     policy::{self, PolicySet, Problems, WatchError},
 };
 
@@ -142,6 +142,8 @@ async fn serve(
         Controller::new(Arc::clone(shared), config.adapt.latency, ports(config)),
         config.adapt.interval,
     ));
+    let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
+    let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {
@@ -160,6 +162,9 @@ async fn serve(
     }
     tracing::info!("stopping");
     shared.set_ready(false);
+    if let Some(events) = events {
+        events.abort();
+    }
     drop(watch);
     if let Some(gateway) = gateway {
         let cut = gateway.drain(None).await;
@@ -192,6 +197,12 @@ async fn control(mut controller: Controller, period: Duration) {
     }
 }
 
+async fn take_in(events: Events, shared: Arc<Shared>) {
+    if let Err(error) = events::take_in(events, shared).await {
+        tracing::error!(%error, "events are not shown: the kernel's ring cannot be waited for");
+    }
+}
+
 /// SIGHUP: everything is read again, though changes are noticed without it.
 fn reload(paths: &[PathBuf], shared: &Arc<Shared>, gateway: Option<&Gateway>) {
     tracing::info!("reloading");
@@ -209,19 +220,21 @@ fn reload(paths: &[PathBuf], shared: &Arc<Shared>, gateway: Option<&Gateway>) {
 fn leave(shared: &Shared, on_stop: OnStop) {
     let Some(kernel) = &shared.kernel else { return };
     if on_stop == OnStop::Keep && kernel.generations().stays() {
-        match kernel.heartbeat.beat() {
+        let ended = kernel.generations().store.end_answering();
+        match ended.and_then(|()| kernel.heartbeat.beat()) {
             Ok(()) => tracing::info!(
                 "the programs stay in force for the next agent; without one, limits lapse (`kernel.deadMan`); \
                  `enforcer detach` takes them away"
             ),
-            Err(error) => tracing::error!(%error, "the programs stay in force, and limits lapse early"),
+            Err(error) => tracing::error!(%error, "the programs stay in force, not all as they should"),
         }
-        return;
+    } else {
+        match kernel.generations().detach() {
+            Ok(()) => tracing::info!("detached from all interfaces"),
+            Err(error) => tracing::error!(%error, "not detached everywhere"),
+        }
     }
-    match kernel.generations().detach() {
-        Ok(()) => tracing::info!("detached from all interfaces"),
-        Err(error) => tracing::error!(%error, "not detached everywhere"),
-    }
+    kernel.syn.restore();
 }
 
 struct Signals {

@@ -13,11 +13,14 @@ use std::{
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use super::metrics::Metrics;
+use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
-    kernel::{self, Counters, Denials, DeniedBy, Flows, Generations, Heartbeat, Kernel, KernelError, Sketch},
+    kernel::{
+        self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
+        KernelError, Shortfall, Sketch, Syn,
+    },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
 
@@ -31,6 +34,8 @@ pub struct Shared {
     pub services: Services,
     /// Metrics of the agent itself.
     pub metrics: Metrics,
+    /// The latest packets that were dropped.
+    pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
     ready: AtomicBool,
@@ -52,6 +57,12 @@ pub struct KernelHalf {
     pub heartbeat: Heartbeat,
     /// What the kernel half began with.
     pub began: kernel::Standing,
+    /// What became of events that are not taken in.
+    pub event_counts: EventCounts,
+    /// Until they are taken in.
+    events: Mutex<Option<Events>>,
+    /// SYN defence.
+    pub syn: Syn,
     generations: Mutex<Generations>,
 }
 
@@ -72,6 +83,10 @@ pub struct Standing {
     pub adaptive: BTreeMap<(Name, Name), AdaptiveRate>,
     /// Each policy's state.
     pub states: BTreeMap<Name, State>,
+    /// Each policy with SYN defence: whether SYNs are answered now.
+    pub answering: BTreeMap<Name, bool>,
+    /// What SYN defence lacks.
+    pub syn_shortfalls: Vec<Shortfall>,
 }
 
 /// A limit that the controller moves.
@@ -93,6 +108,9 @@ impl From<Kernel> for KernelHalf {
             counters,
             sketch,
             heartbeat,
+            events,
+            event_counts,
+            syn,
             generations,
             standing,
         } = kernel;
@@ -103,12 +121,20 @@ impl From<Kernel> for KernelHalf {
             sketch,
             heartbeat,
             began: standing,
+            event_counts,
+            events: Mutex::new(Some(events)),
+            syn,
             generations: Mutex::new(generations),
         }
     }
 }
 
 impl KernelHalf {
+    /// The events, for the one who takes them in: once.
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The programs and tables, for one at a time.
     pub fn generations(&self) -> MutexGuard<'_, Generations> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,6 +155,7 @@ impl Shared {
             policies,
             services: Services::default(),
             metrics,
+            journal: Journal::default(),
             management,
             ready: AtomicBool::new(false),
             standing: Mutex::default(),

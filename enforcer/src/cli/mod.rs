@@ -4,7 +4,9 @@ mod check;
 mod client;
 mod deny;
 mod detach;
+mod events;
 mod explain;
+mod replay;
 mod run;
 mod status;
 mod text;
@@ -24,7 +26,9 @@ use clap::{Parser, Subcommand, ValueEnum};
   enforcer run --config /etc/enforcer/enforcer.yaml
   enforcer status
   enforcer explain 192.0.2.7:443                   why is this source (not) limited?
+  enforcer events --follow                         what is being dropped?
   enforcer deny 192.0.2.7 --for 10m --reason \"scraper, ticket 4711\"
+  enforcer replay edge.pcap --policy candidate.yaml   what would this policy have done?
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid configuration.")]
 pub struct Cli {
@@ -41,6 +45,8 @@ enum Command {
     Deny(deny::Deny),
     Allow(deny::Allow),
     Detach(detach::Detach),
+    Events(events::Events),
+    Replay(replay::Replay),
 }
 
 /// How data is printed.
@@ -88,6 +94,8 @@ impl Cli {
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
             Command::Detach(command) => command.run(),
+            Command::Events(command) => command.run(),
+            Command::Replay(command) => command.run(),
         };
         let (code, error) = match result {
             Ok(()) => return ExitCode::SUCCESS,

@@ -35,6 +35,12 @@ pub fn client_prefix(source: IpAddr) -> IpNet {
     }
 }
 
+/// The address of the kernel's form.
+#[must_use]
+pub fn ip(address: Address) -> IpAddr {
+    IpAddr::from(address).to_canonical()
+}
+
 /// The kernel's form of a prefix on an access list.
 #[must_use]
 pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {

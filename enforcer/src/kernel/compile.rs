@@ -19,7 +19,7 @@ use super::{
     KernelError, address::access_key, clock::monotonic_at, denials::MAX_DENIALS, interfaces, numbers::Numbers,
 };
 use crate::policy::model::{
-    Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport,
+    Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
 };
 
 /// Two generations and all denials share one map.
@@ -222,6 +222,11 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     if verified.is_some() {
         flags |= policy_flag::VERIFIED;
     }
+    flags |= match policy.syn {
+        SynDefence::Off => 0,
+        SynDefence::Auto { .. } => policy_flag::SYN_COUNTED,
+        SynDefence::Always => policy_flag::SYN_ANSWERED,
+    };
     let mut limits = [UNUSED; LIMITS_PER_POLICY];
     for (place, limit) in limits.iter_mut().zip(&policy.limits) {
         *place = compile_limit(policy, limit, numbers)?;

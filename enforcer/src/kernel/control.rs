@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use enforcer_common::{
     hash::Key,
-    layout::{Control, control_flag},
+    layout::{Control, control_flag, syn_option},
 };
 
 use super::{KernelError, object::Array};
@@ -33,6 +33,7 @@ impl ControlBlock {
             sketch_mask: u64::from(sketch_lines) - 1,
             zero: 0,
             alive_until_ns: u64::MAX,
+            syn_options: syn_option::NO_SCALE,
         };
         let block = Self(Arc::new(Mutex::new((map, control))));
         block.change(|_| {})?;
@@ -84,5 +85,13 @@ impl ControlBlock {
         let (map, control) = &mut *guard;
         change(control);
         map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
+    }
+
+    /// Says what this node's stack takes on in a connection, as `syn_option`s.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn set_syn_options(&self, options: u64) -> Result<(), KernelError> {
+        self.change(|control| control.syn_options = options)
     }
 }

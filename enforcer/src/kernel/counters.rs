@@ -81,7 +81,8 @@ fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
             .flat_map(move |&reason| Verdict::ALL.map(|verdict| (direction, reason, verdict)))
     });
     all.filter(|&(direction, reason, verdict)| {
-        reason.drops() == (verdict != Verdict::Pass) && occurs(direction, reason)
+        let possible = verdict == reason.verdict(false) || verdict == reason.verdict(true);
+        possible && occurs(direction, reason)
     })
 }
 

@@ -61,7 +61,10 @@ mod tests {
     use aya::programs::links::FdLink;
 
     use super::*;
-    use crate::kernel::object::{self, Sizes};
+    use crate::kernel::{
+        EventRate,
+        object::{self, Sizes},
+    };
 
     /// The kernel before 6.6 has no TCX; the filter is tried here by itself.
     #[test]
@@ -86,6 +89,7 @@ mod tests {
                 sketch_lines: 1_024,
                 max_flows: 16,
                 injected_time: false,
+                events: EventRate::None,
             };
             for _ in 0..2 {
                 let mut ebpf = object::load(sizes).unwrap();

@@ -8,8 +8,10 @@ mod clock;
 mod compile;
 mod control;
 mod counters;
+mod decision;
 mod denials;
 mod error;
+mod events;
 mod filter;
 mod flows;
 mod generation;
@@ -22,6 +24,7 @@ mod offline;
 mod pins;
 mod sketch;
 mod store;
+mod syn;
 
 use std::{
     path::{Path, PathBuf},
@@ -41,15 +44,19 @@ pub use address::client_prefix;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
+pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
 pub use error::KernelError;
+pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
 pub use heartbeat::Heartbeat;
+pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use pins::PinsError;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
+pub use syn::{Need, Shortfall, Syn};
 
 use self::{
     address::{access_key, prefix},
@@ -58,6 +65,9 @@ use self::{
     object::{Inheritance, Sizes},
     pins::Pins,
 };
+
+/// Events a second on each CPU, at most.
+const EVENTS_PER_SECOND: u32 = 1_000;
 
 /// What the kernel half needs to be told.
 #[derive(Clone, Debug)]
@@ -104,6 +114,12 @@ pub struct Kernel {
     pub sketch: Arc<Sketch>,
     /// The agent's sign of life.
     pub heartbeat: Heartbeat,
+    /// Samples of what is dropped, for one reader.
+    pub events: Events,
+    /// What became of those that it does not get.
+    pub event_counts: EventCounts,
+    /// SYN defence.
+    pub syn: Syn,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
     /// What it began with.
@@ -122,6 +138,7 @@ impl Kernel {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: false,
+            events: EventRate::PerSecond(EVENTS_PER_SECOND),
         };
         let pins = match staying.pins.as_deref().map(Pins::open) {
             None => Err("`kernel.pins` is off".to_owned()),
@@ -153,6 +170,9 @@ impl Kernel {
             counters: parts.counters,
             sketch: parts.sketch,
             heartbeat,
+            events: Events::new(object::take(&mut ebpf, "EVENTS")?),
+            event_counts: EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?),
+            syn: parts.syn,
             generations: Generations::new(ebpf, parts.access, config.xdp, pins.ok(), numbers)?,
             standing,
         })
@@ -198,6 +218,7 @@ struct Parts {
     denials: Denials,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
+    syn: Syn,
     access: AccessMap,
     control: ControlBlock,
 }
@@ -226,6 +247,11 @@ impl Parts {
             flows: Arc::new(flows),
             denials,
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            syn: Syn::new(
+                object::take(ebpf, "LOCAL")?,
+                object::take(ebpf, "SYNS")?,
+                control.clone(),
+            ),
             sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control.clone())),
             access,
             control,

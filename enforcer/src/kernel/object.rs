@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{
-    KernelError,
+    EventRate, KernelError,
     notes::Notes,
     numbers::Numbers,
     pins::{KEPT, Pins, pinned_array},
@@ -29,6 +29,8 @@ pub struct Sizes {
     pub max_flows: u32,
     /// Packets are told the time in the clock map, not the kernel's own: for replay and tests.
     pub injected_time: bool,
+    /// How many packets have an event.
+    pub events: EventRate,
 }
 
 /// What was made of the maps that another agent had left.
@@ -76,6 +78,7 @@ pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
 
 fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
     let injected_time = u32::from(sizes.injected_time);
+    let event_spacing_ns = sizes.events.spacing_ns();
     let mut loader = EbpfLoader::new();
     for (name, pins) in KEPT.into_iter().zip(std::iter::repeat(pins)) {
         if let Some(pins) = pins {
@@ -88,6 +91,7 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
         .map_max_entries("SKETCH", sizes.sketch_lines)
         .map_max_entries("FLOWS", sizes.max_flows)
         .override_global("INJECTED_TIME", &injected_time, true)
+        .override_global("EVENT_SPACING_NS", &event_spacing_ns, true)
         .load(OBJECT)
         .map_err(|error| KernelError::Load {
             what: "the maps",

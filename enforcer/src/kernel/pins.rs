@@ -26,7 +26,7 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 12] = [
+pub const KEPT: [&str; 13] = [
     "CONTROL",
     "INTERFACES",
     "SERVICES",
@@ -37,6 +37,7 @@ pub const KEPT: [&str; 12] = [
     "SHARED",
     "SKETCH",
     "COUNTERS",
+    "PROVEN",
     "REASONS",
     "NOTES",
 ];

@@ -1,5 +1,7 @@
 //! The tables that the programs read: two slots, one in force and one being written.
 
+mod answering;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -45,6 +47,8 @@ pub struct Store {
     /// What the policies map holds in the slot in force.
     in_force: BTreeMap<u32, Policy>,
     adapted: BTreeMap<(Name, Name), Adapted>,
+    /// Policies whose SYNs the controller has answered.
+    answering: BTreeSet<Name>,
     /// What the interfaces map holds.
     switched: BTreeMap<u32, InterfaceEntry>,
 }
@@ -99,6 +103,7 @@ impl Store {
             written: Default::default(),
             in_force: BTreeMap::new(),
             adapted: BTreeMap::new(),
+            answering: BTreeSet::new(),
             switched: BTreeMap::new(),
         };
         store.inherit()?;
@@ -162,6 +167,7 @@ impl Store {
                 .map_err(KernelError::map("SHARED"))?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
+        self.carry_answering_over(set, &mut tables, &numbers);
         // Before any packet is counted or limited by a number, the next agent can tell whose it is.
         self.notes.write(&numbers)?;
         self.write(slot, &tables)?;
@@ -239,22 +245,7 @@ impl Store {
         let Some((number, index, configured)) = self.find(policy, limit) else {
             return Ok(());
         };
-        let Some(entry) = self.in_force.get_mut(&number) else {
-            return Ok(());
-        };
-        let current = usize::from(entry.select & 1 == 1);
-        let mut bank = entry.banks[current];
-        bank.limits[index].params = params;
-        entry.banks[1 - current] = bank;
-        let place = self.slot * MAX_POLICIES + number;
-        // First the bank that nobody reads, then the switch to it.
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
-        entry.select = 1 - (entry.select & 1);
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
+        self.change(number, |bank| bank.limits[index].params = params)?;
         self.adapted.insert(
             (policy.clone(), limit.clone()),
             Adapted {
@@ -263,6 +254,32 @@ impl Store {
             },
         );
         Ok(())
+    }
+
+    /// The number that the kernel knows a policy by.
+    #[must_use]
+    pub fn number(&self, policy: &Name) -> Option<u32> {
+        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        Some(number)
+    }
+
+    /// Changes what a policy says at once: first the bank that nobody reads, then the switch to it.
+    fn change(&mut self, number: u32, how: impl FnOnce(&mut Bank)) -> Result<(), KernelError> {
+        let Some(entry) = self.in_force.get_mut(&number) else {
+            return Ok(());
+        };
+        let current = usize::from(entry.select & 1 == 1);
+        let mut bank = entry.banks[current];
+        how(&mut bank);
+        entry.banks[1 - current] = bank;
+        let place = self.slot * MAX_POLICIES + number;
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))?;
+        entry.select = 1 - (entry.select & 1);
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))
     }
 
     /// Whether the controller's change of a limit is in force.
@@ -285,8 +302,7 @@ impl Store {
     /// What the kernel runs for a policy now.
     #[must_use]
     pub fn bank(&self, policy: &Name) -> Option<&Bank> {
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
-        let entry = self.in_force.get(&number)?;
+        let entry = self.in_force.get(&self.number(policy)?)?;
         Some(&entry.banks[usize::from(entry.select & 1 == 1)])
     }
 
@@ -300,7 +316,7 @@ impl Store {
             .limits
             .iter()
             .position(|candidate| candidate.name == *limit)?;
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        let number = self.number(policy)?;
         Some((number, index, document.limits[index].params))
     }
 

@@ -5,7 +5,6 @@
 #![expect(clippy::unwrap_used, reason = "the tables fail where something is missing")]
 
 mod packets;
-mod reference;
 mod rig;
 
 mod access;

@@ -7,14 +7,16 @@ use std::{
 };
 
 use enforcer_common::verdict::{Direction, Reason, Verdict};
-use lab::frame::{
-    ETHERNET, IPV4, IPV6,
-    layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp},
+use lab::{
+    frame::{
+        ETHERNET, IPV4, IPV6,
+        layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp},
+    },
+    reference::{Packet, Reading, read},
 };
 
 use crate::{
     packets::{SYN, TCP, UDP, tcp_from},
-    reference::{Packet, Reading, read},
     rig::{Case, Counts, Rig, document, moved},
 };
 
