@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
@@ -188,10 +188,12 @@ pub mod limit_count {
 
 /// What an access list is keyed by, behind the prefix length: the table, then the address. A prefix
 /// of an address is `32 + its bits` long; IPv4 prefixes have another 96 in front.
+///
+/// Each family has a list of its own: all IPv6 sources are `::/0`, which must not mean mapped ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct AccessKey {
-    /// Made by [`table`]; in network byte order.
+    /// Made by [`table`], with [`IPV4_LIST`] for an IPv4 address; in network byte order.
     pub table: u32,
     /// The address.
     pub address: Address,
@@ -201,8 +203,11 @@ pub struct AccessKey {
 #[inline(always)]
 #[must_use]
 pub const fn table(kind: u32, slot: u32, owner: u32) -> u32 {
-    ((kind << 28) | (slot << 27) | (owner & 0x07ff_ffff)).to_be()
+    ((kind << 28) | (slot << 27) | (owner & 0x03ff_ffff)).to_be()
 }
+
+/// Marks a list's half that is about IPv4.
+pub const IPV4_LIST: u32 = (1_u32 << 26).to_be();
 
 /// The access lists.
 pub mod table_kind {
@@ -226,6 +231,24 @@ pub struct Access {
     pub reason: u32,
     /// The policy to which it is counted, or [`NO_POLICY`].
     pub policy: u32,
+    /// How many bits of the key it is about. Once it has ended, a shorter one may hold.
+    pub prefix: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Access {
+    /// An entry, whose prefix is filled in where it is entered.
+    #[must_use]
+    pub const fn new(expires_ns: u64, reason: Reason, policy: u32) -> Self {
+        Self {
+            expires_ns,
+            reason: reason as u32,
+            policy,
+            prefix: 0,
+            reserved: 0,
+        }
+    }
 }
 
 /// A verified TCP connection, as its packets arrive.
@@ -295,7 +318,7 @@ layout! {
     Bank: BANK, {flags: 0, limit_count: 4, verified: 8, limits: 8 + PARAMS};
     Policy: 8 + 2 * BANK, {select: 0, banks: 8};
     AccessKey: 20, {table: 0, address: 4};
-    Access: 16, {expires_ns: 0, reason: 8, policy: 12};
+    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, reserved: 20};
     FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
     Flow: 8, {identity: 0, reserved: 4};
     Counter: 16, {packets: 0, bytes: 8};
@@ -334,8 +357,9 @@ mod tests {
             table(table_kind::INGRESS, 1, 5),
             table(table_kind::INGRESS, 1, 6),
             table(table_kind::EGRESS, 1, 6),
+            table(table_kind::EGRESS, 1, 6) | IPV4_LIST,
         ]
         .into();
-        assert_eq!(tables.len(), 6);
+        assert_eq!(tables.len(), 7);
     }
 }

@@ -1,25 +1,39 @@
 //! Stage 4: the access lists, one LPM trie for all of them and both families.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use enforcer_common::layout::{Access, AccessKey, Address};
+use enforcer_common::layout::{Access, AccessKey, Address, IPV4_LIST};
 
-use crate::maps::ACCESS;
+use crate::{maps::ACCESS, parse::is_ipv4};
 
 /// A full key: the table's 32 bits and the address's 128.
 const FULL: u32 = 160;
 
+/// Entries that have ended, one within the other, behind which one that holds is still found.
+const ENDED: usize = 2;
+
 /// What `list` says of `address`, by its longest prefix that still holds.
 #[inline(always)]
 pub fn lookup(list: u32, address: &Address, now_ns: u64) -> Option<Access> {
-    let key = Key::new(
+    let table = if is_ipv4(address) { list | IPV4_LIST } else { list };
+    let mut key = Key::new(
         FULL,
         AccessKey {
-            table: list,
+            table,
             address: *address,
         },
     );
-    ACCESS
-        .get(&key)
-        .filter(|entry| entry.expires_ns > now_ns)
-        .copied()
+    for _ in 0..=ENDED {
+        let entry = ACCESS.get(&key)?;
+        if entry.expires_ns > now_ns {
+            return Some(*entry);
+        }
+        key = Key::new(
+            entry.prefix.saturating_sub(1),
+            AccessKey {
+                table,
+                address: *address,
+            },
+        );
+    }
+    None
 }

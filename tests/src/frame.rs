@@ -1,5 +1,7 @@
 //! Ethernet frames with correct lengths and checksums (RFC 791, 8200, 768, 9293, 792, 4443, 1071).
 
+pub mod layers;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Bytes of an Ethernet header.

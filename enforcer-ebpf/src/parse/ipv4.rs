@@ -25,6 +25,10 @@ pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
         return Err(Reason::Martian);
     }
     let end = end(frame, start, total)?;
+    // Options can be cut off where no total length is declared.
+    if start + length > end {
+        return Err(Reason::Truncated);
+    }
     let fragment = header.be16::<6>();
     let mut packet = Packet {
         source: mapped(source),
@@ -33,7 +37,7 @@ pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
         destination_port: 0,
         protocol: header.u8::<9>(),
         detail: 0,
-        hop_limit: header.u8::<8>(),
+        hop_limit: 0,
         later_fragment: fragment & OFFSET != 0,
         fragment: fragment & (OFFSET | MORE) != 0,
     };

@@ -67,10 +67,7 @@ fn extensions(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> R
         offset += match kind {
             FRAGMENT => {
                 packet.fragment = true;
-                if header.be16::<2>() & 0xfff8 != 0 {
-                    packet.later_fragment = true;
-                    return Ok(offset);
-                }
+                packet.later_fragment = header.be16::<2>() & 0xfff8 != 0;
                 8
             }
             AUTHENTICATION => (usize::from(header.u8::<1>()) + 2) * 4,
@@ -78,6 +75,10 @@ fn extensions(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> R
         };
         if offset > end {
             return Err(Reason::Truncated);
+        }
+        // What follows in a later fragment is no header.
+        if packet.later_fragment {
+            return Ok(offset);
         }
     }
     if is_extension(packet.protocol) {

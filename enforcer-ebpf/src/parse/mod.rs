@@ -8,7 +8,7 @@ mod transport;
 
 use enforcer_common::{layout::Address, verdict::Reason};
 
-use self::address::{address, words};
+use self::address::{address, is_mapped, words};
 use crate::frame::Frame;
 
 /// What the later stages know of a packet.
@@ -25,7 +25,7 @@ pub struct Packet {
     pub protocol: u8,
     /// TCP's flags, or ICMP's type.
     pub detail: u8,
-    /// IPv6 hop limit or IPv4 time to live.
+    /// IPv6's hop limit. Zero for IPv4, which has no neighbour discovery to tell by it.
     pub hop_limit: u8,
     /// A fragment that is not the first: it has no ports.
     pub later_fragment: bool,
@@ -55,6 +55,12 @@ pub mod protocol {
 pub mod tcp {
     pub const SYN: u8 = 0x02;
     pub const ACK: u8 = 0x10;
+}
+
+/// Whether it is an IPv4 address, mapped.
+#[inline(always)]
+pub fn is_ipv4(address: &Address) -> bool {
+    is_mapped(words(address))
 }
 
 impl Packet {

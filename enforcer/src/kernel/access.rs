@@ -24,6 +24,10 @@ impl AccessMap {
     /// The map is full or the kernel refuses.
     pub fn insert(&self, key: &Key<AccessKey>, entry: Access) -> Result<(), KernelError> {
         let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = Access {
+            prefix: key.prefix_len(),
+            ..entry
+        };
         map.insert(key, entry, 0).map_err(KernelError::map("ACCESS"))
     }
 

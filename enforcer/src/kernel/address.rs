@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
-use enforcer_common::layout::{AccessKey, Address, FlowKey};
+use enforcer_common::layout::{AccessKey, Address, FlowKey, IPV4_LIST};
 use ipnet::IpNet;
 
 use crate::gateway::signal::Flow;
@@ -25,7 +25,11 @@ pub fn address(ip: IpAddr) -> Address {
 /// The kernel's form of a prefix on an access list.
 #[must_use]
 pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {
-    let front = if prefix.addr().is_ipv4() { MAPPED_BITS } else { 0 };
+    let (table, front) = if prefix.addr().is_ipv4() {
+        (table | IPV4_LIST, MAPPED_BITS)
+    } else {
+        (table, 0)
+    };
     Key::new(
         TABLE_BITS + front + u32::from(prefix.prefix_len()),
         AccessKey {

@@ -16,7 +16,9 @@ use enforcer_common::{
 use time::OffsetDateTime;
 
 use super::{KernelError, address::access_key, clock::monotonic_at, interfaces, numbers::Numbers};
-use crate::policy::model::{Count, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport};
+use crate::policy::model::{
+    Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport,
+};
 
 /// The moment of compiling, on both clocks, for entries with an end.
 #[derive(Clone, Copy, Debug)]
@@ -151,36 +153,38 @@ fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, sl
                 .entry((group, protocol, port.number))
                 .or_insert((key, *number));
         }
-        let list = table(table_kind::EGRESS, slot, group);
-        for entry in &policy.egress_deny {
-            let expires_ns = expiry(entry.until, now);
-            let access = Access {
-                expires_ns,
-                reason: Reason::EgressDenied as u32,
-                policy: *number,
-            };
+    }
+    let list = table(table_kind::EGRESS, slot, group);
+    for (number, policy) in about {
+        for entry in policy
+            .egress_deny
+            .iter()
+            .filter(|entry| !is_tried_in_vain(about, policy.mode, entry, now))
+        {
+            let access = Access::new(expiry(entry.until, now), Reason::EgressDenied, *number);
             tables.access.push((access_key(list, entry.cidr), access));
         }
     }
 }
 
+/// Whether an entry in shadow lies within one that is enforced: it would hide that one, and lift it.
+fn is_tried_in_vain(about: &[(u32, &PacketPolicy)], mode: Mode, entry: &DenyEntry, now: Moment) -> bool {
+    let enforced = about.iter().filter(|(_, policy)| policy.mode == Mode::Enforce);
+    mode == Mode::Shadow
+        && enforced
+            .flat_map(|(_, policy)| &policy.egress_deny)
+            .any(|firm| firm.cidr.contains(&entry.cidr) && expiry(firm.until, now) > now.monotonic_ns)
+}
+
 /// A policy's own allow and deny lists.
 fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPolicy, now: Moment) {
     for prefix in &policy.allow {
-        let entry = Access {
-            expires_ns: u64::MAX,
-            reason: Reason::Allowed as u32,
-            policy: number,
-        };
+        let entry = Access::new(u64::MAX, Reason::Allowed, number);
         tables.access.push((access_key(list, *prefix), entry));
     }
     for entry in &policy.deny {
         let expires_ns = expiry(entry.until, now);
-        let access = Access {
-            expires_ns,
-            reason: Reason::Denied as u32,
-            policy: number,
-        };
+        let access = Access::new(expires_ns, Reason::Denied, number);
         tables.access.push((access_key(list, entry.cidr), access));
     }
 }

@@ -109,11 +109,7 @@ impl Denials {
                 expires_ns,
             },
         );
-        let entry = Access {
-            expires_ns,
-            reason: by.reason() as u32,
-            policy: NO_POLICY,
-        };
+        let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
         state.access.insert(&access_key(runtime_table(), prefix), entry)?;
         state.control.set_flag(control_flag::RUNTIME, true)
     }

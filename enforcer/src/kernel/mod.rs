@@ -101,11 +101,7 @@ impl Parts {
         let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
         let management = table(table_kind::MANAGEMENT, 0, 0);
         for prefix in &config.management {
-            let entry = Access {
-                expires_ns: u64::MAX,
-                reason: Reason::Management as u32,
-                policy: NO_POLICY,
-            };
+            let entry = Access::new(u64::MAX, Reason::Management, NO_POLICY);
             access.insert(&access_key(management, *prefix), entry)?;
         }
         control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;

@@ -1,7 +1,7 @@
 //! The kernel programs without any interface: packets are handed to them through
 //! `BPF_PROG_TEST_RUN`, at a time that the caller says.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aya::{
     Ebpf,
@@ -115,22 +115,35 @@ impl Offline {
     /// # Errors
     /// The kernel refuses the run: frames are at least 14 bytes long.
     pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Verdict, KernelError> {
+        self.run_often(direction, frame, 1).map(|(verdict, _)| verdict)
+    }
+
+    /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn run_often(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(Verdict, Duration), KernelError> {
         let options = || TestRunOptions {
             data_in: Some(frame),
+            repeat,
             ..TestRunOptions::default()
         };
         let run = match direction {
             Direction::Ingress => object::xdp(&mut self.ebpf)?.test_run(options()),
             Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
         };
-        let number = run
-            .map_err(|error| KernelError::TestRun(Box::new(error)))?
-            .return_value;
-        match (direction, number) {
-            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Ok(Verdict::Pass),
-            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Ok(Verdict::Drop),
-            _ => Err(KernelError::UnknownVerdict(number)),
-        }
+        let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
+        let verdict = match (direction, run.return_value) {
+            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Verdict::Pass,
+            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Verdict::Drop,
+            (_, number) => return Err(KernelError::UnknownVerdict(number)),
+        };
+        Ok((verdict, run.duration))
     }
 
     /// All counters of a policy by name, or of packets that no policy is about.

@@ -1,0 +1,116 @@
+//! Denials at run time: by operators, and for failed authentication.
+
+use std::time::Duration;
+
+use enforcer::kernel::{DeniedBy, monotonic_ns};
+use enforcer_common::verdict::Reason;
+
+use crate::{
+    packets::{SYN, ip, tcp_from, udp_from},
+    rig::{Case, Rig, SECOND, document},
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn row(description: &'static str, source: &str, reason: Reason) -> Case {
+    let policy = (reason == Reason::Allowed).then_some("p");
+    Case::arrives(description, udp_from(ip(source), 53), reason, policy)
+}
+
+/// A rig whose packets are told the real time, by which denials end.
+fn rig(mode: &str) -> Option<(Rig, u64)> {
+    let policy = document("p", mode, "  allow: [0.0.0.0/0, \"::/0\"]");
+    let mut rig = Rig::new(&policy)?;
+    let now_ns = monotonic_ns();
+    rig.at(now_ns);
+    Some((rig, now_ns))
+}
+
+/// No policy's mode or list is asked: a denial is somebody's decision of now.
+#[test]
+fn denials_hold_in_every_mode() {
+    for mode in ["enforce", "shadow"] {
+        let Some((mut rig, now_ns)) = rig(mode) else {
+            return;
+        };
+        let deny = |rig: &Rig, prefix: &str, by| {
+            rig.offline
+                .denials
+                .deny(prefix.parse().unwrap(), by, "test", HOUR)
+                .unwrap();
+        };
+        rig.check(&[row("before", "192.0.2.1", Reason::Allowed)]);
+        deny(&rig, "192.0.2.1/32", DeniedBy::Operator);
+        deny(&rig, "198.51.100.0/24", DeniedBy::Authentication);
+        deny(&rig, "2001:db8:1::/64", DeniedBy::Authentication);
+        deny(&rig, "2001:db8:1::7/128", DeniedBy::Operator);
+        rig.check(&[
+            row("by the operator", "192.0.2.1", Reason::DeniedByOperator),
+            Case::arrives(
+                "for TCP",
+                tcp_from(ip("192.0.2.1"), 443, SYN),
+                Reason::DeniedByOperator,
+                None,
+            ),
+            row("beside it", "192.0.2.2", Reason::Allowed),
+            row(
+                "for authentication",
+                "198.51.100.200",
+                Reason::DeniedForAuthentication,
+            ),
+            row(
+                "an IPv6 network",
+                "2001:db8:1::1",
+                Reason::DeniedForAuthentication,
+            ),
+            row("the longest prefix", "2001:db8:1::7", Reason::DeniedByOperator),
+            row("beside the network", "2001:db8:1:1::1", Reason::Allowed),
+        ]);
+        assert!(
+            rig.offline
+                .denials
+                .allow("2001:db8:1::7/128".parse().unwrap())
+                .unwrap()
+        );
+        assert!(
+            rig.offline
+                .denials
+                .allow("192.0.2.1/32".parse().unwrap())
+                .unwrap()
+        );
+        rig.check(&[
+            row("taken back", "192.0.2.1", Reason::Allowed),
+            row(
+                "taken back within another",
+                "2001:db8:1::7",
+                Reason::DeniedForAuthentication,
+            ),
+        ]);
+        rig.at(now_ns + 3_610 * SECOND);
+        rig.check(&[
+            row("ended", "198.51.100.1", Reason::Allowed),
+            row("ended", "2001:db8:1::1", Reason::Allowed),
+        ]);
+    }
+}
+
+#[test]
+fn a_denial_that_has_ended_hides_no_other() {
+    let Some((mut rig, now_ns)) = rig("enforce") else {
+        return;
+    };
+    let deny = |prefix: &str, by, lasts| {
+        rig.offline
+            .denials
+            .deny(prefix.parse().unwrap(), by, "test", lasts)
+    };
+    deny("192.0.2.0/24", DeniedBy::Operator, HOUR).unwrap();
+    deny("192.0.2.7/32", DeniedBy::Authentication, Duration::from_secs(60)).unwrap();
+    rig.check(&[row("both hold", "192.0.2.7", Reason::DeniedForAuthentication)]);
+    rig.at(now_ns + 120 * SECOND);
+    rig.check(&[row(
+        "the wider one goes on",
+        "192.0.2.7",
+        Reason::DeniedByOperator,
+    )]);
+}

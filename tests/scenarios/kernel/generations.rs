@@ -1,0 +1,114 @@
+//! From one generation of policies to the next.
+
+use enforcer_common::verdict::Reason;
+
+use crate::{
+    packets::{ip, udp_from},
+    rig::{Case, Rig, START, document},
+};
+
+fn row(source: &str, reason: Reason) -> Case {
+    Case::arrives("a packet", udp_from(ip(source), 53), reason, "p")
+}
+
+#[test]
+fn limiters_and_counters_go_on() {
+    for limit in [
+        "{per: source, rate: 1/d, burst: 3}",
+        "{per: service, rate: 1/d, burst: 3}",
+        "{per: interface, rate: 1/d, burst: 3}",
+        "{per: source, rate: 3/m, algorithm: fixed-window}",
+    ] {
+        let rest = format!("  limits: [{limit}]");
+        let Some(mut rig) = Rig::new(&document("p", "enforce", &rest)) else {
+            return;
+        };
+        rig.check(&[
+            row("192.0.2.1", Reason::WithinLimits),
+            row("192.0.2.1", Reason::WithinLimits),
+        ]);
+        let before = rig.counts();
+        // Another policy beside it changes its neighbours and its slot, and not its state.
+        let beside = document("a", "enforce", "  ports: [tcp/1]\n  limits: [{rate: 9/s}]");
+        rig.apply(&(beside + &document("p", "enforce", &rest)), START);
+        assert_eq!(rig.counts(), before);
+        rig.check(&[
+            row("192.0.2.1", Reason::WithinLimits),
+            row("192.0.2.1", Reason::Limit0),
+        ]);
+        rig.apply(&document("p", "shadow", &rest), START);
+        rig.check(&[row("192.0.2.1", Reason::Limit0).in_shadow()]);
+    }
+}
+
+#[test]
+fn a_larger_burst_is_added_to_what_was_used() {
+    let rest = |burst| {
+        document(
+            "p",
+            "enforce",
+            &format!("  limits: [{{per: source, rate: 1/d, burst: {burst}}}]"),
+        )
+    };
+    let Some(mut rig) = Rig::new(&rest(3)) else { return };
+    assert_eq!(rig.passing(9, &udp_from(ip("192.0.2.1"), 53)), 3);
+    rig.apply(&rest(5), START);
+    assert_eq!(rig.passing(9, &udp_from(ip("192.0.2.1"), 53)), 2);
+}
+
+#[test]
+fn a_policy_that_comes_back_begins_anew() {
+    let rest = document("p", "enforce", "  limits: [{per: source, rate: 1/d, burst: 3}]");
+    let Some(mut rig) = Rig::new(&rest) else { return };
+    assert_eq!(rig.passing(9, &udp_from(ip("192.0.2.1"), 53)), 3);
+    rig.apply(&document("other", "enforce", "  ports: [tcp/1]"), START);
+    rig.check(&[Case::arrives(
+        "gone",
+        udp_from(ip("192.0.2.1"), 53),
+        Reason::NoPolicy,
+        None,
+    )]);
+    rig.apply(&rest, START);
+    rig.check(&[row("192.0.2.1", Reason::WithinLimits)]);
+}
+
+/// Two slots take turns; what one held two generations ago is gone.
+#[test]
+fn lists_are_those_of_the_generation_in_force() {
+    let networks = [
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "\"2001:db8:a::/48\"",
+        "192.0.2.0/25",
+    ];
+    let sources = [
+        "192.0.2.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "2001:db8:a::1",
+        "192.0.2.1",
+    ];
+    let rest = |network| document("p", "enforce", &format!("  deny: [{network}]"));
+    let Some(mut rig) = Rig::new(&rest(networks[0])) else {
+        return;
+    };
+    for (denied, network) in networks.iter().enumerate() {
+        rig.apply(&rest(network), START);
+        let reason = |source: &str| {
+            if source == sources[denied] {
+                Reason::Denied
+            } else {
+                Reason::WithinLimits
+            }
+        };
+        rig.check(&sources.map(|source| row(source, reason(source))));
+    }
+    rig.apply(&document("p", "enforce", "  ports: [tcp/1]"), START);
+    rig.check(&[Case::arrives(
+        "no list, other ports",
+        udp_from(ip("192.0.2.1"), 53),
+        Reason::NoPolicy,
+        None,
+    )]);
+}

@@ -1,0 +1,24 @@
+//! The kernel programs, packet by packet: tables of a frame and what must become of it.
+//!
+//! Packets are handed to the programs by `BPF_PROG_TEST_RUN`, at a time that the test says. No interface
+//! is involved.
+
+mod packets;
+mod reference;
+mod rig;
+
+mod access;
+mod costs;
+mod denials;
+mod egress;
+mod ethernet;
+mod flows;
+mod generations;
+mod ipv4;
+mod ipv6;
+mod lifeline;
+mod limits;
+mod ports;
+mod random;
+mod rates;
+mod transport;

@@ -1,0 +1,267 @@
+//! The kernel programs on a bench: policies in, a packet in, and one counter must have moved.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use enforcer::{
+    kernel::{Config, Offline, XdpChoice},
+    policy,
+};
+use enforcer_common::{
+    layout::Counter,
+    verdict::{Direction, Reason, Verdict},
+};
+use lab::privilege::root_or_skip;
+use time::OffsetDateTime;
+
+/// The interface that all policies here are about.
+pub const INTERFACE: &str = "bench0";
+
+/// A second.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// When a bench begins, on the injected clock: at the start of a window of every length used here.
+pub const START: u64 = 1_000_000 * SECOND;
+
+/// Which counter, and of which policy (`None`: of none).
+pub type Place = (
+    Option<&'static str>,
+    &'static str,
+    &'static str,
+    &'static str,
+    u32,
+);
+
+/// All counters that are not zero.
+pub type Counts = BTreeMap<Place, Counter>;
+
+/// One row of a table.
+pub struct Case {
+    pub description: &'static str,
+    pub direction: Direction,
+    pub frame: Vec<u8>,
+    /// As counted; what is counted as shadow passes.
+    pub verdict: Verdict,
+    pub reason: Reason,
+    pub policy: Option<&'static str>,
+}
+
+impl Case {
+    /// A packet that arrives, and what an enforced `policy` says of it.
+    pub fn arrives(
+        description: &'static str,
+        frame: Vec<u8>,
+        reason: Reason,
+        policy: impl Into<Option<&'static str>>,
+    ) -> Self {
+        let verdict = if reason.drops() {
+            Verdict::Drop
+        } else {
+            Verdict::Pass
+        };
+        Self {
+            description,
+            direction: Direction::Ingress,
+            frame,
+            verdict,
+            reason,
+            policy: policy.into(),
+        }
+    }
+
+    /// A packet that leaves.
+    pub fn leaves(
+        description: &'static str,
+        frame: Vec<u8>,
+        reason: Reason,
+        policy: impl Into<Option<&'static str>>,
+    ) -> Self {
+        Self {
+            direction: Direction::Egress,
+            ..Self::arrives(description, frame, reason, policy)
+        }
+    }
+
+    /// The same under a policy in shadow.
+    pub fn in_shadow(mut self) -> Self {
+        if self.verdict == Verdict::Drop {
+            self.verdict = Verdict::Shadow;
+        }
+        self
+    }
+
+    /// Where the packet is to be counted.
+    pub fn place(&self) -> Place {
+        place(self.policy, self.direction, self.reason, self.verdict)
+    }
+}
+
+/// A counter's place; the number tells limits apart, which have one name.
+pub fn place(policy: Option<&'static str>, direction: Direction, reason: Reason, verdict: Verdict) -> Place {
+    (
+        policy,
+        direction.name(),
+        reason.name(),
+        verdict.name(),
+        reason as u32,
+    )
+}
+
+/// The programs under some policies.
+pub struct Rig {
+    pub offline: Offline,
+    policies: Vec<&'static str>,
+}
+
+impl Rig {
+    /// Loads the programs and puts `documents` in force. `None`: the machine does not allow it, which
+    /// has been said.
+    pub fn new(documents: &str) -> Option<Self> {
+        Self::managed(documents, &[])
+    }
+
+    /// The same with a management list.
+    pub fn managed(documents: &str, management: &[&str]) -> Option<Self> {
+        if !root_or_skip() {
+            return None;
+        }
+        let config = Config {
+            xdp: XdpChoice::Auto,
+            management: management.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            sketch_bytes: 4 << 20,
+            max_flows: 64,
+        };
+        let offline = Offline::load(&config).unwrap();
+        let mut rig = Self {
+            offline,
+            policies: Vec::new(),
+        };
+        rig.at(START);
+        rig.apply(documents, START);
+        Some(rig)
+    }
+
+    /// Puts other policies in force at `now_ns`. Policies are named once and leaked: tests end soon.
+    pub fn apply(&mut self, documents: &str, now_ns: u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policies.yaml");
+        std::fs::write(&file, documents).unwrap();
+        let loaded = policy::load(&[file]).unwrap_or_else(|problems| panic!("{problems}"));
+        for policy in &loaded.set.packet_policies {
+            if !self.policies.contains(&policy.name.as_str()) {
+                self.policies.push(String::leak(policy.name.to_string()));
+            }
+        }
+        self.offline
+            .apply(&Arc::new(loaded.set), INTERFACE, wall(), now_ns)
+            .unwrap();
+    }
+
+    /// Sets the time that packets are told.
+    pub fn at(&mut self, now_ns: u64) {
+        self.offline.set_time(now_ns).unwrap();
+    }
+
+    /// Whether a packet that arrives passes.
+    pub fn passes(&mut self, frame: &[u8]) -> bool {
+        self.offline.run(Direction::Ingress, frame).unwrap() == Verdict::Pass
+    }
+
+    /// How many of `count` equal packets that arrive pass.
+    pub fn passing(&mut self, count: u32, frame: &[u8]) -> u32 {
+        (0..count).map(|_| u32::from(self.passes(frame))).sum()
+    }
+
+    /// All counters of all policies that there have been.
+    pub fn counts(&self) -> Counts {
+        let names = self.policies.iter().copied().map(Some).chain([None]);
+        let mut counts = Counts::new();
+        for name in names {
+            for count in self.offline.counts(name).unwrap() {
+                if count.total != Counter::default() {
+                    counts.insert(
+                        place(name, count.direction, count.reason, count.verdict),
+                        count.total,
+                    );
+                }
+            }
+        }
+        counts
+    }
+
+    /// Runs one case. The complaint says what was decided and counted instead.
+    pub fn complaint(&mut self, case: &Case) -> Option<String> {
+        let before = self.counts();
+        let verdict = self.offline.run(case.direction, &case.frame).unwrap();
+        let moved = moved(&before, &self.counts());
+        let expected = if case.verdict == Verdict::Drop {
+            Verdict::Drop
+        } else {
+            Verdict::Pass
+        };
+        let one = Counter {
+            packets: 1,
+            bytes: case.frame.len() as u64,
+        };
+        if verdict == expected && moved == Counts::from([(case.place(), one)]) {
+            return None;
+        }
+        let Case {
+            description, frame, ..
+        } = case;
+        let place = case.place();
+        Some(format!(
+            "{description}: expected {expected:?}, counted once at {place:?}; was {verdict:?}, counted {moved:?}; {frame:02x?}"
+        ))
+    }
+
+    /// Runs a table in order, and fails with all that is not as it says.
+    pub fn check(&mut self, cases: &[Case]) {
+        assert!(!cases.is_empty());
+        let complaints: Vec<String> = cases.iter().filter_map(|case| self.complaint(case)).collect();
+        assert!(
+            complaints.is_empty(),
+            "{} of {} cases:\n{}",
+            complaints.len(),
+            cases.len(),
+            complaints.join("\n")
+        );
+    }
+}
+
+/// By how much each counter has moved, where it has.
+pub fn moved(before: &Counts, after: &Counts) -> Counts {
+    let difference = |(place, now): (&Place, &Counter)| {
+        let then = before.get(place).copied().unwrap_or_default();
+        let by = Counter {
+            packets: now.packets - then.packets,
+            bytes: now.bytes - then.bytes,
+        };
+        (by != Counter::default()).then_some((*place, by))
+    };
+    after.iter().filter_map(difference).collect()
+}
+
+/// The calendar's time at which policies come into force.
+pub fn wall() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+}
+
+/// A packet policy's document: its name, its mode, and the rest of its `spec` in flow style or lines
+/// indented by two.
+pub fn document(name: &str, mode: &str, rest: &str) -> String {
+    format!(
+        "---\napiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {name}}}\nspec:\n  mode: {mode}\n  interfaces: [{INTERFACE}]\n{rest}\n"
+    )
+}
+
+/// Runs a table under a policy that is enforced, and then under the same in shadow.
+pub fn check_both(name: &str, rest: &str, cases: impl Fn() -> Vec<Case>) {
+    let Some(mut rig) = Rig::new(&document(name, "enforce", rest)) else {
+        return;
+    };
+    rig.check(&cases());
+    let Some(mut rig) = Rig::new(&document(name, "shadow", rest)) else {
+        return;
+    };
+    rig.check(&cases().into_iter().map(Case::in_shadow).collect::<Vec<_>>());
+}
