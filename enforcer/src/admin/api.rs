@@ -40,7 +40,9 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
         ready: shared.is_ready(),
         generation: standing.generation,
         digest: standing.digest,
-        since: standing.since.and_then(|since| since.truncate_to_second().format(&Rfc3339).ok()),
+        since: standing
+            .since
+            .and_then(|since| since.truncate_to_second().format(&Rfc3339).ok()),
         refused: standing.refused,
         kernel,
         policies,

@@ -120,6 +120,15 @@ impl Numbers {
         self.policies.iter().map(|(name, number)| (name, *number))
     }
 
+    /// The places of shared limiters that their limits did not have in `before`: others may have used them.
+    pub fn newly_shared(&self, before: &Self) -> impl Iterator<Item = u32> {
+        let new = self
+            .shared
+            .iter()
+            .filter(|(limit, place)| before.shared.get(limit) != Some(place));
+        new.flat_map(|(_, (first, count))| *first..first + count)
+    }
+
     /// The first of `count` places that no limit holds.
     fn gap(&self, count: u32) -> Option<u32> {
         let mut held: Vec<(u32, u32)> = self.shared.values().copied().collect();

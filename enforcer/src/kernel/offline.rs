@@ -113,7 +113,8 @@ impl Offline {
     /// Hands `frame` to the program of its direction. A frame that goes on in shadow passes.
     ///
     /// # Errors
-    /// The kernel refuses the run: frames are at least 14 bytes long.
+    /// The kernel refuses the run: frames are at least 14 bytes long, and such as leave have a byte behind
+    /// that (a whole IP header if their type says so).
     pub fn run(&mut self, direction: Direction, frame: &[u8]) -> Result<Verdict, KernelError> {
         self.run_often(direction, frame, 1).map(|(verdict, _)| verdict)
     }

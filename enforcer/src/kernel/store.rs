@@ -11,7 +11,7 @@ use aya::{
 };
 use enforcer_common::{
     layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
-    limiter::Params,
+    limiter::{FRESH, Params},
 };
 
 use super::{
@@ -30,6 +30,8 @@ pub struct Store {
     interfaces: HashMap<MapData, u32, InterfaceEntry>,
     services: HashMap<MapData, ServiceKey, u32>,
     policies: Array<Policy>,
+    /// Limiter states of services and interfaces.
+    shared: Array<u64>,
     numbers: Numbers,
     slot: u32,
     set: Arc<PolicySet>,
@@ -81,6 +83,7 @@ impl Store {
             interfaces: object::take(ebpf, "INTERFACES")?,
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
+            shared: object::take(ebpf, "SHARED")?,
             numbers: Numbers::default(),
             slot: 0,
             set: Arc::default(),
@@ -107,6 +110,11 @@ impl Store {
         let known: BTreeSet<u32> = self.numbers.policies().map(|(_, number)| number).collect();
         for (_, number) in numbers.policies().filter(|(_, number)| !known.contains(number)) {
             counters.clear(number)?;
+        }
+        for place in numbers.newly_shared(&self.numbers) {
+            self.shared
+                .set(place, FRESH, 0)
+                .map_err(KernelError::map("SHARED"))?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.write(slot, &tables)?;

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use enforcer::gateway::signal::{Flow, Identity};
+use enforcer::gateway::signal::Flow;
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 
 use crate::{
@@ -58,10 +58,7 @@ fn costs() {
                 local: SocketAddr::new(node, 443),
             };
             if reason == Reason::Verified {
-                rig.offline
-                    .flows
-                    .enter(flow, &Identity::Certificate("a".into()))
-                    .unwrap();
+                rig.enter(flow, "a");
             }
             let frame = tcp_from(client, 443, ACK);
             if reason == Reason::Limit0 {

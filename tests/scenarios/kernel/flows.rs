@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use enforcer::gateway::signal::{Flow, Identity};
+use enforcer::gateway::signal::Flow;
 use enforcer_common::verdict::Reason;
 use lab::frame::layers::{carried, packet, tcp};
 
@@ -16,10 +16,6 @@ const BUDGETS: &str = "  limits: [{per: source, rate: 1/d, burst: 1}]\n  verifie
 
 fn segment(from: (IpAddr, u16), to: (IpAddr, u16), flags: u8) -> Vec<u8> {
     carried(&packet(from.0, to.0, TCP, &tcp(from.1, to.1, 5, flags)))
-}
-
-fn identity(name: &str) -> Identity {
-    Identity::Certificate(name.into())
 }
 
 fn row(description: &'static str, frame: Vec<u8>, reason: Reason) -> Case {
@@ -48,7 +44,7 @@ fn a_verified_connection_has_its_own_budget() {
             case("a stranger's first", data(), Reason::WithinLimits),
             case("a stranger's second", data(), Reason::Limit0),
         ]);
-        assert_eq!(rig.offline.flows.enter(flow, &identity("a")).unwrap(), None);
+        rig.enter(flow, "a");
         rig.check(&[
             case("verified", data(), Reason::Verified),
             case("verified", data(), Reason::Verified),
@@ -97,24 +93,24 @@ fn connections_of_one_identity_share_a_budget_and_others_do_not() {
         return;
     };
     let (client, node) = FAMILIES[0];
-    let enter = |rig: &Rig, port, name| {
+    let enter = |rig: &mut Rig, port, name| {
         let flow = Flow {
             peer: SocketAddr::new(client, port),
             local: SocketAddr::new(node, 443),
         };
-        assert_eq!(rig.offline.flows.enter(flow, &identity(name)).unwrap(), None);
+        rig.enter(flow, name);
         flow
     };
     let data = |port| segment((client, port), (node, 443), ACK);
-    let first = enter(&rig, 1, "a");
-    enter(&rig, 2, "a");
-    enter(&rig, 3, "b");
+    let first = enter(&mut rig, 1, "a");
+    enter(&mut rig, 2, "a");
+    enter(&mut rig, 3, "b");
     assert_eq!(rig.passing(2, &data(1)), 2);
     assert_eq!(rig.passing(5, &data(2)), 1);
     assert_eq!(rig.passing(5, &data(3)), 3);
     // Reconnecting refills nothing.
     rig.offline.flows.leave(&first).unwrap();
-    enter(&rig, 4, "a");
+    enter(&mut rig, 4, "a");
     rig.check(&[row("reconnected", data(4), Reason::OverBudget)]);
 }
 
@@ -129,7 +125,7 @@ fn without_a_budget_of_its_own_it_is_as_the_first_limit_by_source() {
         peer: SocketAddr::new(client, 1),
         local: SocketAddr::new(node, 443),
     };
-    rig.offline.flows.enter(flow, &identity("a")).unwrap();
+    rig.enter(flow, "a");
     assert_eq!(rig.passing(9, &segment((client, 1), (node, 443), ACK)), 4);
     assert_eq!(rig.passing(9, &segment((client, 2), (node, 443), ACK)), 1);
 }
@@ -143,7 +139,7 @@ fn a_deny_list_comes_before_verification() {
         peer: SocketAddr::new(client, 1),
         local: SocketAddr::new(node, 443),
     };
-    rig.offline.flows.enter(flow, &identity("a")).unwrap();
+    rig.enter(flow, "a");
     rig.check(&[row(
         "denied",
         segment((client, 1), (node, 443), ACK),

@@ -72,6 +72,20 @@ fn a_policy_that_comes_back_begins_anew() {
     rig.check(&[row("192.0.2.1", Reason::WithinLimits)]);
 }
 
+#[test]
+fn a_shared_limiter_is_nobody_elses_later() {
+    for per in ["service", "interface"] {
+        let limit = |name, limit| document(name, "enforce", &format!("  limits: [{{per: {per}, {limit}}}]"));
+        let Some(mut rig) = Rig::new(&limit("strict", "rate: 1/h, burst: 2")) else {
+            return;
+        };
+        assert_eq!(rig.passing(9, &udp_from(ip("192.0.2.1"), 53)), 2);
+        rig.apply(&limit("lax", "rate: 100/s, burst: 5"), START);
+        rig.apply(&limit("laxer", "rate: 100/s, burst: 5"), START);
+        assert_eq!(rig.passing(9, &udp_from(ip("192.0.2.1"), 53)), 5, "{per}");
+    }
+}
+
 /// Two slots take turns; what one held two generations ago is gone.
 #[test]
 fn lists_are_those_of_the_generation_in_force() {

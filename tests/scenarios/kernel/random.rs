@@ -10,7 +10,10 @@ use enforcer_common::{
     layout::Counter,
     verdict::{Direction, Reason, Verdict},
 };
-use lab::frame::layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp};
+use lab::frame::{
+    ETHERNET, IPV4, IPV6,
+    layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, udp},
+};
 
 use crate::{
     packets::{SYN, TCP, UDP, tcp_from},
@@ -214,7 +217,15 @@ impl Policies {
         }
     }
 
-    fn leaves(self, frame: Vec<u8>) -> Case {
+    fn leaves(self, mut frame: Vec<u8>) -> Case {
+        // A test run for TC wants a whole IP header where the frame's type says that there is one, and a
+        // byte where it does not.
+        let least = match u16::from_be_bytes([frame[12], frame[13]]) {
+            TYPE_IPV4 => ETHERNET + IPV4,
+            TYPE_IPV6 => ETHERNET + IPV6,
+            _ => ETHERNET + 1,
+        };
+        frame.resize(frame.len().max(least), 0);
         let (reason, policy) = match read(&frame) {
             Reading::Arp => (Reason::Lifeline, None),
             Reading::Other | Reading::Refused(_) => (Reason::NotIp, None),

@@ -1,8 +1,14 @@
 //! The kernel programs on a bench: policies in, a packet in, and one counter must have moved.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use enforcer::{
+    gateway::signal::{Flow, Identity},
     kernel::{Config, Offline, XdpChoice},
     policy,
 };
@@ -106,9 +112,71 @@ pub fn place(policy: Option<&'static str>, direction: Direction, reason: Reason,
     )
 }
 
+/// Loaded programs that nobody uses now: the verifier takes longer than most tests.
+static IDLE: Mutex<Vec<Offline>> = Mutex::new(Vec::new());
+
+/// Loaded programs, which the next test uses again.
+pub struct Programs {
+    loaded: Option<Offline>,
+    /// There is no management list and no identity.
+    reusable: bool,
+}
+
+impl Programs {
+    fn idle() -> Self {
+        match IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            Some(offline) => Self {
+                loaded: Some(offline),
+                reusable: true,
+            },
+            None => Self::load(&[]),
+        }
+    }
+
+    fn load(management: &[&str]) -> Self {
+        let config = Config {
+            xdp: XdpChoice::Auto,
+            management: management.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            sketch_bytes: 4 << 20,
+            max_flows: 64,
+        };
+        Self {
+            loaded: Some(Offline::load(&config).unwrap()),
+            reusable: management.is_empty(),
+        }
+    }
+}
+
+impl Deref for Programs {
+    type Target = Offline;
+
+    fn deref(&self) -> &Offline {
+        self.loaded.as_ref().unwrap()
+    }
+}
+
+impl DerefMut for Programs {
+    fn deref_mut(&mut self) -> &mut Offline {
+        self.loaded.as_mut().unwrap()
+    }
+}
+
+impl Drop for Programs {
+    /// Without policies nothing is left of limiters; of denials there might be.
+    fn drop(&mut self) {
+        let Some(mut offline) = self.loaded.take() else {
+            return;
+        };
+        if self.reusable && offline.denials.list().is_empty() && !thread::panicking() {
+            offline.apply(&Arc::default(), INTERFACE, wall(), START).unwrap();
+            IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(offline);
+        }
+    }
+}
+
 /// The programs under some policies.
 pub struct Rig {
-    pub offline: Offline,
+    pub offline: Programs,
     policies: Vec<&'static str>,
 }
 
@@ -124,13 +192,11 @@ impl Rig {
         if !root_or_skip() {
             return None;
         }
-        let config = Config {
-            xdp: XdpChoice::Auto,
-            management: management.iter().map(|prefix| prefix.parse().unwrap()).collect(),
-            sketch_bytes: 4 << 20,
-            max_flows: 64,
+        let offline = if management.is_empty() {
+            Programs::idle()
+        } else {
+            Programs::load(management)
         };
-        let offline = Offline::load(&config).unwrap();
         let mut rig = Self {
             offline,
             policies: Vec::new(),
@@ -159,6 +225,13 @@ impl Rig {
     /// Sets the time that packets are told.
     pub fn at(&mut self, now_ns: u64) {
         self.offline.set_time(now_ns).unwrap();
+    }
+
+    /// Enters a verified connection. An identity keeps its budget, so the programs are not used again.
+    pub fn enter(&mut self, flow: Flow, identity: &str) {
+        self.offline.reusable = false;
+        let identity = Identity::Certificate(identity.into());
+        assert_eq!(self.offline.flows.enter(flow, &identity).unwrap(), None);
     }
 
     /// Whether a packet that arrives passes.
