@@ -94,10 +94,32 @@ impl Flood {
     /// # Errors
     /// If the flood contradicts itself, the interface is missing or the kernel refuses the program.
     pub fn start(self, namespace: &Namespace) -> Result<Running> {
+        self.start_in_turn(None, namespace)
+    }
+
+    /// The same, with every second packet of `other`, whose frame is as long and which leaves by the same
+    /// interface. This flood's count, time and rate hold for both together.
+    ///
+    /// # Errors
+    /// As for [`Self::start`], and if the frames are not of one length.
+    pub fn start_in_turn(self, other: Option<&Self>, namespace: &Namespace) -> Result<Running> {
         let frame = self.frame()?;
-        let plan = self.plan(&frame, interface::index(namespace, &self.interface)?);
+        let interface = interface::index(namespace, &self.interface)?;
+        let mut plans = vec![self.plan(&frame, interface)];
+        if let Some(other) = other {
+            let second = other.frame()?;
+            if second.len() != frame.len() {
+                bail!(
+                    "frames of {} and {} bytes cannot take turns: pad the shorter payload",
+                    frame.len(),
+                    second.len()
+                );
+            }
+            plans[0].alternates = 1;
+            plans.push(other.plan(&second, interface));
+        }
         let mut programs = kernel::load()?;
-        prepare(&mut programs, plan)?;
+        prepare(&mut programs, &plans)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let namespace = namespace.clone();
@@ -127,7 +149,7 @@ impl Flood {
     pub fn preview(&self, count: usize) -> Result<Vec<Vec<u8>>> {
         let frame = self.frame()?;
         let mut programs = kernel::load()?;
-        prepare(&mut programs, self.plan(&frame, LOOPBACK))?;
+        prepare(&mut programs, &[self.plan(&frame, LOOPBACK)])?;
         let program = kernel::loaded(&programs, PROGRAM)?;
         (0..count)
             .map(|_| {
@@ -246,7 +268,7 @@ impl Flood {
             ip_sum,
             transport_sum,
             checksum,
-            reserved: 0,
+            alternates: 0,
         }
     }
 }
@@ -288,13 +310,15 @@ impl Drop for Running {
     }
 }
 
-fn prepare(programs: &mut Ebpf, plan: Plan) -> Result<()> {
+fn prepare(programs: &mut Ebpf, plans: &[Plan]) -> Result<()> {
     kernel::program(programs, PROGRAM)?;
     let map = programs
         .map_mut("PLAN")
         .ok_or_else(|| anyhow!("the lab's programs have no map PLAN"))?;
-    let mut plans: Array<&mut MapData, Plan> = Array::try_from(map)?;
-    plans.set(0, plan, 0)?;
+    let mut map: Array<&mut MapData, Plan> = Array::try_from(map)?;
+    for (place, plan) in (0..).zip(plans) {
+        map.set(place, *plan, 0)?;
+    }
     Ok(())
 }
 
