@@ -94,32 +94,10 @@ impl Flood {
     /// # Errors
     /// If the flood contradicts itself, the interface is missing or the kernel refuses the program.
     pub fn start(self, namespace: &Namespace) -> Result<Running> {
-        self.start_in_turn(None, namespace)
-    }
-
-    /// The same, with every second packet of `other`, whose frame is as long and which leaves by the same
-    /// interface. This flood's count, time and rate hold for both together.
-    ///
-    /// # Errors
-    /// As for [`Self::start`], and if the frames are not of one length.
-    pub fn start_in_turn(self, other: Option<&Self>, namespace: &Namespace) -> Result<Running> {
         let frame = self.frame()?;
-        let interface = interface::index(namespace, &self.interface)?;
-        let mut plans = vec![self.plan(&frame, interface)];
-        if let Some(other) = other {
-            let second = other.frame()?;
-            if second.len() != frame.len() {
-                bail!(
-                    "frames of {} and {} bytes cannot take turns: pad the shorter payload",
-                    frame.len(),
-                    second.len()
-                );
-            }
-            plans[0].alternates = 1;
-            plans.push(other.plan(&second, interface));
-        }
+        let plan = self.plan(&frame, interface::index(namespace, &self.interface)?);
         let mut programs = kernel::load()?;
-        prepare(&mut programs, &plans)?;
+        prepare(&mut programs, &[plan])?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let namespace = namespace.clone();
@@ -139,6 +117,54 @@ impl Flood {
         Ok(Running {
             stop,
             thread: Some(thread),
+        })
+    }
+
+    /// Sends runs of `run_packets` each, of this flood and `other` in turn if there is one; packets and
+    /// processor time of each run.
+    ///
+    /// Time that the processor spends on others is not counted, which the clock on the wall would: so the
+    /// rate is that of the work itself, however busy the machine is.
+    ///
+    /// # Errors
+    /// If the flood contradicts itself, the frames are not of one length, or the kernel refuses.
+    pub fn metered(
+        &self,
+        other: Option<&Self>,
+        namespace: &Namespace,
+        run_packets: u32,
+    ) -> Result<Vec<(u64, Duration)>> {
+        let frame = self.frame()?;
+        let interface = interface::index(namespace, &self.interface)?;
+        let mut plans = vec![self.plan(&frame, interface)];
+        if let Some(other) = other {
+            let second = other.frame()?;
+            if second.len() != frame.len() {
+                let (a, b) = (frame.len(), second.len());
+                bail!("frames of {a} and {b} bytes cannot take turns: pad the shorter payload");
+            }
+            plans[0].alternates = 1;
+            plans.push(other.plan(&second, interface));
+        }
+        let mut programs = kernel::load()?;
+        prepare(&mut programs, &plans)?;
+        namespace.run(|| {
+            if let Some(processor) = self.processor {
+                sys::stay_on(processor)
+                    .with_context(|| format!("the flood cannot stay on processor {processor}"))?;
+            }
+            let program = kernel::loaded(&programs, PROGRAM)?;
+            let started = Instant::now();
+            let (mut runs, mut sent) = (Vec::new(), 0);
+            while sent < self.packets && started.elapsed() < self.duration.min(LONGEST) {
+                let before = sys::thread_time_ns()?;
+                run(program, &frame, run_packets)?;
+                let spent = Duration::from_nanos(sys::thread_time_ns()? - before);
+                let total = sent_so_far(&programs)?;
+                runs.push((total - sent, spent));
+                sent = total;
+            }
+            Ok(runs)
         })
     }
 
