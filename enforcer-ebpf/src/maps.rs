@@ -1,7 +1,7 @@
 //! The maps. `docs/architecture.md` says who writes each and how long its entries live.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
@@ -46,9 +46,11 @@ pub static BUDGETS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
 #[map]
 pub static SHARED: Array<u64> = Array::with_max_entries(MAX_SHARED, 0);
 
-/// Limiter states of sources. The agent sets the number of lines when it loads the programs.
+/// Limiter states of sources. The agent sets the number of lines when it loads the programs. Nobody maps
+/// it: an array that could be mapped begins at a page, and so a line is one line of the cache. Others
+/// begin sixteen bytes behind one.
 #[map]
-pub static SKETCH: Array<Line> = Array::with_max_entries(1, 0);
+pub static SKETCH: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// By direction, policy, reason and verdict: see `layout::counter`.
 #[map]

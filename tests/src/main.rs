@@ -85,6 +85,9 @@ enum Bench {
         /// Rounds, of which medians are taken.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Only these rows, beside the empty program's: one_limit, everything, generic, nftables, iptables.
+        #[arg(long, value_name = "ROWS", value_delimiter = ',')]
+        only: Vec<String>,
         /// How long each cell is measured in each round.
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000)]
         milliseconds: u64,
@@ -114,12 +117,14 @@ fn run(command: Command) -> Result<ExitCode> {
                     json,
                     plot,
                     rounds,
+                    only,
                     milliseconds,
                 },
         } => bench::kernel(&bench::Options {
             json,
             plot,
             rounds,
+            only,
             each: Duration::from_millis(milliseconds),
         })?,
         Command::Up => up()?,

@@ -58,6 +58,20 @@ impl Contender {
         Self::Iptables,
     ];
 
+    /// The empty program and those named; all if none is.
+    pub(super) fn chosen(names: &[String]) -> Result<Vec<Self>> {
+        for name in names {
+            if !Self::ALL.iter().any(|contender| contender.key() == name) {
+                let keys = Self::ALL.map(Self::key).join(", ");
+                bail!("there is no row `{name}`: the rows are {keys}");
+            }
+        }
+        let chosen = |contender: &Self| {
+            names.is_empty() || *contender == Self::Empty || names.iter().any(|name| name == contender.key())
+        };
+        Ok(Self::ALL.into_iter().filter(chosen).collect())
+    }
+
     /// What tables call it.
     pub(super) const fn title(self) -> &'static str {
         match self {
@@ -84,12 +98,17 @@ impl Contender {
 }
 
 /// The programs that the peers need.
-pub(super) fn require_tools() -> Result<()> {
-    for (program, package) in [
-        ("nft", "nftables"),
-        ("iptables-legacy", "iptables"),
-        ("ethtool", "ethtool"),
+pub(super) fn require_tools(contenders: &[Contender]) -> Result<()> {
+    for (program, package, row) in [
+        ("nft", "nftables", Contender::Nftables),
+        ("iptables-legacy", "iptables", Contender::Iptables),
+        ("ethtool", "ethtool", Contender::Generic),
+        ("ethtool", "ethtool", Contender::Nftables),
+        ("ethtool", "ethtool", Contender::Iptables),
     ] {
+        if !contenders.contains(&row) {
+            continue;
+        }
         let started = Command::new(program)
             .arg("--version")
             .stdout(Stdio::null())

@@ -33,6 +33,8 @@ pub struct Options {
     pub plot: Option<PathBuf>,
     /// Rounds, of which medians are taken.
     pub rounds: usize,
+    /// Rows to measure beside the empty program's; empty for all.
+    pub only: Vec<String>,
     /// How long each cell is measured in each round.
     pub each: Duration,
 }
@@ -50,7 +52,8 @@ pub fn kernel(options: &Options) -> Result<()> {
     if options.rounds == 0 || options.each.is_zero() {
         bail!("rounds and time must be above zero");
     }
-    contenders::require_tools()?;
+    let contenders = Contender::chosen(&options.only)?;
+    contenders::require_tools(&contenders)?;
     cleanup::on_signals();
     netns::remove_stale()?;
     let stages = stages::measure()?;
@@ -59,7 +62,7 @@ pub fn kernel(options: &Options) -> Result<()> {
         machine: report::Machine::this(),
         rounds: options.rounds,
         seconds: options.each.as_secs_f64(),
-        cells: measure(options)?,
+        cells: measure(options, &contenders)?,
         stages,
         footprint,
     };
@@ -76,9 +79,9 @@ pub fn kernel(options: &Options) -> Result<()> {
 }
 
 /// All cells, row by row.
-fn measure(options: &Options) -> Result<Vec<Cell>> {
+fn measure(options: &Options, contenders: &[Contender]) -> Result<Vec<Cell>> {
     let mut standing = Vec::new();
-    for contender in Contender::ALL {
+    for &contender in contenders {
         eprintln!("bench: setting up: {}", contender.title());
         standing.push(Standing::new(contender)?);
     }
@@ -96,5 +99,5 @@ fn measure(options: &Options) -> Result<Vec<Cell>> {
         }
         eprintln!("bench: round {round} of {}", options.rounds);
     }
-    Ok(report::cells(&samples))
+    Ok(report::cells(contenders, &samples))
 }

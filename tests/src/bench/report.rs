@@ -32,9 +32,9 @@ pub(super) struct Cell {
     /// Median of packets per second.
     pub(super) packets_per_second: f64,
     /// Median of the ratios to the empty program of the same round.
-    pub(super) ratio_to_empty: f64,
+    pub(super) ratio_to_empty: Option<f64>,
     /// Median of the ratios to the nftables meter of the same round.
-    pub(super) ratio_to_nftables: f64,
+    pub(super) ratio_to_nftables: Option<f64>,
     pub(super) samples: Vec<f64>,
 }
 
@@ -64,15 +64,15 @@ impl Machine {
 }
 
 /// Cells of samples by row, column and round.
-pub(super) fn cells(samples: &[Vec<Vec<f64>>]) -> Vec<Cell> {
-    let place = |wanted| Contender::ALL.iter().position(|contender| *contender == wanted);
+pub(super) fn cells(contenders: &[Contender], samples: &[Vec<Vec<f64>>]) -> Vec<Cell> {
+    let place = |wanted| contenders.iter().position(|contender| *contender == wanted);
     let ratio = |row: usize, column: usize, to: Option<usize>| {
-        let to = &samples[to.unwrap_or(row)][column];
+        let to = &samples[to?][column];
         let ratios: Vec<f64> = samples[row][column].iter().zip(to).map(|(a, b)| a / b).collect();
-        median(&ratios)
+        Some(median(&ratios))
     };
     let mut cells = Vec::new();
-    for (row, contender) in Contender::ALL.into_iter().enumerate() {
+    for (row, contender) in contenders.iter().enumerate() {
         for (at, column) in Column::ALL.into_iter().enumerate() {
             cells.push(Cell {
                 contender: contender.key(),
@@ -125,10 +125,13 @@ impl Results {
         }
         println!();
         for contender in Contender::ALL {
+            if self.cell(contender, Column::ALL[0]).is_none() {
+                continue;
+            }
             print!("{:34}", contender.title());
             for column in Column::ALL {
                 if let Some(cell) = self.cell(contender, column) {
-                    let (rate, ratio) = (cell.packets_per_second / 1e6, cell.ratio_to_empty);
+                    let (rate, ratio) = (cell.packets_per_second / 1e6, cell.ratio_to_empty.unwrap_or(1.0));
                     print!("{:>14}", format!("{rate:.2} ({ratio:.2})"));
                 }
             }
@@ -173,9 +176,12 @@ mod tests {
         let samples: Vec<Vec<Vec<f64>>> = (1..=Contender::ALL.len())
             .map(|row| vec![vec![1.0 / row as f64, 2.0 / row as f64]; Column::ALL.len()])
             .collect();
-        for (at, cell) in cells(&samples).iter().enumerate() {
+        for (at, cell) in cells(&Contender::ALL, &samples).iter().enumerate() {
             let row = at / Column::ALL.len() + 1;
-            assert!((cell.ratio_to_empty * row as f64 - 1.0).abs() < 1e-9, "{cell:?}");
+            assert!(
+                (cell.ratio_to_empty.unwrap() * row as f64 - 1.0).abs() < 1e-9,
+                "{cell:?}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Nanoseconds per packet by stage: one packet a million times through `BPF_PROG_TEST_RUN`.
+//! Nanoseconds per packet by stage: one packet a million times through `BPF_PROG_TEST_RUN`, in the best
+//! of twenty runs. The clock is the injected one.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -18,13 +19,13 @@ use time::OffsetDateTime;
 use super::{
     contenders,
     link::{INTERFACE, NODE},
-    report::median,
     traffic::PORT,
 };
 use crate::frame::{self, Link, Payload};
 
-const REPEAT: u32 = 1_000_000;
-const RUNS: usize = 5;
+/// A million in all, in runs of which some are not interrupted: the best counts.
+const REPEAT: u32 = 50_000;
+const RUNS: usize = 20;
 const SOURCE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const SOURCE_PORT: u16 = 40_000;
 
@@ -94,7 +95,7 @@ pub(super) fn measure() -> Result<Vec<Stage>> {
         stages.push(Stage {
             stage: case.stage,
             verdict: case.verdict.name(),
-            ns: median(&times),
+            ns: times.iter().copied().fold(f64::INFINITY, f64::min),
         });
     }
     Ok(stages)
