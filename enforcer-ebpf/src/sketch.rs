@@ -48,7 +48,18 @@ impl Cells {
     pub fn decide(self, params: &Params, now_ns: u64, cost: u64, charges: bool) -> Outcome {
         // Adding zero makes the verifier forget by which branches a number came about.
         let settled = |state| params.settled(state, now_ns).wrapping_add(self.zero);
-        let states = [0, 1, 2, 3].map(|row| self.cell(row).read());
+        let states = [0, 1, 2, 3].map(|row| self.cell(row).read().wrapping_add(self.zero));
+        // Most of a flood ends here, by branches that all go one way: the processor need not wait for the
+        // line to come before it goes on. Which cell is least used, it could only guess.
+        let [a, b, c, d] = states;
+        if params.orders_all()
+            && params.admit(a, now_ns, cost).is_none()
+            && params.admit(b, now_ns, cost).is_none()
+            && params.admit(c, now_ns, cost).is_none()
+            && params.admit(d, now_ns, cost).is_none()
+        {
+            return Outcome::Refused;
+        }
         let mut used = settled(states[0]);
         for state in &states[1..] {
             used = params.less_used(used, settled(*state)).wrapping_add(self.zero);
