@@ -23,6 +23,7 @@ pod!(
     layout::FlowKey,
     layout::Interface,
     layout::Policy,
+    layout::Seat,
     layout::ServiceKey,
     sketch::Line,
 );

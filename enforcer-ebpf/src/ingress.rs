@@ -2,16 +2,17 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use enforcer_common::{
-    layout::{Bank, Control, Interface, NO_POLICY, control_flag, policy_flag, table, table_kind},
+    layout::{Bank, Control, NO_POLICY, control_flag, policy_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
 use crate::{
     access, clock, flow,
     frame::Frame,
+    interface::{self, Interface},
     lifeline,
     limits::{self, Charge},
-    maps::{CONTROL, INTERFACES},
+    maps::CONTROL,
     parse::{Packet, Parsed, parse},
     service::{self, Place},
     verdict::{self, Finding},
@@ -20,8 +21,7 @@ use crate::{
 #[inline(always)]
 pub fn program(ctx: &XdpContext) -> u32 {
     let index = ctx.ingress_ifindex() as u32;
-    // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+    let Some(interface) = interface::find(index) else {
         return xdp_action::XDP_PASS;
     };
     let Some(control) = CONTROL.get(0) else {
@@ -33,21 +33,21 @@ pub fn program(ctx: &XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn examine(control: &Control, interface: &Interface, frame: &Frame, bytes: u64) -> Finding {
+fn examine(control: &Control, interface: Interface, frame: &Frame, bytes: u64) -> Finding {
     match parse(frame) {
         Ok(Parsed::Ip(packet)) => decide(control, interface, &packet.blurred(control.zero), bytes),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
-            policy: interface.base,
+            policy: interface.base(),
             reason,
-            shadow: service::is_shadow(interface, interface.base),
+            shadow: service::is_shadow(interface, interface.base()),
         },
     }
 }
 
 #[inline(always)]
-fn decide(control: &Control, interface: &Interface, packet: &Packet, bytes: u64) -> Finding {
+fn decide(control: &Control, interface: Interface, packet: &Packet, bytes: u64) -> Finding {
     let now_ns = clock::now_ns();
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return pass(NO_POLICY, reason);
@@ -89,7 +89,7 @@ fn under(control: &Control, policy: u32, place: Place, bank: &Bank, charge: &Cha
         ..
     } = *charge;
     if bank.flags & policy_flag::ACCESS != 0 {
-        let list = table(table_kind::INGRESS, interface.slot, policy);
+        let list = table(table_kind::INGRESS, interface.slot(), policy);
         if let Some(entry) = access::lookup(list, &packet.source, now_ns) {
             return if entry.reason == Reason::Allowed as u32 {
                 Reason::Allowed

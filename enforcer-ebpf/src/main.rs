@@ -18,6 +18,7 @@ mod egress;
 mod flow;
 mod frame;
 mod ingress;
+mod interface;
 mod lifeline;
 mod limits;
 mod maps;

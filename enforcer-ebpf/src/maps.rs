@@ -9,7 +9,7 @@ use enforcer_common::{
     layout::{
         Access, AccessKey, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow, FlowKey,
         Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES,
-        Policy, ServiceKey,
+        Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
     },
     sketch::Line,
 };
@@ -21,6 +21,10 @@ pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 /// By interface index. Replacing a value switches an interface to another generation.
 #[map]
 pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, BPF_F_NO_PREALLOC);
+
+/// By the last bits of an interface's index: what most packets need of [`INTERFACES`].
+#[map]
+pub static SEATS: Array<Seat> = Array::with_max_entries(SEAT_ENTRIES, 0);
 
 /// Which policy a protocol and port has.
 #[map]

@@ -16,6 +16,7 @@ mod interfaces;
 mod numbers;
 mod object;
 mod offline;
+mod seats;
 mod sketch;
 mod store;
 

@@ -21,6 +21,7 @@ use super::{
     interfaces::Interface,
     numbers::Numbers,
     object::{self, Array},
+    seats::Seats,
 };
 use crate::policy::model::{Name, PolicySet};
 
@@ -28,6 +29,7 @@ use crate::policy::model::{Name, PolicySet};
 pub struct Store {
     access: AccessMap,
     interfaces: HashMap<MapData, u32, InterfaceEntry>,
+    seats: Seats,
     services: HashMap<MapData, ServiceKey, u32>,
     policies: Array<Policy>,
     /// Limiter states of services and interfaces.
@@ -81,6 +83,7 @@ impl Store {
         Ok(Self {
             access,
             interfaces: object::take(ebpf, "INTERFACES")?,
+            seats: Seats::new(object::take(ebpf, "SEATS")?),
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
             shared: object::take(ebpf, "SHARED")?,
@@ -133,11 +136,15 @@ impl Store {
     pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
         self.interfaces
             .insert(index, entry, 0)
-            .map_err(KernelError::map("INTERFACES"))
+            .map_err(KernelError::map("INTERFACES"))?;
+        self.seats.enter(index, entry)
     }
 
     /// Takes an interface out: its packets pass.
     pub fn remove(&mut self, index: u32) {
+        if let Err(error) = self.seats.leave(index) {
+            tracing::error!(index, %error, "the interface keeps its policies");
+        }
         if let Err(error) = self.interfaces.remove(&index) {
             tracing::debug!(index, %error, "the interface had no entry");
         }
