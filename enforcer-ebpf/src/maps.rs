@@ -11,6 +11,7 @@ use enforcer_common::{
         Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES,
         Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
     },
+    presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
 };
 
@@ -37,6 +38,10 @@ pub static POLICIES: Array<Policy> = Array::with_max_entries(POLICY_ENTRIES, 0);
 /// All access lists, of both families.
 #[map]
 pub static ACCESS: LpmTrie<AccessKey, Access> = LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+
+/// A bit for each number of `enforcer_common::presence`.
+#[map]
+pub static PRESENCE: Array<u64> = Array::with_max_entries(PRESENCE_WORDS, 0);
 
 /// Connections that the gateway has verified. Only the agent inserts, so nobody is evicted.
 #[map]

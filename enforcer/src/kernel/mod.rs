@@ -16,6 +16,7 @@ mod interfaces;
 mod numbers;
 mod object;
 mod offline;
+mod presence;
 mod seats;
 mod sketch;
 mod store;
@@ -41,7 +42,7 @@ pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 
-use self::{address::access_key, control::ControlBlock, object::Sizes};
+use self::{address::access_key, control::ControlBlock, object::Sizes, presence::Presence};
 
 /// What the kernel half needs to be told.
 #[derive(Clone, Debug)]
@@ -99,7 +100,8 @@ struct Parts {
 impl Parts {
     fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32) -> Result<Self, KernelError> {
         let control = ControlBlock::new(object::take(ebpf, "CONTROL")?, sketch_lines)?;
-        let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
+        let presence = Presence::new(object::take(ebpf, "PRESENCE")?);
+        let access = AccessMap::new(object::take(ebpf, "ACCESS")?, presence);
         let management = table(table_kind::MANAGEMENT, 0, 0);
         for prefix in &config.management {
             let entry = Access::new(u64::MAX, Reason::Management, NO_POLICY);

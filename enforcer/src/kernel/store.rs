@@ -295,6 +295,9 @@ impl Store {
             self.access.insert(key, *entry)?;
             written.access.push(*key);
         }
+        if !old.access.is_empty() {
+            self.access.tidy()?;
+        }
         Ok(())
     }
 }
