@@ -24,6 +24,7 @@ pod!(
     layout::FlowKey,
     layout::Interface,
     layout::Policy,
+    layout::Seat,
     layout::ServiceKey,
     sketch::Line,
 );

@@ -3,15 +3,15 @@
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{Interface, NO_POLICY, interface_flag, table, table_kind},
+    layout::{NO_POLICY, interface_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
 use crate::{
     access, clock, events,
     frame::Frame,
+    interface::{self, Interface},
     lifeline,
-    maps::INTERFACES,
     parse::{Packet, Parsed, parse},
     service,
     verdict::{self, Finding},
@@ -24,8 +24,7 @@ const HEADERS: u32 = 128;
 pub fn program(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let index = unsafe { (*ctx.skb.skb).ifindex };
-    // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+    let Some(interface) = interface::find(index) else {
         return TC_ACT_UNSPEC;
     };
     let bytes = u64::from(ctx.len());
@@ -61,9 +60,9 @@ pub fn program(ctx: &TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn decide(interface: &Interface, packet: &Packet) -> Finding {
-    if interface.flags & interface_flag::EGRESS != 0 {
-        let list = table(table_kind::EGRESS, interface.slot, interface.group);
+fn decide(interface: Interface, packet: &Packet) -> Finding {
+    if interface.has(interface_flag::EGRESS) {
+        let list = table(table_kind::EGRESS, interface.slot(), interface.group());
         let now_ns = clock::now_ns();
         if let Some(entry) = access::lookup(list, &packet.destination, now_ns) {
             // Replies to whoever manages the node go out whatever the lists say.

@@ -1,21 +1,26 @@
 //! The access lists' trie, which generations and denials both write.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
 use enforcer_common::layout::{Access, AccessKey};
 
-use super::KernelError;
+use super::{KernelError, presence::Presence};
 
-/// The trie. A clone is the same one.
+/// The trie, and the bits in front of it. A clone is the same one.
 #[derive(Clone)]
-pub struct AccessMap(Arc<Mutex<LpmTrie<MapData, AccessKey, Access>>>);
+pub struct AccessMap(Arc<Mutex<Lists>>);
+
+struct Lists {
+    trie: LpmTrie<MapData, AccessKey, Access>,
+    presence: Presence,
+}
 
 impl AccessMap {
-    /// Over the given map.
+    /// Over the given maps.
     #[must_use]
-    pub fn new(map: LpmTrie<MapData, AccessKey, Access>) -> Self {
-        Self(Arc::new(Mutex::new(map)))
+    pub fn new(trie: LpmTrie<MapData, AccessKey, Access>, presence: Presence) -> Self {
+        Self(Arc::new(Mutex::new(Lists { trie, presence })))
     }
 
     /// Enters or replaces a prefix.
@@ -23,25 +28,45 @@ impl AccessMap {
     /// # Errors
     /// The map is full or the kernel refuses.
     pub fn insert(&self, key: &Key<AccessKey>, entry: Access) -> Result<(), KernelError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lists = self.lists();
+        lists.presence.add(key.prefix_len(), &key.data())?;
         let entry = Access {
             prefix: key.prefix_len(),
             ..entry
         };
-        map.insert(key, entry, 0).map_err(KernelError::map("ACCESS"))
+        lists
+            .trie
+            .insert(key, entry, 0)
+            .map_err(KernelError::map("ACCESS"))
     }
 
-    /// Removes a prefix, if it is there.
+    /// Removes a prefix, if it is there. Its bits stay until [`Self::tidy`]: that costs time, nothing else.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&self, key: &Key<AccessKey>) -> Result<(), KernelError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match map.remove(key) {
+        match self.lists().trie.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) if not_found(&error) => Ok(()),
             Err(error) => Err(KernelError::map("ACCESS")(error)),
         }
+    }
+
+    /// Clears the bits of prefixes that are no longer there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn tidy(&self) -> Result<(), KernelError> {
+        let mut lists = self.lists();
+        let Lists { trie, presence } = &mut *lists;
+        presence.keep(trie.keys().map(|key| {
+            key.map(|key| (key.prefix_len(), key.data()))
+                .map_err(KernelError::map("ACCESS"))
+        }))
+    }
+
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -58,6 +58,13 @@ pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {
     )
 }
 
+/// The bits of a prefix whose key in an access list has `key_bits`.
+#[must_use]
+pub fn prefix_bits(key_bits: u32, ipv4: bool) -> u8 {
+    let front = if ipv4 { MAPPED_BITS } else { 0 };
+    u8::try_from(key_bits.saturating_sub(TABLE_BITS + front)).unwrap_or(u8::MAX)
+}
+
 /// The kernel's form of a connection, as its packets arrive.
 #[must_use]
 pub fn flow_key(flow: &Flow) -> FlowKey {

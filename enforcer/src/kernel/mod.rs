@@ -18,6 +18,8 @@ mod interfaces;
 mod numbers;
 mod object;
 mod offline;
+mod presence;
+mod seats;
 mod sketch;
 mod store;
 mod syn;
@@ -48,7 +50,7 @@ pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
 
-use self::{address::access_key, control::ControlBlock, object::Sizes};
+use self::{address::access_key, control::ControlBlock, object::Sizes, presence::Presence};
 
 /// Events a second on each CPU, at most.
 const EVENTS_PER_SECOND: u32 = 1_000;
@@ -117,7 +119,8 @@ struct Parts {
 impl Parts {
     fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32) -> Result<Self, KernelError> {
         let control = ControlBlock::new(object::take(ebpf, "CONTROL")?, sketch_lines)?;
-        let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
+        let presence = Presence::new(object::take(ebpf, "PRESENCE")?);
+        let access = AccessMap::new(object::take(ebpf, "ACCESS")?, presence);
         let management = table(table_kind::MANAGEMENT, 0, 0);
         for prefix in &config.management {
             let entry = Access::new(u64::MAX, Reason::Management, NO_POLICY);

@@ -23,6 +23,7 @@ use super::{
     interfaces::Interface,
     numbers::Numbers,
     object::{self, Array},
+    seats::Seats,
 };
 use crate::policy::model::{Name, PolicySet};
 
@@ -30,6 +31,7 @@ use crate::policy::model::{Name, PolicySet};
 pub struct Store {
     access: AccessMap,
     interfaces: HashMap<MapData, u32, InterfaceEntry>,
+    seats: Seats,
     services: HashMap<MapData, ServiceKey, u32>,
     policies: Array<Policy>,
     /// Limiter states of services and interfaces.
@@ -87,6 +89,7 @@ impl Store {
         Ok(Self {
             access,
             interfaces: object::take(ebpf, "INTERFACES")?,
+            seats: Seats::new(object::take(ebpf, "SEATS")?),
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
             shared: object::take(ebpf, "SHARED")?,
@@ -162,6 +165,9 @@ impl Store {
             .collect();
         for index in gone {
             self.switched.remove(&index);
+            if let Err(error) = self.seats.leave(index) {
+                tracing::error!(index, %error, "an interface keeps its policies");
+            }
             if let Err(error) = self.interfaces.remove(&index) {
                 tracing::error!(index, %error, "an interface's entry is not removed");
             }
@@ -173,6 +179,7 @@ impl Store {
         self.interfaces
             .insert(index, entry, 0)
             .map_err(KernelError::map("INTERFACES"))?;
+        self.seats.enter(index, entry)?;
         self.switched.insert(index, entry);
         Ok(())
     }
@@ -311,6 +318,7 @@ impl Store {
         // What this slot held two generations ago. It stayed for packets that were on their way through.
         // One at a time, so that none is forgotten if the kernel refuses.
         let written = &mut self.written[slot as usize];
+        let leaves_gaps = !written.access.is_empty();
         while let Some(key) = written.services.last() {
             match self.services.remove(key) {
                 Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
@@ -337,6 +345,9 @@ impl Store {
         for (key, entry) in &tables.access {
             self.access.insert(key, *entry)?;
             written.access.push(*key);
+        }
+        if leaves_gaps {
+            self.access.tidy()?;
         }
         Ok(())
     }
