@@ -27,13 +27,17 @@ pub const MAX_INTERFACES: u32 = 4_096;
 /// Entries of the services map: protocol and port, for each group of interfaces, in both slots.
 pub const MAX_SERVICES: u32 = 65_536;
 /// Prefixes on all access lists together, in both slots.
-pub const MAX_PREFIXES: u32 = 262_144;
+pub const MAX_PREFIXES: u32 = 524_288;
 /// Verified connections at once, unless configured.
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Identities with a budget of their own at once.
 pub const MAX_IDENTITIES: u32 = 16_384;
 /// Limiters shared by all packets of a service or an interface.
 pub const MAX_SHARED: u32 = 8_192;
+/// The node's own addresses to which SYNs are answered.
+pub const MAX_LOCAL: u32 = 4_096;
+/// Connections whose cookie has just come back: a power of two.
+pub const PROVEN_CELLS: u32 = 65_536;
 
 /// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
 pub type Address = [u8; 16];
@@ -54,6 +58,21 @@ pub struct Control {
     /// Zero, which the verifier does not know: what it is added to, the verifier knows nothing of. Stages
     /// behind the parser are so looked at once, not once for each kind of packet.
     pub zero: u64,
+    /// What this node's stack takes on in a connection, as [`syn_option`]s.
+    pub syn_options: u64,
+}
+
+/// TCP options as a SYN cookie's timestamp carries them: its low bits tell the stack what the SYN had
+/// (`net/ipv4/syncookies.c`).
+pub mod syn_option {
+    /// Window scale (RFC 7323); [`NO_SCALE`] is none.
+    pub const SCALE: u64 = 0x0f;
+    /// There is no window scale.
+    pub const NO_SCALE: u64 = 0x0f;
+    /// Selective acknowledgement (RFC 2018).
+    pub const SACK: u64 = 1 << 4;
+    /// Timestamps (RFC 7323) that the stack reads back as they were sent. Not part of the timestamp.
+    pub const TIMESTAMPS: u64 = 1 << 8;
 }
 
 /// Which tables hold anything at all, so that packets skip the others.
@@ -156,6 +175,10 @@ pub mod policy_flag {
     pub const ACCESS: u32 = 1 << 1;
     /// Verified identities have a budget of their own.
     pub const VERIFIED: u32 = 1 << 2;
+    /// SYNs are answered with cookies.
+    pub const SYN_ANSWERED: u32 = 1 << 8;
+    /// SYNs are counted, so that the controller sees when to answer them.
+    pub const SYN_COUNTED: u32 = 1 << 9;
 }
 
 /// A limit of a policy.
@@ -312,6 +335,104 @@ pub const fn counter(direction: Direction, policy: u32, reason: Reason, verdict:
     (policies * Reason::COUNT + reason as u32) * Verdict::COUNT + verdict as u32
 }
 
+/// What a place in the counters map stands for: direction, policy, reason and verdict.
+#[must_use]
+pub fn counted(place: u32) -> Option<(Direction, u32, Reason, Verdict)> {
+    let verdict = Verdict::ALL[(place % Verdict::COUNT) as usize];
+    let rest = place / Verdict::COUNT;
+    let reason = Reason::ALL[(rest % Reason::COUNT) as usize];
+    let policies = rest / Reason::COUNT;
+    let direction = Direction::ALL.get((policies / (MAX_POLICIES + 1)) as usize)?;
+    Some((*direction, policies % (MAX_POLICIES + 1), reason, verdict))
+}
+
+/// Bits by which a program that is told the time moves the verdict's place in the counters map, plus
+/// one, to the left in what it returns. The hook's own number is below.
+pub const PLACE_SHIFT: u32 = 8;
+
+/// Bytes of the ring of events, a power of two of pages: 3,276 events of 72 bytes with 8 of the ring's own.
+pub const EVENT_RING_BYTES: u32 = 1 << 18;
+/// How much of an idle CPU's rate of events may come at once: that of a tenth of a second.
+pub const EVENT_BURST_NS: u64 = 100_000_000;
+
+/// A packet that was dropped, or would have been but for shadow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// On the kernel's monotonic clock.
+    pub time_ns: u64,
+    /// Packets on this CPU since the last event that should have had one, and had none.
+    pub skipped: u64,
+    /// The sender, if it could be read.
+    pub source: Address,
+    /// The receiver, if it could be read.
+    pub destination: Address,
+    /// Where the packet is counted: see [`counted`].
+    pub place: u32,
+    /// The interface's index.
+    pub interface: u32,
+    /// Of the frame.
+    pub bytes: u32,
+    /// In network byte order.
+    pub source_port: u16,
+    /// In network byte order.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// TCP's flags, or ICMP's type.
+    pub detail: u8,
+    /// [`event_flag`]s.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+impl Event {
+    /// Of nothing.
+    pub const NOTHING: Self = Self {
+        time_ns: 0,
+        skipped: 0,
+        source: [0; 16],
+        destination: [0; 16],
+        place: 0,
+        interface: 0,
+        bytes: 0,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+        detail: 0,
+        flags: 0,
+        reserved: [0; 5],
+    };
+}
+
+/// What is known of an event's packet.
+pub mod event_flag {
+    /// It could be read: addresses, protocol and ports are its own.
+    pub const READ: u8 = 1;
+    /// It is part of a fragmented packet.
+    pub const FRAGMENT: u8 = 1 << 1;
+    /// It is not the first part.
+    pub const LATER_FRAGMENT: u8 = 1 << 2;
+}
+
+/// Bounds how many events a CPU tells of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EventGate {
+    /// When the next is due, in the long run.
+    pub next_ns: u64,
+    /// Skipped since the last.
+    pub skipped: u64,
+    /// For which the ring had no room.
+    pub lost: u64,
+    /// Skipped in all.
+    pub total_skipped: u64,
+}
+
+/// The sign bit stays free: all bits set is a number of TC's own.
+const _: () = assert!(COUNTERS < 1 << (31 - PLACE_SHIFT));
+
 macro_rules! layout {
     ($($type:ty: $size:expr, {$($field:ident: $offset:expr),* $(,)?};)*) => {
         $(const _: () = {
@@ -326,7 +447,7 @@ const LIMIT: usize = PARAMS + 40;
 const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
 
 layout! {
-    Control: 40, {key: 0, flags: 16, sketch_mask: 24, zero: 32};
+    Control: 48, {key: 0, flags: 16, sketch_mask: 24, zero: 32, syn_options: 40};
     Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
     Seat: 56, {index: 0, select: 4, banks: 8};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
@@ -339,6 +460,9 @@ layout! {
     FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
     Flow: 8, {identity: 0, reserved: 4};
     Counter: 16, {packets: 0, bytes: 8};
+    Event: 72, {time_ns: 0, skipped: 8, source: 16, destination: 32, place: 48, interface: 52, bytes: 56,
+        source_port: 60, destination_port: 62, protocol: 64, detail: 65, flags: 66, reserved: 67};
+    EventGate: 32, {next_ns: 0, skipped: 8, lost: 16, total_skipped: 24};
 }
 
 #[cfg(test)]
@@ -358,11 +482,13 @@ mod tests {
                         let place = counter(direction, policy, reason, verdict);
                         assert!(place < COUNTERS);
                         assert!(seen.insert(place));
+                        assert_eq!(counted(place), Some((direction, policy, reason, verdict)));
                     }
                 }
             }
         }
         assert_eq!(seen.len(), COUNTERS as usize);
+        assert_eq!(counted(COUNTERS), None);
     }
 
     #[test]

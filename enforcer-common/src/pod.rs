@@ -19,6 +19,7 @@ pod!(
     layout::AccessKey,
     layout::Control,
     layout::Counter,
+    layout::EventGate,
     layout::Flow,
     layout::FlowKey,
     layout::Interface,

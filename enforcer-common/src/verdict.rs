@@ -12,13 +12,15 @@ pub enum Verdict {
     Drop = 1,
     /// It goes on, and would have ended here if its policy were not in `shadow`.
     Shadow = 2,
+    /// It ends here and is answered in its own place.
+    Answer = 3,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
     /// All of them, by number.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::Pass, Self::Drop, Self::Shadow];
+    pub const ALL: [Self; Self::COUNT as usize] = [Self::Pass, Self::Drop, Self::Shadow, Self::Answer];
 
     /// The name in metrics.
     #[must_use]
@@ -27,6 +29,7 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Drop => "drop",
             Self::Shadow => "shadow",
+            Self::Answer => "answer",
         }
     }
 }
@@ -103,11 +106,28 @@ reasons! {
     Limit3 = 19, "limit", true;
     /// The destination is on an egress deny list.
     EgressDenied = 20, "egress-denied", true;
+    /// A SYN that was answered with a cookie, before the stack saw it.
+    SynCookieSent = 21, "syn-cookie-sent", true;
+    /// The cookie of a SYN came back: its sender is where it says.
+    SynCookieValid = 22, "syn-cookie-valid", false;
+    /// An ACK to a listener that belongs to no connection and brings no valid cookie.
+    SynCookieInvalid = 23, "syn-cookie-invalid", true;
 }
 
 impl Reason {
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// What becomes of a packet for this reason, under a policy that only counts or one that does not.
+    #[inline(always)]
+    pub const fn verdict(self, shadow: bool) -> Verdict {
+        match (self.drops(), shadow) {
+            (false, _) => Verdict::Pass,
+            (true, true) => Verdict::Shadow,
+            (true, false) if self as u32 == Self::SynCookieSent as u32 => Verdict::Answer,
+            (true, false) => Verdict::Drop,
+        }
+    }
 
     /// The reason of the limit at `index` of its policy.
     #[inline(always)]
@@ -169,6 +189,21 @@ mod tests {
         }
         for (position, verdict) in Verdict::ALL.iter().enumerate() {
             assert_eq!(*verdict as usize, position);
+        }
+    }
+
+    #[test]
+    fn only_an_answer_is_answered_and_nothing_ends_in_shadow() {
+        for &reason in Reason::ALL {
+            let ends = reason.verdict(false);
+            assert_eq!(ends != Verdict::Pass, reason.drops());
+            assert_eq!(ends == Verdict::Answer, reason == Reason::SynCookieSent);
+            let shadow = if reason.drops() {
+                Verdict::Shadow
+            } else {
+                Verdict::Pass
+            };
+            assert_eq!(reason.verdict(true), shadow);
         }
     }
 

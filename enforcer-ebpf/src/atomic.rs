@@ -1,6 +1,6 @@
 //! Limiter states in maps: read, and swapped by compare-and-swap.
 //!
-//! One of the two modules with `unsafe`; the other is [`crate::frame`].
+//! One of the three modules with `unsafe`; the others are [`crate::frame`] and `syn::socket`.
 
 use core::{
     intrinsics::{AtomicOrdering, atomic_cxchg},
@@ -34,6 +34,13 @@ impl Cell {
         unsafe {
             atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, old, new).1
         }
+    }
+
+    /// Replaces what is this CPU's alone.
+    #[inline(always)]
+    pub fn put_local(self, value: u64) {
+        // SAFETY: as for `add_local`.
+        unsafe { *self.0 = value }
     }
 
     /// Adds to a counter of this CPU alone.

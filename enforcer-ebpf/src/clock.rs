@@ -9,10 +9,16 @@ use crate::maps::CLOCK;
 #[unsafe(no_mangle)]
 static INJECTED_TIME: Global<u32> = Global::new(0);
 
+/// Whether the agent tells the time: in replay and in tests.
+#[inline(always)]
+pub fn is_injected() -> bool {
+    INJECTED_TIME.load() != 0
+}
+
 /// Nanoseconds on the kernel's monotonic clock.
 #[inline(always)]
 pub fn now_ns() -> u64 {
-    if INJECTED_TIME.load() != 0 {
+    if is_injected() {
         return CLOCK.get(0).copied().unwrap_or(0);
     }
     // SAFETY: the helper takes nothing and returns a number.

@@ -8,9 +8,10 @@ use enforcer_common::{
 };
 
 use crate::{
-    access, clock,
+    access, clock, events,
     frame::Frame,
     interface::{self, Interface},
+    lifeline,
     parse::{Packet, Parsed, parse},
     service,
     verdict::{self, Finding},
@@ -34,26 +35,44 @@ pub fn program(ctx: &TcContext) -> i32 {
     }
     let finding = match parse(&Frame::of_tc(ctx)) {
         Ok(Parsed::Ip(packet)) => decide(interface, &packet),
-        // What the node itself sends malformed is not for the deny lists to judge.
         Ok(Parsed::Arp) => Finding {
             policy: NO_POLICY,
             reason: Reason::Lifeline,
             shadow: false,
         },
-        Ok(Parsed::Other) | Err(_) => Finding {
+        Ok(Parsed::Other) => Finding {
             policy: NO_POLICY,
             reason: Reason::NotIp,
             shadow: false,
         },
+        // What the node itself sends malformed is not for the deny lists to judge.
+        Err(_) => Finding {
+            policy: NO_POLICY,
+            reason: Reason::EgressAllowed,
+            shadow: false,
+        },
     };
-    verdict::tc(finding.conclude(Direction::Egress, bytes))
+    let conclusion = finding.conclude(Direction::Egress, bytes);
+    if conclusion.is_event() && events::wanted() {
+        events::enforcer_tell_egress(ctx.skb.skb, clock::now_ns(), u64::from(conclusion.place));
+    }
+    verdict::tc(&conclusion)
 }
 
 #[inline(always)]
 fn decide(interface: Interface, packet: &Packet) -> Finding {
     if interface.has(interface_flag::EGRESS) {
         let list = table(table_kind::EGRESS, interface.slot(), interface.group());
-        if let Some(entry) = access::lookup(list, &packet.destination, clock::now_ns()) {
+        let now_ns = clock::now_ns();
+        if let Some(entry) = access::lookup(list, &packet.destination, now_ns) {
+            // Replies to whoever manages the node go out whatever the lists say.
+            if lifeline::is_management(&packet.destination, now_ns) {
+                return Finding {
+                    policy: NO_POLICY,
+                    reason: Reason::Management,
+                    shadow: false,
+                };
+            }
             let shadow = service::is_shadow(interface, entry.policy);
             return Finding {
                 policy: entry.policy,

@@ -1,6 +1,6 @@
 //! The bytes of a packet, behind bounds checks that the verifier follows.
 //!
-//! One of the two modules with `unsafe`; the other is [`crate::atomic`].
+//! One of the three modules with `unsafe`; the others are [`crate::atomic`] and `syn::socket`.
 
 use core::arch::asm;
 
@@ -41,6 +41,28 @@ macro_rules! load {
     };
 }
 
+/// Stores by one instruction, as for [`load`].
+macro_rules! store {
+    ($(#[$doc:meta])* $name:ident, $type:ty, $width:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name<const AT: usize>(self, value: $type) {
+            const { assert!(AT + size_of::<$type>() <= N) };
+            // SAFETY: `Frame::header` has checked that N bytes are there, and an XDP program may write
+            // to its packet.
+            unsafe {
+                asm!(
+                    concat!("*(", $width, " *)({0} + {2}) = {1}"),
+                    in(reg) self.0,
+                    in(reg) u64::from(value),
+                    const AT,
+                    options(nostack, preserves_flags)
+                );
+            }
+        }
+    };
+}
+
 impl<const N: usize> Header<N> {
     load!(
         /// The byte at `AT`.
@@ -58,6 +80,25 @@ impl<const N: usize> Header<N> {
         /// Eight bytes, as they lie there.
         u64, u64, "u64"
     );
+
+    store!(
+        /// Writes two bytes, as they are to lie there.
+        put_u16, u16, "u16"
+    );
+    store!(
+        /// Writes four bytes, as they are to lie there.
+        put_u32, u32, "u32"
+    );
+    store!(
+        /// Writes eight bytes, as they are to lie there.
+        put_u64, u64, "u64"
+    );
+
+    /// Where the bytes are, for the kernel's own functions.
+    #[inline(always)]
+    pub fn pointer<T>(self) -> *mut T {
+        self.0 as *mut T
+    }
 
     /// The number in two bytes of network byte order.
     #[inline(always)]

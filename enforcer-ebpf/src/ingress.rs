@@ -7,7 +7,7 @@ use enforcer_common::{
 };
 
 use crate::{
-    access, clock, flow,
+    access, clock, events, flow,
     frame::Frame,
     interface::{self, Interface},
     lifeline,
@@ -15,6 +15,7 @@ use crate::{
     maps::CONTROL,
     parse::{Packet, Parsed, parse},
     service::{self, Place},
+    syn,
     verdict::{self, Finding},
 };
 
@@ -29,13 +30,33 @@ pub fn program(ctx: &XdpContext) -> u32 {
     };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
-    verdict::xdp(examine(control, interface, &frame, bytes).conclude(Direction::Ingress, bytes))
+    let now_ns = clock::now_ns();
+    let conclusion =
+        examine(ctx, control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
+    if conclusion.is_event() && events::wanted() {
+        events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place));
+    }
+    verdict::xdp(&conclusion)
 }
 
 #[inline(always)]
-fn examine(control: &Control, interface: Interface, frame: &Frame, bytes: u64) -> Finding {
+fn examine(
+    ctx: &XdpContext,
+    control: &Control,
+    interface: Interface,
+    frame: &Frame,
+    bytes: u64,
+    now_ns: u64,
+) -> Finding {
     match parse(frame) {
-        Ok(Parsed::Ip(packet)) => decide(control, interface, &packet.blurred(control.zero), bytes),
+        Ok(Parsed::Ip(packet)) => decide(
+            ctx,
+            control,
+            interface,
+            &packet.blurred(control.zero),
+            bytes,
+            now_ns,
+        ),
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
@@ -47,31 +68,48 @@ fn examine(control: &Control, interface: Interface, frame: &Frame, bytes: u64) -
 }
 
 #[inline(always)]
-fn decide(control: &Control, interface: Interface, packet: &Packet, bytes: u64) -> Finding {
-    let now_ns = clock::now_ns();
+fn decide(
+    ctx: &XdpContext,
+    control: &Control,
+    interface: Interface,
+    packet: &Packet,
+    bytes: u64,
+    now_ns: u64,
+) -> Finding {
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return pass(NO_POLICY, reason);
     }
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
     {
+        let reason = denial(entry.reason);
+        // An operator's word holds; what follows from requests is enforced where policies are.
+        let shadow = matches!(reason, Reason::DeniedForAuthentication)
+            && service::is_shadow(interface, interface.base());
         return Finding {
             policy: NO_POLICY,
-            reason: denial(entry.reason),
-            shadow: false,
+            reason,
+            shadow,
         };
     }
     let policy = service::find(interface, packet, packet.destination_port);
     let Some((place, bank)) = service::bank(interface, policy) else {
         return pass(NO_POLICY, Reason::NoPolicy);
     };
-    let charge = Charge {
-        interface,
-        packet,
-        bytes,
-        now_ns,
+    let reason = match settled(control, interface, policy, bank, packet, now_ns) {
+        Some(reason) => reason,
+        None => {
+            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet);
+            let charge = Charge {
+                interface,
+                packet,
+                bytes,
+                now_ns,
+                handshake,
+            };
+            limited(ctx, place, bank, &charge)
+        }
     };
-    let reason = under(control, policy, place, bank, &charge);
     Finding {
         policy,
         reason,
@@ -79,29 +117,38 @@ fn decide(control: &Control, interface: Interface, packet: &Packet, bytes: u64) 
     }
 }
 
-/// What a policy says of a packet.
+/// What a policy says of a packet before its limits are asked.
 #[inline(always)]
-fn under(control: &Control, policy: u32, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
-    let Charge {
-        interface,
-        packet,
-        now_ns,
-        ..
-    } = *charge;
+fn settled(
+    control: &Control,
+    interface: Interface,
+    policy: u32,
+    bank: &Bank,
+    packet: &Packet,
+    now_ns: u64,
+) -> Option<Reason> {
     if bank.flags & policy_flag::ACCESS != 0 {
         let list = table(table_kind::INGRESS, interface.slot(), policy);
         if let Some(entry) = access::lookup(list, &packet.source, now_ns) {
-            return if entry.reason == Reason::Allowed as u32 {
+            return Some(if entry.reason == Reason::Allowed as u32 {
                 Reason::Allowed
             } else {
                 Reason::Denied
-            };
+            });
         }
     }
-    if let Some(reason) = flow::check(control, bank, packet, now_ns) {
-        return reason;
+    flow::check(control, bank, packet, now_ns)
+}
+
+/// What SYN defence and limits say.
+#[inline(always)]
+fn limited(ctx: &XdpContext, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
+    if charge.handshake.is_forged() {
+        return Reason::SynCookieInvalid;
     }
-    limits::check(charge, place, bank)
+    let reason = limits::check(charge, place, bank);
+    let shadow = bank.flags & policy_flag::SHADOW != 0;
+    syn::conclude(ctx.ctx, charge.handshake, reason, shadow)
 }
 
 /// Why the agent has denied somebody.

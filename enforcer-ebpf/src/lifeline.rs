@@ -1,7 +1,7 @@
 //! Stage 2: what must get through whatever the policies say, so that no mistake cuts a node off.
 
 use enforcer_common::{
-    layout::{Control, control_flag, table, table_kind},
+    layout::{Address, Control, control_flag, table, table_kind},
     verdict::Reason,
 };
 
@@ -25,9 +25,14 @@ pub fn check(control: &Control, packet: &Packet, now_ns: u64) -> Option<Reason> 
     {
         return Some(Reason::Lifeline);
     }
-    if control.flags & control_flag::MANAGEMENT != 0 {
-        let list = table(table_kind::MANAGEMENT, 0, 0);
-        return access::lookup(list, &packet.source, now_ns).map(|_| Reason::Management);
+    if control.flags & control_flag::MANAGEMENT != 0 && is_management(&packet.source, now_ns) {
+        return Some(Reason::Management);
     }
     None
+}
+
+/// Whether an address is on the management list.
+#[inline(always)]
+pub fn is_management(address: &Address, now_ns: u64) -> bool {
+    access::lookup(table(table_kind::MANAGEMENT, 0, 0), address, now_ns).is_some()
 }

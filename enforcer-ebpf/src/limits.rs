@@ -4,7 +4,7 @@
 //! for itself. It takes numbers alone, so that nothing of the packet's history is looked at with it.
 
 use enforcer_common::{
-    layout::{Bank, LIMITS_PER_POLICY, Limit, limit_count, limit_key},
+    layout::{Bank, LIMITS_PER_POLICY, Limit, limit_key},
     limiter::{Algorithm, Params},
     verdict::Reason,
 };
@@ -16,6 +16,7 @@ use crate::{
     parse::Packet,
     service::Place,
     sketch::{Cells, words},
+    syn::Handshake,
 };
 
 /// Compare-and-swap attempts before a contended charge is refused.
@@ -28,6 +29,7 @@ pub struct Charge<'a> {
     /// Of the frame.
     pub bytes: u64,
     pub now_ns: u64,
+    pub handshake: Handshake,
 }
 
 /// Where [`enforcer_limit`] finds its limit, and whether it charges or only asks: one number.
@@ -80,7 +82,7 @@ impl Charge<'_> {
             if index as u32 >= bank.limit_count {
                 break;
             }
-            let cost = self.cost(limit);
+            let cost = self.handshake.cost(limit, self.bytes);
             if cost == 0 {
                 continue;
             }
@@ -107,16 +109,6 @@ impl Charge<'_> {
             }
         }
         false
-    }
-
-    /// What the packet costs; zero if the limit is not about it.
-    #[inline(always)]
-    fn cost(&self, limit: &Limit) -> u64 {
-        match limit.count {
-            limit_count::BYTES => self.bytes,
-            limit_count::CONNECTIONS => u64::from(self.packet.opens_connection()),
-            _ => 1,
-        }
     }
 }
 

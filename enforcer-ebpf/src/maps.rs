@@ -7,9 +7,10 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     layout::{
-        Access, AccessKey, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow, FlowKey,
-        Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES,
-        Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
+        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow,
+        FlowKey, Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES,
+        MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES, PROVEN_CELLS, Policy, SEATS as SEAT_ENTRIES, Seat,
+        ServiceKey,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -68,3 +69,16 @@ pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTE
 /// One element: the time that packets are told when [`crate::clock`] is told to inject it.
 #[map]
 pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// SYNs that came under each policy whose SYNs are counted.
+#[map]
+pub static SYNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_POLICIES, 0);
+
+/// The node's own addresses. SYNs to others are not this node's to answer, even if a listener for all
+/// addresses would take them.
+#[map]
+pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, BPF_F_NO_PREALLOC);
+
+/// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
+#[map]
+pub static PROVEN: Array<u64> = Array::with_max_entries(PROVEN_CELLS, 0);

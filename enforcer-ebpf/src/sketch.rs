@@ -8,7 +8,7 @@ use enforcer_common::{
 
 pub use enforcer_common::sketch::words;
 
-use crate::{atomic::Cell, limits::Outcome, maps::SKETCH};
+use crate::{atomic::Cell, forget::forget, limits::Outcome, maps::SKETCH};
 
 /// A source's cells.
 #[derive(Clone, Copy)]
@@ -46,33 +46,35 @@ impl Cells {
     /// at the same moment, one finds out and begins anew.
     #[inline(always)]
     pub fn decide(self, params: &Params, now_ns: u64, cost: u64, charges: bool) -> Outcome {
-        // Adding zero makes the verifier forget by which branches a number came about.
-        let settled = |state| params.settled(state, now_ns).wrapping_add(self.zero);
-        let states = [0, 1, 2, 3].map(|row| self.cell(row).read().wrapping_add(self.zero));
+        // Each use of a state by a number of its own: what one step finds out about it must not be known
+        // to the next.
+        let blurred = |number| forget(number, self.zero);
+        let settled = |state| blurred(params.settled(blurred(state), now_ns));
+        let states = [0, 1, 2, 3].map(|row| self.cell(row).read());
         // Most of a flood ends here, by branches that all go one way: the processor need not wait for the
         // line to come before it goes on. Which cell is least used, it could only guess.
         let [a, b, c, d] = states;
         if params.orders_all()
-            && params.admit(a, now_ns, cost).is_none()
-            && params.admit(b, now_ns, cost).is_none()
-            && params.admit(c, now_ns, cost).is_none()
-            && params.admit(d, now_ns, cost).is_none()
+            && params.admit(blurred(a), now_ns, cost).is_none()
+            && params.admit(blurred(b), now_ns, cost).is_none()
+            && params.admit(blurred(c), now_ns, cost).is_none()
+            && params.admit(blurred(d), now_ns, cost).is_none()
         {
             return Outcome::Refused;
         }
         let mut used = settled(states[0]);
         for state in &states[1..] {
-            used = params.less_used(used, settled(*state)).wrapping_add(self.zero);
+            used = blurred(params.less_used(used, settled(*state)));
         }
         let Some(next) = params.admit(used, now_ns, cost) else {
             return Outcome::Refused;
         };
-        let next = next.wrapping_add(self.zero);
+        let next = blurred(next);
         if !charges {
             return Outcome::Admitted;
         }
         for (row, state) in states.into_iter().enumerate() {
-            let raised = params.more_used(settled(state), next).wrapping_add(self.zero);
+            let raised = blurred(params.more_used(settled(state), blurred(next)));
             if raised != state && !self.cell(row).swap(state, raised) {
                 return Outcome::Contended;
             }

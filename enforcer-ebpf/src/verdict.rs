@@ -3,11 +3,11 @@
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use enforcer_common::{
-    layout::{Counter, counter},
+    layout::{Counter, PLACE_SHIFT, counter},
     verdict::{Direction, Reason, Verdict},
 };
 
-use crate::{atomic::Cell, maps::COUNTERS};
+use crate::{atomic::Cell, clock, maps::COUNTERS};
 
 /// What the stages found.
 #[must_use]
@@ -21,16 +21,40 @@ pub struct Finding {
 impl Finding {
     /// Counts the verdict and says it.
     #[inline(always)]
-    pub fn conclude(self, direction: Direction, bytes: u64) -> Verdict {
-        let verdict = match (self.reason.drops(), self.shadow) {
-            (false, _) => Verdict::Pass,
-            (true, false) => Verdict::Drop,
-            (true, true) => Verdict::Shadow,
-        };
-        if let Some(entry) = COUNTERS.get_ptr_mut(counter(direction, self.policy, self.reason, verdict)) {
+    pub fn conclude(self, direction: Direction, bytes: u64) -> Conclusion {
+        let verdict = self.reason.verdict(self.shadow);
+        let place = counter(direction, self.policy, self.reason, verdict);
+        if let Some(entry) = COUNTERS.get_ptr_mut(place) {
             count(entry, bytes);
         }
-        verdict
+        Conclusion { verdict, place }
+    }
+}
+
+/// What has been decided and counted.
+#[must_use]
+pub struct Conclusion {
+    pub verdict: Verdict,
+    /// Where it has been counted.
+    pub place: u32,
+}
+
+impl Conclusion {
+    /// Whether people may want to look at it: a drop, or what would be one but for shadow. An answer is no
+    /// longer the packet that it answers.
+    #[inline(always)]
+    pub fn is_event(&self) -> bool {
+        matches!(self.verdict, Verdict::Drop | Verdict::Shadow)
+    }
+
+    /// The hook's number. Who tells the time is told, beside it, where the verdict was counted.
+    #[inline(always)]
+    fn told(&self, number: u32) -> u32 {
+        if clock::is_injected() {
+            number & ((1 << PLACE_SHIFT) - 1) | (self.place + 1) << PLACE_SHIFT
+        } else {
+            number
+        }
     }
 }
 
@@ -45,19 +69,22 @@ fn count(entry: *mut Counter, bytes: u64) {
 
 /// XDP's number for a verdict.
 #[inline(always)]
-pub fn xdp(verdict: Verdict) -> u32 {
-    match verdict {
+pub fn xdp(conclusion: &Conclusion) -> u32 {
+    conclusion.told(match conclusion.verdict {
         Verdict::Pass | Verdict::Shadow => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
-    }
+        Verdict::Answer => xdp_action::XDP_TX,
+    })
 }
 
 /// TC's number for a verdict, the same for TCX (`TCX_NEXT` is -1, `TCX_DROP` is 2): what passes goes on
 /// to the next program.
 #[inline(always)]
-pub fn tc(verdict: Verdict) -> i32 {
-    match verdict {
+pub fn tc(conclusion: &Conclusion) -> i32 {
+    let number = match conclusion.verdict {
         Verdict::Pass | Verdict::Shadow => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
-    }
+        // Nothing that leaves is answered.
+        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
+    };
+    conclusion.told(number as u32) as i32
 }

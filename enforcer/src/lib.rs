@@ -11,3 +11,4 @@ pub mod gateway;
 #[expect(unsafe_code, reason = "system calls that no crate of ours wraps")]
 pub mod kernel;
 pub mod policy;
+pub mod replay;

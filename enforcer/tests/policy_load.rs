@@ -7,7 +7,7 @@ use enforcer::policy::{
     self, PolicySet,
     model::{
         Balance, Count, Exceed, HostPattern, JwksSource, Mode, PacketKey, PathMatch, RequestKey, Requirement,
-        Transport,
+        SynDefence, Transport,
     },
 };
 use tempfile::TempDir;
@@ -46,7 +46,7 @@ spec:
       rate: 20000/s
       burst: 40000
       adaptive: {floor: 2000/s}
-  syn: {cookies: off}
+  syn: {cookies: auto}
 ---
 apiVersion: enforcer.dev/v1
 kind: Issuer
@@ -103,6 +103,7 @@ fn the_sample_packet_policy_means_what_it_says() {
     assert_eq!(limit.budget.rate.to_string(), "20000/s");
     assert_eq!(limit.budget.burst, NonZeroU64::new(40_000).unwrap());
     assert_eq!(limit.adaptive.unwrap().floor.to_string(), "2000/s");
+    assert!(matches!(edge.syn, SynDefence::Auto { above } if above.to_string() == "1000/s"));
 }
 
 #[test]

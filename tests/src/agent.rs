@@ -169,6 +169,36 @@ impl Agent {
         self.wait_until_ended()
     }
 
+    /// Signals it and does not wait: see [`Self::wait_until_ended`].
+    ///
+    /// # Errors
+    /// If it has ended already.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let number = match signal {
+            Signal::Terminate => libc::SIGTERM,
+            Signal::Kill => libc::SIGKILL,
+        };
+        sys::send_signal(self.pid(), number).context("cannot signal the agent")
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// If it has not in time.
+    pub fn wait_until_ended(&mut self) -> Result<ExitStatus> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                self.note_end();
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("the agent has not ended after {PATIENCE:?}; {}", self.log_tail());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// The binary that it runs.
     #[must_use]
     pub fn binary(&self) -> &Path {
@@ -181,27 +211,29 @@ impl Agent {
         self.child.id()
     }
 
+    /// All that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
+    }
+
     /// The last lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {
         let path = self.folder.join(LOG);
-        let log = std::fs::read_to_string(&path).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
         format!("the end of {}:\n  {}", path.display(), tail.join("\n  "))
     }
 
-    fn ask(&self, ask: Ask) -> Result<Result<Answer, Failure>> {
+    /// Sends any request to the admin address.
+    ///
+    /// # Errors
+    /// If the thread that asks has ended. The inner one is the request's own.
+    pub fn ask(&self, ask: Ask) -> Result<Result<Answer, Failure>> {
         self.admin
             .wait(async move { Client::plain(ADMIN).once(&ask).await })
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let number = match signal {
-            Signal::Terminate => libc::SIGTERM,
-            Signal::Kill => libc::SIGKILL,
-        };
-        sys::send_signal(self.pid(), number).context("cannot signal the agent")
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
@@ -224,20 +256,6 @@ impl Agent {
                     "the agent is not ready after {PATIENCE:?}: {last}; {}",
                     self.log_tail()
                 );
-            }
-            std::thread::sleep(POLL);
-        }
-    }
-
-    fn wait_until_ended(&mut self) -> Result<ExitStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                self.note_end();
-                return Ok(status);
-            }
-            if Instant::now() > deadline {
-                bail!("the agent has not ended after {PATIENCE:?}; {}", self.log_tail());
             }
             std::thread::sleep(POLL);
         }

@@ -67,6 +67,9 @@ pub enum Failure {
     Tls(rustls::Error),
     #[error("no answer in time")]
     TimedOut,
+    /// The connection had ended, and the request was never sent over it.
+    #[error("the connection takes no more requests")]
+    Unsent,
     #[error("the connection broke: {0}")]
     Broken(String),
 }
@@ -130,6 +133,13 @@ impl Client {
         }
     }
 
+    /// The same client of another address.
+    #[must_use]
+    pub fn at(mut self, target: SocketAddr) -> Self {
+        self.target = target;
+        self
+    }
+
     /// The same client with another patience, for connecting and for each request.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
@@ -178,6 +188,19 @@ impl Client {
 }
 
 impl Connection {
+    /// The same connection once more, for requests at the same time. Only HTTP/2 has that.
+    #[must_use]
+    pub fn shared(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1(_) => None,
+            Sender::Http2(sender) => Some(Self {
+                sender: Sender::Http2(sender.clone()),
+                host: self.host.clone(),
+                patience: self.patience,
+            }),
+        }
+    }
+
     /// Sends one request.
     ///
     /// # Errors
@@ -199,7 +222,8 @@ impl Connection {
         *request.headers_mut() = ask.headers.clone();
         if matches!(self.sender, Sender::Http1(_)) {
             let host = HeaderValue::from_str(&self.host).map_err(Failure::broken)?;
-            request.headers_mut().insert(header::HOST, host);
+            // A request may name another host than the certificate has.
+            request.headers_mut().entry(header::HOST).or_insert(host);
         }
         let response = match &mut self.sender {
             Sender::Http1(sender) => {
@@ -277,6 +301,7 @@ impl Failure {
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
             Self::TimedOut => "timed out",
+            Self::Unsent => "not sent",
             Self::Broken(_) => "connection broke",
         }
     }
@@ -291,6 +316,11 @@ impl Failure {
         while let Some(error) = cause {
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
                 return Self::Tls(tls.clone());
+            }
+            if let Some(hyper) = error.downcast_ref::<hyper::Error>()
+                && (hyper.is_canceled() || hyper.is_closed())
+            {
+                return Self::Unsent;
             }
             // An I/O error hides what it wraps from `source`.
             let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use lab::{
     bench, cleanup,
     demo::{self, Options},
+    fuzz,
     issuer::{self, Issuer},
     resident::Resident,
     topology::{Lab, NEIGHBOURS},
@@ -37,6 +38,15 @@ enum Command {
     Bench {
         #[command(subcommand)]
         what: Bench,
+    },
+    /// Random and mutated packets through the kernel's parser, each compared with a second parser.
+    #[command(after_help = "Example: lab fuzz --packets 10000000 --seed 7")]
+    Fuzz {
+        #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+        packets: u64,
+        /// The same seed makes the same packets.
+        #[arg(long, value_name = "S", default_value_t = 1)]
+        seed: u64,
     },
     /// Makes the namespaces, waits for Ctrl-C, removes them.
     #[command(after_help = "Example: lab up")]
@@ -127,6 +137,10 @@ fn run(command: Command) -> Result<ExitCode> {
             only,
             each: Duration::from_millis(milliseconds),
         })?,
+        Command::Fuzz { packets, seed } => {
+            let outcome = fuzz::run(packets, seed, &mut |line| eprintln!("{line}"))?;
+            print!("{outcome}");
+        }
         Command::Up => up()?,
         Command::Issuer {
             listen,

@@ -47,6 +47,7 @@ struct Behaviour {
     name: String,
     delay_ms: AtomicU64,
     failing: AtomicBool,
+    begun: AtomicU64,
     served: AtomicU64,
 }
 
@@ -60,6 +61,7 @@ impl Upstream {
             name: name.to_owned(),
             delay_ms: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             served: AtomicU64::new(0),
         });
         let router = Router::new()
@@ -78,6 +80,12 @@ impl Upstream {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many requests have reached it, health checks aside.
+    #[must_use]
+    pub fn begun(&self) -> u64 {
+        self.behaviour.begun.load(Ordering::Relaxed)
     }
 
     /// How many requests it has answered, health checks aside.
@@ -107,6 +115,7 @@ async fn health(State(behaviour): State<Arc<Behaviour>>) -> StatusCode {
 }
 
 async fn echo(State(behaviour): State<Arc<Behaviour>>, request: Request) -> Response {
+    behaviour.begun.fetch_add(1, Ordering::Relaxed);
     let delay = Duration::from_millis(behaviour.delay_ms.load(Ordering::Relaxed));
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod count;
 mod demo;
 mod dependencies;
 mod dist;
@@ -12,6 +13,7 @@ mod residue;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -46,7 +48,9 @@ enum Task {
     #[command(after_help = "Example:\n  cargo xtask bench kernel --json kernel.json")]
     Bench(bench::Options),
     /// Runs every check, in stages, and stops at the first that fails
-    #[command(after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit")]
+    #[command(
+        after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit\n  cargo xtask test --vm 6.1"
+    )]
     Test(test::Options),
     /// Runs every check as a build server does: a test that cannot run is a failure
     #[command(after_help = "Example:\n  cargo xtask ci")]

@@ -6,6 +6,7 @@
 mod checks;
 mod debian;
 mod kernel;
+mod machines;
 
 use std::time::Instant;
 
@@ -35,7 +36,7 @@ struct Part {
 }
 
 /// In the order in which they are installed: the linker needs the compiler.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "C compiler",
         need: Need::Build,
@@ -78,6 +79,12 @@ const PARTS: [Part; 7] = [
         find: checks::find_promtool,
         install: checks::install_promtool,
     },
+    Part {
+        name: "virtual machines",
+        need: Need::Test,
+        find: machines::find,
+        install: machines::install,
+    },
 ];
 
 /// Sets up what is missing for `need`, and says nothing if nothing is.
@@ -90,6 +97,7 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     Ok(())
 }
 
+pub(crate) use machines::install_with_kernel as install_machine;
 /// What the benchmark compares with. Nothing else needs it, so nothing else installs it.
 const PEERS: Part = Part {
     name: "nftables, iptables",

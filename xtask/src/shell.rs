@@ -61,6 +61,14 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command to its end, its output shown, and hands each line of standard output to `line`.
 pub(crate) fn run_reading(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
+    run_quietly(command, |text| {
+        println!("{text}");
+        line(text);
+    })
+}
+
+/// Runs a command to its end and hands each line of standard output to `line`, not shown.
+pub(crate) fn run_quietly(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -69,9 +77,7 @@ pub(crate) fn run_reading(command: &mut Command, mut line: impl FnMut(&str)) -> 
     if let Some(output) = child.stdout.take() {
         for text in BufReader::new(output).split(b'\n') {
             let text = text.with_context(|| format!("the output of `{}` broke off", shown(command)))?;
-            let text = String::from_utf8_lossy(&text);
-            println!("{text}");
-            line(&text);
+            line(&String::from_utf8_lossy(&text));
         }
     }
     let status = child.wait()?;

@@ -12,10 +12,12 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    count::Count,
     dependencies,
     residue::Traces,
     setup::{self, Need},
     shell::{self, HOST_CRATES},
+    vm,
 };
 
 #[derive(Args)]
@@ -26,14 +28,26 @@ pub(crate) struct Options {
     /// Fails a test that cannot run here, instead of skipping it; always so for root
     #[arg(long)]
     no_skip: bool,
+    /// Boots this kernel, as 6.12, and runs the tests on it alone; may be given more than once
+    #[arg(long, value_name = "VERSION", conflicts_with = "only")]
+    vm: Vec<String>,
 }
 
 impl Options {
+    fn wants(&self, stage: Stage) -> bool {
+        if self.vm.is_empty() {
+            self.only.is_empty() || self.only.contains(&stage)
+        } else {
+            stage == Stage::Vm
+        }
+    }
+
     /// As a build server runs them: a check that cannot run has failed.
     pub(crate) fn continuous_integration() -> Self {
         Self {
             only: Vec::new(),
             no_skip: true,
+            vm: Vec::new(),
         }
     }
 }
@@ -57,51 +71,14 @@ enum Stage {
     Examples,
     /// Integration tests, one at a time: the network lab end to end, the deployment files
     Scenarios,
+    /// The kernel's tables and what is attached to interfaces, on Debian's kernels in QEMU
+    Vm,
 }
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = self.to_possible_value();
         f.pad(value.as_ref().map_or("", |value| value.get_name()))
-    }
-}
-
-/// How many tests passed, failed and were ignored, as cargo test's closing lines say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-}
-
-impl Count {
-    /// Adds a closing line; any other line changes nothing.
-    fn add(&mut self, line: &str) {
-        let Some(counts) = line.strip_prefix("test result: ") else {
-            return;
-        };
-        for part in counts.split(['.', ';']) {
-            let mut words = part.split_whitespace();
-            let Some(number) = words.next().and_then(|word| word.parse::<u64>().ok()) else {
-                continue;
-            };
-            match words.next() {
-                Some("passed") => self.passed += number,
-                Some("failed") => self.failed += number,
-                Some("ignored") => self.ignored += number,
-                _ => {}
-            }
-        }
-    }
-}
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} passed, {} failed, {} ignored",
-            self.passed, self.failed, self.ignored
-        )
     }
 }
 
@@ -117,12 +94,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     for &stage in Stage::value_variants() {
-        if !options.only.is_empty() && !options.only.contains(&stage) {
+        if !options.wants(stage) {
             continue;
         }
         println!("\n== {stage}");
         let begun = Instant::now();
-        let detail = stage.run(no_skip).with_context(|| {
+        let detail = stage.run(options, no_skip).with_context(|| {
             format!(
                 "stage {stage} failed after {}; to run it again: `cargo xtask test --only {stage}`",
                 shell::seconds(begun.elapsed())
@@ -150,7 +127,7 @@ fn print_summary(results: &[(String, Duration, String)], total: Duration) {
 
 impl Stage {
     /// Runs the stage; the answer is what the summary says beside it.
-    fn run(self, no_skip: bool) -> Result<String> {
+    fn run(self, options: &Options, no_skip: bool) -> Result<String> {
         match self {
             Self::Format => command(shell::cargo(["fmt", "--all", "--check"])),
             Self::Lints => command(host("clippy", &["--all-targets", "--", "-D", "warnings"])),
@@ -160,6 +137,7 @@ impl Stage {
             Self::Unit => tests(host("test", &["--lib", "--bins"]), no_skip),
             Self::Examples => tests(host("test", &["--doc"]), no_skip),
             Self::Scenarios => scenarios(no_skip),
+            Self::Vm => virtual_machines(&options.vm),
         }
     }
 }
@@ -218,6 +196,19 @@ fn scenarios(no_skip: bool) -> Result<String> {
     tests(command, no_skip)
 }
 
+/// Runs tests on the kernels that are asked for, or else on those that every run boots.
+fn virtual_machines(asked: &[String]) -> Result<String> {
+    for version in asked {
+        setup::install_machine(version)?;
+    }
+    command(host("build", &["--all-targets"]))?;
+    let all = vm::KERNELS.map(str::to_owned);
+    vm::run(
+        if asked.is_empty() { &all } else { asked },
+        host("test", &["--test", "*"]),
+    )
+}
+
 /// Runs tests, counts them, and makes sure that they left nothing behind.
 fn tests(mut command: Command, no_skip: bool) -> Result<String> {
     println!("   {}", shell::shown(&command));
@@ -245,25 +236,6 @@ fn with_tools(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn closing_lines_are_counted_and_others_are_not() {
-        let mut count = Count::default();
-        for line in [
-            "running 3 tests",
-            "test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.02s",
-            "test parser::tests::a_line ... ok",
-            "test result: FAILED. 40 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
-        ] {
-            count.add(line);
-        }
-        let expected = Count {
-            passed: 42,
-            failed: 1,
-            ignored: 1,
-        };
-        assert_eq!(count, expected);
-    }
 
     #[test]
     fn a_stage_is_named_as_the_command_line_takes_it() {

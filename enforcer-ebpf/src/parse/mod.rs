@@ -1,7 +1,7 @@
 //! Stage 1: what the packet is. Ethernet, up to two VLAN tags, IPv4 or IPv6, transport.
 
-mod address;
-mod ethernet;
+pub mod address;
+pub mod ethernet;
 mod ipv4;
 mod ipv6;
 mod transport;
@@ -53,7 +53,9 @@ pub mod protocol {
 
 /// TCP flags.
 pub mod tcp {
+    pub const FIN: u8 = 0x01;
     pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;
 }
 

@@ -6,14 +6,11 @@ use std::{
 };
 
 use enforcer_common::limiter::{Algorithm, Params, ParamsError};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::{gateway::limit::sketch::Sketch, policy::leaf::Rate};
+use crate::{gateway::limit::sketch::Sketch, kernel::client_prefix, policy::leaf::Rate};
 
 /// Lines of the sketch: 64 KiB, whatever the number of sources.
 const LINES: usize = 1_024;
-/// Bits of an IPv6 address that one client has (RFC 4291, 2.5.4).
-const CLIENT_V6: u8 = 64;
 
 /// Failures of authentication by source, in constant memory.
 #[derive(Debug)]
@@ -43,18 +40,6 @@ impl Failures {
     pub fn record(&self, source: IpAddr, now_ns: u64) -> bool {
         let key = self.hasher.hash_one(client_prefix(source));
         !self.sketch.charge(key, now_ns, 1).admitted()
-    }
-}
-
-/// The addresses that one client has: an IPv4 address, an IPv6 /64.
-#[must_use]
-pub fn client_prefix(source: IpAddr) -> IpNet {
-    match source.to_canonical() {
-        IpAddr::V4(address) => IpNet::V4(Ipv4Net::from(address)),
-        IpAddr::V6(address) => match Ipv6Net::new(address, CLIENT_V6) {
-            Ok(prefix) => IpNet::V6(prefix.trunc()),
-            Err(_) => IpNet::V6(Ipv6Net::from(address)),
-        },
     }
 }
 

@@ -3,3 +3,4 @@
 pub mod failures;
 pub mod law;
 pub mod services;
+pub mod syn;

@@ -17,7 +17,7 @@ use super::wire::{
 };
 use crate::{
     agent::state::{KernelHalf, Shared},
-    kernel::{DeniedBy, KernelError, monotonic_ns},
+    kernel::{DeniedBy, KernelError, Shortfall, monotonic_ns},
     policy::model::Mode,
 };
 
@@ -29,7 +29,10 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
     let (kernel, policies) = match &shared.kernel {
         None => (None, Vec::new()),
         Some(kernel) => match policies(&shared, kernel) {
-            Ok(policies) => (Some(kernel_status(kernel)), policies),
+            Ok(policies) => (
+                Some(kernel_status(kernel, &shared.standing().syn_shortfalls.clone())),
+                policies,
+            ),
             Err(error) => return failed(&error),
         },
     };
@@ -126,7 +129,7 @@ fn failed(error: &KernelError) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
-fn kernel_status(kernel: &KernelHalf) -> KernelStatus {
+fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus {
     let (flows, identities) = kernel.flows.count();
     let generations = kernel.generations();
     let interfaces = generations.attached().into_iter().map(|each| InterfaceStatus {
@@ -147,6 +150,7 @@ fn kernel_status(kernel: &KernelHalf) -> KernelStatus {
         verified_identities: identities as u64,
         denials: kernel.denials.list().len() as u64,
         sketch_bytes: kernel.sketch.bytes(),
+        syn_shortfalls: shortfalls.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -195,6 +199,8 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
                 passed_packets: sum(Verdict::Pass),
                 dropped_packets: sum(Verdict::Drop),
                 shadow_packets: sum(Verdict::Shadow),
+                answered_packets: sum(Verdict::Answer),
+                answers_syns: shared.standing().answering.get(&policy.name).copied(),
             })
         })
         .collect()

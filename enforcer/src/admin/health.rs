@@ -13,13 +13,16 @@ use crate::agent::state::Shared;
 
 /// Prometheus text format.
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    if let Err(error) = shared.metrics.refresh(&shared) {
-        tracing::error!(%error, "kernel counters cannot be read");
-        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response();
-    }
+    let families = match shared.metrics.gather(&shared) {
+        Ok(families) => families,
+        Err(error) => {
+            tracing::error!(%error, "kernel counters cannot be read");
+            return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response();
+        }
+    };
     let encoder = TextEncoder::new();
     let mut body = Vec::new();
-    match encoder.encode(&shared.metrics.registry.gather(), &mut body) {
+    match encoder.encode(&families, &mut body) {
         Ok(()) => ([(CONTENT_TYPE, encoder.format_type().to_owned())], body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

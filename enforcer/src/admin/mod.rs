@@ -5,6 +5,7 @@
 //! process on the node and no page in a browser can deny anybody.
 
 mod api;
+mod events;
 mod guard;
 mod health;
 pub mod wire;
@@ -27,8 +28,28 @@ pub enum AdminError {
         "cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write"
     )]
     Token { path: String, source: io::Error },
+    #[error("the admin address cannot be watched: {0}")]
+    Watch(#[source] io::Error),
     #[error("the system gives no randomness for the admin token")]
     Randomness,
+}
+
+/// The admin address, taken and not yet served. Who connects waits.
+#[derive(Debug)]
+pub struct Bound(std::net::TcpListener);
+
+/// Takes the admin address. A second agent on a node fails here, so this comes before anything that it
+/// would take from the first: the token's file, and a share of the gateway's connections.
+///
+/// # Errors
+/// It is taken, or not this machine's.
+pub fn bind(address: SocketAddr) -> Result<Bound, AdminError> {
+    let listen = || {
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(Bound(listener))
+    };
+    listen().map_err(|source| AdminError::Listen { address, source })
 }
 
 /// The running server.
@@ -42,25 +63,20 @@ impl Admin {
     }
 }
 
-/// Serves the admin address.
+/// Serves the admin address, on the runtime that this is called in.
 ///
 /// # Errors
-/// Why not.
-pub async fn start(
-    address: SocketAddr,
-    runtime_dir: &Path,
-    shared: Arc<Shared>,
-) -> Result<Admin, AdminError> {
+/// The token cannot be written, or the runtime cannot watch the socket.
+pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) -> Result<Admin, AdminError> {
     let guard = Arc::new(guard::Guard::new(runtime_dir)?);
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| AdminError::Listen { address, source })?;
+    let listener = TcpListener::from_std(listener).map_err(AdminError::Watch)?;
     let router = Router::new()
         .route("/metrics", get(health::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/v1/status", get(api::status))
         .route("/v1/explain", get(api::explain))
+        .route("/v1/events", get(events::events))
         .route(
             "/v1/denials",
             get(api::denials).post(api::deny).delete(api::allow),

@@ -37,6 +37,9 @@ pub struct KernelStatus {
     pub verified_identities: u64,
     pub denials: u64,
     pub sketch_bytes: u64,
+    /// What SYN defence lacks on this node; empty if nothing, or if no policy has it.
+    #[serde(default)]
+    pub syn_shortfalls: Vec<String>,
 }
 
 /// An interface with the programs on it.
@@ -68,6 +71,12 @@ pub struct PolicyStatus {
     pub dropped_packets: u64,
     /// Passed, and would have been dropped without `shadow`.
     pub shadow_packets: u64,
+    /// SYNs answered with a cookie before the stack.
+    #[serde(default)]
+    pub answered_packets: u64,
+    /// Whether SYNs are answered with cookies now; `None`: the policy says never.
+    #[serde(default)]
+    pub answers_syns: Option<bool>,
 }
 
 /// A request to deny.

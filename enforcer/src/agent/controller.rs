@@ -9,14 +9,17 @@ use std::{
 
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 
-use super::state::{AdaptiveRate, KernelHalf, Shared};
+use super::{
+    state::{AdaptiveRate, KernelHalf, Shared},
+    syn::SynWatch,
+};
 use crate::{
     adapt::{
         law::{Observation, Regulator, Step, next_rate},
         services::Activity,
     },
     kernel::{Count, KernelError},
-    policy::model::{Name, PacketLimit, PacketPolicy, PolicySet},
+    policy::model::{Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
 };
 
 /// Below this part of change a rate is left as it is.
@@ -28,7 +31,10 @@ const PERIOD: Duration = Duration::from_secs(1_000);
 pub struct Controller {
     shared: Arc<Shared>,
     target: Duration,
+    /// The TCP ports that the gateway listens on.
+    ports: Vec<u16>,
     policies: BTreeMap<Name, Watched>,
+    syn: SynWatch,
     last: Instant,
 }
 
@@ -42,13 +48,15 @@ struct Watched {
 }
 
 impl Controller {
-    /// `target`: what the latency of services should stay below.
+    /// `target`: what the latency of services should stay below. `ports`: those that the gateway listens on.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, target: Duration) -> Self {
+    pub fn new(shared: Arc<Shared>, target: Duration, ports: Vec<u16>) -> Self {
         Self {
             shared,
             target,
+            ports,
             policies: BTreeMap::new(),
+            syn: SynWatch::default(),
             last: Instant::now(),
         }
     }
@@ -75,7 +83,10 @@ impl Controller {
             .max_by(f64::total_cmp);
         let set = Arc::clone(kernel.generations().store.set());
         self.forget(&set);
+        self.syn
+            .tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))?;
         for policy in &set.packet_policies {
+            let latency = latency.filter(|_| self.is_before_gateway(policy));
             let seen = self.observe(kernel, policy, elapsed, latency)?;
             let Some(seen) = seen else { continue };
             let watched = self.policies.entry(policy.name.clone()).or_default();
@@ -96,6 +107,12 @@ impl Controller {
             move_limits(&shared, kernel, policy, step)?;
         }
         Ok(())
+    }
+
+    /// Whether packets under `policy` reach the gateway, and with it the services.
+    fn is_before_gateway(&self, policy: &PacketPolicy) -> bool {
+        let reaches = |port: &Port| port.protocol == Transport::Tcp && self.ports.contains(&port.number);
+        policy.ports.is_empty() || policy.ports.iter().any(reaches)
     }
 
     /// Drops what no policy speaks of any more.
@@ -183,10 +200,11 @@ fn move_limits(
         let key = (policy.name.clone(), limit.name.clone());
         let (floor, rate) = (adaptive.floor.per_second(), limit.budget.rate.per_second());
         let known = shared.standing().adaptive.get(&key).copied();
-        // A policy that was changed begins at its own rate.
-        let known = known
-            .filter(|known| known.floor.total_cmp(&floor).is_eq() && known.rate.total_cmp(&rate).is_eq());
-        let before = known.map_or(rate, |known| known.now);
+        // A limit that was changed runs at its own rate again.
+        let adapted = kernel.generations().store.is_adapted(&policy.name, &limit.name);
+        let before = known
+            .filter(|_| adapted)
+            .map_or(rate, |known| known.now.clamp(floor.min(rate), rate));
         let now = next_rate(before, floor, rate, step.cause);
         let settled = now.total_cmp(&floor).is_eq() || now.total_cmp(&rate).is_eq();
         if (now - before).abs() > before * NOTABLE || (settled && now.total_cmp(&before).is_ne()) {

@@ -1,11 +1,14 @@
 //! Why a source is limited or not: kernel, identity and policy in one answer.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::state::{KernelHalf, Shared};
+use super::{
+    events::EventView,
+    state::{KernelHalf, Shared},
+};
 use crate::{
     gateway::signal::Identity,
     kernel::{KernelError, monotonic_ns},
@@ -28,6 +31,9 @@ pub struct Explanation {
     pub verified: Vec<String>,
     /// What each packet policy says of it.
     pub policies: Vec<PolicyView>,
+    /// The latest of its packets that the kernel told of, if it is still kept.
+    #[serde(default)]
+    pub last_event: Option<EventView>,
 }
 
 /// A denial in force.
@@ -104,6 +110,7 @@ impl Shared {
             denied,
             verified,
             policies,
+            last_event: self.journal.last_of(address),
         };
         explanation.verdict = explanation.sum_up(self.kernel.is_some());
         Ok(explanation)
@@ -116,12 +123,15 @@ impl Shared {
         port: Option<u16>,
     ) -> Result<Vec<PolicyView>, KernelError> {
         let generations = kernel.generations();
-        let about = |policy: &&std::sync::Arc<PacketPolicy>| {
-            port.is_none_or(|port| {
-                policy.ports.is_empty() || policy.ports.iter().any(|each| each.number == port)
-            })
-        };
         let set = generations.store.set();
+        // As the kernel chooses: a policy that names the port, else those about all traffic.
+        let names = |policy: &PacketPolicy| policy.ports.iter().any(|each| Some(each.number) == port);
+        let named = set.packet_policies.iter().any(|policy| names(policy));
+        let about = |policy: &&Arc<PacketPolicy>| match port {
+            None => true,
+            Some(_) if named => names(policy),
+            Some(_) => policy.ports.is_empty(),
+        };
         set.packet_policies
             .iter()
             .filter(about)

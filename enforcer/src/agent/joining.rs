@@ -5,9 +5,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::state::Shared;
 use crate::{
-    adapt::failures::{Failures, client_prefix},
+    adapt::failures::Failures,
     gateway::signal::{Flow, Identity, Observer, Outcome, Verdict},
-    kernel::{DeniedBy, Full, monotonic_ns},
+    kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
 };
 
 /// Listens to the gateway on behalf of the kernel and the controller.
@@ -58,7 +58,7 @@ impl Observer for Joining {
         let prefix = client_prefix(source);
         let spared = |why| self.shared.metrics.denials_spared.with_label_values(&[why]).inc();
         // Somebody behind the same address has proved who they are: they must not suffer for a neighbour.
-        if !self.shared.verified_at(source).is_empty() {
+        if self.shared.is_client_verified(&prefix) {
             return spared("verified-client");
         }
         match self.shared.deny(

@@ -1,9 +1,12 @@
 //! The agent's own metrics, and the kernel's counters as metrics. Every label comes from policies or
 //! from a fixed list, so that no stranger can make series.
 
+use std::sync::{Mutex, PoisonError};
+
 use prometheus::{
     GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicU64, GenericCounterVec},
+    proto::MetricFamily,
 };
 
 use super::state::Shared;
@@ -34,6 +37,10 @@ pub struct Metrics {
     pub denials_spared: IntCounterVec,
     /// Per second, as the controller has it.
     pub adaptive_rate: GaugeVec,
+    /// Samples of dropped packets that were taken in.
+    pub events: IntCounter,
+    events_skipped: IntCounter,
+    events_lost: IntCounter,
     packets: GenericCounterVec<AtomicU64>,
     bytes: GenericCounterVec<AtomicU64>,
     verified_flows: IntGauge,
@@ -43,6 +50,10 @@ pub struct Metrics {
     interface_failures: IntGauge,
     states: IntGaugeVec,
     sketch_bytes: IntGauge,
+    syn_answering: IntGaugeVec,
+    syn_shortfalls: IntGaugeVec,
+    /// One scrape at a time: what is read from the kernel is filled in anew for each.
+    scrape: Mutex<()>,
 }
 
 impl Metrics {
@@ -105,6 +116,18 @@ impl Metrics {
                     &["policy", "limit"],
                 )?,
             )?,
+            events: counter(
+                "enforcer_events_total",
+                "Samples of dropped packets that the agent took in.",
+            )?,
+            events_skipped: counter(
+                "enforcer_events_skipped_total",
+                "Dropped packets without an event, because of the rate that bounds events.",
+            )?,
+            events_lost: counter(
+                "enforcer_events_lost_total",
+                "Events for which the ring had no room, because the agent was too slow.",
+            )?,
             packets: counters(
                 "enforcer_packets_total",
                 "Packets by direction, policy (empty: none), reason, limit and verdict.",
@@ -141,19 +164,37 @@ impl Metrics {
                 "1 for the state that the controller sees a packet policy in.",
                 &["policy", "state"],
             )?,
+            syn_answering: gauges(
+                "enforcer_syn_answering",
+                "1 while SYNs under a packet policy are answered with cookies before the stack.",
+                &["policy"],
+            )?,
+            syn_shortfalls: gauges(
+                "enforcer_syn_sysctl_missing",
+                "1 for each sysctl that SYN defence needs otherwise and the agent cannot set.",
+                &["sysctl"],
+            )?,
             sketch_bytes: gauge(
                 "enforcer_sketch_bytes",
                 "Memory of the sketch of limiters, constant.",
             )?,
             registry,
+            scrape: Mutex::default(),
         })
     }
 
-    /// Brings everything that is read rather than counted up to date.
+    /// All metrics as they are now.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
+    pub fn gather(&self, shared: &Shared) -> Result<Vec<MetricFamily>, KernelError> {
+        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(shared)?;
+        Ok(self.registry.gather())
+    }
+
+    /// Brings everything that is read rather than counted up to date.
+    fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
         self.refresh_states(shared);
         let Some(kernel) = &shared.kernel else {
             return Ok(());
@@ -164,6 +205,11 @@ impl Metrics {
         self.denied_prefixes.set(int(kernel.denials.list().len()));
         self.sketch_bytes
             .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
+        let (skipped, lost) = kernel.event_counts.skipped_and_lost()?;
+        self.events_skipped.reset();
+        self.events_skipped.inc_by(skipped);
+        self.events_lost.reset();
+        self.events_lost.inc_by(lost);
         let (attached, failures, policies) = {
             let generations = kernel.generations();
             let policies: Vec<(Name, u32, Vec<Name>)> = generations
@@ -183,6 +229,9 @@ impl Metrics {
             ];
             self.interfaces.with_label_values(&labels).set(1);
         }
+        // The kernel has the totals. Series of policies that are gone go with them.
+        self.packets.reset();
+        self.bytes.reset();
         self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
         for (name, number, limits) in policies {
             self.count(kernel, name.as_str(), number, &limits)?;
@@ -200,6 +249,16 @@ impl Metrics {
                     .with_label_values(&labels)
                     .set(i64::from(each == *state));
             }
+        }
+        self.syn_answering.reset();
+        for (policy, answering) in &standing.answering {
+            self.syn_answering
+                .with_label_values(&[policy.as_str()])
+                .set(i64::from(*answering));
+        }
+        self.syn_shortfalls.reset();
+        for shortfall in &standing.syn_shortfalls {
+            self.syn_shortfalls.with_label_values(&[shortfall.sysctl]).set(1);
         }
         self.adaptive_rate.reset();
         for ((policy, limit), rate) in &standing.adaptive {
@@ -232,8 +291,10 @@ impl Metrics {
                 limit,
                 count.verdict.name(),
             ];
-            advance(&self.packets.with_label_values(&labels), count.total.packets);
-            advance(&self.bytes.with_label_values(&labels), count.total.bytes);
+            self.packets
+                .with_label_values(&labels)
+                .inc_by(count.total.packets);
+            self.bytes.with_label_values(&labels).inc_by(count.total.bytes);
         }
         Ok(())
     }
@@ -249,18 +310,6 @@ fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> Vec<Nam
     document
         .map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect())
         .unwrap_or_default()
-}
-
-/// Brings a counter to what the kernel has counted. A number that was given to another policy begins
-/// anew; so does its counter.
-fn advance(counter: &IntCounter, to: u64) {
-    let at = counter.get();
-    if to < at {
-        counter.reset();
-        counter.inc_by(to);
-    } else {
-        counter.inc_by(to - at);
-    }
 }
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(

@@ -3,11 +3,13 @@
 
 pub mod controller;
 mod convert;
+pub mod events;
 pub mod explain;
 mod joining;
 mod metrics;
 mod privileges;
 mod run;
 pub mod state;
+mod syn;
 
 pub use run::{RunError, run};

@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     controller::Controller,
-    convert,
+    convert, events,
     joining::Joining,
     metrics::Metrics,
     privileges,
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     adapt::failures::Failures,
-    admin::{self, AdminError},
+    admin::{self, AdminError, Bound},
     config::Config,
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Kernel, KernelError},
+    kernel::{Events, Kernel, KernelError},
     policy::{self, PolicySet, Problems, WatchError},
 };
 
@@ -61,6 +61,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::warn!(%warning, "configuration");
     }
     let loaded = policy::load(&config.policies)?;
+    // First of all that is taken: where another agent runs already, this one leaves it alone.
+    let admin = admin::bind(config.admin.address)?;
     let kernel = config
         .kernel
         .enabled
@@ -92,7 +94,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let gateway = gateway_config
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
-    let result = runtime.block_on(serve(config, &shared, gateway, digest));
+    let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
     detach(&shared);
     // What still waits for something has nobody left to answer to.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -124,6 +126,7 @@ fn start_gateway(
 async fn serve(
     config: &Config,
     shared: &Arc<Shared>,
+    admin: Bound,
     gateway: Option<Gateway>,
     digest: String,
 ) -> Result<(), RunError> {
@@ -132,13 +135,15 @@ async fn serve(
         mut interrupt,
         mut hang_up,
     } = Signals::new().map_err(RunError::Runtime)?;
-    let admin = admin::start(config.admin.address, &config.runtime_dir, Arc::clone(shared)).await?;
+    let admin = admin::start(admin, &config.runtime_dir, Arc::clone(shared))?;
     let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
     let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
     let controller = tokio::spawn(control(
-        Controller::new(Arc::clone(shared), config.adapt.latency),
+        Controller::new(Arc::clone(shared), config.adapt.latency, ports(config)),
         config.adapt.interval,
     ));
+    let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
+    let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {
@@ -158,6 +163,9 @@ async fn serve(
     tracing::info!("stopping");
     shared.set_ready(false);
     controller.abort();
+    if let Some(events) = events {
+        events.abort();
+    }
     drop(watch);
     if let Some(gateway) = gateway {
         let cut = gateway.drain(None).await;
@@ -165,6 +173,16 @@ async fn serve(
     }
     admin.stop();
     Ok(())
+}
+
+/// The ports that the gateway listens on.
+fn ports(config: &Config) -> Vec<u16> {
+    config
+        .gateway
+        .listeners
+        .iter()
+        .map(|listener| listener.address.port())
+        .collect()
 }
 
 async fn control(mut controller: Controller, period: Duration) {
@@ -175,6 +193,12 @@ async fn control(mut controller: Controller, period: Duration) {
         if let Err(error) = controller.tick() {
             tracing::error!(%error, "the controller's interval failed");
         }
+    }
+}
+
+async fn take_in(events: Events, shared: Arc<Shared>) {
+    if let Err(error) = events::take_in(events, shared).await {
+        tracing::error!(%error, "events are not shown: the kernel's ring cannot be waited for");
     }
 }
 
@@ -197,6 +221,7 @@ fn detach(shared: &Shared) {
         Ok(()) => tracing::info!("detached from all interfaces"),
         Err(error) => tracing::error!(%error, "not detached everywhere"),
     }
+    kernel.syn.restore();
 }
 
 struct Signals {

@@ -13,11 +13,14 @@ use std::{
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use super::metrics::Metrics;
+use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
-    kernel::{Counters, Denials, DeniedBy, Flows, Generations, Kernel, KernelError, Sketch},
+    kernel::{
+        Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Kernel, KernelError, Shortfall,
+        Sketch, Syn,
+    },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
 
@@ -31,6 +34,8 @@ pub struct Shared {
     pub services: Services,
     /// Metrics of the agent itself.
     pub metrics: Metrics,
+    /// The latest packets that were dropped.
+    pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
     ready: AtomicBool,
@@ -48,6 +53,12 @@ pub struct KernelHalf {
     pub counters: Arc<Counters>,
     /// The sketch.
     pub sketch: Arc<Sketch>,
+    /// What became of events that are not taken in.
+    pub event_counts: EventCounts,
+    /// Until they are taken in.
+    events: Mutex<Option<Events>>,
+    /// SYN defence.
+    pub syn: Syn,
     generations: Mutex<Generations>,
 }
 
@@ -68,6 +79,10 @@ pub struct Standing {
     pub adaptive: BTreeMap<(Name, Name), AdaptiveRate>,
     /// Each policy's state.
     pub states: BTreeMap<Name, State>,
+    /// Each policy with SYN defence: whether SYNs are answered now.
+    pub answering: BTreeMap<Name, bool>,
+    /// What SYN defence lacks.
+    pub syn_shortfalls: Vec<Shortfall>,
 }
 
 /// A limit that the controller moves.
@@ -88,6 +103,9 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            events,
+            event_counts,
+            syn,
             generations,
         } = kernel;
         Self {
@@ -95,12 +113,20 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            event_counts,
+            events: Mutex::new(Some(events)),
+            syn,
             generations: Mutex::new(generations),
         }
     }
 }
 
 impl KernelHalf {
+    /// The events, for the one who takes them in: once.
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The programs and tables, for one at a time.
     pub fn generations(&self) -> MutexGuard<'_, Generations> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
@@ -121,6 +147,7 @@ impl Shared {
             policies,
             services: Services::default(),
             metrics,
+            journal: Journal::default(),
             management,
             ready: AtomicBool::new(false),
             standing: Mutex::default(),
@@ -180,6 +207,12 @@ impl Shared {
     pub fn changed(&self, outcome: Result<Loaded, Problems>) {
         match outcome {
             Err(problems) => self.refuse(&problems.to_string()),
+            Ok(loaded) if is_empty(&loaded.set) && !is_empty(&self.standing().set) => {
+                self.refuse(
+                    "no document is left: that would lift every limit and close every route. Keep one document, \
+                     or restart the agent to begin without policies",
+                );
+            }
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     tracing::warn!(%warning, "policy");
@@ -217,6 +250,14 @@ impl Shared {
         Ok(None)
     }
 
+    /// Whether anybody is verified at the addresses of one client.
+    #[must_use]
+    pub fn is_client_verified(&self, client: &IpNet) -> bool {
+        self.kernel
+            .as_ref()
+            .is_some_and(|kernel| kernel.flows.has_client(client))
+    }
+
     /// Who is verified at an address.
     #[must_use]
     pub fn verified_at(&self, address: IpAddr) -> Vec<Identity> {
@@ -252,6 +293,13 @@ impl Shared {
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
+}
+
+fn is_empty(set: &PolicySet) -> bool {
+    set.packet_policies.is_empty()
+        && set.issuers.is_empty()
+        && set.services.is_empty()
+        && set.routes.is_empty()
 }
 
 fn overlap(a: &IpNet, b: &IpNet) -> bool {

@@ -18,6 +18,9 @@ use crate::admin::{TOKEN_FILE, TOKEN_HEADER};
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The longest line of a stream.
+const LONGEST_LINE: usize = 1 << 16;
+
 /// Where the running agent is.
 #[derive(Debug, Args)]
 pub struct Client {
@@ -46,6 +49,44 @@ impl Client {
         let body = self.send(request)?;
         serde_json::from_slice(&body)
             .context("the agent's answer is not of this version: is the agent another one?")
+    }
+
+    /// Reads a stream, line by line, until it ends.
+    pub(super) fn lines(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let request = Request::get(self.uri(path)).body(Full::default())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let client: Legacy<HttpConnector, Full<Bytes>> =
+                Legacy::builder(TokioExecutor::new()).build_http();
+            let response = tokio::time::timeout(PATIENCE, client.request(request))
+                .await
+                .map_err(|_| anyhow!("the agent at {} does not answer", self.admin))?
+                .with_context(|| format!("no agent answers at {}: is it running (--admin)?", self.admin))?;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                return refused(status, &body.collect().await?.to_bytes()).map(drop);
+            }
+            let mut rest = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(data) = frame?.into_data() else { continue };
+                rest.extend_from_slice(&data);
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    each(&rest[..end])?;
+                    rest.drain(..=end);
+                }
+                if rest.len() > LONGEST_LINE {
+                    bail!("the agent sends lines above {LONGEST_LINE} bytes: is it another one?");
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Changes something.

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Failure, Output, client::Client, text::table};
+use super::{Failure, Output, client::Client, events::sentence, text::table};
 use crate::agent::explain::{Explanation, LimitView};
 
 /// Explain why a source is (not) limited: denial, identity, policy line, limiter state
@@ -96,6 +96,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
         if rows.len() > 1 {
             table(out, &rows)?;
         }
+    }
+    if let Some(event) = &explanation.last_event {
+        writeln!(out, "\nlast event: {}", sentence(event, false))?;
     }
     Ok(())
 }

@@ -3,7 +3,9 @@
 mod check;
 mod client;
 mod deny;
+mod events;
 mod explain;
+mod replay;
 mod run;
 mod status;
 mod text;
@@ -23,7 +25,9 @@ use clap::{Parser, Subcommand, ValueEnum};
   enforcer run --config /etc/enforcer/enforcer.yaml
   enforcer status
   enforcer explain 192.0.2.7:443                   why is this source (not) limited?
+  enforcer events --follow                         what is being dropped?
   enforcer deny 192.0.2.7 --for 10m --reason \"scraper, ticket 4711\"
+  enforcer replay edge.pcap --policy candidate.yaml   what would this policy have done?
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid configuration.")]
 pub struct Cli {
@@ -39,6 +43,8 @@ enum Command {
     Explain(explain::Explain),
     Deny(deny::Deny),
     Allow(deny::Allow),
+    Events(events::Events),
+    Replay(replay::Replay),
 }
 
 /// How data is printed.
@@ -85,6 +91,8 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
+            Command::Events(command) => command.run(),
+            Command::Replay(command) => command.run(),
         };
         let (code, error) = match result {
             Ok(()) => return ExitCode::SUCCESS,

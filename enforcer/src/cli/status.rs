@@ -101,6 +101,13 @@ fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) 
             )
         )?;
     }
+    for shortfall in &kernel.syn_shortfalls {
+        writeln!(
+            out,
+            "  {}",
+            paint(&format!("SYN defence: {shortfall}"), Color::Yellow, color)
+        )?;
+    }
     writeln!(
         out,
         "\nverified connections {} of {} identities, denied prefixes {}, sketch {} KiB",
@@ -113,17 +120,33 @@ fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) 
 
 fn print_policies(out: &mut impl Write, policies: &[wire::PolicyStatus]) -> io::Result<()> {
     let mut rows = vec![
-        ["name", "mode", "state", "passed", "dropped", "shadow"]
-            .map(str::to_owned)
-            .to_vec(),
+        [
+            "name",
+            "mode",
+            "state",
+            "syn cookies",
+            "passed",
+            "dropped",
+            "answered",
+            "shadow",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     ];
     rows.extend(policies.iter().map(|policy| {
         vec![
             policy.name.clone(),
             policy.mode.clone(),
             policy.state.clone(),
+            match policy.answers_syns {
+                None => "-",
+                Some(false) => "ready",
+                Some(true) => "answering",
+            }
+            .to_owned(),
             policy.passed_packets.to_string(),
             policy.dropped_packets.to_string(),
+            policy.answered_packets.to_string(),
             policy.shadow_packets.to_string(),
         ]
     }));

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
 use enforcer_common::layout::{AccessKey, Address, FlowKey, IPV4_LIST};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::gateway::signal::Flow;
 
@@ -20,6 +20,25 @@ pub fn address(ip: IpAddr) -> Address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
+}
+
+/// The addresses that one client has: an IPv4 address, an IPv6 /64 (RFC 4291, 2.5.4).
+#[must_use]
+pub fn client_prefix(source: IpAddr) -> IpNet {
+    const CLIENT_V6: u8 = 64;
+    match source.to_canonical() {
+        IpAddr::V4(address) => IpNet::V4(Ipv4Net::from(address)),
+        IpAddr::V6(address) => match Ipv6Net::new(address, CLIENT_V6) {
+            Ok(prefix) => IpNet::V6(prefix.trunc()),
+            Err(_) => IpNet::V6(Ipv6Net::from(address)),
+        },
+    }
+}
+
+/// The address of the kernel's form.
+#[must_use]
+pub fn ip(address: Address) -> IpAddr {
+    IpAddr::from(address).to_canonical()
 }
 
 /// The kernel's form of a prefix on an access list.

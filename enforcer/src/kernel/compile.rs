@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     layout::{
-        Access, AccessKey, Bank, Interface, LIMITS_PER_POLICY, Limit, NO_POLICY, Policy, ServiceKey,
-        interface_flag, limit_count, limit_key, policy_flag, table, table_kind,
+        Access, AccessKey, Bank, Interface, LIMITS_PER_POLICY, Limit, MAX_PREFIXES, NO_POLICY, Policy,
+        ServiceKey, interface_flag, limit_count, limit_key, policy_flag, table, table_kind,
     },
     limiter::{Algorithm, Params},
     sketch,
@@ -15,10 +15,15 @@ use enforcer_common::{
 };
 use time::OffsetDateTime;
 
-use super::{KernelError, address::access_key, clock::monotonic_at, interfaces, numbers::Numbers};
-use crate::policy::model::{
-    Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, Transport,
+use super::{
+    KernelError, address::access_key, clock::monotonic_at, denials::MAX_DENIALS, interfaces, numbers::Numbers,
 };
+use crate::policy::model::{
+    Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
+};
+
+/// Two generations and all denials share one map.
+const PREFIXES_PER_GENERATION: usize = (MAX_PREFIXES as usize - MAX_DENIALS) / 2;
 
 /// The moment of compiling, on both clocks, for entries with an end.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +98,13 @@ pub fn compile(
         let list = table(table_kind::INGRESS, slot, *number);
         add_prefixes(&mut tables, list, *number, policy, now);
     }
+    if tables.access.len() > PREFIXES_PER_GENERATION {
+        let (what, limit) = (
+            "prefixes on the access lists of all policies",
+            PREFIXES_PER_GENERATION,
+        );
+        return Err(KernelError::TooMany { what, limit });
+    }
     Ok(tables)
 }
 
@@ -159,7 +171,7 @@ fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, sl
         for entry in policy
             .egress_deny
             .iter()
-            .filter(|entry| !is_tried_in_vain(about, policy.mode, entry, now))
+            .filter(|entry| !has_ended(entry, now) && !is_tried_in_vain(about, policy.mode, entry, now))
         {
             let access = Access::new(expiry(entry.until, now), Reason::EgressDenied, *number);
             tables.access.push((access_key(list, entry.cidr), access));
@@ -182,11 +194,16 @@ fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPoli
         let entry = Access::new(u64::MAX, Reason::Allowed, number);
         tables.access.push((access_key(list, *prefix), entry));
     }
-    for entry in &policy.deny {
+    for entry in policy.deny.iter().filter(|entry| !has_ended(entry, now)) {
         let expires_ns = expiry(entry.until, now);
         let access = Access::new(expires_ns, Reason::Denied, number);
         tables.access.push((access_key(list, entry.cidr), access));
     }
+}
+
+/// Whether an entry no longer holds: it is not written at all.
+fn has_ended(entry: &DenyEntry, now: Moment) -> bool {
+    entry.until.is_some_and(|until| until <= now.wall)
 }
 
 fn expiry(until: Option<OffsetDateTime>, now: Moment) -> u64 {
@@ -205,6 +222,11 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     if verified.is_some() {
         flags |= policy_flag::VERIFIED;
     }
+    flags |= match policy.syn {
+        SynDefence::Off => 0,
+        SynDefence::Auto { .. } => policy_flag::SYN_COUNTED,
+        SynDefence::Always => policy_flag::SYN_ANSWERED,
+    };
     let mut limits = [UNUSED; LIMITS_PER_POLICY];
     for (place, limit) in limits.iter_mut().zip(&policy.limits) {
         *place = compile_limit(policy, limit, numbers)?;
@@ -221,14 +243,17 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
 /// The budget of each verified identity: what the policy says, else the same as a stranger has by the
 /// first limit on its packets, but for itself.
 fn verified(policy: &PacketPolicy) -> Result<Option<Params>, KernelError> {
-    if let Some(budget) = policy.verified {
+    let own = |limit: &&PacketLimit| limit.per == PacketKey::Source && limit.count == Count::Packets;
+    let budget = policy
+        .verified
+        .or_else(|| policy.limits.iter().find(own).map(|limit| limit.budget));
+    // A bucket always: one state is charged by every policy that an identity's packets are under.
+    let params = |budget: Budget| {
         let period_ns = u64::try_from(budget.rate.period().as_nanos()).unwrap_or(u64::MAX);
         let amount = budget.rate.amount().get();
-        let params = Params::new(Algorithm::TokenBucket, amount, period_ns, budget.burst.get());
-        return params.map(Some).map_err(KernelError::Params);
-    }
-    let own = |limit: &&PacketLimit| limit.per == PacketKey::Source && limit.count == Count::Packets;
-    Ok(policy.limits.iter().find(own).map(|limit| limit.params))
+        Params::new(Algorithm::TokenBucket, amount, period_ns, budget.burst.get())
+    };
+    budget.map(params).transpose().map_err(KernelError::Params)
 }
 
 fn compile_limit(
@@ -247,7 +272,7 @@ fn compile_limit(
         Count::Bytes => limit_count::BYTES,
         Count::Connections => limit_count::CONNECTIONS,
     };
-    let id = numbers.limit(&policy.name, &limit.name);
+    let id = numbers.limit(&policy.name, limit);
     let shared = match limit.per {
         PacketKey::Source => 0,
         PacketKey::Service => numbers.shared(id, 1)?,

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use enforcer_common::{hash::Key, layout::Control};
+use enforcer_common::{
+    hash::Key,
+    layout::{Control, syn_option},
+};
 
 use super::{KernelError, object::Array};
 
@@ -28,6 +31,7 @@ impl ControlBlock {
             flags: 0,
             sketch_mask: u64::from(sketch_lines) - 1,
             zero: 0,
+            syn_options: syn_option::NO_SCALE,
         };
         let block = Self(Arc::new(Mutex::new((map, control))));
         block.set_flag(0, false)?;
@@ -52,6 +56,17 @@ impl ControlBlock {
         } else {
             control.flags & !flag
         };
+        map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
+    }
+
+    /// Says what this node's stack takes on in a connection, as `syn_option`s.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn set_syn_options(&self, options: u64) -> Result<(), KernelError> {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (map, control) = &mut *guard;
+        control.syn_options = options;
         map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
     }
 }

@@ -81,14 +81,15 @@ fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
             .flat_map(move |&reason| Verdict::ALL.map(|verdict| (direction, reason, verdict)))
     });
     all.filter(|&(direction, reason, verdict)| {
-        reason.drops() == (verdict != Verdict::Pass) && occurs(direction, reason)
+        let possible = verdict == reason.verdict(false) || verdict == reason.verdict(true);
+        possible && occurs(direction, reason)
     })
 }
 
 /// Whether a reason occurs in a direction.
 fn occurs(direction: Direction, reason: Reason) -> bool {
     match reason {
-        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline => true,
+        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline | Reason::Management => true,
         Reason::EgressAllowed | Reason::EgressDenied => direction == Direction::Egress,
         _ => direction == Direction::Ingress,
     }

@@ -23,6 +23,9 @@ use super::{
 /// Denials at one time, at most; a further one is refused.
 pub const MAX_DENIALS: usize = 65_536;
 
+/// Of those, how many failed authentication cannot use up.
+const FOR_OPERATORS: usize = 4_096;
+
 /// The denials in force. A clone speaks of the same ones.
 #[derive(Clone)]
 pub struct Denials(Arc<Mutex<State>>);
@@ -95,22 +98,25 @@ impl Denials {
         if by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator) {
             return Ok(());
         }
-        if known.is_none() && state.entries.len() >= MAX_DENIALS {
-            return Err(KernelError::TooMany {
-                what: "denials",
-                limit: MAX_DENIALS,
-            });
+        let room = match by {
+            DeniedBy::Operator => MAX_DENIALS,
+            DeniedBy::Authentication => MAX_DENIALS - FOR_OPERATORS,
+        };
+        if known.is_none() && state.entries.len() >= room {
+            let (what, limit) = ("denials", room);
+            return Err(KernelError::TooMany { what, limit });
         }
+        let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
+        state.access.insert(&access_key(runtime_table(), prefix), entry)?;
+        let reason = reason.into();
         state.entries.insert(
             prefix,
             Denial {
                 by,
-                reason: reason.into(),
+                reason,
                 expires_ns,
             },
         );
-        let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
-        state.access.insert(&access_key(runtime_table(), prefix), entry)?;
         state.control.set_flag(control_flag::RUNTIME, true)
     }
 
@@ -179,10 +185,11 @@ impl State {
     }
 
     fn remove(&mut self, prefix: IpNet) -> Result<bool, KernelError> {
-        if self.entries.remove(&prefix).is_none() {
+        if !self.entries.contains_key(&prefix) {
             return Ok(false);
         }
         self.access.remove(&access_key(runtime_table(), prefix))?;
+        self.entries.remove(&prefix);
         if self.entries.is_empty() {
             self.control.set_flag(control_flag::RUNTIME, false)?;
         }

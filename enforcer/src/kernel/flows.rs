@@ -7,10 +7,19 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aya::maps::MapData;
-use enforcer_common::layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag};
+use aya::maps::{MapData, MapError};
+use enforcer_common::{
+    layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag},
+    limiter::FRESH,
+};
+use ipnet::IpNet;
 
-use super::{KernelError, address::flow_key, control::ControlBlock, object::Array};
+use super::{
+    KernelError,
+    address::{client_prefix, flow_key},
+    control::ControlBlock,
+    object::Array,
+};
 use crate::gateway::signal::{Flow, Identity};
 
 /// The verified connections and the identities behind them.
@@ -27,6 +36,8 @@ struct State {
     idle: VecDeque<Identity>,
     /// Which identity each flow belongs to; bounded by the flows map.
     owners: HashMap<Flow, Identity>,
+    /// How many flows each client has, by the addresses of one client; bounded by the flows map.
+    clients: HashMap<IpNet, u32>,
     /// Budgets that nobody has had yet.
     free: Vec<u32>,
     max_flows: usize,
@@ -64,6 +75,7 @@ impl Flows {
             identities: HashMap::new(),
             idle: VecDeque::new(),
             owners: HashMap::new(),
+            clients: HashMap::new(),
             free: (0..MAX_IDENTITIES).rev().collect(),
             max_flows: max_flows as usize,
         }))
@@ -100,6 +112,12 @@ impl Flows {
         )
     }
 
+    /// Whether anybody is verified at the addresses of one client, as [`client_prefix`] says them.
+    #[must_use]
+    pub fn has_client(&self, client: &IpNet) -> bool {
+        self.state().clients.contains_key(client)
+    }
+
     /// Who is behind the connections from `source`.
     #[must_use]
     pub fn identities_at(&self, source: IpAddr) -> Vec<(Flow, Identity)> {
@@ -125,30 +143,13 @@ impl State {
         if self.owners.len() >= self.max_flows {
             return Ok(Some(Full::Flows));
         }
-        let index = if let Some(budget) = self.identities.get_mut(identity) {
-            budget.flows += 1;
-            budget.index
-        } else {
-            let Some(index) = self.vacant_budget() else {
-                return Ok(Some(Full::Identities));
-            };
-            self.budgets
-                .set(index, 0, 0)
-                .map_err(KernelError::map("BUDGETS"))?;
-            self.identities.insert(
-                identity.clone(),
-                Budget {
-                    index,
-                    flows: 1,
-                    queued: false,
-                },
-            );
-            index
+        let index = match self.identities.get(identity) {
+            Some(budget) => budget.index,
+            None => match self.vacant_budget() {
+                Some(index) => self.give(index, identity)?,
+                None => return Ok(Some(Full::Identities)),
+            },
         };
-        self.owners.insert(flow, identity.clone());
-        if self.owners.len() == 1 {
-            self.control.set_flag(control_flag::FLOWS, true)?;
-        }
         let entry = FlowEntry {
             identity: index,
             reserved: 0,
@@ -156,13 +157,44 @@ impl State {
         self.flows
             .insert(flow_key(&flow), entry, 0)
             .map_err(KernelError::map("FLOWS"))?;
+        if let Some(budget) = self.identities.get_mut(identity) {
+            budget.flows += 1;
+        }
+        self.owners.insert(flow, identity.clone());
+        *self.clients.entry(client_prefix(flow.peer.ip())).or_default() += 1;
+        if self.owners.len() == 1 {
+            self.control.set_flag(control_flag::FLOWS, true)?;
+        }
         Ok(None)
+    }
+
+    /// Gives an identity a fresh budget. It is idle until it has a connection.
+    fn give(&mut self, index: u32, identity: &Identity) -> Result<u32, KernelError> {
+        if let Err(error) = self.budgets.set(index, FRESH, 0) {
+            self.free.push(index);
+            return Err(KernelError::map("BUDGETS")(error));
+        }
+        let budget = Budget {
+            index,
+            flows: 0,
+            queued: true,
+        };
+        self.identities.insert(identity.clone(), budget);
+        self.idle.push_back(identity.clone());
+        Ok(index)
     }
 
     fn leave(&mut self, flow: &Flow) -> Result<(), KernelError> {
         let Some(identity) = self.owners.remove(flow) else {
             return Ok(());
         };
+        let client = client_prefix(flow.peer.ip());
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
         if let Some(budget) = self.identities.get_mut(&identity) {
             budget.flows -= 1;
             if budget.flows == 0 && !budget.queued {
@@ -170,13 +202,13 @@ impl State {
                 self.idle.push_back(identity);
             }
         }
-        self.flows
-            .remove(&flow_key(flow))
-            .map_err(KernelError::map("FLOWS"))?;
         if self.owners.is_empty() {
             self.control.set_flag(control_flag::FLOWS, false)?;
         }
-        Ok(())
+        match self.flows.remove(&flow_key(flow)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(KernelError::map("FLOWS")(error)),
+        }
     }
 
     /// A budget that was never used, or that of the identity which has been idle longest.

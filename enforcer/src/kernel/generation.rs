@@ -71,7 +71,8 @@ impl Generations {
             monotonic_ns: monotonic_ns(),
         };
         let staged = self.store.stage(set, &present, counters, now)?;
-        self.switch(&staged, &present)?;
+        self.store.switch(&staged)?;
+        self.follow(&staged, &present);
         self.store.commit(staged, &present);
         for name in missing(set, &present) {
             self.failures
@@ -126,15 +127,13 @@ impl Generations {
         &self.failures
     }
 
-    /// Switches each interface over, attaches new ones and detaches those that no policy names.
-    fn switch(&mut self, staged: &Staged, present: &[Interface]) -> Result<(), KernelError> {
+    /// Attaches to interfaces that are new, and detaches from those that no policy names. The tables are
+    /// switched already: an attached program without an entry passes everything.
+    fn follow(&mut self, staged: &Staged, present: &[Interface]) {
         self.failures.clear();
         for interface in present {
-            let Some(entry) = staged.interfaces().get(&interface.index) else {
-                continue;
-            };
-            self.store.switch(interface.index, *entry)?;
-            if !self.attached.contains_key(&interface.index) {
+            let named = staged.interfaces().contains_key(&interface.index);
+            if named && !self.attached.contains_key(&interface.index) {
                 self.attach(interface);
             }
         }
@@ -145,15 +144,12 @@ impl Generations {
             .filter(|index| !named.contains(index))
             .copied()
             .collect();
-        for index in gone {
-            // The entry goes first: an attached program without one passes everything.
-            self.store.remove(index);
-            if let Some((interface, attachment)) = self.attached.remove(&index) {
-                tracing::info!(interface = interface.name, "detached");
-                detach(&mut self.ebpf, &interface, attachment)?;
+        for (interface, attachment) in gone.iter().filter_map(|index| self.attached.remove(index)) {
+            match detach(&mut self.ebpf, &interface, attachment) {
+                Ok(()) => tracing::info!(interface = interface.name, "detached"),
+                Err(error) => tracing::error!(interface = interface.name, %error, "not detached"),
             }
         }
-        Ok(())
     }
 
     fn attach(&mut self, interface: &Interface) {

@@ -1,6 +1,6 @@
 //! The network interfaces of this network namespace.
 
-use std::ffi::CStr;
+use std::{collections::BTreeMap, ffi::CStr};
 
 /// An interface as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +40,12 @@ pub fn list() -> Vec<Interface> {
     unsafe { libc::if_freenameindex(head) };
     found.sort();
     found
+}
+
+/// The names of all interfaces, by index.
+#[must_use]
+pub fn names() -> BTreeMap<u32, String> {
+    list().into_iter().map(|each| (each.index, each.name)).collect()
 }
 
 #[cfg(test)]

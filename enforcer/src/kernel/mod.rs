@@ -8,8 +8,10 @@ mod clock;
 mod compile;
 mod control;
 mod counters;
+mod decision;
 mod denials;
 mod error;
+mod events;
 mod flows;
 mod generation;
 mod interfaces;
@@ -20,6 +22,7 @@ mod presence;
 mod seats;
 mod sketch;
 mod store;
+mod syn;
 
 use std::sync::Arc;
 
@@ -31,18 +34,26 @@ use enforcer_common::{
 use ipnet::IpNet;
 
 pub use access::AccessMap;
+pub use address::client_prefix;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
+pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
 pub use error::KernelError;
+pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
+pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
+pub use syn::{Need, Shortfall, Syn};
 
 use self::{address::access_key, control::ControlBlock, object::Sizes, presence::Presence};
+
+/// Events a second on each CPU, at most.
+const EVENTS_PER_SECOND: u32 = 1_000;
 
 /// What the kernel half needs to be told.
 #[derive(Clone, Debug)]
@@ -67,6 +78,12 @@ pub struct Kernel {
     pub counters: Arc<Counters>,
     /// Limiter states of unknown sources.
     pub sketch: Arc<Sketch>,
+    /// Samples of what is dropped, for one reader.
+    pub events: Events,
+    /// What became of those that it does not get.
+    pub event_counts: EventCounts,
+    /// SYN defence.
+    pub syn: Syn,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
 }
@@ -82,6 +99,7 @@ impl Kernel {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: false,
+            events: EventRate::PerSecond(EVENTS_PER_SECOND),
         };
         let mut ebpf = object::load(sizes)?;
         Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
@@ -94,6 +112,7 @@ struct Parts {
     denials: Denials,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
+    syn: Syn,
     access: AccessMap,
 }
 
@@ -118,25 +137,36 @@ impl Parts {
             flows: Arc::new(flows),
             denials: Denials::new(access.clone(), control.clone()),
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            syn: Syn::new(
+                object::take(ebpf, "LOCAL")?,
+                object::take(ebpf, "SYNS")?,
+                control.clone(),
+            ),
             sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
             access,
         })
     }
 
-    fn finish(self, ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
+    fn finish(self, mut ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
         let Self {
             flows,
             denials,
             counters,
             sketch,
+            syn,
             access,
         } = self;
+        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
+        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         let generations = Generations::new(ebpf, access, xdp)?;
         Ok(Kernel {
             flows,
             denials,
             counters,
             sketch,
+            events,
+            event_counts,
+            syn,
             generations,
         })
     }

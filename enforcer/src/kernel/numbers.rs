@@ -1,24 +1,54 @@
 //! The numbers by which the kernel knows policies, limits, interfaces and shared limiters. A name keeps
 //! its number from one generation to the next, so that counters and limiter states go on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use enforcer_common::layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED};
+use enforcer_common::{
+    layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
+    limiter::Algorithm,
+};
 
 use super::KernelError;
-use crate::policy::model::Name;
+use crate::policy::model::{Name, PacketLimit, PolicySet};
 
 /// Who has which number.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
     policies: BTreeMap<Name, u32>,
-    /// By policy and limit. Numbers are never given twice, so that a limit's sources in the sketch are
-    /// never taken for another's.
-    limits: BTreeMap<(Name, Name), u32>,
+    /// Numbers are never given twice, so that a limit's sources in the sketch are never taken for
+    /// another's.
+    limits: BTreeMap<LimitKey, u32>,
     next_limit: u32,
     positions: BTreeMap<String, u32>,
     /// By limit: the first of its shared limiters, and how many it has.
     shared: BTreeMap<u32, (u32, u32)>,
+}
+
+/// What makes a limit the same one as before. What its states mean belongs to it: a bucket's state is
+/// nonsense to a window, and one window's to another's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LimitKey {
+    policy: Name,
+    limit: Name,
+    algorithm: Option<u32>,
+    /// Of windows; buckets keep their states when their rate changes.
+    window: Option<Duration>,
+}
+
+impl LimitKey {
+    fn new(policy: &Name, limit: &PacketLimit) -> Self {
+        let algorithm = limit.params.algorithm();
+        let is_window = matches!(algorithm, Some(Algorithm::FixedWindow | Algorithm::SlidingWindow));
+        Self {
+            policy: policy.clone(),
+            limit: limit.name.clone(),
+            algorithm: algorithm.map(|algorithm| algorithm as u32),
+            window: is_window.then(|| limit.budget.rate.period()),
+        }
+    }
 }
 
 impl Numbers {
@@ -41,11 +71,11 @@ impl Numbers {
     }
 
     /// The limit's number.
-    pub fn limit(&mut self, policy: &Name, limit: &Name) -> u32 {
+    pub fn limit(&mut self, policy: &Name, limit: &PacketLimit) -> u32 {
         let next = &mut self.next_limit;
         *self
             .limits
-            .entry((policy.clone(), limit.clone()))
+            .entry(LimitKey::new(policy, limit))
             .or_insert_with(|| {
                 *next += 1;
                 *next
@@ -99,20 +129,24 @@ impl Numbers {
         self.shared(limit, places.next_multiple_of(16))
     }
 
-    /// Forgets names that no generation speaks of any more; the policies whose numbers are free again.
-    pub fn retain(&mut self, policies: &BTreeSet<Name>, interfaces: &BTreeSet<String>) -> Vec<u32> {
-        let gone: Vec<u32> = self
-            .policies
+    /// Forgets what neither `set` nor the interfaces that there are speak of.
+    pub fn retain(&mut self, set: &PolicySet, interfaces: &BTreeSet<String>) {
+        let policies: BTreeSet<&Name> = set.packet_policies.iter().map(|policy| &policy.name).collect();
+        let limits: BTreeSet<LimitKey> = set
+            .packet_policies
             .iter()
-            .filter(|(name, _)| !policies.contains(*name))
-            .map(|(_, number)| *number)
+            .flat_map(|policy| {
+                policy
+                    .limits
+                    .iter()
+                    .map(|limit| LimitKey::new(&policy.name, limit))
+            })
             .collect();
         self.policies.retain(|name, _| policies.contains(name));
-        self.limits.retain(|(policy, _), _| policies.contains(policy));
+        self.limits.retain(|key, _| limits.contains(key));
         let limits: BTreeSet<u32> = self.limits.values().copied().collect();
         self.shared.retain(|limit, _| limits.contains(limit));
         self.positions.retain(|name, _| interfaces.contains(name));
-        gone
     }
 
     /// The policies and their numbers.
@@ -152,23 +186,60 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn set(text: &str) -> PolicySet {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("policies.yaml");
+        std::fs::write(&file, text).unwrap();
+        crate::policy::load(&[file]).unwrap().set
+    }
+
+    fn one(policy: &str, algorithm: &str, rate: &str) -> PolicySet {
+        set(&format!(
+            "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {policy}}}\nspec:\n  interfaces: [eth0]\n  \
+             limits: [{{name: x, algorithm: {algorithm}, rate: {rate}}}]\n"
+        ))
+    }
+
     #[test]
     fn names_keep_their_numbers() {
         let mut numbers = Numbers::default();
         let a = numbers.policy(&name("a")).unwrap();
         let b = numbers.policy(&name("b")).unwrap();
         assert_ne!(a, b);
-        assert_eq!(numbers.retain(&[name("b")].into(), &BTreeSet::new()), [a]);
+        numbers.retain(&one("b", "token-bucket", "1/s"), &BTreeSet::new());
         assert_eq!(numbers.policy(&name("b")).unwrap(), b);
         assert_eq!(numbers.policy(&name("c")).unwrap(), a);
     }
 
     #[test]
-    fn limit_numbers_are_never_given_twice() {
+    fn a_limit_is_another_one_when_its_states_mean_something_else() {
         let mut numbers = Numbers::default();
-        let first = numbers.limit(&name("a"), &name("x"));
-        numbers.retain(&BTreeSet::new(), &BTreeSet::new());
-        assert_ne!(numbers.limit(&name("a"), &name("x")), first);
+        let mut number = |algorithm: &str, rate: &str| {
+            let set = one("a", algorithm, rate);
+            numbers.limit(&name("a"), &set.packet_policies[0].limits[0])
+        };
+        let bucket = number("token-bucket", "10/s");
+        assert_eq!(
+            number("token-bucket", "20/m"),
+            bucket,
+            "a bucket's state is a time"
+        );
+        let window = number("fixed-window", "10/s");
+        assert_ne!(window, bucket);
+        assert_eq!(number("fixed-window", "20/s"), window);
+        assert_ne!(number("fixed-window", "20/m"), window);
+        assert_ne!(number("sliding-window", "20/s"), window);
+    }
+
+    #[test]
+    fn limit_numbers_are_never_given_twice_and_do_not_pile_up() {
+        let mut numbers = Numbers::default();
+        let set = one("a", "token-bucket", "1/s");
+        let limit = &set.packet_policies[0].limits[0];
+        let first = numbers.limit(&name("a"), limit);
+        numbers.retain(&PolicySet::default(), &BTreeSet::new());
+        assert!(numbers.limits.is_empty());
+        assert_ne!(numbers.limit(&name("a"), limit), first);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 
-use super::KernelError;
+use super::{EventRate, KernelError};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-ebpf"));
 
@@ -24,6 +24,8 @@ pub struct Sizes {
     pub max_flows: u32,
     /// Packets are told the time in the clock map, not the kernel's own: for replay and tests.
     pub injected_time: bool,
+    /// How many packets have an event.
+    pub events: EventRate,
 }
 
 /// Loads the programs and creates the maps.
@@ -32,12 +34,14 @@ pub struct Sizes {
 /// The kernel refuses: no permission, no memory, or the verifier.
 pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
     let injected_time = u32::from(sizes.injected_time);
+    let event_spacing_ns = sizes.events.spacing_ns();
     let mut ebpf = EbpfLoader::new()
         .btf(Btf::from_sys_fs().ok().as_ref())
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("SKETCH", sizes.sketch_lines)
         .map_max_entries("FLOWS", sizes.max_flows)
         .override_global("INJECTED_TIME", &injected_time, true)
+        .override_global("EVENT_SPACING_NS", &event_spacing_ns, true)
         .load(OBJECT)
         .map_err(|error| KernelError::Load {
             what: "the maps",

@@ -11,22 +11,21 @@ use enforcer_common::verdict::{Direction, Verdict};
 use time::OffsetDateTime;
 
 use super::{
-    Config, Count, Counters, Denials, Flows, KernelError, Parts,
+    Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
     compile::Moment,
+    decision::carried_out,
     interfaces::Interface,
     object::{self, Array, Sizes},
     store::Store,
+    syn::Syn,
 };
 use crate::policy::model::PolicySet;
 
 /// The index of the loopback interface, from which test runs say that their packets come.
 const LOOPBACK: u32 = 1;
 
-/// XDP's and TC's numbers.
-const XDP_DROP: u32 = 1;
-const XDP_PASS: u32 = 2;
-const TC_ACT_SHOT: u32 = 2;
-const TC_ACT_UNSPEC: u32 = u32::MAX;
+/// Bytes that a program may add to a frame: the options of an answer to a SYN.
+const GROWTH: usize = 64;
 
 /// The programs, and the tables that they read.
 pub struct Offline {
@@ -36,8 +35,14 @@ pub struct Offline {
     pub denials: Denials,
     /// What has been decided.
     pub counters: Arc<Counters>,
+    /// SYN defence.
+    pub syn: Syn,
     /// The tables.
     pub store: Store,
+    /// What the programs tell.
+    pub events: Events,
+    /// What they do not tell.
+    pub event_counts: EventCounts,
     ebpf: Ebpf,
     clock: Array<u64>,
 }
@@ -48,11 +53,20 @@ impl Offline {
     /// # Errors
     /// The kernel refuses.
     pub fn load(config: &Config) -> Result<Self, KernelError> {
+        Self::with_events(config, EventRate::None)
+    }
+
+    /// Loads the programs, and has them tell of packets that are dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn with_events(config: &Config, events: EventRate) -> Result<Self, KernelError> {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
         let sizes = Sizes {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: true,
+            events,
         };
         let mut ebpf = object::load(sizes)?;
         let Parts {
@@ -60,15 +74,21 @@ impl Offline {
             denials,
             counters,
             access,
+            syn,
             ..
         } = Parts::over(&mut ebpf, config, sketch_lines)?;
         let store = Store::new(&mut ebpf, access)?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
+        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
+        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         Ok(Self {
             flows,
             denials,
             counters,
+            syn,
             store,
+            events,
+            event_counts,
             ebpf,
             clock,
         })
@@ -94,10 +114,7 @@ impl Offline {
             monotonic_ns: now_ns,
         };
         let staged = self.store.stage(set, &present, &self.counters, now)?;
-        match staged.interfaces().get(&LOOPBACK).copied() {
-            Some(entry) => self.store.switch(LOOPBACK, entry)?,
-            None => self.store.remove(LOOPBACK),
-        }
+        self.store.switch(&staged)?;
         self.store.commit(staged, &present);
         Ok(())
     }
@@ -119,6 +136,25 @@ impl Offline {
         self.run_often(direction, frame, 1).map(|(verdict, _)| verdict)
     }
 
+    /// Hands `frame` to the ingress program: the verdict, and the frame as the program leaves it.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn arrive(&mut self, frame: &[u8]) -> Result<(Verdict, Vec<u8>), KernelError> {
+        let mut left = vec![0; frame.len() + GROWTH];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut left),
+            ..TestRunOptions::default()
+        };
+        let run = object::xdp(&mut self.ebpf)?
+            .test_run(options)
+            .map_err(|error| KernelError::TestRun(Box::new(error)))?;
+        left.truncate(run.data_size_out as usize);
+        let decision = Decision::from_number(Direction::Ingress, run.return_value)?;
+        Ok((carried_out(decision.verdict), left))
+    }
+
     /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.
     ///
     /// # Errors
@@ -129,6 +165,24 @@ impl Offline {
         frame: &[u8],
         repeat: u32,
     ) -> Result<(Verdict, Duration), KernelError> {
+        let (decision, each) = self.test_run(direction, frame, repeat)?;
+        Ok((carried_out(decision.verdict), each))
+    }
+
+    /// Hands `frame` to the program of its direction: the verdict with its policy and reason.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn decide(&mut self, direction: Direction, frame: &[u8]) -> Result<Decision, KernelError> {
+        self.test_run(direction, frame, 1).map(|(decision, _)| decision)
+    }
+
+    fn test_run(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(Decision, Duration), KernelError> {
         let options = || TestRunOptions {
             data_in: Some(frame),
             repeat,
@@ -139,12 +193,7 @@ impl Offline {
             Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
         };
         let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
-        let verdict = match (direction, run.return_value) {
-            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Verdict::Pass,
-            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Verdict::Drop,
-            (_, number) => return Err(KernelError::UnknownVerdict(number)),
-        };
-        Ok((verdict, run.duration))
+        Ok((Decision::from_number(direction, run.return_value)?, run.duration))
     }
 
     /// All counters of a policy by name, or of packets that no policy is about.

@@ -1,5 +1,7 @@
 //! The tables that the programs read: two slots, one in force and one being written.
 
+mod answering;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -7,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, lpm_trie::Key},
+    maps::{HashMap, MapData, MapError, lpm_trie::Key},
 };
 use enforcer_common::{
     layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
@@ -42,6 +44,10 @@ pub struct Store {
     /// What the policies map holds in the slot in force.
     in_force: BTreeMap<u32, Policy>,
     adapted: BTreeMap<(Name, Name), Adapted>,
+    /// Policies whose SYNs the controller has answered.
+    answering: BTreeSet<Name>,
+    /// What the interfaces map holds.
+    switched: BTreeMap<u32, InterfaceEntry>,
 }
 
 #[derive(Default)]
@@ -93,6 +99,8 @@ impl Store {
             written: Default::default(),
             in_force: BTreeMap::new(),
             adapted: BTreeMap::new(),
+            answering: BTreeSet::new(),
+            switched: BTreeMap::new(),
         })
     }
 
@@ -120,6 +128,7 @@ impl Store {
                 .map_err(KernelError::map("SHARED"))?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
+        self.carry_answering_over(set, &mut tables, &numbers);
         self.write(slot, &tables)?;
         Ok(Staged {
             set: Arc::clone(set),
@@ -129,25 +138,50 @@ impl Store {
         })
     }
 
-    /// Switches one interface to a staged generation: from here on its packets see that one alone.
+    /// Switches interfaces to a staged generation: from here on their packets see that one alone.
+    /// Interfaces that it does not speak of are taken out, and their packets pass. All or none: if one
+    /// cannot be switched, those that were go back.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn switch(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
+    pub fn switch(&mut self, staged: &Staged) -> Result<(), KernelError> {
+        let before = self.switched.clone();
+        let result = staged
+            .interfaces()
+            .iter()
+            .try_for_each(|(index, entry)| self.enter(*index, *entry));
+        if let Err(error) = result {
+            for (index, entry) in before {
+                // What was written a moment ago can be written again.
+                self.enter(index, entry)?;
+            }
+            return Err(error);
+        }
+        let gone: Vec<u32> = self
+            .switched
+            .keys()
+            .filter(|index| !staged.interfaces().contains_key(index))
+            .copied()
+            .collect();
+        for index in gone {
+            self.switched.remove(&index);
+            if let Err(error) = self.seats.leave(index) {
+                tracing::error!(index, %error, "an interface's seat is not given up");
+            }
+            if let Err(error) = self.interfaces.remove(&index) {
+                tracing::error!(index, %error, "an interface's entry is not removed");
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
         self.interfaces
             .insert(index, entry, 0)
             .map_err(KernelError::map("INTERFACES"))?;
-        self.seats.enter(index, entry)
-    }
-
-    /// Takes an interface out: its packets pass.
-    pub fn remove(&mut self, index: u32) {
-        if let Err(error) = self.seats.leave(index) {
-            tracing::error!(index, %error, "the interface keeps its policies");
-        }
-        if let Err(error) = self.interfaces.remove(&index) {
-            tracing::debug!(index, %error, "the interface had no entry");
-        }
+        self.seats.enter(index, entry)?;
+        self.switched.insert(index, entry);
+        Ok(())
     }
 
     /// Makes a staged generation the one in force, once all interfaces are switched to it.
@@ -158,13 +192,8 @@ impl Store {
             slot,
             tables,
         } = staged;
-        let policies = set
-            .packet_policies
-            .iter()
-            .map(|policy| policy.name.clone())
-            .collect();
         let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
-        numbers.retain(&policies, &interfaces);
+        numbers.retain(&set, &interfaces);
         self.numbers = numbers;
         self.slot = slot;
         self.set = set;
@@ -179,22 +208,7 @@ impl Store {
         let Some((number, index, configured)) = self.find(policy, limit) else {
             return Ok(());
         };
-        let Some(entry) = self.in_force.get_mut(&number) else {
-            return Ok(());
-        };
-        let current = usize::from(entry.select & 1 == 1);
-        let mut bank = entry.banks[current];
-        bank.limits[index].params = params;
-        entry.banks[1 - current] = bank;
-        let place = self.slot * MAX_POLICIES + number;
-        // First the bank that nobody reads, then the switch to it.
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
-        entry.select = 1 - (entry.select & 1);
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
+        self.change(number, |bank| bank.limits[index].params = params)?;
         self.adapted.insert(
             (policy.clone(), limit.clone()),
             Adapted {
@@ -203,6 +217,38 @@ impl Store {
             },
         );
         Ok(())
+    }
+
+    /// The number that the kernel knows a policy by.
+    #[must_use]
+    pub fn number(&self, policy: &Name) -> Option<u32> {
+        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        Some(number)
+    }
+
+    /// Changes what a policy says at once: first the bank that nobody reads, then the switch to it.
+    fn change(&mut self, number: u32, how: impl FnOnce(&mut Bank)) -> Result<(), KernelError> {
+        let Some(entry) = self.in_force.get_mut(&number) else {
+            return Ok(());
+        };
+        let current = usize::from(entry.select & 1 == 1);
+        let mut bank = entry.banks[current];
+        how(&mut bank);
+        entry.banks[1 - current] = bank;
+        let place = self.slot * MAX_POLICIES + number;
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))?;
+        entry.select = 1 - (entry.select & 1);
+        self.policies
+            .set(place, *entry, 0)
+            .map_err(KernelError::map("POLICIES"))
+    }
+
+    /// Whether the controller's change of a limit is in force.
+    #[must_use]
+    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
+        self.adapted.contains_key(&(policy.clone(), limit.clone()))
     }
 
     /// What is in force.
@@ -219,8 +265,7 @@ impl Store {
     /// What the kernel runs for a policy now.
     #[must_use]
     pub fn bank(&self, policy: &Name) -> Option<&Bank> {
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
-        let entry = self.in_force.get(&number)?;
+        let entry = self.in_force.get(&self.number(policy)?)?;
         Some(&entry.banks[usize::from(entry.select & 1 == 1)])
     }
 
@@ -234,7 +279,7 @@ impl Store {
             .limits
             .iter()
             .position(|candidate| candidate.name == *limit)?;
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
+        let number = self.number(policy)?;
         Some((number, index, document.limits[index].params))
     }
 
@@ -271,12 +316,17 @@ impl Store {
 
     fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
         // What this slot held two generations ago. It stayed for packets that were on their way through.
-        let old = std::mem::take(&mut self.written[slot as usize]);
-        for key in &old.services {
-            self.services.remove(key).map_err(KernelError::map("SERVICES"))?;
+        // One at a time, so that none is forgotten if the kernel refuses.
+        let written = &mut self.written[slot as usize];
+        while let Some(key) = written.services.last() {
+            match self.services.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
+                Err(error) => return Err(KernelError::map("SERVICES")(error)),
+            };
         }
-        for key in &old.access {
+        while let Some(key) = written.access.last() {
             self.access.remove(key)?;
+            written.access.pop();
         }
         for (number, policy) in &tables.policies {
             let place = slot * MAX_POLICIES + number;
@@ -295,9 +345,6 @@ impl Store {
             self.access.insert(key, *entry)?;
             written.access.push(*key);
         }
-        if !old.access.is_empty() {
-            self.access.tidy()?;
-        }
-        Ok(())
+        self.access.tidy()
     }
 }

@@ -69,6 +69,20 @@ pub struct PacketPolicy {
     pub verified: Option<Budget>,
     /// Destinations that nothing behind the interfaces may reach.
     pub egress_deny: Vec<DenyEntry>,
+    /// Whether SYNs are answered with cookies before the stack sees them.
+    pub syn: SynDefence,
+}
+
+/// When SYNs are answered with cookies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SynDefence {
+    /// Never.
+    #[default]
+    Off,
+    /// While more SYNs come than this, and for a while after.
+    Auto { above: Rate },
+    /// All of them.
+    Always,
 }
 
 /// A transport protocol and port.

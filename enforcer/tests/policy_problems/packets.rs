@@ -99,14 +99,24 @@ fn of_packet_policies() {
             "octet 300 is above 255",
         ),
         (
-            packet("syn: {cookies: ▶auto}"),
-            "spec.syn.cookies",
-            "not offered by this version",
+            packet("syn: {cookies: always, above: ▶5/s}"),
+            "spec.syn.above",
+            "only `cookies: auto` waits",
         ),
         (
-            packet("syn: {cookies: ▶always}"),
+            packet("syn: {cookies: auto, above: ▶1MB/s}"),
+            "spec.syn.above",
+            "write a rate like 20000/s",
+        ),
+        (
+            packet("syn: ▶{above: 5/s}"),
             "spec.syn.cookies",
-            "write `cookies: off`",
+            "`cookies` is missing",
+        ),
+        (
+            packet("ports: [udp/53]\nsyn: {cookies: ▶always}"),
+            "spec.syn.cookies",
+            "SYNs are TCP's",
         ),
         (
             packet("verified: ▶{burst: 5}"),

@@ -110,7 +110,7 @@ fn what_leaves_is_counted_by_its_service() {
             ),
             Case::leaves(
                 "to port 443",
-                { carried(&packet(node, client, TCP, &tcp(40_000, 443, 5, ACK))) },
+                carried(&packet(node, client, TCP, &tcp(40_000, 443, 5, ACK))),
                 Reason::NoPolicy,
                 None,
             ),
@@ -147,7 +147,7 @@ fn what_leaves_is_counted_by_its_service() {
                 }
                 .packet(&[]),
             ),
-            Reason::NotIp,
+            Reason::EgressAllowed,
             None,
         ),
     ]);

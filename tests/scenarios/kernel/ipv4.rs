@@ -137,7 +137,7 @@ fn fragments() {
             ),
             refused(
                 "a first one that cuts TCP's options",
-                { carried(&fragment(MORE).packet(&tcp(1, 443, 8, ACK)[..24])) },
+                carried(&fragment(MORE).packet(&tcp(1, 443, 8, ACK)[..24])),
                 Reason::Truncated,
             ),
             Case::arrives(

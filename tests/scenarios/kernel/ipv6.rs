@@ -277,7 +277,7 @@ fn fragments() {
             ),
             Case::arrives(
                 "a datagram's first with the whole's length",
-                { carried(&v6(UDP).fragment(1).packet(&udp(1, 443, 3_000, 16))) },
+                carried(&v6(UDP).fragment(1).packet(&udp(1, 443, 3_000, 16))),
                 Reason::NoPolicy,
                 None,
             ),

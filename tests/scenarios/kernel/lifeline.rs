@@ -38,7 +38,7 @@ fn neighbour_discovery() {
             passes("a redirect", 137),
             Case::arrives(
                 "behind hop-by-hop options",
-                { carried(&near().extended(0, 8).packet(&icmp(135, 24))) },
+                carried(&near().extended(0, 8).packet(&icmp(135, 24))),
                 Reason::Lifeline,
                 None,
             ),

@@ -79,7 +79,7 @@ fn each_policy_has_its_ports_and_the_wildcard_the_rest() {
         ),
         Case::arrives(
             "a later IPv6 fragment",
-            { carried(&v6(TCP).fragment(8).packet(&tcp(1, 443, 5, ACK))) },
+            carried(&v6(TCP).fragment(8).packet(&tcp(1, 443, 5, ACK))),
             Reason::Denied,
             "rest",
         ),

@@ -53,8 +53,7 @@ pub struct Plan {
 impl Default for Plan {
     /// The demo's.
     fn default() -> Self {
-        let upstreams = UPSTREAMS.map(|neighbour| SocketAddr::new(neighbour.ipv4(), UPSTREAM_PORT));
-        let gateway = policies::gateway(jwks_address(), upstreams);
+        let gateway = policies::gateway(jwks_address(), upstream_addresses());
         Self {
             config: policies::config(),
             policies: BTreeMap::from([
@@ -130,6 +129,21 @@ impl Stage {
         &self.agent
     }
 
+    /// The agent, to signal it and to see it end.
+    pub fn agent_mut(&mut self) -> &mut Agent {
+        &mut self.agent
+    }
+
+    /// Starts an agent on the same files, once the one before has ended.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn restart_agent(&mut self) -> Result<()> {
+        let binary = self.agent.binary().to_owned();
+        self.agent = Agent::start(self.lab.node(), &binary, &self.workspace)?;
+        Ok(())
+    }
+
     /// The issuer.
     #[must_use]
     pub fn issuer(&self) -> &Issuer {
@@ -174,13 +188,26 @@ impl Stage {
     /// If the certificates do not fit together.
     pub fn gateway_client(&self, identity: Option<&Identity>) -> Result<Client> {
         let gateway = SocketAddr::new(Neighbour::Client.node_ipv4(), PORT);
-        Client::https(
-            gateway,
-            HOST,
-            self.authority.certificate(),
-            identity,
-            Protocol::Http1,
-        )
+        self.client_of(gateway, identity, Protocol::Http1)
+    }
+
+    /// A client of any listener of the gateway, over any protocol.
+    ///
+    /// # Errors
+    /// If the certificates do not fit together.
+    pub fn client_of(
+        &self,
+        listener: SocketAddr,
+        identity: Option<&Identity>,
+        protocol: Protocol,
+    ) -> Result<Client> {
+        Client::https(listener, HOST, self.authority.certificate(), identity, protocol)
+    }
+
+    /// The verified client's certificate.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Sends one request from the client's namespace, over a connection of its own.
@@ -296,6 +323,14 @@ fn start_upstream(lab: &Lab, neighbour: Neighbour) -> Result<Upstream> {
     )
 }
 
-const fn jwks_address() -> SocketAddr {
+/// Where the upstreams listen, a and b.
+#[must_use]
+pub fn upstream_addresses() -> [SocketAddr; 2] {
+    UPSTREAMS.map(|neighbour| SocketAddr::new(neighbour.ipv4(), UPSTREAM_PORT))
+}
+
+/// Where the agent reads the issuer's keys.
+#[must_use]
+pub const fn jwks_address() -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), JWKS_PORT)
 }

@@ -58,7 +58,8 @@ pub(super) fn unpack(package: &str, folder: &Path) -> Result<()> {
     println!("   apt-get download {package}");
     shell::run(
         Command::new("apt-get")
-            .args(["download", "--quiet", package])
+            // As who runs this: apt's own user cannot write here.
+            .args(["download", "--quiet", "-o", "APT::Sandbox::User=", package])
             .current_dir(folder),
     )
     .with_context(|| format!("{package} could not be downloaded (no network?)"))?;

@@ -1,7 +1,8 @@
 //! Packet policies.
 
-use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
+use enforcer_common::layout::LIMITS_PER_POLICY;
 use ipnet::IpNet;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -12,16 +13,15 @@ use super::{
 };
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
-    model::{Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
+    model::{
+        Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
+    },
     raw,
     yaml::{
         place::{Place, Unique, parsed},
         tree::Value,
     },
 };
-
-/// The most limits in one policy; the kernel's layout has as many slots.
-const LIMITS_PER_POLICY: usize = 4;
 
 /// The smallest default burst of a limit on bytes: one packet as large as segmentation offload makes
 /// them, which would else never be admitted.
@@ -59,9 +59,9 @@ pub(super) fn build(
     let egress_deny = at.optional("egress", raw.egress, |egress, at| {
         Some(values(deny_entries(at, egress.deny.unwrap_or_default())))
     });
-    at.optional("syn", raw.syn, |syn, at| {
-        at.optional("cookies", syn.cookies, cookies)
-    });
+    let syn = at
+        .optional("syn", raw.syn, |raw, at| syn(raw, &ports, at))
+        .unwrap_or_default();
     let head = head?;
     Some(PacketPolicy {
         name: head.name,
@@ -74,6 +74,7 @@ pub(super) fn build(
         limits,
         verified,
         egress_deny: egress_deny.unwrap_or_default(),
+        syn,
     })
 }
 
@@ -308,13 +309,36 @@ fn verified(raw: raw::Budget, at: &Place<'_>) -> Option<Budget> {
     draft.build(at).map(|(budget, _)| budget)
 }
 
-fn cookies(raw: raw::Cookies, at: &Place<'_>) -> Option<()> {
-    if raw == raw::Cookies::Off {
-        return Some(());
+/// SYNs per second from which on they are answered with cookies, unless the policy says.
+const SYNS_PER_SECOND: NonZeroU64 = NonZeroU64::MIN.saturating_add(999);
+
+fn syn(raw: raw::Syn, ports: &[Located<'_, Port>], at: &Place<'_>) -> Option<SynDefence> {
+    let cookies = at.required("cookies", raw.cookies, |cookies, _| Some(cookies))?;
+    let written = raw.above.is_some();
+    let above = at.optional("above", raw.above, |text, at| {
+        Measure::Packets.rate(text.as_ref(), at)
+    });
+    if written && cookies != raw::Cookies::Auto {
+        at.field("above").error_with(
+            "only `cookies: auto` waits for a rate of SYNs",
+            "leave `above` out, or write `cookies: auto`",
+        );
     }
-    at.error_with(
-        "SYN cookies in the kernel programs are not offered by this version",
-        "write `cookies: off` or leave `syn` out, and set net.ipv4.tcp_syncookies=1 for the stack's own; a limit with `count: connections` holds SYN floods down",
-    );
-    None
+    let udp_alone = !ports.is_empty() && ports.iter().all(|(port, _)| port.protocol == Transport::Udp);
+    if udp_alone && cookies != raw::Cookies::Off {
+        at.field("cookies").error_with(
+            "this policy is about UDP ports alone, and SYNs are TCP's",
+            "leave `syn` out, or add the service's port, like tcp/443",
+        );
+    }
+    Some(match cookies {
+        raw::Cookies::Off => SynDefence::Off,
+        raw::Cookies::Always => SynDefence::Always,
+        raw::Cookies::Auto => SynDefence::Auto {
+            above: match above {
+                Some(above) => above,
+                None => Rate::new(SYNS_PER_SECOND, Duration::from_secs(1))?,
+            },
+        },
+    })
 }

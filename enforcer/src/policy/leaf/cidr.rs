@@ -61,7 +61,7 @@ fn bad_address(text: &str) -> String {
         return format!("`{text}` is no address: write a prefix like 10.0.0.0/8 or 2001:db8::/32");
     }
     if let Some(octet) = parts.iter().find(|part| part.parse::<u8>().is_err()) {
-        return format!("octet {octet} is above 255");
+        return format!("octet {octet} is above 255: each of the four is from 0 to 255");
     }
     if parts.len() != 4 {
         return format!(
@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn says_which_part_is_wrong() {
         for (text, message) in [
-            ("10.0.0.300/8", "10.0.0.300/8: octet 300 is above 255"),
+            (
+                "10.0.0.300/8",
+                "10.0.0.300/8: octet 300 is above 255: each of the four is from 0 to 255",
+            ),
             (
                 "10.0.0/8",
                 "10.0.0/8: `10.0.0` has 3 of the four octets of an IPv4 address",

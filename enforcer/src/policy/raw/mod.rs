@@ -103,6 +103,7 @@ pub(crate) struct Egress {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Syn {
     pub(crate) cookies: Option<Cookies>,
+    pub(crate) above: Option<Rate>,
 }
 
 /// `syn.cookies`.

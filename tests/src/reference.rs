@@ -38,7 +38,11 @@ struct Envelope<'a> {
     body: &'a [u8],
 }
 
-/// Reads a frame.
+/// Reads a frame of at least 14 bytes.
+///
+/// # Panics
+/// If it is shorter than two Ethernet addresses.
+#[must_use]
 pub fn read(frame: &[u8]) -> Reading {
     let (kind, packet) = match untagged(frame) {
         Ok(inner) => inner,
@@ -50,7 +54,7 @@ pub fn read(frame: &[u8]) -> Reading {
         0x86dd => ipv6(packet),
         _ => return Reading::Other,
     };
-    match envelope.and_then(transport) {
+    match envelope.and_then(|envelope| transport(&envelope)) {
         Ok(packet) => Reading::Packet(packet),
         Err(reason) => Reading::Refused(reason),
     }
@@ -112,7 +116,11 @@ fn ipv6(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
     if header[0] / 16 != 6 {
         return Err(Reason::Malformed);
     }
-    let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&header[at..at + 16]).unwrap());
+    let address = |at: usize| {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&header[at..at + 16]);
+        Ipv6Addr::from(bytes)
+    };
     let (source, destination) = (address(8), address(24));
     if source.is_multicast() || source.to_ipv4_mapped().is_some() || destination.to_ipv4_mapped().is_some() {
         return Err(Reason::Martian);
@@ -159,7 +167,7 @@ fn open(envelope: &mut Envelope<'_>) -> Result<(), Reason> {
     Ok(())
 }
 
-fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
+fn transport(envelope: &Envelope<'_>) -> Result<Packet, Reason> {
     let Envelope {
         source,
         destination,
@@ -168,7 +176,7 @@ fn transport(envelope: Envelope<'_>) -> Result<Packet, Reason> {
         fragment,
         later_fragment,
         body,
-    } = envelope;
+    } = *envelope;
     let mut packet = Packet {
         source,
         destination,

@@ -1,0 +1,155 @@
+//! Samples of what is dropped, or would be but for shadow, for people to look at. They come through a
+//! ring buffer that the agent reads; the counters have all of them.
+//!
+//! How many there are is bounded per CPU, as in a token bucket, so that a flood costs one comparison a
+//! packet. Each event says how many there were since the last that had none.
+
+use aya_ebpf::{
+    Global,
+    bindings::{__sk_buff, xdp_md},
+    macros::map,
+    maps::{PerCpuArray, RingBuf},
+    programs::{TcContext, XdpContext},
+};
+use enforcer_common::layout::{EVENT_BURST_NS, EVENT_RING_BYTES, Event, EventGate, event_flag};
+
+use crate::{
+    atomic::Cell,
+    frame::Frame,
+    parse::{Parsed, parse},
+};
+
+/// Nanoseconds from one event to the next on one CPU, in the long run. Zero: every packet has one.
+/// `u64::MAX`: none has. Set before loading.
+#[unsafe(no_mangle)]
+static EVENT_SPACING_NS: Global<u64> = Global::new(u64::MAX);
+
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_BYTES, 0);
+
+/// One element.
+#[map]
+static EVENT_GATES: PerCpuArray<EventGate> = PerCpuArray::with_max_entries(1, 0);
+
+/// What has happened.
+struct Occurrence {
+    now_ns: u64,
+    /// Where it is counted.
+    place: u32,
+    interface: u32,
+    bytes: u32,
+}
+
+/// Tells the agent of a packet that arrived, if an event is due. The packet is read once more: so the
+/// program need not keep what it knows of each until it is known that one is to be told of.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame::of_xdp(&ctx);
+    let occurrence = Occurrence {
+        now_ns,
+        place: place as u32,
+        interface: ctx.ingress_ifindex() as u32,
+        bytes: frame.len() as u32,
+    };
+    occurrence.tell(&frame)
+}
+
+/// The same of one that leaves.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn enforcer_tell_egress(ctx: *mut __sk_buff, now_ns: u64, place: u64) -> u64 {
+    let ctx = TcContext::new(ctx);
+    let occurrence = Occurrence {
+        now_ns,
+        place: place as u32,
+        // SAFETY: the context is valid while the program runs.
+        interface: unsafe { (*ctx.skb.skb).ifindex },
+        bytes: ctx.len(),
+    };
+    occurrence.tell(&Frame::of_tc(&ctx))
+}
+
+impl Occurrence {
+    #[inline(always)]
+    fn tell(&self, frame: &Frame) -> u64 {
+        let due = enforcer_event_due(self.now_ns);
+        if due == 0 {
+            return 0;
+        }
+        let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+            return enforcer_event_lost();
+        };
+        let event = Event {
+            time_ns: self.now_ns,
+            skipped: due - 1,
+            place: self.place,
+            interface: self.interface,
+            bytes: self.bytes,
+            ..Event::NOTHING
+        };
+        entry.write(match parse(frame) {
+            Ok(Parsed::Ip(packet)) => Event {
+                source: packet.source,
+                destination: packet.destination,
+                source_port: packet.source_port,
+                destination_port: packet.destination_port,
+                protocol: packet.protocol,
+                detail: packet.detail,
+                flags: event_flag::READ
+                    | (u8::from(packet.fragment) * event_flag::FRAGMENT)
+                    | (u8::from(packet.later_fragment) * event_flag::LATER_FRAGMENT),
+                ..event
+            },
+            _ => event,
+        });
+        entry.submit(0);
+        1
+    }
+}
+
+/// Whether any packet has an event.
+#[inline(always)]
+pub fn wanted() -> bool {
+    EVENT_SPACING_NS.load() != u64::MAX
+}
+
+/// Zero if no event is due, else one more than how many there would have been since the last.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_event_due(now_ns: u64) -> u64 {
+    let Some([next, skipped, _, total]) = gate() else {
+        return 0;
+    };
+    let spacing = EVENT_SPACING_NS.load();
+    let at = next.read();
+    if spacing != 0 && at > now_ns.saturating_add(EVENT_BURST_NS) {
+        skipped.add_local(1);
+        total.add_local(1);
+        return 0;
+    }
+    let from = if at > now_ns { at } else { now_ns };
+    next.put_local(from.saturating_add(spacing));
+    let since = skipped.read();
+    skipped.put_local(0);
+    since.saturating_add(1)
+}
+
+/// Counts an event for which the ring had no room.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_event_lost() -> u64 {
+    if let Some([_, _, lost, _]) = gate() {
+        lost.add_local(1);
+    }
+    0
+}
+
+/// This CPU's cells: when the next is due, skipped since the last, lost, skipped in all.
+#[inline(always)]
+fn gate() -> Option<[Cell; 4]> {
+    let words: *mut u64 = EVENT_GATES.get_ptr_mut(0)?.cast();
+    // SAFETY: a gate is four words in a per-CPU map's value.
+    Some([0, 1, 2, 3].map(|word| unsafe { Cell::new(words.add(word)) }))
+}

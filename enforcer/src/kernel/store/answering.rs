@@ -1,0 +1,53 @@
+//! Policies whose SYNs are answered now: the controller says so, and the next generation goes on.
+
+use enforcer_common::layout::policy_flag;
+
+use super::Store;
+use crate::{
+    kernel::{KernelError, compile::Tables, numbers::Numbers},
+    policy::model::{Name, PolicySet, SynDefence},
+};
+
+impl Store {
+    /// Begins or ends answering SYNs under an `auto` policy, for the controller. Unknown names change
+    /// nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn answer_syns(&mut self, policy: &Name, on: bool) -> Result<(), KernelError> {
+        let Some(number) = self.number(policy) else {
+            return Ok(());
+        };
+        self.change(number, |bank| {
+            bank.flags &= !policy_flag::SYN_ANSWERED;
+            if on {
+                bank.flags |= policy_flag::SYN_ANSWERED;
+            }
+        })?;
+        if on {
+            self.answering.insert(policy.clone());
+        } else {
+            self.answering.remove(policy);
+        }
+        Ok(())
+    }
+
+    /// Goes on answering where policies are still `auto`.
+    pub(super) fn carry_answering_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
+        let auto = |name: &Name| {
+            set.packet_policies
+                .iter()
+                .any(|policy| policy.name == *name && matches!(policy.syn, SynDefence::Auto { .. }))
+        };
+        self.answering.retain(auto);
+        for (name, number) in numbers.policies() {
+            if let Some(entry) = tables.policies.get_mut(&number)
+                && self.answering.contains(name)
+            {
+                for bank in &mut entry.banks {
+                    bank.flags |= policy_flag::SYN_ANSWERED;
+                }
+            }
+        }
+    }
+}

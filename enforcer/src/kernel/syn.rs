@@ -1,0 +1,207 @@
+//! SYN defence, seen from the agent: the sysctls that it needs, what this node's stack takes on in a
+//! connection, and the node's own addresses. `docs/adr/0009-syn-cookies.md` says why.
+
+mod stack;
+mod sysctl;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use enforcer_common::layout::{Address, MAX_LOCAL, syn_option};
+
+use self::sysctl::Borrowed;
+use super::{KernelError, control::ControlBlock};
+
+/// How long what the stack takes on is believed: it follows the largest receive buffer, which an
+/// operator may change.
+const BELIEVED: Duration = Duration::from_secs(30);
+/// How long the timestamps of answers stay readable after the last one: a round trip and more.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the policies in force ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Some policy has SYN defence, active or not, and is enforced.
+    pub ready: bool,
+    /// Some enforced policy answers SYNs now.
+    pub answering: bool,
+}
+
+/// What SYN defence lacks: a sysctl that is not as it needs it, and cannot be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Its name, as `sysctl` knows it.
+    pub sysctl: &'static str,
+    /// What it should be.
+    pub wanted: &'static str,
+    /// What it is; empty if it cannot be read.
+    pub found: String,
+    /// Why it could not be set.
+    pub why: String,
+    /// What follows.
+    pub effect: &'static str,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sysctl,
+            wanted,
+            found,
+            why,
+            effect,
+        } = self;
+        let found = if found.is_empty() { "unknown" } else { found };
+        write!(
+            f,
+            "{sysctl} is {found}, not {wanted} ({why}): {effect}; set it with sysctl"
+        )
+    }
+}
+
+/// SYN defence's part of the kernel half. Dropping it gives sysctls their values back.
+pub struct Syn {
+    inner: Mutex<Inner>,
+    control: ControlBlock,
+}
+
+struct Inner {
+    local: HashMap<MapData, Address, u32>,
+    syns: PerCpuArray<MapData, u64>,
+    addresses: BTreeSet<Address>,
+    cookies: Borrowed,
+    timestamps: Borrowed,
+    options: Option<(u64, Instant)>,
+    /// Answers went out until then.
+    answered: Option<Instant>,
+}
+
+impl Syn {
+    pub(super) fn new(
+        local: HashMap<MapData, Address, u32>,
+        syns: PerCpuArray<MapData, u64>,
+        control: ControlBlock,
+    ) -> Self {
+        let inner = Inner {
+            local,
+            syns,
+            addresses: BTreeSet::new(),
+            cookies: Borrowed::cookies(),
+            timestamps: Borrowed::timestamps(),
+            options: None,
+            answered: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            control,
+        }
+    }
+
+    /// SYNs that have come under a policy by number, while it is `auto`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn arrived(&self, policy: u32) -> Result<u64, KernelError> {
+        let values = self
+            .inner()
+            .syns
+            .get(&policy, 0)
+            .map_err(KernelError::map("SYNS"))?;
+        Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
+    }
+
+    /// Brings the node into the state that is needed now; gives what is lacking.
+    ///
+    /// # Errors
+    /// The kernel refuses a map.
+    pub fn prepare(&self, need: Need) -> Result<Vec<Shortfall>, KernelError> {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        if need.answering {
+            inner.answered = Some(now);
+        }
+        let in_flight = inner
+            .answered
+            .is_some_and(|last| now.duration_since(last) < GRACE);
+        let mut shortfalls = Vec::new();
+        shortfalls.extend(inner.timestamps.want(need.ready || in_flight));
+        shortfalls.extend(inner.cookies.want(need.answering));
+        if need.ready {
+            inner.follow_addresses()?;
+            self.follow_options(&mut inner, now)?;
+        }
+        Ok(shortfalls)
+    }
+
+    /// Gives sysctls their values back. Waits for answers that may still be on their way: their
+    /// timestamps must be read as they were written.
+    pub fn restore(&self) {
+        let mut inner = self.inner();
+        if let Some(last) = inner.answered.take() {
+            std::thread::sleep(GRACE.saturating_sub(last.elapsed()));
+        }
+        inner.restore();
+    }
+
+    fn follow_options(&self, inner: &mut Inner, now: Instant) -> Result<(), KernelError> {
+        let known = inner
+            .options
+            .filter(|(_, since)| now.duration_since(*since) < BELIEVED)
+            .map(|(options, _)| options);
+        let options = known.unwrap_or_else(|| {
+            stack::options().unwrap_or_else(|error| {
+                tracing::debug!(%error, "the stack's TCP options are not known");
+                syn_option::NO_SCALE
+            })
+        });
+        if known.is_none() {
+            inner.options = Some((options, now));
+        }
+        let timestamps = if inner.timestamps.holds() {
+            syn_option::TIMESTAMPS
+        } else {
+            0
+        };
+        if self.control.current().syn_options == options | timestamps {
+            return Ok(());
+        }
+        self.control.set_syn_options(options | timestamps)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn follow_addresses(&mut self) -> Result<(), KernelError> {
+        let mut present: BTreeSet<Address> = stack::addresses();
+        while present.len() > MAX_LOCAL as usize {
+            present.pop_last();
+        }
+        for gone in self.addresses.difference(&present) {
+            self.local.remove(gone).map_err(KernelError::map("LOCAL"))?;
+        }
+        for new in present.difference(&self.addresses) {
+            self.local.insert(new, 1, 0).map_err(KernelError::map("LOCAL"))?;
+        }
+        self.addresses = present;
+        Ok(())
+    }
+
+    fn restore(&mut self) {
+        self.cookies.restore();
+        self.timestamps.restore();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}

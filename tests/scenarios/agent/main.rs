@@ -1,0 +1,24 @@
+//! The agent end to end: the real binary on a node with neighbours, driven and watched from outside.
+//!
+//! Each scenario makes a lab of its own and takes it down. One at a time: the agent's programs, the
+//! floods and the clients share few processors.
+
+mod adaptation;
+mod capabilities;
+mod check;
+mod denial;
+mod egress;
+mod exposition;
+mod hooks;
+mod interfaces;
+mod limits;
+mod operator;
+mod reload;
+mod requests;
+mod series;
+mod setting;
+mod shutdown;
+mod startup;
+mod traffic;
+mod upstreams;
+mod verified;
