@@ -133,7 +133,8 @@ fn simulate(params: &Params, place: impl Fn(u32) -> Cells) -> Outcome {
 /// As the kernel program charges.
 fn charge(sketch: &mut [u64], cells: Cells, params: &Params, now: u64) -> bool {
     let states = cells.map(|cell| params.settled(sketch[cell], now));
-    let used = states.into_iter().reduce(|a, b| params.less_used(a, b)).unwrap();
+    let [a, b, c, d] = states;
+    let used = params.less_used(params.less_used(a, b), params.less_used(c, d));
     let Some(next) = params.admit(used, now, 1) else {
         return false;
     };
@@ -146,7 +147,7 @@ fn charge(sketch: &mut [u64], cells: Cells, params: &Params, now: u64) -> bool {
 fn limit() -> Limit {
     let (mask_v6_high, mask_v6_low, mask_v4_low) = masks(32, 64);
     Limit {
-        params: Params::new(Algorithm::TokenBucket, RATE, SECOND, BURST).unwrap(),
+        params: Params::new(Algorithm::TokenBucket, RATE, SECOND, BURST).expect("possible parameters"),
         key: 0,
         count: 0,
         id: 1,

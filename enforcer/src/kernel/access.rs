@@ -14,13 +14,19 @@ pub struct AccessMap(Arc<Mutex<Lists>>);
 struct Lists {
     trie: LpmTrie<MapData, AccessKey, Access>,
     presence: Presence,
+    /// Something has been removed since the bits were last right.
+    stale: bool,
 }
 
 impl AccessMap {
     /// Over the given maps.
     #[must_use]
     pub fn new(trie: LpmTrie<MapData, AccessKey, Access>, presence: Presence) -> Self {
-        Self(Arc::new(Mutex::new(Lists { trie, presence })))
+        Self(Arc::new(Mutex::new(Lists {
+            trie,
+            presence,
+            stale: false,
+        })))
     }
 
     /// Enters or replaces a prefix.
@@ -45,7 +51,9 @@ impl AccessMap {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&self, key: &Key<AccessKey>) -> Result<(), KernelError> {
-        match self.lists().trie.remove(key) {
+        let mut lists = self.lists();
+        lists.stale = true;
+        match lists.trie.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) if not_found(&error) => Ok(()),
             Err(error) => Err(KernelError::map("ACCESS")(error)),
@@ -58,11 +66,16 @@ impl AccessMap {
     /// The kernel refuses.
     pub fn tidy(&self) -> Result<(), KernelError> {
         let mut lists = self.lists();
-        let Lists { trie, presence } = &mut *lists;
+        if !lists.stale {
+            return Ok(());
+        }
+        let Lists { trie, presence, .. } = &mut *lists;
         presence.keep(trie.keys().map(|key| {
             key.map(|key| (key.prefix_len(), key.data()))
                 .map_err(KernelError::map("ACCESS"))
-        }))
+        }))?;
+        lists.stale = false;
+        Ok(())
     }
 
     fn lists(&self) -> MutexGuard<'_, Lists> {

@@ -2,7 +2,7 @@
 
 use enforcer_common::{
     layout::{AccessKey, IPV4_LIST},
-    presence::{WORDS, numbers},
+    presence::{WORDS, met},
 };
 
 use super::{KernelError, address::prefix_bits, object::Array};
@@ -30,7 +30,7 @@ impl Presence {
     pub fn add(&mut self, key_bits: u32, key: &AccessKey) -> Result<(), KernelError> {
         // Neighbours share words: each is written when all its bits are known.
         let mut pending: Option<(u32, u64)> = None;
-        for (place, bit) in met(key_bits, key) {
+        for (place, bit) in met_by(key_bits, key) {
             let word = match pending {
                 Some((before, word)) if before == place => word,
                 Some((before, word)) => {
@@ -55,7 +55,7 @@ impl Presence {
         let mut wanted = vec![0_u64; self.words.len()];
         for prefix in prefixes {
             let (key_bits, key) = prefix?;
-            for (place, bit) in met(key_bits, &key) {
+            for (place, bit) in met_by(key_bits, &key) {
                 wanted[place as usize] |= bit;
             }
         }
@@ -77,7 +77,6 @@ impl Presence {
 }
 
 /// Words and the bits in them.
-fn met(key_bits: u32, key: &AccessKey) -> impl Iterator<Item = (u32, u64)> + use<> {
-    let bits = prefix_bits(key_bits, key.table & IPV4_LIST != 0);
-    numbers(&key.address, bits).map(|number| (number >> 6, 1 << (number & 63)))
+fn met_by(key_bits: u32, key: &AccessKey) -> impl Iterator<Item = (u32, u64)> + use<> {
+    met(&key.address, prefix_bits(key_bits, key.table & IPV4_LIST != 0))
 }
