@@ -4,7 +4,7 @@ use std::{error::Error, rc::Rc, sync::Arc, time::SystemTime};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, COOKIE},
+    header::{CONNECTION, COOKIE, TRANSFER_ENCODING},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -241,7 +241,7 @@ impl Passage<'_> {
         &self,
         index: RuleIndex,
         rule: &Rule,
-        parts: Parts,
+        mut parts: Parts,
         body: Incoming,
     ) -> Result<Response<UpstreamBody>, Refusal> {
         let upstream = self.policy.upstream(index).ok_or_else(|| {
@@ -251,6 +251,12 @@ impl Passage<'_> {
                 "the service is not configured",
             )
         })?;
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Otherwise hyper takes it that GET and some others have no body, and drops it.
+            parts
+                .headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let body = RequestBody::new(body, rule.max_body);
         let progress = body.progress();
         let sending = upstream.send(Request::from_parts(parts, body));

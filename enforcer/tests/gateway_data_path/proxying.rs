@@ -155,6 +155,36 @@ async fn bodies_stream_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_unknown_length_reach_the_service_with_every_method() {
+    let origin = Origin::start().await;
+    let lab = Plan::default().start(policy::open(&[origin.address]));
+    for alpn in [H1, H2] {
+        let mut client = Client::connect(&lab, alpn).await;
+        for method in [Method::GET, Method::DELETE, Method::POST] {
+            let mut request = Request::builder()
+                .method(method.clone())
+                .uri("/length")
+                .body(chunked("hello"))
+                .unwrap();
+            if matches!(client, Client::Http1(_)) {
+                // hyper's client assumes that these methods have no body, unless it is told.
+                let chunked = "chunked".parse().unwrap();
+                request.headers_mut().insert("transfer-encoding", chunked);
+            }
+            let reply = in_time("an answer", client.send(request)).await.unwrap();
+            assert_eq!(
+                (reply.status.as_u16(), &reply.body[..]),
+                (200, &b"5"[..]),
+                "{method}"
+            );
+            assert_eq!(origin.last().headers["transfer-encoding"], "chunked");
+        }
+        client.get("/length").await;
+        assert!(!origin.last().headers.contains_key("transfer-encoding"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_response_begins_before_the_request_has_ended() {
     let origin = Origin::start().await;
     let lab = Plan::default().start(policy::open(&[origin.address]));
