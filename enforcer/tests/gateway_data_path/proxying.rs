@@ -261,8 +261,10 @@ async fn slow_services_time_out() {
         200,
         "the client's connection lives on"
     );
-    lab.recorder
-        .look(|seen| assert_eq!(seen.verdicts[0], (Verdict::Upstream, 504)));
+    lab.recorder.look(|seen| {
+        assert_eq!(seen.verdicts[0], (Verdict::Upstream, 504));
+        assert!(seen.latencies[0].is_some_and(|latency| latency >= Duration::from_millis(100)));
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
