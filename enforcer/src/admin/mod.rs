@@ -5,6 +5,7 @@
 //! process on the node and no page in a browser can deny anybody.
 
 mod api;
+mod connections;
 mod events;
 mod guard;
 mod health;
@@ -84,7 +85,7 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
         .layer(middleware::from_fn_with_state(guard, guard::check))
         .with_state(shared);
     let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        if let Err(error) = axum::serve(connections::Connections::new(listener), router).await {
             tracing::error!(%error, "the admin server has ended");
         }
     });
