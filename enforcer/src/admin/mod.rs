@@ -16,14 +16,17 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc};
 use axum::{Router, middleware, routing::get};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::agent::state::Shared;
+use crate::{agent::state::Shared, gateway::port_taken};
 
 pub use guard::{TOKEN_FILE, TOKEN_HEADER};
 
 /// Why the admin address is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("cannot listen on the admin address {address}: {source}")]
+    #[error(
+        "cannot listen on the admin address {address}: {source}{}",
+        port_taken(source)
+    )]
     Listen { address: SocketAddr, source: io::Error },
     #[error(
         "cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write"

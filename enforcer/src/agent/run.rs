@@ -35,15 +35,15 @@ const OWN_DESCRIPTORS: u64 = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The policies that it is to start with.
-    #[error("{0}")]
+    #[error(transparent)]
     Policies(#[from] Problems),
-    #[error("{0}")]
+    #[error(transparent)]
     Kernel(#[from] KernelError),
-    #[error("{0}")]
+    #[error(transparent)]
     Gateway(#[from] GatewayError),
-    #[error("{0}")]
+    #[error(transparent)]
     Admin(#[from] AdminError),
-    #[error("{0}")]
+    #[error(transparent)]
     Watch(#[from] WatchError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -36,6 +36,14 @@ pub(super) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListe
     Ok(listeners)
 }
 
+/// What to do where another process listens already.
+pub(crate) fn port_taken(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; `ss -ltnp` names who has the port",
+        _ => "",
+    }
+}
+
 fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
