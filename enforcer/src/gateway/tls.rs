@@ -55,7 +55,7 @@ pub enum TlsError {
     Certificate { path: PathBuf, reason: String },
     #[error("client certificates are asked for, but no `client_ca` says who vouches for them")]
     NoAuthority,
-    #[error("{} and {} do not make a server: {source}", certificate.display(), key.display())]
+    #[error("{} and {} do not make a server: {source}{}", certificate.display(), key.display(), key_mismatch(source))]
     Server {
         certificate: PathBuf,
         key: PathBuf,
@@ -63,6 +63,17 @@ pub enum TlsError {
     },
     #[error("the random source fails: {0}")]
     Random(#[source] rustls::Error),
+}
+
+/// What to do where a key belongs to another certificate.
+fn key_mismatch(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "; `openssl x509 -noout -pubkey -in` the certificate and `openssl pkey -pubout -in` the key print the same \
+             where they belong together"
+        }
+        _ => "",
+    }
 }
 
 /// A listener's TLS, which changes with its files.

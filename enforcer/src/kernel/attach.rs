@@ -11,8 +11,11 @@ use aya::{
     },
 };
 
+use libc::{EBUSY, EEXIST, EMFILE};
+
 use super::{
     KernelError,
+    error::os_error,
     interfaces::Interface,
     object::{self, TC_EGRESS},
 };
@@ -104,10 +107,9 @@ pub fn attach(ebpf: &mut Ebpf, interface: &Interface, choice: XdpChoice) -> Resu
 pub fn detach(ebpf: &mut Ebpf, interface: &Interface, attachment: Attachment) -> Result<(), KernelError> {
     let xdp = object::xdp(ebpf)?.detach(attachment.xdp_link);
     let tc = object::tc_egress(ebpf)?.detach(attachment.tc_link);
-    if super::interfaces::list()
-        .iter()
-        .any(|listed| listed.index == interface.index)
-    {
+    let is_gone = super::interfaces::list()
+        .is_ok_and(|present| present.iter().all(|listed| listed.index != interface.index));
+    if !is_gone {
         xdp.map_err(KernelError::attach(interface, "XDP"))?;
         tc.map_err(KernelError::attach(interface, "TC"))?;
     }
@@ -131,6 +133,8 @@ fn attach_xdp(
             .map_err(wrap),
         XdpChoice::Auto => match native(program) {
             Ok(link) => Ok((link, XdpReached::Native)),
+            // Something stands in the way that generic XDP would meet too, or a passing want.
+            Err(error) if matches!(os_error(&error), Some(EBUSY | EEXIST | EMFILE)) => Err(wrap(error)),
             Err(error) => {
                 tracing::info!(interface = interface.name, %error, "no native XDP here; trying generic");
                 generic(program)
