@@ -318,7 +318,6 @@ impl Store {
         // What this slot held two generations ago. It stayed for packets that were on their way through.
         // One at a time, so that none is forgotten if the kernel refuses.
         let written = &mut self.written[slot as usize];
-        let leaves_gaps = !written.access.is_empty();
         while let Some(key) = written.services.last() {
             match self.services.remove(key) {
                 Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
@@ -346,9 +345,6 @@ impl Store {
             self.access.insert(key, *entry)?;
             written.access.push(*key);
         }
-        if leaves_gaps {
-            self.access.tidy()?;
-        }
-        Ok(())
+        self.access.tidy()
     }
 }
