@@ -53,8 +53,12 @@ pub fn program(ctx: &TcContext) -> i32 {
         },
     };
     let conclusion = finding.conclude(Direction::Egress, bytes);
-    if conclusion.is_event() && events::wanted() {
-        events::enforcer_tell_egress(ctx.skb.skb, clock::now_ns(), u64::from(conclusion.place));
+    if conclusion.is_event() {
+        let now_ns = clock::now_ns();
+        let due = events::due(now_ns);
+        if due != 0 {
+            events::enforcer_tell_egress(ctx.skb.skb, now_ns, u64::from(conclusion.place), due);
+        }
     }
     verdict::tc(&conclusion)
 }

@@ -33,8 +33,11 @@ pub fn program(ctx: &XdpContext) -> u32 {
     let now_ns = clock::now_ns();
     let conclusion =
         examine(ctx, control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
-    if conclusion.is_event() && events::wanted() {
-        events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place));
+    if conclusion.is_event() {
+        let due = events::due(now_ns);
+        if due != 0 {
+            events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place), due);
+        }
     }
     verdict::xdp(&conclusion)
 }
