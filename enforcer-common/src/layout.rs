@@ -111,6 +111,22 @@ pub struct Interface {
     pub flags: u32,
 }
 
+/// Seats of interfaces: a power of two.
+pub const SEATS: u32 = 4_096;
+
+/// A place in front of the interfaces map, by the index's last bits: an array is read in a fraction of the
+/// time. Whoever finds another interface's index here looks into the map, which has all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seat {
+    /// The interface's index; zero is nobody's.
+    pub index: u32,
+    /// Which bank is in force: 0 or 1. The other is written before this changes.
+    pub select: u32,
+    /// The banks.
+    pub banks: [Interface; 2],
+}
+
 /// What an interface's policies have.
 pub mod interface_flag {
     /// Some policy names ports.
@@ -476,6 +492,7 @@ const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
 layout! {
     Control: 56, {key: 0, flags: 16, sketch_mask: 24, zero: 32, alive_until_ns: 40, syn_options: 48};
     Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
+    Seat: 56, {index: 0, select: 4, banks: 8};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
     Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,
         mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};

@@ -8,6 +8,7 @@
 pub mod hash;
 pub mod layout;
 pub mod limiter;
+pub mod presence;
 pub mod sketch;
 pub mod verdict;
 

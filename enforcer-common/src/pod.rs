@@ -26,6 +26,7 @@ pod!(
     layout::FlowKey,
     layout::Interface,
     layout::Policy,
+    layout::Seat,
     layout::ServiceKey,
     sketch::Line,
 );

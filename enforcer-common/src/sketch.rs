@@ -6,7 +6,7 @@
 //! so nothing can be refilled, and memory is what it was at the start.
 
 use crate::{
-    hash::{Key, siphash13},
+    hash::{self, Key},
     layout::{Address, Limit, V4_MAPPED},
 };
 
@@ -40,13 +40,17 @@ impl Place {
     #[inline(always)]
     #[must_use]
     pub fn of(key: Key, mask: u64, limit: &Limit, high: u64, low: u64) -> Self {
-        let (high, low) = prefix(limit, high, low);
         // The limit's number makes each limit's hash function another one.
-        let key = Key {
-            k0: key.k0 ^ u64::from(limit.id),
-            k1: key.k1,
+        let hash = if is_mapped(high, low) {
+            let address = low & limit.mask_v4_low & u64::from(u32::MAX);
+            hash::of_one(key, u64::from(limit.id) << 32 | address)
+        } else {
+            let key = Key {
+                k0: key.k0 ^ u64::from(limit.id),
+                k1: key.k1,
+            };
+            hash::of_two(key, high & limit.mask_v6_high, low & limit.mask_v6_low)
         };
-        let hash = siphash13(key, high, low);
         Self {
             line: (hash & mask) as u32,
             choice: (hash >> 60) as u32,
@@ -72,14 +76,10 @@ pub const fn words(address: &Address) -> (u64, u64) {
     )
 }
 
-/// The words of the source's prefix.
+/// Whether the words are an IPv4-mapped address.
 #[inline(always)]
-const fn prefix(limit: &Limit, high: u64, low: u64) -> (u64, u64) {
-    if high == 0 && low >> 32 == 0xffff {
-        (high, low & limit.mask_v4_low)
-    } else {
-        (high & limit.mask_v6_high, low & limit.mask_v6_low)
-    }
+pub(crate) const fn is_mapped(high: u64, low: u64) -> bool {
+    high == 0 && low >> 32 == 0xffff
 }
 
 /// The masks that leave the first `v4` and `v6` bits of an address: `(v6 high, v6 low, v4 low)`.

@@ -3,15 +3,16 @@
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{Interface, NO_POLICY, control_flag, interface_flag, table, table_kind},
+    layout::{NO_POLICY, control_flag, interface_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
 use crate::{
     access, clock, events,
     frame::Frame,
+    interface::{self, Interface},
     lifeline,
-    maps::{CONTROL, INTERFACES},
+    maps::CONTROL,
     parse::{Packet, Parsed, parse},
     service,
     verdict::{self, Finding},
@@ -24,8 +25,7 @@ const HEADERS: u32 = 128;
 pub fn program(ctx: &TcContext) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let index = unsafe { (*ctx.skb.skb).ifindex };
-    // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+    let Some(interface) = interface::find(index) else {
         return TC_ACT_UNSPEC;
     };
     let bytes = u64::from(ctx.len());
@@ -54,8 +54,12 @@ pub fn program(ctx: &TcContext) -> i32 {
         },
     };
     let conclusion = finding.conclude(Direction::Egress, bytes);
-    if conclusion.is_event() && events::wanted() {
-        events::enforcer_tell_egress(ctx.skb.skb, clock::now_ns(), u64::from(conclusion.place));
+    if conclusion.is_event() {
+        let now_ns = clock::now_ns();
+        let due = events::due(now_ns);
+        if due != 0 {
+            events::enforcer_tell_egress(ctx.skb.skb, now_ns, u64::from(conclusion.place), due);
+        }
     }
     verdict::tc(&conclusion)
 }
@@ -69,9 +73,9 @@ fn lapsed(now_ns: u64) -> bool {
 }
 
 #[inline(always)]
-fn decide(interface: &Interface, packet: &Packet) -> Finding {
-    if interface.flags & interface_flag::EGRESS != 0 {
-        let list = table(table_kind::EGRESS, interface.slot, interface.group);
+fn decide(interface: Interface, packet: &Packet) -> Finding {
+    if interface.has(interface_flag::EGRESS) {
+        let list = table(table_kind::EGRESS, interface.slot(), interface.group());
         let now_ns = clock::now_ns();
         if let Some(entry) = access::lookup(list, &packet.destination, now_ns)
             && !lapsed(now_ns)

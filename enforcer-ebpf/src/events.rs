@@ -40,11 +40,11 @@ struct Occurrence {
     bytes: u32,
 }
 
-/// Tells the agent of a packet that arrived, if an event is due. The packet is read once more: so the
+/// Tells the agent of a packet that arrived, when [`due`] says so. The packet is read once more: so the
 /// program need not keep what it knows of each until it is known that one is to be told of.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u64) -> u64 {
+pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u64, due: u64) -> u64 {
     let ctx = XdpContext::new(ctx);
     let frame = Frame::of_xdp(&ctx);
     let occurrence = Occurrence {
@@ -53,13 +53,13 @@ pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u6
         interface: ctx.ingress_ifindex() as u32,
         bytes: frame.len() as u32,
     };
-    occurrence.tell(&frame)
+    occurrence.tell(&frame, due)
 }
 
 /// The same of one that leaves.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn enforcer_tell_egress(ctx: *mut __sk_buff, now_ns: u64, place: u64) -> u64 {
+pub extern "C" fn enforcer_tell_egress(ctx: *mut __sk_buff, now_ns: u64, place: u64, due: u64) -> u64 {
     let ctx = TcContext::new(ctx);
     let occurrence = Occurrence {
         now_ns,
@@ -68,16 +68,12 @@ pub extern "C" fn enforcer_tell_egress(ctx: *mut __sk_buff, now_ns: u64, place: 
         interface: unsafe { (*ctx.skb.skb).ifindex },
         bytes: ctx.len(),
     };
-    occurrence.tell(&Frame::of_tc(&ctx))
+    occurrence.tell(&Frame::of_tc(&ctx), due)
 }
 
 impl Occurrence {
     #[inline(always)]
-    fn tell(&self, frame: &Frame) -> u64 {
-        let due = enforcer_event_due(self.now_ns);
-        if due == 0 {
-            return 0;
-        }
+    fn tell(&self, frame: &Frame, due: u64) -> u64 {
         let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
             return enforcer_event_lost();
         };
@@ -109,10 +105,13 @@ impl Occurrence {
     }
 }
 
-/// Whether any packet has an event.
+/// Zero if this packet has no event, else one more than how many had none since the last.
 #[inline(always)]
-pub fn wanted() -> bool {
-    EVENT_SPACING_NS.load() != u64::MAX
+pub fn due(now_ns: u64) -> u64 {
+    if EVENT_SPACING_NS.load() == u64::MAX {
+        return 0;
+    }
+    enforcer_event_due(now_ns)
 }
 
 /// Zero if no event is due, else one more than how many there would have been since the last.

@@ -2,16 +2,17 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use enforcer_common::{
-    layout::{Bank, Control, Interface, NO_POLICY, control_flag, policy_flag, table, table_kind},
+    layout::{Bank, Control, NO_POLICY, control_flag, policy_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
 use crate::{
     access, clock, events, flow,
     frame::Frame,
+    interface::{self, Interface},
     lifeline,
     limits::{self, Charge},
-    maps::{CONTROL, INTERFACES},
+    maps::CONTROL,
     parse::{Packet, Parsed, parse},
     service::{self, Place},
     syn,
@@ -21,8 +22,7 @@ use crate::{
 #[inline(always)]
 pub fn program(ctx: &XdpContext) -> u32 {
     let index = ctx.ingress_ifindex() as u32;
-    // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let Some(interface) = (unsafe { INTERFACES.get(index) }) else {
+    let Some(interface) = interface::find(index) else {
         return xdp_action::XDP_PASS;
     };
     let Some(control) = CONTROL.get(0) else {
@@ -33,8 +33,11 @@ pub fn program(ctx: &XdpContext) -> u32 {
     let now_ns = clock::now_ns();
     let conclusion =
         examine(ctx, control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
-    if conclusion.is_event() && events::wanted() {
-        events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place));
+    if conclusion.is_event() {
+        let due = events::due(now_ns);
+        if due != 0 {
+            events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place), due);
+        }
     }
     verdict::xdp(&conclusion)
 }
@@ -43,7 +46,7 @@ pub fn program(ctx: &XdpContext) -> u32 {
 fn examine(
     ctx: &XdpContext,
     control: &Control,
-    interface: &Interface,
+    interface: Interface,
     frame: &Frame,
     bytes: u64,
     now_ns: u64,
@@ -60,9 +63,9 @@ fn examine(
         Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
         Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
-            policy: interface.base,
+            policy: interface.base(),
             reason,
-            shadow: service::is_shadow(interface, interface.base),
+            shadow: service::is_shadow(interface, interface.base()),
         },
     }
 }
@@ -71,7 +74,7 @@ fn examine(
 fn decide(
     ctx: &XdpContext,
     control: &Control,
-    interface: &Interface,
+    interface: Interface,
     packet: &Packet,
     bytes: u64,
     now_ns: u64,
@@ -86,7 +89,7 @@ fn decide(
         let reason = denial(entry.reason);
         // An operator's word holds; what follows from requests is enforced where policies are.
         let shadow = matches!(reason, Reason::DeniedForAuthentication)
-            && service::is_shadow(interface, interface.base);
+            && service::is_shadow(interface, interface.base());
         return Finding {
             policy: NO_POLICY,
             reason,
@@ -122,14 +125,14 @@ fn decide(
 #[inline(always)]
 fn settled(
     control: &Control,
-    interface: &Interface,
+    interface: Interface,
     policy: u32,
     bank: &Bank,
     packet: &Packet,
     now_ns: u64,
 ) -> Option<Reason> {
     if bank.flags & policy_flag::ACCESS != 0 {
-        let list = table(table_kind::INGRESS, interface.slot, policy);
+        let list = table(table_kind::INGRESS, interface.slot(), policy);
         if let Some(entry) = access::lookup(list, &packet.source, now_ns)
             && !lapsed(control, entry.reason, now_ns)
         {

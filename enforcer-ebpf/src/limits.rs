@@ -4,13 +4,14 @@
 //! for itself. It takes numbers alone, so that nothing of the packet's history is looked at with it.
 
 use enforcer_common::{
-    layout::{Bank, Interface, LIMITS_PER_POLICY, Limit, limit_key},
+    layout::{Bank, LIMITS_PER_POLICY, Limit, limit_key},
     limiter::{Algorithm, Params},
     verdict::Reason,
 };
 
 use crate::{
     atomic::Cell,
+    interface::Interface,
     maps::{CONTROL, POLICIES, SHARED},
     parse::Packet,
     service::Place,
@@ -23,7 +24,7 @@ pub const ATTEMPTS: usize = 4;
 
 /// A packet under limits.
 pub struct Charge<'a> {
-    pub interface: &'a Interface,
+    pub interface: Interface,
     pub packet: &'a Packet,
     /// Of the frame.
     pub bytes: u64,
@@ -88,7 +89,7 @@ impl Charge<'_> {
             let (high, low) = match limit.key {
                 limit_key::SOURCE => words(&self.packet.source),
                 limit_key::SERVICE => (0, u64::from(limit.shared)),
-                _ => (0, u64::from(limit.shared + self.interface.position)),
+                _ => (0, u64::from(limit.shared + self.interface.position())),
             };
             let selector = Selector::new(place, index, charges);
             if !self.admits(selector, high, low, cost) {
@@ -124,6 +125,30 @@ const REFUSED: u64 = 0;
 const ADMITTED: u64 = 1;
 const CONTENDED: u64 = 2;
 
+/// What an expression says under parameters of which it knows the algorithm.
+///
+/// Told apart here once, not at each step: otherwise the verifier follows every mixture. The buckets admit
+/// alike. No function: the compiler would call it, and the stack is short.
+macro_rules! by_algorithm {
+    ($params:expr, $known:ident => $outcome:expr) => {
+        match $params.algorithm() {
+            Some(Algorithm::TokenBucket | Algorithm::LeakyBucket) => {
+                let $known = $params.known_as(Algorithm::TokenBucket);
+                $outcome
+            }
+            Some(Algorithm::FixedWindow) => {
+                let $known = $params.known_as(Algorithm::FixedWindow);
+                $outcome
+            }
+            Some(Algorithm::SlidingWindow) => {
+                let $known = $params.known_as(Algorithm::SlidingWindow);
+                $outcome
+            }
+            None => Outcome::Refused,
+        }
+    };
+}
+
 /// Asks or charges one limit, in one attempt. `high` and `low` are the source, or `low` is the number of
 /// a shared limiter.
 #[unsafe(no_mangle)]
@@ -133,60 +158,28 @@ extern "C" fn enforcer_limit(selector: u64, high: u64, low: u64, now_ns: u64, co
     let Some(limit) = selector.limit() else {
         return ADMITTED;
     };
-    let request = Request {
-        limit,
-        high,
-        low,
-        now_ns,
-        cost,
-        charges: selector.charges(),
-    };
-    // Told apart here once, not at each step: otherwise the verifier follows every mixture. The buckets
-    // admit alike.
-    let outcome = match limit.params.algorithm() {
-        Some(Algorithm::TokenBucket | Algorithm::LeakyBucket) => {
-            request.decide(limit.params.known_as(Algorithm::TokenBucket))
-        }
-        Some(Algorithm::FixedWindow) => request.decide(limit.params.known_as(Algorithm::FixedWindow)),
-        Some(Algorithm::SlidingWindow) => request.decide(limit.params.known_as(Algorithm::SlidingWindow)),
-        None => Outcome::Refused,
+    let (params, charges) = (&limit.params, selector.charges());
+    // One that is missing, for which there is no way, limits nothing.
+    let outcome = if limit.key == limit_key::SOURCE {
+        let Some(control) = CONTROL.get(0) else {
+            return ADMITTED;
+        };
+        let Some(cells) = Cells::of(control, limit, high, low) else {
+            return ADMITTED;
+        };
+        by_algorithm!(params, known => cells.decide(&known, now_ns, cost, charges))
+    } else {
+        let Some(cell) = SHARED.get_ptr_mut(low as u32) else {
+            return ADMITTED;
+        };
+        // SAFETY: a map's value of eight bytes.
+        let cell = unsafe { Cell::new(cell) };
+        by_algorithm!(params, known => charge_once(cell, &known, now_ns, cost, charges))
     };
     match outcome {
         Outcome::Refused => REFUSED,
         Outcome::Admitted => ADMITTED,
         Outcome::Contended => CONTENDED,
-    }
-}
-
-struct Request<'a> {
-    limit: &'a Limit,
-    high: u64,
-    low: u64,
-    now_ns: u64,
-    cost: u64,
-    charges: bool,
-}
-
-impl Request<'_> {
-    #[inline(always)]
-    fn decide(&self, params: Params) -> Outcome {
-        if self.limit.key != limit_key::SOURCE {
-            // SAFETY: a map's value of eight bytes.
-            return match SHARED
-                .get_ptr_mut(self.low as u32)
-                .map(|cell| unsafe { Cell::new(cell) })
-            {
-                Some(cell) => charge_once(cell, &params, self.now_ns, self.cost, self.charges),
-                None => Outcome::Admitted,
-            };
-        }
-        let Some(control) = CONTROL.get(0) else {
-            return Outcome::Admitted;
-        };
-        let Some(cells) = Cells::of(control, self.limit, self.high, self.low) else {
-            return Outcome::Admitted;
-        };
-        cells.decide(&params, self.now_ns, self.cost, self.charges)
     }
 }
 

@@ -20,6 +20,7 @@ mod flow;
 mod forget;
 mod frame;
 mod ingress;
+mod interface;
 mod lifeline;
 mod limits;
 mod maps;

@@ -1,7 +1,7 @@
 //! The maps. `docs/architecture.md` says who writes each and how long its entries live.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
@@ -10,8 +10,9 @@ use enforcer_common::{
         Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
         DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
         MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
-        POLICY_ENTRIES, PROVEN_CELLS, Policy, ServiceKey,
+        POLICY_ENTRIES, PROVEN_CELLS, Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
     },
+    presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
 };
 
@@ -22,6 +23,10 @@ pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 /// By interface index. Replacing a value switches an interface to another generation.
 #[map]
 pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_INTERFACES, BPF_F_NO_PREALLOC);
+
+/// By the last bits of an interface's index: what most packets need of [`INTERFACES`].
+#[map]
+pub static SEATS: Array<Seat> = Array::with_max_entries(SEAT_ENTRIES, 0);
 
 /// Which policy a protocol and port has.
 #[map]
@@ -34,6 +39,10 @@ pub static POLICIES: Array<Policy> = Array::with_max_entries(POLICY_ENTRIES, 0);
 /// All access lists, of both families.
 #[map]
 pub static ACCESS: LpmTrie<AccessKey, Access> = LpmTrie::with_max_entries(MAX_PREFIXES, BPF_F_NO_PREALLOC);
+
+/// A bit for each number of `enforcer_common::presence`.
+#[map]
+pub static PRESENCE: Array<u64> = Array::with_max_entries(PRESENCE_WORDS, 0);
 
 /// Connections that the gateway has verified. Only the agent inserts, so nobody is evicted.
 #[map]
@@ -52,9 +61,11 @@ pub static HOLDERS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
 #[map]
 pub static SHARED: Array<u64> = Array::with_max_entries(MAX_SHARED, 0);
 
-/// Limiter states of sources. The agent sets the number of lines when it loads the programs.
+/// Limiter states of sources. The agent sets the number of lines when it loads the programs. Nobody maps
+/// it: an array that could be mapped begins at a page, and so a line is one line of the cache. Others
+/// begin sixteen bytes behind one.
 #[map]
-pub static SKETCH: Array<Line> = Array::with_max_entries(1, 0);
+pub static SKETCH: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// By direction, policy, reason and verdict: see `layout::counter`.
 #[map]

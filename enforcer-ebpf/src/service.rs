@@ -1,33 +1,34 @@
 //! Stage 3: which policy a packet is under.
 
 use enforcer_common::layout::{
-    Bank, Interface, MAX_POLICIES, NO_POLICY, POLICY_ENTRIES, ServiceKey, interface_flag, policy_flag,
+    Bank, MAX_POLICIES, NO_POLICY, POLICY_ENTRIES, ServiceKey, interface_flag, policy_flag,
 };
 
 use crate::{
+    interface::Interface,
     maps::{POLICIES, SERVICES},
     parse::Packet,
 };
 
 /// The policy for a packet to or from local `port` (network byte order), or [`NO_POLICY`].
 #[inline(always)]
-pub fn find(interface: &Interface, packet: &Packet, port: u16) -> u32 {
+pub fn find(interface: Interface, packet: &Packet, port: u16) -> u32 {
     if packet.later_fragment {
-        return interface.base;
+        return interface.base();
     }
-    if interface.flags & interface_flag::PORTS != 0 && port != 0 {
+    if interface.has(interface_flag::PORTS) && port != 0 {
         let key = ServiceKey {
-            group: interface.group,
+            group: interface.group(),
             port,
             protocol: packet.protocol,
-            slot: interface.slot as u8,
+            slot: interface.slot() as u8,
         };
         // SAFETY: the agent replaces values as a whole; a policy number read here is one it wrote.
         if let Some(policy) = unsafe { SERVICES.get(&key) } {
             return *policy;
         }
     }
-    interface.any
+    interface.any()
 }
 
 /// Where what a policy says is in the policies map.
@@ -39,11 +40,11 @@ pub struct Place {
 
 /// What `policy` says in the interface's slot, and where.
 #[inline(always)]
-pub fn bank(interface: &Interface, policy: u32) -> Option<(Place, &'static Bank)> {
+pub fn bank(interface: Interface, policy: u32) -> Option<(Place, &'static Bank)> {
     if policy >= NO_POLICY {
         return None;
     }
-    let index = interface.slot * MAX_POLICIES + policy;
+    let index = interface.slot() * MAX_POLICIES + policy;
     if index >= POLICY_ENTRIES {
         return None;
     }
@@ -61,6 +62,6 @@ pub fn bank(interface: &Interface, policy: u32) -> Option<(Place, &'static Bank)
 
 /// Whether a policy only counts. One that is not there does.
 #[inline(always)]
-pub fn is_shadow(interface: &Interface, policy: u32) -> bool {
+pub fn is_shadow(interface: Interface, policy: u32) -> bool {
     bank(interface, policy).is_none_or(|(_, bank)| bank.flags & policy_flag::SHADOW != 0)
 }

@@ -51,6 +51,13 @@ impl Cells {
         let blurred = |number| forget(number, self.zero);
         let settled = |state| blurred(params.settled(blurred(state), now_ns));
         let states = [0, 1, 2, 3].map(|row| self.cell(row).read());
+        // Most of a flood ends here, by branches that all go one way: the processor need not wait for the
+        // line to come before it goes on. Which cell is least used, it could only guess.
+        let refuses = |state| params.admit(blurred(state), now_ns, cost).is_none();
+        let [a, b, c, d] = states;
+        if params.orders_all() && refuses(a) && refuses(b) && refuses(c) && refuses(d) {
+            return Outcome::Refused;
+        }
         let mut used = settled(states[0]);
         for state in &states[1..] {
             used = blurred(params.less_used(used, settled(*state)));

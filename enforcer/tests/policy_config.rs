@@ -377,7 +377,7 @@ fn a_report_is_for_people_and_for_programs() {
         plain.contains("agent.yaml:2:14: error: log.level: `loud` is not known here"),
         "{plain}"
     );
-    assert!(plain.ends_with("1 file: 1 error, 0 warnings\n"), "{plain}");
+    assert!(plain.ends_with("1 file: 1 error, 1 warning\n"), "{plain}");
     assert!(!plain.contains('\x1b'));
     let mut colored = Vec::new();
     report.print(&mut colored, true).unwrap();
@@ -388,4 +388,17 @@ fn a_report_is_for_people_and_for_programs() {
     assert_eq!(json["files"], 1);
     assert_eq!(json["problems"][0]["column"], 14);
     assert_eq!(json["problems"][0]["source"], "log: {level: loud}");
+}
+
+#[test]
+fn a_folder_without_documents_is_a_warning() {
+    let directory = directory("policies: policies\n");
+    fs::write(directory.path().join("policies/edge.yaml.txt"), "kind: Service\n").unwrap();
+    for path in ["policies", "agent.yaml"] {
+        let report = policy::check(&[directory.path().join(path)]);
+        assert!(report.is_ok(), "{:?}", report.problems);
+        assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+        assert!(report.problems[0].message.contains("must end in .yaml or .yml"));
+        assert!(report.problems[0].file.ends_with("policies"));
+    }
 }

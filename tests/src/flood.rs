@@ -97,7 +97,7 @@ impl Flood {
         let frame = self.frame()?;
         let plan = self.plan(&frame, interface::index(namespace, &self.interface)?);
         let mut programs = kernel::load()?;
-        prepare(&mut programs, plan)?;
+        prepare(&mut programs, &[plan])?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let namespace = namespace.clone();
@@ -120,6 +120,54 @@ impl Flood {
         })
     }
 
+    /// Sends runs of `run_packets` each, of this flood and `other` in turn if there is one; packets and
+    /// processor time of each run.
+    ///
+    /// Time that the processor spends on others is not counted, which the clock on the wall would: so the
+    /// rate is that of the work itself, however busy the machine is.
+    ///
+    /// # Errors
+    /// If the flood contradicts itself, the frames are not of one length, or the kernel refuses.
+    pub fn metered(
+        &self,
+        other: Option<&Self>,
+        namespace: &Namespace,
+        run_packets: u32,
+    ) -> Result<Vec<(u64, Duration)>> {
+        let frame = self.frame()?;
+        let interface = interface::index(namespace, &self.interface)?;
+        let mut plans = vec![self.plan(&frame, interface)];
+        if let Some(other) = other {
+            let second = other.frame()?;
+            if second.len() != frame.len() {
+                let (a, b) = (frame.len(), second.len());
+                bail!("frames of {a} and {b} bytes cannot take turns: pad the shorter payload");
+            }
+            plans[0].alternates = 1;
+            plans.push(other.plan(&second, interface));
+        }
+        let mut programs = kernel::load()?;
+        prepare(&mut programs, &plans)?;
+        namespace.run(|| {
+            if let Some(processor) = self.processor {
+                sys::stay_on(processor)
+                    .with_context(|| format!("the flood cannot stay on processor {processor}"))?;
+            }
+            let program = kernel::loaded(&programs, PROGRAM)?;
+            let started = Instant::now();
+            let (mut runs, mut sent) = (Vec::new(), 0);
+            while sent < self.packets && started.elapsed() < self.duration.min(LONGEST) {
+                let before = sys::thread_time_ns()?;
+                run(program, &frame, run_packets)?;
+                let spent = Duration::from_nanos(sys::thread_time_ns()? - before);
+                let total = sent_so_far(&programs)?;
+                runs.push((total - sent, spent));
+                sent = total;
+            }
+            Ok(runs)
+        })
+    }
+
     /// The first `count` frames, written by the program as it would send them, but not sent.
     ///
     /// # Errors
@@ -127,7 +175,7 @@ impl Flood {
     pub fn preview(&self, count: usize) -> Result<Vec<Vec<u8>>> {
         let frame = self.frame()?;
         let mut programs = kernel::load()?;
-        prepare(&mut programs, self.plan(&frame, LOOPBACK))?;
+        prepare(&mut programs, &[self.plan(&frame, LOOPBACK)])?;
         let program = kernel::loaded(&programs, PROGRAM)?;
         (0..count)
             .map(|_| {
@@ -246,7 +294,7 @@ impl Flood {
             ip_sum,
             transport_sum,
             checksum,
-            reserved: 0,
+            alternates: 0,
         }
     }
 }
@@ -288,13 +336,15 @@ impl Drop for Running {
     }
 }
 
-fn prepare(programs: &mut Ebpf, plan: Plan) -> Result<()> {
+fn prepare(programs: &mut Ebpf, plans: &[Plan]) -> Result<()> {
     kernel::program(programs, PROGRAM)?;
     let map = programs
         .map_mut("PLAN")
         .ok_or_else(|| anyhow!("the lab's programs have no map PLAN"))?;
-    let mut plans: Array<&mut MapData, Plan> = Array::try_from(map)?;
-    plans.set(0, plan, 0)?;
+    let mut map: Array<&mut MapData, Plan> = Array::try_from(map)?;
+    for (place, plan) in (0..).zip(plans) {
+        map.set(place, *plan, 0)?;
+    }
     Ok(())
 }
 

@@ -30,6 +30,8 @@ pub enum Program {
     Count,
     /// Counts and drops it.
     Sink,
+    /// Drops it, and nothing else: no program can be faster.
+    Drop,
 }
 
 /// A program on an interface. Dropping it detaches it.
@@ -44,6 +46,7 @@ impl Program {
             Self::Pass => "lab_pass",
             Self::Count => "lab_count",
             Self::Sink => "lab_sink",
+            Self::Drop => "lab_drop",
         }
     }
 

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod agent;
+pub mod bench;
 pub mod bpffs;
 pub mod cleanup;
 pub mod client;

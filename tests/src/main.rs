@@ -1,12 +1,12 @@
 //! The `lab` command: the demo, the lab itself, and its services for trying by hand.
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::{
-    cleanup,
+    bench, cleanup,
     demo::{self, Options},
     fuzz,
     issuer::{self, Issuer},
@@ -43,6 +43,11 @@ enum Command {
         #[arg(long, value_name = "S", default_value_t = 1)]
         seed: u64,
     },
+    /// Measures what the kernel half can do.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Makes the namespaces, waits for Ctrl-C, removes them.
     #[command(after_help = "Example: lab up")]
     Up,
@@ -76,6 +81,29 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Packets per second beside an empty program, nftables and iptables; nanoseconds by stage; memory.
+    #[command(after_help = "Example: lab bench kernel --json kernel.json")]
+    Kernel {
+        /// Write the results as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write a chart as SVG.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+        /// Rounds, of which medians are taken.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Only these rows, beside the empty program's: one_limit, everything, generic, nftables, iptables.
+        #[arg(long, value_name = "ROWS", value_delimiter = ',')]
+        only: Vec<String>,
+        /// How long each cell is measured in each round.
+        #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000)]
+        milliseconds: u64,
+    },
+}
+
 fn main() -> ExitCode {
     run(Arguments::parse().command).unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");
@@ -97,6 +125,22 @@ fn run(command: Command) -> Result<ExitCode> {
             let outcome = fuzz::run(packets, seed, &mut |line| eprintln!("{line}"))?;
             print!("{outcome}");
         }
+        Command::Bench {
+            what:
+                Bench::Kernel {
+                    json,
+                    plot,
+                    rounds,
+                    only,
+                    milliseconds,
+                },
+        } => bench::kernel(&bench::Options {
+            json,
+            plot,
+            rounds,
+            only,
+            each: Duration::from_millis(milliseconds),
+        })?,
         Command::Up => up()?,
         Command::Issuer {
             listen,

@@ -64,6 +64,18 @@ pub(crate) fn stay_on(processor: usize) -> io::Result<()> {
     }
 }
 
+/// Processor time that this thread has had, in nanoseconds. It includes the packets that the kernel
+/// receives on the thread's time.
+pub(crate) fn thread_time_ns() -> io::Result<u64> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a timespec of ours.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) })?;
+    Ok(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
+}
+
 /// Puts this thread before all that are scheduled fairly.
 pub(crate) fn go_first() -> io::Result<()> {
     // SAFETY: integers only; `0` is the calling thread.

@@ -3,6 +3,7 @@
 //! Each command first runs the part of the set-up that it needs, which takes no time and no network
 //! when everything is there.
 
+mod bench;
 mod build;
 mod count;
 mod demo;
@@ -43,6 +44,9 @@ enum Task {
     /// Shows Enforcer at work against a flood, in network namespaces of its own (needs root)
     #[command(after_help = "Example:\n  cargo xtask demo\n  cargo xtask demo --keep")]
     Demo(demo::Options),
+    /// Measures Enforcer beside its peers, in one run
+    #[command(after_help = "Example:\n  cargo xtask bench kernel --json kernel.json")]
+    Bench(bench::Options),
     /// Runs every check, in stages, and stops at the first that fails
     #[command(
         after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit\n  cargo xtask test --vm 6.1"
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::report(),
         Task::Build => build::run(),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Ci => test::run(&test::Options::continuous_integration()),
         Task::Dist => dist::run(),

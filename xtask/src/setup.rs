@@ -98,6 +98,26 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
 }
 
 pub(crate) use machines::install_with_kernel as install_machine;
+/// What the benchmark compares with. Nothing else needs it, so nothing else installs it.
+const PEERS: Part = Part {
+    name: "nftables, iptables",
+    need: Need::Lab,
+    find: || program_among(&["nft", "iptables-legacy", "ethtool"]),
+    install: || {
+        debian::install(
+            &["nftables", "iptables", "ethtool"],
+            "`nft`, `iptables-legacy` and `ethtool`",
+        )
+    },
+};
+
+/// Sets up what the benchmark compares with.
+pub(crate) fn ensure_peers() -> Result<()> {
+    if (PEERS.find)().is_none() {
+        install(&PEERS)?;
+    }
+    Ok(())
+}
 
 /// Sets everything up and lists it.
 pub(crate) fn report() -> Result<()> {

@@ -210,6 +210,14 @@ impl Params {
         }
     }
 
+    /// Whether of two states one is always used at least as much as the other. Then [`Self::less_used`] admits
+    /// what one of them does, and nothing else: true of buckets and fixed windows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn orders_all(&self) -> bool {
+        self.algorithm != SLIDING_WINDOW
+    }
+
     /// Whether `a` never admits more than `b`, and is not `b`.
     ///
     /// A total order for buckets and fixed windows. Two sliding windows can each have more in one of their

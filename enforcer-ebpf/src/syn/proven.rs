@@ -3,7 +3,7 @@
 //!
 //! A cell for each hash, written over by the next: who is forgotten sends again.
 
-use enforcer_common::{hash::siphash13, layout::PROVEN_CELLS};
+use enforcer_common::{hash, layout::PROVEN_CELLS};
 
 use crate::{
     atomic::Cell,
@@ -29,8 +29,8 @@ impl Memory {
     pub fn of(tuple: [u32; 9], now_ns: u64) -> Option<Self> {
         let key = CONTROL.get(0)?.key;
         let word = |at: usize| u64::from(tuple[at]) | u64::from(tuple[at + 1]) << 32;
-        let first = siphash13(key, word(0), word(2));
-        let hash = siphash13(key, first.wrapping_add(word(4)), word(6) ^ u64::from(tuple[8]));
+        let first = hash::of_two(key, word(0), word(2));
+        let hash = hash::of_two(key, first.wrapping_add(word(4)), word(6) ^ u64::from(tuple[8]));
         let cell = PROVEN.get_ptr_mut(hash as u32 & (PROVEN_CELLS - 1))?;
         Some(Self {
             // SAFETY: a map's value of eight bytes.

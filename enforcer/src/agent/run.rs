@@ -21,26 +21,29 @@ use crate::{
     admin::{self, AdminError, Bound},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Events, Kernel, KernelError},
+    kernel::{Events, Kernel, KernelError, raise_descriptor_limit},
     policy::{self, PolicySet, Problems, WatchError},
 };
 
 /// Changes of policies that wait to be applied.
 const WAITING_CHANGES: usize = 4;
 
+/// File descriptors for all but clients and upstreams: maps, programs, sockets, files.
+const OWN_DESCRIPTORS: u64 = 256;
+
 /// Why the agent does not start or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The policies that it is to start with.
-    #[error("{0}")]
+    #[error(transparent)]
     Policies(#[from] Problems),
-    #[error("{0}")]
+    #[error(transparent)]
     Kernel(#[from] KernelError),
-    #[error("{0}")]
+    #[error(transparent)]
     Gateway(#[from] GatewayError),
-    #[error("{0}")]
+    #[error(transparent)]
     Admin(#[from] AdminError),
-    #[error("{0}")]
+    #[error(transparent)]
     Watch(#[from] WatchError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -60,6 +63,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
+    raise_descriptors(config);
     let loaded = policy::load(&config.policies)?;
     // First of all that is taken: where another agent runs already, this one leaves it alone.
     let admin = admin::bind(config.admin.address)?;
@@ -99,6 +103,31 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // What still waits for something has nobody left to answer to.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Without descriptors no connection is accepted and no interface is found.
+fn raise_descriptors(config: &Config) {
+    let limit = match raise_descriptor_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "file descriptors");
+            return;
+        }
+    };
+    let needed = descriptors_needed(config.gateway.max_connections);
+    if !config.gateway.listeners.is_empty() && limit < needed {
+        tracing::warn!(
+            limit,
+            needed,
+            "gateway.maxConnections needs more file descriptors than there may be: raise LimitNOFILE= of the unit, \
+             or lower gateway.maxConnections"
+        );
+    }
+}
+
+/// A client's connection may need one to an upstream, and the agent some of its own.
+fn descriptors_needed(connections: u32) -> u64 {
+    2 * u64::from(connections) + OWN_DESCRIPTORS
 }
 
 fn start_gateway(

@@ -106,7 +106,7 @@ impl Cli {
             Err(Failure::Reported) => (2, None),
         };
         if let Some(error) = error {
-            eprintln!("enforcer: {error:#}");
+            eprintln!("enforcer: {}", text::with_causes(&error));
         }
         ExitCode::from(code)
     }

@@ -58,20 +58,21 @@ pub fn access_key(table: u32, prefix: IpNet) -> Key<AccessKey> {
     )
 }
 
+/// The bits of a prefix whose key in an access list has `key_bits`.
+#[must_use]
+pub fn prefix_bits(key_bits: u32, ipv4: bool) -> u8 {
+    let front = if ipv4 { MAPPED_BITS } else { 0 };
+    u8::try_from(key_bits.saturating_sub(TABLE_BITS + front)).unwrap_or(u8::MAX)
+}
+
 /// The prefix of an entry of an access list. `None`: it is none of ours.
 #[must_use]
 pub fn prefix(key: &Key<AccessKey>) -> Option<IpNet> {
     let AccessKey { table, address } = key.data();
-    let bits = key.prefix_len().checked_sub(TABLE_BITS)?;
-    let (address, bits) = if table & IPV4_LIST == 0 {
-        (IpAddr::from(address), bits)
-    } else {
-        (
-            IpAddr::from(address).to_canonical(),
-            bits.checked_sub(MAPPED_BITS)?,
-        )
-    };
-    IpNet::new(address, u8::try_from(bits).ok()?).ok()
+    let ipv4 = table & IPV4_LIST != 0;
+    let address = IpAddr::from(address);
+    let address = if ipv4 { address.to_canonical() } else { address };
+    IpNet::new(address, prefix_bits(key.prefix_len(), ipv4)).ok()
 }
 
 /// The kernel's form of a connection, as its packets arrive.

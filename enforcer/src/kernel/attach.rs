@@ -12,8 +12,12 @@ use aya::{
     },
 };
 
+use libc::{EBUSY, EEXIST, EMFILE};
+
 use super::{
-    KernelError, filter,
+    KernelError,
+    error::os_error,
+    filter,
     interfaces::Interface,
     object,
     pins::{Pins, network_namespace},
@@ -151,10 +155,9 @@ pub fn detach(
 ) -> Result<(), KernelError> {
     let xdp = detach_xdp(object::xdp(ebpf)?, interface, attachment.xdp_link, pins);
     let tc = detach_tc(object::tc_egress(ebpf)?, interface, attachment.tc_link, pins);
-    if super::interfaces::list()
-        .iter()
-        .any(|listed| listed.index == interface.index)
-    {
+    let is_gone = super::interfaces::list()
+        .is_ok_and(|present| present.iter().all(|listed| listed.index != interface.index));
+    if !is_gone {
         xdp?;
         tc?;
     }
@@ -274,6 +277,8 @@ fn attach_new_xdp(
             .map_err(wrap),
         XdpChoice::Auto => match native(program) {
             Ok(link) => Ok((link, XdpReached::Native)),
+            // Something stands in the way that generic XDP would meet too, or a passing want.
+            Err(error) if matches!(os_error(&error), Some(EBUSY | EEXIST | EMFILE)) => Err(wrap(error)),
             Err(error) => {
                 tracing::info!(interface = interface.name, %error, "no native XDP here; trying generic");
                 generic(program)

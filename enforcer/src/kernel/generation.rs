@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use aya::Ebpf;
@@ -21,6 +22,9 @@ use super::{
 };
 use crate::policy::model::PolicySet;
 
+/// An interface that refused the programs is tried again after this time.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// The programs, where they are attached, and the tables that they read.
 pub struct Generations {
     /// The tables.
@@ -32,6 +36,9 @@ pub struct Generations {
     swept: bool,
     attached: BTreeMap<u32, (Interface, Attachment)>,
     failures: BTreeMap<String, String>,
+    /// Interfaces that refused the programs, and when they were tried last.
+    refused: Vec<Interface>,
+    tried: Instant,
     /// The interfaces there were when the tables were last written.
     present: Vec<Interface>,
 }
@@ -68,6 +75,8 @@ impl Generations {
             swept: false,
             attached: BTreeMap::new(),
             failures: BTreeMap::new(),
+            refused: Vec::new(),
+            tried: Instant::now(),
             present: Vec::new(),
         })
     }
@@ -78,7 +87,10 @@ impl Generations {
     /// # Errors
     /// A map is full or the kernel refuses.
     pub fn apply(&mut self, set: &Arc<PolicySet>, counters: &Counters) -> Result<(), KernelError> {
-        let present = interfaces::list();
+        let present = interfaces::list().unwrap_or_else(|error| {
+            tracing::error!(%error, "the kernel does not list the interfaces; those known before are taken");
+            self.present.clone()
+        });
         let now = Moment {
             wall: OffsetDateTime::now_utc(),
             monotonic_ns: monotonic_ns(),
@@ -109,12 +121,19 @@ impl Generations {
         Ok(())
     }
 
-    /// Follows interfaces that have come or gone; whether there were any.
+    /// Follows interfaces that have come or gone; whether there were any. Those that refused the programs are
+    /// tried again, every [`RETRY`] at most.
     ///
     /// # Errors
-    /// As for [`Self::apply`].
+    /// As for [`Self::apply`]; or the kernel does not list the interfaces, and all stays as it is.
     pub fn refresh(&mut self, counters: &Counters) -> Result<bool, KernelError> {
-        if interfaces::list() == self.present {
+        if interfaces::list().map_err(KernelError::Interfaces)? == self.present {
+            if self.tried.elapsed() >= RETRY {
+                self.tried = Instant::now();
+                for interface in std::mem::take(&mut self.refused) {
+                    self.attach(&interface);
+                }
+            }
             return Ok(false);
         }
         let set = Arc::clone(self.store.set());
@@ -167,6 +186,8 @@ impl Generations {
     /// switched already: an attached program without an entry passes everything.
     fn follow(&mut self, staged: &Staged, present: &[Interface]) {
         self.failures.clear();
+        self.refused.clear();
+        self.tried = Instant::now();
         for interface in present {
             let named = staged.interfaces().contains_key(&interface.index);
             if named && !self.attached.contains_key(&interface.index) {
@@ -195,10 +216,20 @@ impl Generations {
                 tracing::info!(interface = interface.name, %xdp, %tc, "attached");
                 self.attached
                     .insert(interface.index, (interface.clone(), attachment));
+                self.failures.remove(&interface.name);
             }
             Err(error) => {
-                tracing::error!(interface = interface.name, %error, "not attached");
-                self.failures.insert(interface.name.clone(), error.to_string());
+                let why = error.to_string();
+                // Said once, however often it is tried.
+                if self.failures.get(&interface.name) != Some(&why) {
+                    tracing::error!(
+                        interface = interface.name,
+                        error = why,
+                        "not attached; tried again"
+                    );
+                }
+                self.failures.insert(interface.name.clone(), why);
+                self.refused.push(interface.clone());
             }
         }
     }

@@ -10,6 +10,7 @@ mod control;
 mod counters;
 mod decision;
 mod denials;
+mod descriptors;
 mod error;
 mod events;
 mod filter;
@@ -22,6 +23,8 @@ mod numbers;
 mod object;
 mod offline;
 mod pins;
+mod presence;
+mod seats;
 mod sketch;
 mod store;
 mod syn;
@@ -46,6 +49,7 @@ pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
 pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
+pub use descriptors::raise_descriptor_limit;
 pub use error::KernelError;
 pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
@@ -64,6 +68,7 @@ use self::{
     numbers::Numbers,
     object::{Inheritance, Sizes},
     pins::Pins,
+    presence::Presence,
 };
 
 /// Events a second on each CPU, at most.
@@ -91,6 +96,15 @@ pub struct Staying {
     pub dead_man: Option<Duration>,
     /// Deny lists hold on when limits have lapsed.
     pub keeps_denials: bool,
+}
+
+impl Staying {
+    /// It ends with the agent: nothing is pinned, and nothing lapses.
+    pub const NOT: Self = Self {
+        pins: None,
+        dead_man: None,
+        keeps_denials: true,
+    };
 }
 
 /// What became of what an earlier agent had left, and what will become of this one's.
@@ -202,7 +216,7 @@ impl Standing {
 /// An agent is running; the file system refuses.
 pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
     let mut found = false;
-    for interface in interfaces::list() {
+    for interface in interfaces::list().unwrap_or_default() {
         found |= filter::remove(&interface);
     }
     if !root.exists() {
@@ -232,7 +246,13 @@ impl Parts {
         } else {
             ControlBlock::new(control, sketch_lines)?
         };
-        let access = AccessMap::new(object::take(ebpf, "ACCESS")?);
+        let presence = object::take(ebpf, "PRESENCE")?;
+        let presence = if kept {
+            Presence::inherited(presence)?
+        } else {
+            Presence::new(presence)
+        };
+        let access = AccessMap::new(object::take(ebpf, "ACCESS")?, presence);
         set_management(&access, &config.management)?;
         control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
         let flows = Flows::new(

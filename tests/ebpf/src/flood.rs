@@ -14,9 +14,9 @@ const IPV4_TRANSPORT: usize = 14 + 20;
 const IPV6_SOURCE_WORD: usize = 14 + 8 + 4;
 const IPV6_TRANSPORT: usize = 14 + 40;
 
-/// What to send. Written by the lab before the first run.
+/// What to send, and what to send in turn with it. Written by the lab before the first run.
 #[map]
-static PLAN: Array<Plan> = Array::with_max_entries(1, 0);
+static PLAN: Array<Plan> = Array::with_max_entries(2, 0);
 
 /// How many packets were sent. One flood, one thread: a plain increment is enough.
 #[map]
@@ -25,13 +25,17 @@ static SENT: Array<u64> = Array::with_max_entries(1, 0);
 /// Writes the next packet into the frame and sends it. `None`: the frame is too short for its family.
 #[inline(always)]
 pub(crate) fn send(ctx: &XdpContext) -> Option<u32> {
-    let plan = PLAN.get(0)?;
+    let mut plan = PLAN.get(0)?;
     let sent = SENT.get_ptr_mut(0)?;
     // SAFETY: the pointer comes from the map just now, and only this flood's one thread uses it.
-    let sequence = unsafe {
+    let mut sequence = unsafe {
         *sent += 1;
         *sent - 1
     };
+    if plan.alternates != 0 {
+        plan = PLAN.get((sequence & 1) as u32)?;
+        sequence >>= 1;
+    }
     let source = plan
         .first_source
         .wrapping_add((sequence % u64::from(plan.sources.max(1))) as u32);

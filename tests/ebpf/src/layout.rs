@@ -47,8 +47,8 @@ pub(crate) struct Plan {
     pub(crate) transport_sum: u32,
     /// Which checksum `transport_sum` is for.
     pub(crate) checksum: u32,
-    /// Always zero.
-    pub(crate) reserved: u32,
+    /// Not zero: every second packet is of the other plan. Of the first plan only.
+    pub(crate) alternates: u32,
 }
 
 const _: () = assert!(size_of::<Plan>() == 120);

@@ -1,5 +1,6 @@
 //! The lab's kernel programs: a packet source (`lab_flood`), two sinks (`lab_count` passes,
-//! `lab_sink` drops) and `lab_pass`, which only makes a veth peer accept frames from XDP.
+//! `lab_sink` drops), `lab_drop`, which is a benchmark's floor, and `lab_pass`, which only makes a veth
+//! peer accept frames from XDP.
 #![no_std]
 #![no_main]
 
@@ -26,6 +27,12 @@ fn lab_count(ctx: XdpContext) -> u32 {
 #[xdp]
 fn lab_sink(ctx: XdpContext) -> u32 {
     sink::count(&ctx);
+    xdp_action::XDP_DROP
+}
+
+/// Drops.
+#[xdp]
+fn lab_drop(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
