@@ -71,6 +71,8 @@ impl Controller {
         let Some(kernel) = &shared.kernel else {
             return Ok(());
         };
+        // First, so that nothing that goes wrong below makes limits lapse.
+        kernel.heartbeat.beat()?;
         kernel.denials.expire()?;
         match kernel.generations().refresh(&kernel.counters) {
             Ok(false) => {}

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     adapt::failures::Failures,
     admin::{self, AdminError, Bound},
-    config::Config,
+    config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError, raise_descriptor_limit},
     policy::{self, PolicySet, Problems, WatchError},
@@ -55,7 +55,7 @@ pub enum RunError {
     Runtime(#[source] io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT, then drains.
+/// Runs until SIGTERM or SIGINT, then drains, and leaves in force what is to stay.
 ///
 /// # Errors
 /// Why it does not start. Once it runs, problems are logged and counted, and what was good stays.
@@ -70,7 +70,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let kernel = config
         .kernel
         .enabled
-        .then(|| Kernel::load(&convert::kernel(config)))
+        .then(|| Kernel::load(&convert::kernel(config), &convert::staying(config)))
         .transpose()?;
     // Nothing but this thread is there yet.
     privileges::drop_unneeded()?;
@@ -99,7 +99,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
     let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
-    detach(&shared);
+    leave(&shared, config.kernel.on_stop);
     // What still waits for something has nobody left to answer to.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -191,7 +191,6 @@ async fn serve(
     }
     tracing::info!("stopping");
     shared.set_ready(false);
-    controller.abort();
     if let Some(events) = events {
         events.abort();
     }
@@ -200,6 +199,8 @@ async fn serve(
         let cut = gateway.drain(None).await;
         tracing::info!(requests_cut = cut, "drained");
     }
+    // Until here limits are watched.
+    controller.abort();
     admin.stop();
     Ok(())
 }
@@ -244,11 +245,23 @@ fn reload(paths: &[PathBuf], shared: &Arc<Shared>, gateway: Option<&Gateway>) {
     }
 }
 
-fn detach(shared: &Shared) {
+/// What is pinned goes on without this agent, if it may.
+fn leave(shared: &Shared, on_stop: OnStop) {
     let Some(kernel) = &shared.kernel else { return };
-    match kernel.generations().detach() {
-        Ok(()) => tracing::info!("detached from all interfaces"),
-        Err(error) => tracing::error!(%error, "not detached everywhere"),
+    if on_stop == OnStop::Keep && kernel.generations().stays() {
+        let ended = kernel.generations().store.end_answering();
+        match ended.and_then(|()| kernel.heartbeat.beat()) {
+            Ok(()) => tracing::info!(
+                "the programs stay in force for the next agent; without one, limits lapse (`kernel.deadMan`); \
+                 `enforcer detach` takes them away"
+            ),
+            Err(error) => tracing::error!(%error, "the programs stay in force, not all as they should"),
+        }
+    } else {
+        match kernel.generations().detach() {
+            Ok(()) => tracing::info!("detached from all interfaces"),
+            Err(error) => tracing::error!(%error, "not detached everywhere"),
+        }
     }
     kernel.syn.restore();
 }

@@ -5,7 +5,7 @@ use std::io;
 use aya::{maps::MapError, programs::ProgramError};
 use enforcer_common::limiter::ParamsError;
 
-use super::interfaces::Interface;
+use super::{interfaces::Interface, pins::PinsError};
 
 /// Why the kernel half cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,12 @@ pub enum KernelError {
         #[source]
         error: Box<ProgramError>,
     },
+    /// XDP was attached by netlink, which leaves nothing to pin.
+    #[error("XDP on interface {0}: this kernel makes no link to be pinned: set `kernel.pins` to `off`")]
+    NoLink(String),
+    /// Links or maps cannot be pinned.
+    #[error("{0}")]
+    Pins(#[from] PinsError),
     /// A map's bound is reached.
     #[error("too many {what}: the bound is {limit}")]
     TooMany {

@@ -16,6 +16,8 @@ use super::{
     compile::{Moment, missing},
     counters::Counters,
     interfaces::{self, Interface},
+    numbers::Numbers,
+    pins::Pins,
     store::{Staged, Store},
 };
 use crate::policy::model::PolicySet;
@@ -29,6 +31,9 @@ pub struct Generations {
     pub store: Store,
     ebpf: Ebpf,
     xdp: XdpChoice,
+    pins: Option<Pins>,
+    /// What earlier agents had pinned and this one does not need is gone.
+    swept: bool,
     attached: BTreeMap<u32, (Interface, Attachment)>,
     failures: BTreeMap<String, String>,
     /// Interfaces that refused the programs, and when they were tried last.
@@ -50,16 +55,24 @@ pub struct Attached {
 }
 
 impl Generations {
-    /// Nothing attached, nothing in force.
+    /// Nothing attached by this agent, and nothing in force but what an earlier one has left.
     ///
     /// # Errors
     /// The object lacks a map.
-    pub fn new(mut ebpf: Ebpf, access: AccessMap, xdp: XdpChoice) -> Result<Self, KernelError> {
-        let store = Store::new(&mut ebpf, access)?;
+    pub fn new(
+        mut ebpf: Ebpf,
+        access: AccessMap,
+        xdp: XdpChoice,
+        pins: Option<Pins>,
+        numbers: Numbers,
+    ) -> Result<Self, KernelError> {
+        let store = Store::new(&mut ebpf, access, numbers)?;
         Ok(Self {
             store,
             ebpf,
             xdp,
+            pins,
+            swept: false,
             attached: BTreeMap::new(),
             failures: BTreeMap::new(),
             refused: Vec::new(),
@@ -92,6 +105,19 @@ impl Generations {
                 .or_insert_with(|| "no such interface yet".to_owned());
         }
         self.present = present;
+        self.sweep()
+    }
+
+    /// Removes what was pinned and has not been taken over, once.
+    fn sweep(&mut self) -> Result<(), KernelError> {
+        if let Some(pins) = self.pins.as_ref().filter(|_| !self.swept) {
+            let attachments = self.attached.values();
+            let links: Vec<String> = attachments
+                .flat_map(|(_, attachment)| attachment.pinned().map(str::to_owned))
+                .collect();
+            pins.sweep(&links)?;
+            self.swept = true;
+        }
         Ok(())
     }
 
@@ -115,16 +141,26 @@ impl Generations {
         Ok(true)
     }
 
-    /// Detaches everything.
+    /// Detaches everything, and leaves no pin behind.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
+        let pins = self.pins.as_ref();
         for (_, (interface, attachment)) in std::mem::take(&mut self.attached) {
-            result = result.and(detach(&mut self.ebpf, &interface, attachment));
+            result = result.and(detach(&mut self.ebpf, &interface, attachment, pins));
+        }
+        if let Some(pins) = pins {
+            pins.remove_all()?;
         }
         result
+    }
+
+    /// Whether what is attached stays so when this process ends.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        self.pins.is_some()
     }
 
     /// Where the programs are.
@@ -166,7 +202,7 @@ impl Generations {
             .copied()
             .collect();
         for (interface, attachment) in gone.iter().filter_map(|index| self.attached.remove(index)) {
-            match detach(&mut self.ebpf, &interface, attachment) {
+            match detach(&mut self.ebpf, &interface, attachment, self.pins.as_ref()) {
                 Ok(()) => tracing::info!(interface = interface.name, "detached"),
                 Err(error) => tracing::error!(interface = interface.name, %error, "not detached"),
             }
@@ -174,7 +210,7 @@ impl Generations {
     }
 
     fn attach(&mut self, interface: &Interface) {
-        match attach(&mut self.ebpf, interface, self.xdp) {
+        match attach(&mut self.ebpf, interface, self.xdp, self.pins.as_ref()) {
             Ok(attachment) => {
                 let Attachment { xdp, tc, .. } = &attachment;
                 tracing::info!(interface = interface.name, %xdp, %tc, "attached");
