@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;

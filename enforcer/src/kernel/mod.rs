@@ -216,7 +216,11 @@ impl Standing {
 /// An agent is running; the file system refuses.
 pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
     let mut found = false;
-    for interface in interfaces::list().unwrap_or_default() {
+    let present = interfaces::list().map_err(|error| PinsError::Io {
+        path: PathBuf::from("the list of interfaces"),
+        error,
+    })?;
+    for interface in present {
         found |= filter::remove(&interface);
     }
     if !root.exists() {
