@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
@@ -28,6 +28,8 @@ pub const MAX_INTERFACES: u32 = 4_096;
 pub const MAX_SERVICES: u32 = 65_536;
 /// Prefixes on all access lists together, in both slots.
 pub const MAX_PREFIXES: u32 = 524_288;
+/// Denials with a lifetime at one time.
+pub const MAX_DENIALS: u32 = 65_536;
 /// Verified connections at once, unless configured.
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Identities with a budget of their own at once.
@@ -58,6 +60,9 @@ pub struct Control {
     /// Zero, which the verifier does not know: what it is added to, the verifier knows nothing of. Stages
     /// behind the parser are so looked at once, not once for each kind of packet.
     pub zero: u64,
+    /// Until when, in ns of the monotonic clock, the agent counts as alive: it moves this on as long as it
+    /// runs. Past it, limits lapse. `u64::MAX`: never.
+    pub alive_until_ns: u64,
     /// What this node's stack takes on in a connection, as [`syn_option`]s.
     pub syn_options: u64,
 }
@@ -83,6 +88,8 @@ pub mod control_flag {
     pub const RUNTIME: u64 = 1 << 1;
     /// There are verified connections.
     pub const FLOWS: u64 = 1 << 2;
+    /// When the agent is gone, deny lists lapse too.
+    pub const DENIALS_LAPSE: u64 = 1 << 3;
 }
 
 /// An interface's part in the generation in force. Replacing this value is what switches an interface
@@ -245,6 +252,13 @@ pub const fn table(kind: u32, slot: u32, owner: u32) -> u32 {
     ((kind << 28) | (slot << 27) | (owner & 0x03ff_ffff)).to_be()
 }
 
+/// The [`table_kind`] and the slot of an access list, whichever half of it.
+#[must_use]
+pub const fn table_parts(table: u32) -> (u32, u32) {
+    let table = u32::from_be(table);
+    (table >> 28, (table >> 27) & 1)
+}
+
 /// Marks a list's half that is about IPv4.
 pub const IPV4_LIST: u32 = (1_u32 << 26).to_be();
 
@@ -323,6 +337,35 @@ pub struct Counter {
     /// Bytes of their frames.
     pub bytes: u64,
 }
+
+/// A denied prefix, as the map of reasons is keyed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DeniedPrefix {
+    /// As in [`AccessKey`].
+    pub table: u32,
+    /// The address.
+    pub address: Address,
+    /// In bits of the whole key.
+    pub length: u32,
+}
+
+/// Why a prefix is denied, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct DenialReason {
+    /// How many bytes of `text` are in use.
+    pub length: u32,
+    /// UTF-8.
+    pub text: [u8; REASON_BYTES],
+}
+
+/// The longest reason of a denial that is kept, in bytes.
+pub const REASON_BYTES: usize = 200;
+/// Chunks of one of the two banks of the agent's notes.
+pub const NOTE_CHUNKS: u32 = 64;
+/// Bytes of a chunk.
+pub const NOTE_CHUNK: usize = 4_096;
 
 /// Entries of the counters map.
 pub const COUNTERS: u32 = 2 * (MAX_POLICIES + 1) * Reason::COUNT * Verdict::COUNT;
@@ -447,7 +490,7 @@ const LIMIT: usize = PARAMS + 40;
 const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
 
 layout! {
-    Control: 48, {key: 0, flags: 16, sketch_mask: 24, zero: 32, syn_options: 40};
+    Control: 56, {key: 0, flags: 16, sketch_mask: 24, zero: 32, alive_until_ns: 40, syn_options: 48};
     Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
     Seat: 56, {index: 0, select: 4, banks: 8};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
@@ -460,6 +503,8 @@ layout! {
     FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
     Flow: 8, {identity: 0, reserved: 4};
     Counter: 16, {packets: 0, bytes: 8};
+    DeniedPrefix: 24, {table: 0, address: 4, length: 20};
+    DenialReason: 4 + REASON_BYTES, {length: 0, text: 4};
     Event: 72, {time_ns: 0, skipped: 8, source: 16, destination: 32, place: 48, interface: 52, bytes: 56,
         source_port: 60, destination_port: 62, protocol: 64, detail: 65, flags: 66, reserved: 67};
     EventGate: 32, {next_ns: 0, skipped: 8, lost: 16, total_skipped: 24};
@@ -489,6 +534,16 @@ mod tests {
         }
         assert_eq!(seen.len(), COUNTERS as usize);
         assert_eq!(counted(COUNTERS), None);
+    }
+
+    #[test]
+    fn a_table_says_its_kind_and_slot() {
+        let list = table(table_kind::EGRESS, 1, 0x03ff_ffff) | IPV4_LIST;
+        assert_eq!(table_parts(list), (table_kind::EGRESS, 1));
+        assert_eq!(
+            table_parts(table(table_kind::INGRESS, 0, 7)),
+            (table_kind::INGRESS, 0)
+        );
     }
 
     #[test]

@@ -19,6 +19,8 @@ pod!(
     layout::AccessKey,
     layout::Control,
     layout::Counter,
+    layout::DenialReason,
+    layout::DeniedPrefix,
     layout::EventGate,
     layout::Flow,
     layout::FlowKey,

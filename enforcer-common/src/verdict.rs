@@ -112,6 +112,8 @@ reasons! {
     SynCookieValid = 22, "syn-cookie-valid", false;
     /// An ACK to a listener that belongs to no connection and brings no valid cookie.
     SynCookieInvalid = 23, "syn-cookie-invalid", true;
+    /// Nothing has been heard of the agent for too long: its limits have lapsed.
+    AgentGone = 24, "agent-gone", false;
 }
 
 impl Reason {

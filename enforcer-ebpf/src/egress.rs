@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{NO_POLICY, interface_flag, table, table_kind},
+    layout::{NO_POLICY, control_flag, interface_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
@@ -12,6 +12,7 @@ use crate::{
     frame::Frame,
     interface::{self, Interface},
     lifeline,
+    maps::CONTROL,
     parse::{Packet, Parsed, parse},
     service,
     verdict::{self, Finding},
@@ -63,12 +64,22 @@ pub fn program(ctx: &TcContext) -> i32 {
     verdict::tc(&conclusion)
 }
 
+/// Whether the lists no longer hold because the agent is gone, where that is configured.
+#[inline(always)]
+fn lapsed(now_ns: u64) -> bool {
+    CONTROL.get(0).is_some_and(|control| {
+        control.flags & control_flag::DENIALS_LAPSE != 0 && now_ns > control.alive_until_ns
+    })
+}
+
 #[inline(always)]
 fn decide(interface: Interface, packet: &Packet) -> Finding {
     if interface.has(interface_flag::EGRESS) {
         let list = table(table_kind::EGRESS, interface.slot(), interface.group());
         let now_ns = clock::now_ns();
-        if let Some(entry) = access::lookup(list, &packet.destination, now_ns) {
+        if let Some(entry) = access::lookup(list, &packet.destination, now_ns)
+            && !lapsed(now_ns)
+        {
             // Replies to whoever manages the node go out whatever the lists say.
             if lifeline::is_management(&packet.destination, now_ns) {
                 return Finding {

@@ -84,6 +84,7 @@ fn decide(
     }
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
+        && !lapsed(control, entry.reason, now_ns)
     {
         let reason = denial(entry.reason);
         // An operator's word holds; what follows from requests is enforced where policies are.
@@ -132,13 +133,19 @@ fn settled(
 ) -> Option<Reason> {
     if bank.flags & policy_flag::ACCESS != 0 {
         let list = table(table_kind::INGRESS, interface.slot(), policy);
-        if let Some(entry) = access::lookup(list, &packet.source, now_ns) {
+        if let Some(entry) = access::lookup(list, &packet.source, now_ns)
+            && !lapsed(control, entry.reason, now_ns)
+        {
             return Some(if entry.reason == Reason::Allowed as u32 {
                 Reason::Allowed
             } else {
                 Reason::Denied
             });
         }
+    }
+    // After this nothing is decided but by SYN defence and limits, which need somebody who watches them.
+    if now_ns > control.alive_until_ns {
+        return Some(Reason::AgentGone);
     }
     flow::check(control, bank, packet, now_ns)
 }
@@ -152,6 +159,15 @@ fn limited(ctx: &XdpContext, place: Place, bank: &Bank, charge: &Charge<'_>) -> 
     let reason = limits::check(charge, place, bank);
     let shadow = bank.flags & policy_flag::SHADOW != 0;
     syn::conclude(ctx.ctx, charge.handshake, reason, shadow)
+}
+
+/// Whether an entry of a list no longer holds because the agent is gone: what it has denied of its own
+/// accord, and all denials where that is configured.
+#[inline(always)]
+fn lapsed(control: &Control, reason: u32, now_ns: u64) -> bool {
+    now_ns > control.alive_until_ns
+        && (reason == Reason::DeniedForAuthentication as u32
+            || (control.flags & control_flag::DENIALS_LAPSE != 0 && reason != Reason::Allowed as u32))
 }
 
 /// Why the agent has denied somebody.

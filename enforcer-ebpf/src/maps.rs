@@ -7,10 +7,10 @@ use aya_ebpf::{
 };
 use enforcer_common::{
     layout::{
-        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS, Flow,
-        FlowKey, Interface, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES,
-        MAX_SERVICES, MAX_SHARED, POLICY_ENTRIES, PROVEN_CELLS, Policy, SEATS as SEAT_ENTRIES, Seat,
-        ServiceKey,
+        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
+        DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
+        MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
+        POLICY_ENTRIES, PROVEN_CELLS, Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -52,6 +52,11 @@ pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(DEFAULT_FLO
 #[map]
 pub static BUDGETS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
 
+/// Whose each of the budgets is: a keyed hash of the identity. Zero: nobody's yet. No program reads it;
+/// the agent finds its identities' budgets again after a restart.
+#[map]
+pub static HOLDERS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
+
 /// Limiter states of services and interfaces.
 #[map]
 pub static SHARED: Array<u64> = Array::with_max_entries(MAX_SHARED, 0);
@@ -69,6 +74,15 @@ pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTE
 /// One element: the time that packets are told when [`crate::clock`] is told to inject it.
 #[map]
 pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Why prefixes are denied, for `explain`. No program reads it; it is kept with the denials.
+#[map]
+pub static REASONS: HashMap<DeniedPrefix, DenialReason> =
+    HashMap::with_max_entries(MAX_DENIALS, BPF_F_NO_PREALLOC);
+
+/// The agent's notes: which numbers stand for which names in the other maps. No program reads it.
+#[map]
+pub static NOTES: Array<[u8; NOTE_CHUNK]> = Array::with_max_entries(2 * NOTE_CHUNKS, 0);
 
 /// SYNs that came under each policy whose SYNs are counted.
 #[map]

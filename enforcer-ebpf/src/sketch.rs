@@ -53,13 +53,9 @@ impl Cells {
         let states = [0, 1, 2, 3].map(|row| self.cell(row).read());
         // Most of a flood ends here, by branches that all go one way: the processor need not wait for the
         // line to come before it goes on. Which cell is least used, it could only guess.
+        let refuses = |state| params.admit(blurred(state), now_ns, cost).is_none();
         let [a, b, c, d] = states;
-        if params.orders_all()
-            && params.admit(blurred(a), now_ns, cost).is_none()
-            && params.admit(blurred(b), now_ns, cost).is_none()
-            && params.admit(blurred(c), now_ns, cost).is_none()
-            && params.admit(blurred(d), now_ns, cost).is_none()
-        {
+        if params.orders_all() && refuses(a) && refuses(b) && refuses(c) && refuses(d) {
             return Outcome::Refused;
         }
         let mut used = settled(states[0]);

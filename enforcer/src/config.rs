@@ -73,6 +73,26 @@ pub struct Kernel {
     pub sketch_memory: SketchMemory,
     /// How many verified connections the kernel knows at once.
     pub max_flows: u32,
+    /// Where links and maps are pinned, so that they outlive the agent. `None`: nowhere.
+    pub pins: Option<PathBuf>,
+    pub on_stop: OnStop,
+    /// How long limits hold without a sign of the agent. `None`: for ever.
+    pub dead_man: Option<Duration>,
+    /// Deny lists and operators' denials hold on when limits have lapsed.
+    pub dead_man_keeps_denials: bool,
+}
+
+/// Where links and maps are pinned unless configured.
+pub const PINS: &str = "/sys/fs/bpf/enforcer";
+
+/// What becomes of what is pinned when the agent is told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStop {
+    /// It stays in force for the next agent; limits lapse if none comes.
+    #[default]
+    Keep,
+    /// It is detached and forgotten.
+    Detach,
 }
 
 /// Where in the driver's path XDP programs run.

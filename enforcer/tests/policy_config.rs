@@ -1,10 +1,10 @@
 //! The agent's configuration: what it means, and what is refused, all at once and at its place.
 #![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use enforcer::{
-    config::{ClientCertificates, Config, LogFormat, XdpMode},
+    config::{ClientCertificates, Config, LogFormat, OnStop, XdpMode},
     policy::{self, Problem},
 };
 use tempfile::TempDir;
@@ -22,6 +22,10 @@ kernel:
   management: [10.0.0.0/24]
   sketchMemory: 1MiB
   maxFlows: 1000
+  pins: /sys/fs/bpf/edge
+  onStop: detach
+  deadMan: 10s
+  deadManKeepsDenials: false
 gateway:
   workers: 2
   drain: 20s
@@ -77,6 +81,15 @@ fn everything_that_is_written_is_meant() {
         (XdpMode::Native, 1000)
     );
     assert_eq!(config.kernel.sketch_memory.bytes(), 1 << 20);
+    assert_eq!(config.kernel.pins.as_deref(), Some(Path::new("/sys/fs/bpf/edge")));
+    assert_eq!(
+        (
+            config.kernel.on_stop,
+            config.kernel.dead_man,
+            config.kernel.dead_man_keeps_denials
+        ),
+        (OnStop::Detach, Some(Duration::from_secs(10)), false)
+    );
     assert_eq!(config.kernel.management, ["10.0.0.0/24".parse().unwrap()]);
     assert_eq!(config.gateway.workers.map(usize::from), Some(2));
     assert_eq!(
@@ -118,10 +131,38 @@ fn little_is_enough() {
     assert!(config.kernel.enabled && config.gateway.listeners.is_empty());
     assert_eq!(config.kernel.sketch_memory.bytes(), 8 << 20);
     assert_eq!(
+        config.kernel.pins.as_deref(),
+        Some(Path::new("/sys/fs/bpf/enforcer"))
+    );
+    assert_eq!(
+        (
+            config.kernel.on_stop,
+            config.kernel.dead_man,
+            config.kernel.dead_man_keeps_denials
+        ),
+        (OnStop::Keep, Some(Duration::from_secs(30)), true)
+    );
+    assert_eq!(
         (config.gateway.workers, config.gateway.max_connections),
         (None, 10_000)
     );
     assert_eq!(config.adapt.latency, Duration::from_millis(250));
+}
+
+#[test]
+fn pins_and_the_dead_man_can_be_off() {
+    let directory = directory("policies: [policies]\nkernel: {pins: off, deadMan: off}\n");
+    let config =
+        Config::load(&directory.path().join("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.kernel.pins, config.kernel.dead_man), (None, None));
+}
+
+#[test]
+fn the_dead_man_waits_for_several_beats() {
+    let directory = directory("policies: [policies]\nadapt: {interval: 20s}\n");
+    let config =
+        Config::load(&directory.path().join("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.kernel.dead_man, Some(Duration::from_secs(60)));
 }
 
 #[test]
@@ -187,6 +228,18 @@ fn each_mistake_is_said_at_its_place() {
             "every source",
         ),
         (top("kernel: {maxFlows: ▶0}"), "kernel.maxFlows", "out of range"),
+        (
+            top("kernel: {pins: ▶/sys/fs/bpf/my.pins}"),
+            "kernel.pins",
+            "write a path like",
+        ),
+        (top("kernel: {onStop: ▶stay}"), "kernel.onStop", "keep"),
+        (
+            top("adapt: {interval: 2s}\nkernel: {deadMan: ▶5s}"),
+            "kernel.deadMan",
+            "3 times that",
+        ),
+        (top("kernel: {deadMan: ▶0s}"), "kernel.deadMan", "out of range"),
         (
             top("gateway: {workers: ▶0}"),
             "gateway.workers",
@@ -324,7 +377,7 @@ fn a_report_is_for_people_and_for_programs() {
         plain.contains("agent.yaml:2:14: error: log.level: `loud` is not known here"),
         "{plain}"
     );
-    assert!(plain.ends_with("1 file: 1 error, 0 warnings\n"), "{plain}");
+    assert!(plain.ends_with("1 file: 1 error, 1 warning\n"), "{plain}");
     assert!(!plain.contains('\x1b'));
     let mut colored = Vec::new();
     report.print(&mut colored, true).unwrap();
@@ -335,4 +388,17 @@ fn a_report_is_for_people_and_for_programs() {
     assert_eq!(json["files"], 1);
     assert_eq!(json["problems"][0]["column"], 14);
     assert_eq!(json["problems"][0]["source"], "log: {level: loud}");
+}
+
+#[test]
+fn a_folder_without_documents_is_a_warning() {
+    let directory = directory("policies: policies\n");
+    fs::write(directory.path().join("policies/edge.yaml.txt"), "kind: Service\n").unwrap();
+    for path in ["policies", "agent.yaml"] {
+        let report = policy::check(&[directory.path().join(path)]);
+        assert!(report.is_ok(), "{:?}", report.problems);
+        assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+        assert!(report.problems[0].message.contains("must end in .yaml or .yml"));
+        assert!(report.problems[0].file.ends_with("policies"));
+    }
 }

@@ -1,7 +1,12 @@
 //! Changes of policy files are seen, however they are made.
 #![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use enforcer::policy::{self, Watch, WatchError, watch::Outcome};
 use tempfile::TempDir;
@@ -158,6 +163,30 @@ fn a_directory_that_goes_and_comes_back() {
             break;
         }
     }
+}
+
+/// As seen from the working directory.
+fn relative(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().unwrap();
+    let up = here.components().skip(1).map(|_| "..").collect::<PathBuf>();
+    up.join(path.strip_prefix("/").unwrap())
+}
+
+#[test]
+fn a_relative_directory_that_is_moved_away_and_back() {
+    let parent = TempDir::new().unwrap();
+    let directory = parent.path().join("policies");
+    let away = parent.path().join("away");
+    fs::create_dir(&directory).unwrap();
+    let file = directory.join("a.yaml");
+    fs::write(&file, service("before")).unwrap();
+    let mut watched = Watched::start(&relative(&directory));
+    fs::rename(&directory, &away).unwrap();
+    assert!(watched.next().is_err(), "it does not exist");
+    fs::rename(&away, &directory).unwrap();
+    assert_eq!(watched.next_service(), "before");
+    fs::write(&file, service("after")).unwrap();
+    assert_eq!(watched.next_service(), "after");
 }
 
 #[test]

@@ -29,7 +29,8 @@ use lab::{
 use time::OffsetDateTime;
 
 const SECOND: u64 = 1_000_000_000;
-const CONFIG: &str = "admin: {address: 127.0.0.1:9600}\nruntimeDir: run\npolicies: [policies]\n";
+const CONFIG: &str =
+    "admin: {address: 127.0.0.1:9600}\nruntimeDir: run\npolicies: [policies]\nkernel: {pins: off}\n";
 
 fn document(interface: &str, mode: &str) -> String {
     format!(

@@ -27,7 +27,7 @@ const ALLOWED: Neighbour = Neighbour::UpstreamB;
 const CONFIG: &str = "policies: [policies]
 admin: {address: 127.0.0.1:9600}
 runtimeDir: run
-kernel: {xdp: auto, sketchMemory: 1MiB, maxFlows: 4096}
+kernel: {xdp: auto, sketchMemory: 1MiB, maxFlows: 4096, pins: off}
 ";
 
 /// What attaches a program that sees what leaves an interface.

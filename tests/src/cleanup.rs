@@ -1,4 +1,4 @@
-//! What must not outlive this process: processes, namespaces, folders.
+//! What must not outlive this process: processes, namespaces, mounts, folders.
 //!
 //! Each owner removes its own on drop, which also covers panics. A signal drops nothing; so owners
 //! register here what they hold, and the thread that waits for SIGINT and SIGTERM removes it.
@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::sys;
+use crate::{bpffs, sys};
 
 /// What a shell reports for a program that SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -33,6 +33,7 @@ struct Live {
     namespaces: BTreeSet<String>,
     processes: BTreeSet<u32>,
     folders: BTreeSet<PathBuf>,
+    mounts: BTreeSet<PathBuf>,
     /// A signal came: nothing new may be made.
     closed: bool,
     /// Who wants to hear of the first signal instead of being ended by it.
@@ -45,6 +46,7 @@ impl Live {
             namespaces: BTreeSet::new(),
             processes: BTreeSet::new(),
             folders: BTreeSet::new(),
+            mounts: BTreeSet::new(),
             closed: false,
             waiting: None,
         }
@@ -56,6 +58,12 @@ impl Live {
         for namespace in std::mem::take(&mut self.namespaces) {
             if let Err(error) = delete_namespace(&namespace) {
                 eprintln!("lab: {error:#}");
+            }
+        }
+        for mount in std::mem::take(&mut self.mounts) {
+            let removed = bpffs::unmount(&mount).and_then(|()| Ok(std::fs::remove_dir(&mount)?));
+            if let Err(error) = removed {
+                eprintln!("lab: {} was not unmounted: {error:#}", mount.display());
             }
         }
         for folder in std::mem::take(&mut self.folders) {
@@ -115,6 +123,17 @@ pub(crate) fn spawn(command: &mut Command) -> Result<std::process::Child> {
 /// To be called once the process has been waited for.
 pub(crate) fn forget_process(pid: u32) {
     live().processes.remove(&pid);
+}
+
+pub(crate) fn add_mount(folder: &Path) {
+    live().mounts.insert(folder.to_owned());
+}
+
+pub(crate) fn remove_mount(folder: &Path) -> Result<()> {
+    if live().mounts.remove(folder) {
+        bpffs::unmount(folder)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn add_folder(path: &Path) {

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod bpffs;
 pub mod cleanup;
 pub mod client;
 pub mod demo;
@@ -24,6 +25,7 @@ pub mod reference;
 pub mod resident;
 pub mod residue;
 pub mod serve;
+pub mod steady;
 mod sys;
 pub mod tcp;
 pub mod topology;

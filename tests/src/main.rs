@@ -34,11 +34,6 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Measures what the kernel half can do.
-    Bench {
-        #[command(subcommand)]
-        what: Bench,
-    },
     /// Random and mutated packets through the kernel's parser, each compared with a second parser.
     #[command(after_help = "Example: lab fuzz --packets 10000000 --seed 7")]
     Fuzz {
@@ -47,6 +42,11 @@ enum Command {
         /// The same seed makes the same packets.
         #[arg(long, value_name = "S", default_value_t = 1)]
         seed: u64,
+    },
+    /// Measures what the kernel half can do.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
     },
     /// Makes the namespaces, waits for Ctrl-C, removes them.
     #[command(after_help = "Example: lab up")]
@@ -121,6 +121,10 @@ fn run(command: Command) -> Result<ExitCode> {
                 ExitCode::FAILURE
             });
         }
+        Command::Fuzz { packets, seed } => {
+            let outcome = fuzz::run(packets, seed, &mut |line| eprintln!("{line}"))?;
+            print!("{outcome}");
+        }
         Command::Bench {
             what:
                 Bench::Kernel {
@@ -137,10 +141,6 @@ fn run(command: Command) -> Result<ExitCode> {
             only,
             each: Duration::from_millis(milliseconds),
         })?,
-        Command::Fuzz { packets, seed } => {
-            let outcome = fuzz::run(packets, seed, &mut |line| eprintln!("{line}"))?;
-            print!("{outcome}");
-        }
         Command::Up => up()?,
         Command::Issuer {
             listen,

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    net::UdpSocket,
     os::{
         fd::{AsRawFd as _, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
@@ -79,6 +80,21 @@ pub(crate) fn thread_time_ns() -> io::Result<u64> {
 pub(crate) fn go_first() -> io::Result<()> {
     // SAFETY: integers only; `0` is the calling thread.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) })
+}
+
+/// Sets a socket's receive buffer, beyond what the system allows to others.
+pub(crate) fn force_receive_buffer(socket: &UdpSocket, bytes: libc::c_int) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of_val(&bytes)).map_err(io::Error::other)?;
+    // SAFETY: an open descriptor and an integer of the size that is said.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const bytes).cast(),
+            size,
+        )
+    })
 }
 
 /// What the kernel knows of a TCP connection.

@@ -41,7 +41,7 @@ struct Suite {
     arguments: &'static [&'static str],
 }
 
-const SUITES: [Suite; 3] = [
+const SUITES: [Suite; 4] = [
     // What a packet costs here says nothing.
     Suite {
         name: "kernel",
@@ -49,6 +49,11 @@ const SUITES: [Suite; 3] = [
     },
     Suite {
         name: "hooks",
+        arguments: &[],
+    },
+    // What is pinned, and the filters that need no pin.
+    Suite {
+        name: "restart",
         arguments: &[],
     },
     // Those that need no speed and do not ask the kernel for TCX themselves. Not limits::a_deny_list: on 6.1 one

@@ -150,6 +150,20 @@ fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus 
         verified_identities: identities as u64,
         denials: kernel.denials.list().len() as u64,
         sketch_bytes: kernel.sketch.bytes(),
+        pins: kernel
+            .began
+            .pins
+            .as_ref()
+            .ok()
+            .map(|folder| folder.display().to_string()),
+        pins_off: kernel.began.pins.as_ref().err().cloned(),
+        state: if kernel.began.fresh.is_none() {
+            "kept"
+        } else {
+            "fresh"
+        }
+        .to_owned(),
+        state_why: kernel.began.fresh.clone(),
         syn_shortfalls: shortfalls.iter().map(ToString::to_string).collect(),
     }
 }

@@ -5,6 +5,7 @@
 //! process on the node and no page in a browser can deny anybody.
 
 mod api;
+mod connections;
 mod events;
 mod guard;
 mod health;
@@ -15,14 +16,17 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc};
 use axum::{Router, middleware, routing::get};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::agent::state::Shared;
+use crate::{agent::state::Shared, gateway::port_taken};
 
 pub use guard::{TOKEN_FILE, TOKEN_HEADER};
 
 /// Why the admin address is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("cannot listen on the admin address {address}: {source}")]
+    #[error(
+        "cannot listen on the admin address {address}: {source}{}",
+        port_taken(source)
+    )]
     Listen { address: SocketAddr, source: io::Error },
     #[error(
         "cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write"
@@ -84,7 +88,7 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
         .layer(middleware::from_fn_with_state(guard, guard::check))
         .with_state(shared);
     let server = tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        if let Err(error) = axum::serve(connections::Connections::new(listener), router).await {
             tracing::error!(%error, "the admin server has ended");
         }
     });

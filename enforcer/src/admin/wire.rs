@@ -37,6 +37,14 @@ pub struct KernelStatus {
     pub verified_identities: u64,
     pub denials: u64,
     pub sketch_bytes: u64,
+    /// Where links and maps are pinned. `None`: they end with the agent.
+    pub pins: Option<String>,
+    /// Why they are not.
+    pub pins_off: Option<String>,
+    /// `kept`: limiter states, counters and denials go on where an earlier agent was; else `fresh`.
+    pub state: String,
+    /// Why it began fresh.
+    pub state_why: Option<String>,
     /// What SYN defence lacks on this node; empty if nothing, or if no policy has it.
     #[serde(default)]
     pub syn_shortfalls: Vec<String>,

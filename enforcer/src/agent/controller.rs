@@ -71,9 +71,16 @@ impl Controller {
         let Some(kernel) = &shared.kernel else {
             return Ok(());
         };
+        // First, so that nothing that goes wrong below makes limits lapse.
+        kernel.heartbeat.beat()?;
         kernel.denials.expire()?;
-        if kernel.generations().refresh(&kernel.counters)? {
-            tracing::info!("interfaces have changed; policies applied to those that are there now");
+        match kernel.generations().refresh(&kernel.counters) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("interfaces have changed; policies applied to those that are there now");
+            }
+            // Limits are still moved on the interfaces that are attached.
+            Err(error) => tracing::error!(%error, "interfaces cannot be followed"),
         }
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();

@@ -22,6 +22,15 @@ pub fn kernel(config: &Config) -> kernel::Config {
     }
 }
 
+/// How the kernel half outlives the agent.
+pub fn staying(config: &Config) -> kernel::Staying {
+    kernel::Staying {
+        pins: config.kernel.pins.clone(),
+        dead_man: config.kernel.dead_man,
+        keeps_denials: config.kernel.dead_man_keeps_denials,
+    }
+}
+
 /// What the gateway is started with. `None`: it has no listeners.
 pub fn gateway(config: &Config) -> Option<gateway::GatewayConfig> {
     let listeners: Vec<_> = config.gateway.listeners.iter().map(listener).collect();

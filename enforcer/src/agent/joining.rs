@@ -77,11 +77,13 @@ impl Observer for Joining {
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
-        let Some(service) = outcome.service else { return };
+        let (Some(service), Some(latency)) = (outcome.service, outcome.latency) else {
+            return;
+        };
         if matches!(outcome.verdict, Verdict::Allowed | Verdict::Upstream) {
             self.shared
                 .services
-                .record(service, outcome.latency, outcome.status >= 500);
+                .record(service, latency, outcome.status >= 500);
         }
     }
 }

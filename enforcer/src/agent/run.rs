@@ -19,28 +19,31 @@ use super::{
 use crate::{
     adapt::failures::Failures,
     admin::{self, AdminError, Bound},
-    config::Config,
+    config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Events, Kernel, KernelError},
+    kernel::{Events, Kernel, KernelError, raise_descriptor_limit},
     policy::{self, PolicySet, Problems, WatchError},
 };
 
 /// Changes of policies that wait to be applied.
 const WAITING_CHANGES: usize = 4;
 
+/// File descriptors for all but clients and upstreams: maps, programs, sockets, files.
+const OWN_DESCRIPTORS: u64 = 256;
+
 /// Why the agent does not start or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The policies that it is to start with.
-    #[error("{0}")]
+    #[error(transparent)]
     Policies(#[from] Problems),
-    #[error("{0}")]
+    #[error(transparent)]
     Kernel(#[from] KernelError),
-    #[error("{0}")]
+    #[error(transparent)]
     Gateway(#[from] GatewayError),
-    #[error("{0}")]
+    #[error(transparent)]
     Admin(#[from] AdminError),
-    #[error("{0}")]
+    #[error(transparent)]
     Watch(#[from] WatchError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -52,7 +55,7 @@ pub enum RunError {
     Runtime(#[source] io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT, then drains.
+/// Runs until SIGTERM or SIGINT, then drains, and leaves in force what is to stay.
 ///
 /// # Errors
 /// Why it does not start. Once it runs, problems are logged and counted, and what was good stays.
@@ -60,13 +63,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
+    raise_descriptors(config);
     let loaded = policy::load(&config.policies)?;
     // First of all that is taken: where another agent runs already, this one leaves it alone.
     let admin = admin::bind(config.admin.address)?;
     let kernel = config
         .kernel
         .enabled
-        .then(|| Kernel::load(&convert::kernel(config)))
+        .then(|| Kernel::load(&convert::kernel(config), &convert::staying(config)))
         .transpose()?;
     // Nothing but this thread is there yet.
     privileges::drop_unneeded()?;
@@ -95,10 +99,35 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
     let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
-    detach(&shared);
+    leave(&shared, config.kernel.on_stop);
     // What still waits for something has nobody left to answer to.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Without descriptors no connection is accepted and no interface is found.
+fn raise_descriptors(config: &Config) {
+    let limit = match raise_descriptor_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "file descriptors");
+            return;
+        }
+    };
+    let needed = descriptors_needed(config.gateway.max_connections);
+    if !config.gateway.listeners.is_empty() && limit < needed {
+        tracing::warn!(
+            limit,
+            needed,
+            "gateway.maxConnections needs more file descriptors than there may be: raise LimitNOFILE= of the unit, \
+             or lower gateway.maxConnections"
+        );
+    }
+}
+
+/// A client's connection may need one to an upstream, and the agent some of its own.
+fn descriptors_needed(connections: u32) -> u64 {
+    2 * u64::from(connections) + OWN_DESCRIPTORS
 }
 
 fn start_gateway(
@@ -162,7 +191,6 @@ async fn serve(
     }
     tracing::info!("stopping");
     shared.set_ready(false);
-    controller.abort();
     if let Some(events) = events {
         events.abort();
     }
@@ -171,6 +199,8 @@ async fn serve(
         let cut = gateway.drain(None).await;
         tracing::info!(requests_cut = cut, "drained");
     }
+    // Until here limits are watched.
+    controller.abort();
     admin.stop();
     Ok(())
 }
@@ -215,11 +245,23 @@ fn reload(paths: &[PathBuf], shared: &Arc<Shared>, gateway: Option<&Gateway>) {
     }
 }
 
-fn detach(shared: &Shared) {
+/// What is pinned goes on without this agent, if it may.
+fn leave(shared: &Shared, on_stop: OnStop) {
     let Some(kernel) = &shared.kernel else { return };
-    match kernel.generations().detach() {
-        Ok(()) => tracing::info!("detached from all interfaces"),
-        Err(error) => tracing::error!(%error, "not detached everywhere"),
+    if on_stop == OnStop::Keep && kernel.generations().stays() {
+        let ended = kernel.generations().store.end_answering();
+        match ended.and_then(|()| kernel.heartbeat.beat()) {
+            Ok(()) => tracing::info!(
+                "the programs stay in force for the next agent; without one, limits lapse (`kernel.deadMan`); \
+                 `enforcer detach` takes them away"
+            ),
+            Err(error) => tracing::error!(%error, "the programs stay in force, not all as they should"),
+        }
+    } else {
+        match kernel.generations().detach() {
+            Ok(()) => tracing::info!("detached from all interfaces"),
+            Err(error) => tracing::error!(%error, "not detached everywhere"),
+        }
     }
     kernel.syn.restore();
 }

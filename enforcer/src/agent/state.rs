@@ -18,8 +18,8 @@ use crate::{
     adapt::{law::State, services::Services},
     gateway::{policies::Policies, signal::Identity},
     kernel::{
-        Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Kernel, KernelError, Shortfall,
-        Sketch, Syn,
+        self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
+        KernelError, Shortfall, Sketch, Syn,
     },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
@@ -53,6 +53,10 @@ pub struct KernelHalf {
     pub counters: Arc<Counters>,
     /// The sketch.
     pub sketch: Arc<Sketch>,
+    /// The agent's sign of life.
+    pub heartbeat: Heartbeat,
+    /// What the kernel half began with.
+    pub began: kernel::Standing,
     /// What became of events that are not taken in.
     pub event_counts: EventCounts,
     /// Until they are taken in.
@@ -103,16 +107,20 @@ impl From<Kernel> for KernelHalf {
             denials,
             counters,
             sketch,
+            heartbeat,
             events,
             event_counts,
             syn,
             generations,
+            standing,
         } = kernel;
         Self {
             flows,
             denials,
             counters,
             sketch,
+            heartbeat,
+            began: standing,
             event_counts,
             events: Mutex::new(Some(events)),
             syn,

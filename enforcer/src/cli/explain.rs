@@ -7,7 +7,12 @@ use std::{
 
 use clap::Args;
 
-use super::{Failure, Output, client::Client, events::sentence, text::table};
+use super::{
+    Failure, Output,
+    client::Client,
+    events::sentence,
+    text::{printable, table},
+};
 use crate::agent::explain::{Explanation, LimitView};
 
 /// Explain why a source is (not) limited: denial, identity, policy line, limiter state
@@ -69,9 +74,10 @@ impl Explain {
 }
 
 fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
-    writeln!(out, "{}: {}", explanation.address, explanation.verdict)?;
+    let verdict = printable(&explanation.verdict);
+    writeln!(out, "{}: {verdict}", explanation.address)?;
     for identity in &explanation.verified {
-        writeln!(out, "  verified here: {identity}")?;
+        writeln!(out, "  verified here: {}", printable(identity))?;
     }
     for view in &explanation.policies {
         let ports = if view.ports.is_empty() {
@@ -85,7 +91,7 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
             view.policy, view.origin, view.mode
         )?;
         if let Some(listed) = &view.listed {
-            writeln!(out, "  {listed}")?;
+            writeln!(out, "  {}", printable(listed))?;
         }
         let mut rows = vec![
             ["limit", "per", "rate", "now", "left", "again in"]
@@ -113,4 +119,29 @@ fn row(limit: &LimitView) -> Vec<String> {
         or_dash(limit.remaining.map(|remaining| remaining.to_string())),
         or_dash(limit.retry_after_ms.map(|ms| format!("{ms} ms"))),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_does_not_steer_the_terminal() {
+        let explanation = Explanation {
+            address: IpAddr::from([192, 0, 2, 7]),
+            verdict: "dropped: operator-deny (\x1b[2Jit's\n), for another 9 s".to_owned(),
+            management: None,
+            denied: None,
+            verified: Vec::new(),
+            policies: Vec::new(),
+            last_event: None,
+        };
+        let mut out = Vec::new();
+        print(&mut out, &explanation).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert_eq!(
+            said,
+            "192.0.2.7: dropped: operator-deny (\\u{1b}[2Jit's\\n), for another 9 s\n"
+        );
+    }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod deny;
+mod detach;
 mod events;
 mod explain;
 mod replay;
@@ -43,6 +44,7 @@ enum Command {
     Explain(explain::Explain),
     Deny(deny::Deny),
     Allow(deny::Allow),
+    Detach(detach::Detach),
     Events(events::Events),
     Replay(replay::Replay),
 }
@@ -91,6 +93,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
+            Command::Detach(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Replay(command) => command.run(),
         };
@@ -103,7 +106,7 @@ impl Cli {
             Err(Failure::Reported) => (2, None),
         };
         if let Some(error) = error {
-            eprintln!("enforcer: {error:#}");
+            eprintln!("enforcer: {}", text::with_causes(&error));
         }
         ExitCode::from(code)
     }

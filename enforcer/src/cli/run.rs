@@ -14,7 +14,8 @@ use crate::{
 
 /// Run the agent: attach to the interfaces of the policies, serve the gateway, keep policies in force
 ///
-/// SIGTERM and SIGINT drain and detach, SIGHUP reads policies and certificates again (changes are
+/// SIGTERM and SIGINT drain; the kernel programs stay in force for the next agent, if they are pinned
+/// (`kernel.pins`, `kernel.onStop`; `enforcer detach` takes them away). SIGHUP reads policies and certificates again (changes are
 /// noticed without it).
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

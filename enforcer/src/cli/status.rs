@@ -115,7 +115,25 @@ fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) 
         kernel.verified_identities,
         kernel.denials,
         kernel.sketch_bytes / 1024
-    )
+    )?;
+    match (&kernel.pins, &kernel.pins_off) {
+        (Some(folder), _) => match &kernel.state_why {
+            None => writeln!(out, "state kept from the agent before, pinned in {folder}"),
+            Some(why) => writeln!(out, "state begun fresh ({why}), pinned in {folder}"),
+        },
+        (None, why) => writeln!(
+            out,
+            "{}",
+            paint(
+                &format!(
+                    "not pinned, so that limits and their state end with the agent: {}",
+                    why.as_deref().unwrap_or("-")
+                ),
+                Color::Yellow,
+                color
+            )
+        ),
+    }
 }
 
 fn print_policies(out: &mut impl Write, policies: &[wire::PolicyStatus]) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use super::{
     Adapt, Admin, AuthFailures, ClientCertificates, Config, Gateway, Kernel, Listener, Log, LogFormat,
-    SketchMemory, Timeouts, Tls, XdpMode, raw,
+    OnStop, PINS, SketchMemory, Timeouts, Tls, XdpMode, raw,
 };
 use crate::policy::{
     build::duration_within,
@@ -17,6 +17,13 @@ const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Add
 
 /// The most listeners.
 const MAX_LISTENERS: usize = 64;
+
+/// Where a path or a duration may be left out.
+const OFF: &str = "off";
+
+/// How long limits hold without a sign of the agent, unless configured, and how many beats that is at least.
+const DEAD_MAN: Duration = Duration::from_secs(30);
+const BEATS: u32 = 3;
 
 /// A millisecond, the shortest of most durations.
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -36,7 +43,12 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
     });
     let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
     let log = raw.log.unwrap_or_default();
-    let kernel = kernel(raw.kernel.unwrap_or_default(), &at.field("kernel"));
+    let adapt = adapt(raw.adapt.unwrap_or_default(), &at.field("adapt"));
+    let kernel = kernel(
+        raw.kernel.unwrap_or_default(),
+        adapt.interval,
+        &at.field("kernel"),
+    );
     let gateway = gateway(raw.gateway.unwrap_or_default(), &at.field("gateway"));
     if !kernel.enabled && gateway.auth_failures.is_some() {
         at.field("gateway").field("authFailures").warning(
@@ -44,7 +56,6 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
             "leave `authFailures` out, or enable the kernel half",
         );
     }
-    let adapt = adapt(raw.adapt.unwrap_or_default(), &at.field("adapt"));
     Some(Config {
         policies: policies?,
         admin: Admin {
@@ -74,7 +85,7 @@ fn log(raw: &raw::Log) -> Log {
     Log { level, format }
 }
 
-fn kernel(raw: raw::Kernel, at: &Place<'_>) -> Kernel {
+fn kernel(raw: raw::Kernel, beat: Duration, at: &Place<'_>) -> Kernel {
     let xdp = match raw.xdp {
         Some(raw::Xdp::Auto) | None => XdpMode::Auto,
         Some(raw::Xdp::Native) => XdpMode::Native,
@@ -104,13 +115,54 @@ fn kernel(raw: raw::Kernel, at: &Place<'_>) -> Kernel {
     let max_flows = at.optional("maxFlows", raw.max_flows, |count, at| {
         within(count, 1, 1 << 24, at)
     });
+    let pins = at.optional("pins", raw.pins, |text, at| {
+        if text == OFF {
+            return Some(None);
+        }
+        let path = path(&text, at)?;
+        // The kernel refuses dots in names on its BPF file system.
+        if path
+            .file_name()
+            .is_none_or(|name| name.to_string_lossy().contains('.'))
+        {
+            at.error(format!(
+                "`{text}` cannot be a folder of pins: write a path like {PINS}, or off"
+            ));
+            return None;
+        }
+        Some(Some(path))
+    });
+    let dead_man = at.optional("deadMan", raw.dead_man, |text, at| dead_man(text, beat, at));
     Kernel {
+        pins: pins.unwrap_or_else(|| Some(PathBuf::from(PINS))),
+        on_stop: match raw.on_stop {
+            Some(raw::OnStop::Keep) | None => OnStop::Keep,
+            Some(raw::OnStop::Detach) => OnStop::Detach,
+        },
+        dead_man: dead_man.unwrap_or_else(|| Some(DEAD_MAN.max(beat * BEATS))),
+        dead_man_keeps_denials: raw.dead_man_keeps_denials.unwrap_or(true),
         enabled: raw.enabled.unwrap_or(true),
         xdp,
         management,
         sketch_memory: sketch_memory.unwrap_or_default(),
         max_flows: max_flows.unwrap_or(65_536),
     }
+}
+
+/// How long limits hold without a beat: a few beats at least, so that one that is late does no harm.
+fn dead_man(text: crate::policy::raw::Duration, beat: Duration, at: &Place<'_>) -> Option<Option<Duration>> {
+    if text.as_ref() == OFF {
+        return Some(None);
+    }
+    let duration = duration_within(Duration::from_secs(1), DAY)(text, at)?;
+    if duration < beat * BEATS {
+        at.error_with(
+            format!("the agent gives a sign of life every {beat:?} (`adapt.interval`)"),
+            format!("write {BEATS} times that at least, or off"),
+        );
+        return None;
+    }
+    Some(Some(duration))
 }
 
 fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {

@@ -54,6 +54,17 @@ pub(super) struct Kernel {
     pub(super) management: Option<Vec<String>>,
     pub(super) sketch_memory: Option<Quantity>,
     pub(super) max_flows: Option<u32>,
+    pub(super) pins: Option<String>,
+    pub(super) on_stop: Option<OnStop>,
+    pub(super) dead_man: Option<Duration>,
+    pub(super) dead_man_keeps_denials: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnStop {
+    Keep,
+    Detach,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

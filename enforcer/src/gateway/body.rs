@@ -34,13 +34,34 @@ pub(super) enum BodyError {
 }
 
 /// How far a request's body has come: shared with whoever waits for the response.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
+    /// When the last piece was handed on; before the first one, when forwarding began.
+    handed: Cell<Instant>,
+    /// The service's side wants a piece that the client has not sent yet.
+    pub(super) owed: Cell<bool>,
     /// All of it has been handed on.
     pub(super) ended: Cell<bool>,
     /// Some of it may have been handed on.
     pub(super) begun: Cell<bool>,
     pub(super) failure: Cell<Option<Failure>>,
+}
+
+impl Progress {
+    fn new(ended: bool) -> Self {
+        Self {
+            handed: Cell::new(Instant::now()),
+            owed: Cell::new(false),
+            ended: Cell::new(ended),
+            begun: Cell::new(false),
+            failure: Cell::new(None),
+        }
+    }
+
+    /// Since when only the service can be waited for; `None` if the client still owes something.
+    pub(super) fn with_service_since(&self) -> Option<Instant> {
+        (!self.owed.get()).then(|| self.handed.get())
+    }
 }
 
 /// Whose fault it is that a request's body broke off.
@@ -62,8 +83,7 @@ impl RequestBody {
     /// At most `limit` bytes of `inner`.
     #[must_use]
     pub(super) fn new(inner: Incoming, limit: u64) -> Self {
-        let progress = Rc::new(Progress::default());
-        progress.ended.set(inner.is_end_stream());
+        let progress = Rc::new(Progress::new(inner.is_end_stream()));
         Self {
             inner: Some(inner),
             remaining: limit,
@@ -104,7 +124,10 @@ impl Body for RequestBody {
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
         };
-        let frame = ready!(Pin::new(inner).poll_frame(context));
+        let frame = Pin::new(inner).poll_frame(context);
+        self.progress.owed.set(frame.is_pending());
+        let frame = ready!(frame);
+        self.progress.handed.set(Instant::now());
         self.progress.begun.set(true);
         let mut frame = match frame {
             None => {

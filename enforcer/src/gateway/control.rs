@@ -12,6 +12,7 @@ use tokio::{
     sync::oneshot,
     task::{AbortHandle, JoinSet},
 };
+use x509_parser::time::ASN1Time;
 
 use super::{
     metrics::GatewayMetrics,
@@ -24,6 +25,9 @@ use crate::policy::model::Name;
 
 /// How often certificate files are looked at.
 const LOOK_AT_FILES: Duration = Duration::from_secs(3);
+
+/// How often is said that a certificate is not valid, or not for long.
+const LOOK_AT_VALIDITY: Duration = Duration::from_secs(86_400);
 
 /// Tasks for one endpoint.
 struct Watch {
@@ -43,6 +47,8 @@ pub(super) async fn run(
     let mut watches = HashMap::new();
     let mut files = tokio::time::interval(LOOK_AT_FILES);
     files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is at once.
+    let mut validity = tokio::time::interval(LOOK_AT_VALIDITY);
     let mut gone = gone;
     let mut generation = policies.current();
     update(&mut watches, &mut tasks, &generation, &metrics);
@@ -61,6 +67,11 @@ pub(super) async fn run(
                 for listener in &listeners {
                     // The error is logged and counted; the next look may find better files.
                     reload(listener, &metrics).unwrap_or_default();
+                }
+            }
+            _ = validity.tick() => {
+                for listener in &listeners {
+                    warn_of_validity(listener);
                 }
             }
             // Only aborted tasks end.
@@ -86,6 +97,7 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
                 .with_label_values(&[name.as_str()])
                 .set(expiry);
             tracing::info!(listener = %name, expiry, "new certificate files are in use");
+            warn_of_validity(listener);
             Ok(())
         }
         Err(error) => {
@@ -99,6 +111,14 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
             }
             Err(error)
         }
+    }
+}
+
+/// Logs what is wrong with the validity of a listener's certificate.
+fn warn_of_validity(listener: &ListenerContext) {
+    let concern = listener.tls.as_ref().and_then(|tls| tls.concern(ASN1Time::now()));
+    if let Some(concern) = concern {
+        tracing::warn!(listener = %listener.name, concern, "the listener's certificate needs to be replaced");
     }
 }
 

@@ -32,19 +32,44 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields that only the gateway may set, beside all that begin with one of [`OURS_BEFORE`].
-const OURS: [&str; 9] = [
+/// Fields that only the gateway may set, beside all that begin with one of [`OURS_BEFORE`]: by them
+/// proxies and load balancers tell services who a client is, and frameworks believe them. `client-cert`
+/// and `client-cert-chain` must be removed by RFC 9440 section 4.
+const OURS: [&str; 19] = [
+    // The client's address.
     "cf-connecting-ip",
+    "client-ip",
+    "fastly-client-ip",
     "forwarded",
-    "proxy",
+    "proxy-client-ip",
     "true-client-ip",
-    "x-client-ip",
+    "wl-proxy-client-ip",
+    "x-azure-clientip",
     "x-cluster-client-ip",
-    "x-method-override",
+    "x-forwarded",
     "x-real-ip",
+    // The client's certificate or name.
+    "client-cert",
+    "client-cert-chain",
+    "remote-user",
+    "x-remote-user",
+    "x-webauth-user",
+    // The method, the path, and where the service sends requests of its own.
+    "proxy",
+    "x-method-override",
     "x-rewrite-url",
 ];
-const OURS_BEFORE: [&str; 4] = ["x-enforcer-", "x-forwarded-", "x-http-method", "x-original-"];
+const OURS_BEFORE: [&str; 9] = [
+    "ssl-client-",
+    "x-auth-request-",
+    "x-client-",
+    "x-enforcer",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-http-method",
+    "x-original-",
+    "x-ssl-",
+];
 
 /// What the gateway tells the upstream about the client.
 #[derive(Clone, Copy, Debug)]
@@ -155,18 +180,16 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Whether only the gateway may set the field. Servers that hand fields on by CGI's rules (RFC 3875
-/// section 4.1.18) make no difference between `-` and `_`, so neither does this.
+/// section 4.1.18) make no difference between `-` and `_`, and some none between these and `.`, so
+/// neither does this.
 fn is_ours(name: &str) -> bool {
-    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b'p' | b't' | b'c')) {
-        return false;
-    }
     OURS.iter()
         .any(|ours| name.len() == ours.len() && begins(name, ours))
         || OURS_BEFORE.iter().any(|prefix| begins(name, prefix))
 }
 
 fn begins(name: &str, prefix: &str) -> bool {
-    let fold = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
     name.len() >= prefix.len() && name.bytes().map(fold).zip(prefix.bytes()).all(|(a, b)| a == b)
 }
 
@@ -226,6 +249,49 @@ mod tests {
             ("x-enforcer-client", "web"),
         ]);
         assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn claims_of_an_identity_reach_no_service() {
+        let names = [
+            "client-cert",
+            "client-cert-chain",
+            "client-ip",
+            "fastly-client-ip",
+            "proxy-client-ip",
+            "remote-user",
+            "ssl-client-verify",
+            "wl-proxy-client-ip",
+            "x-auth-request-email",
+            "x-azure-clientip",
+            "x-client-cert",
+            "x-enforcer",
+            "x-enforcer-subject",
+            "x-envoy-external-address",
+            "x-forwarded",
+            "x-forwarded-user",
+            "x-remote-user",
+            "x-ssl-client-cert",
+            "x-webauth-user",
+        ];
+        for name in names {
+            for name in [name.to_owned(), name.replace('-', "_"), name.replace('-', ".")] {
+                let mut trailers = map(&[(&name, "admin"), ("x-kept", "1")]);
+                strip_ours(&mut trailers);
+                assert_eq!(trailers, map(&[("x-kept", "1")]), "{name} in trailers");
+                let headers = prepared(&[(&name, "admin")]);
+                assert!(headers.values().all(|value| value != "admin"), "{name}");
+            }
+        }
+        for name in [
+            "client-certificate",
+            "x-client",
+            "x-sslx",
+            "remote-users",
+            "forwarded-by",
+        ] {
+            assert!(!is_ours(name), "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -15,6 +16,9 @@ const BACKLOG: i32 = 4096;
 /// Waits between attempts to accept while the process has no file descriptor or memory left.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Pausing is logged this often, by all workers together.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+static SAID: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// `count` sockets at `address`.
 ///
@@ -30,6 +34,14 @@ pub(super) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListe
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// What to do where another process listens already.
+pub(crate) fn port_taken(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; `ss -ltnp` names who has the port",
+        _ => "",
+    }
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
@@ -71,7 +83,12 @@ impl Acceptor {
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, pause = ?self.pause, "cannot accept connections: pausing");
+                    if is_due(
+                        &mut SAID.lock().unwrap_or_else(PoisonError::into_inner),
+                        Instant::now(),
+                    ) {
+                        tracing::warn!(%error, pause = ?self.pause, "cannot accept connections: pausing");
+                    }
                     tokio::time::sleep(self.pause).await;
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 }
@@ -100,4 +117,27 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     )
+}
+
+/// Whether it is time to say something again, which was said at `last`.
+fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
+    let due = last.is_none_or(|last| now.duration_since(last) >= SAID_EVERY);
+    if due {
+        *last = Some(now);
+    }
+    due
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pausing_is_said_once_in_a_while() {
+        let (mut last, start) = (None, Instant::now());
+        assert!(is_due(&mut last, start));
+        assert!(!is_due(&mut last, start + SAID_EVERY / 2));
+        assert!(is_due(&mut last, start + SAID_EVERY));
+        assert!(!is_due(&mut last, start + SAID_EVERY));
+    }
 }

@@ -68,7 +68,7 @@ impl GatewayMetrics {
             request_seconds: HistogramVec::new(
                 HistogramOpts::new(
                     "enforcer_request_seconds",
-                    "Time from a request's head to its response's head.",
+                    "Time from when a service had a whole request to the head of its response.",
                 )
                 .buckets(LATENCY.to_vec()),
                 &["route"],

@@ -48,6 +48,8 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use listener::port_taken;
+
 use self::{
     config::{GatewayConfig, ListenerConfig},
     identity::cache::{self, TokenCache},
@@ -80,7 +82,10 @@ struct Worker {
 pub enum GatewayError {
     #[error("the gateway has no listener: configure at least one")]
     NoListener,
-    #[error("listener {listener}: cannot listen on {address}: {source}")]
+    #[error(
+        "listener {listener}: cannot listen on {address}: {source}{}",
+        port_taken(source)
+    )]
     Listen {
         listener: Name,
         address: SocketAddr,

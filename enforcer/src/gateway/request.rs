@@ -1,10 +1,15 @@
 //! One request: route → authenticate → authorize → limit → balance → upstream → observe.
 
-use std::{error::Error, rc::Rc, sync::Arc, time::SystemTime};
+use std::{
+    error::Error,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, COOKIE},
+    header::{CONNECTION, COOKIE, TRANSFER_ENCODING},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -13,7 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
-    body::{Failure, RequestBody, ResponseBody, UpstreamBody},
+    body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     connection::{Connection, UnderWay},
     headers,
     host::Host,
@@ -44,6 +49,8 @@ struct Passage<'a> {
     connection: &'a Connection,
     policy: &'a WorkerPolicy,
     began: Instant,
+    /// How far the request has gone to the service, once it is forwarded.
+    forwarded: Option<Rc<Progress>>,
     rule: Option<RuleIndex>,
     /// Verified, and enough for the rule.
     token: Option<Arc<VerifiedToken>>,
@@ -62,6 +69,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         connection: &connection,
         policy: &policy,
         began: Instant::now(),
+        forwarded: None,
         rule: None,
         token: None,
         verdict: Verdict::Allowed,
@@ -238,10 +246,10 @@ impl Passage<'_> {
     }
 
     async fn forward(
-        &self,
+        &mut self,
         index: RuleIndex,
         rule: &Rule,
-        parts: Parts,
+        mut parts: Parts,
         body: Incoming,
     ) -> Result<Response<UpstreamBody>, Refusal> {
         let upstream = self.policy.upstream(index).ok_or_else(|| {
@@ -251,21 +259,24 @@ impl Passage<'_> {
                 "the service is not configured",
             )
         })?;
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            // Otherwise hyper takes it that GET and some others have no body, and drops it.
+            parts
+                .headers
+                .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let body = RequestBody::new(body, rule.max_body);
         let progress = body.progress();
+        self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body));
-        let sent = tokio::time::timeout_at(self.began + rule.timeout, sending).await;
+        let sent = tokio::select! {
+            biased;
+            sent = sending => sent,
+            refusal = overdue(&progress, rule.timeout) => return Err(refusal),
+        };
         let (response, lease) = match sent {
-            Ok(Ok(sent)) => sent,
-            Err(_) => {
-                let detail = "the service did not answer in time";
-                return Err(Refusal::new(
-                    Verdict::Upstream,
-                    StatusCode::GATEWAY_TIMEOUT,
-                    detail,
-                ));
-            }
-            Ok(Err(error)) => {
+            Ok(sent) => sent,
+            Err(error) => {
                 return Err(match progress.failure.get() {
                     Some(Failure::TooLarge) => Refusal::too_large(rule.max_body),
                     Some(Failure::Client) => Refusal::new(
@@ -291,7 +302,12 @@ impl Passage<'_> {
     fn observe(&mut self, status: u16) {
         self.observed = true;
         let worker = &self.connection.worker;
-        let latency = self.began.elapsed();
+        // Neither the client's upload nor its place in a queue says anything about the service.
+        let latency = self
+            .forwarded
+            .as_ref()
+            .and_then(|progress| progress.with_service_since())
+            .map(|since| since.elapsed());
         let cells = match self.rule {
             Some(index) => self.policy.cells(index, &worker.metrics),
             None => &self.policy.no_route,
@@ -313,6 +329,7 @@ impl Passage<'_> {
             status = outcome.status,
             verdict = metrics::label(outcome.verdict),
             ?latency,
+            whole = ?self.began.elapsed(),
             "request"
         );
     }
@@ -351,6 +368,22 @@ fn join_cookies(fields: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
         fields.insert(COOKIE, joined);
     }
+}
+
+/// Waits until the request has taken too long, and says whose fault that is. The client has `within` to
+/// deliver the body; a service that had the last piece late has `within` from then on.
+async fn overdue(progress: &Progress, within: Duration) -> Refusal {
+    let mut deadline = Instant::now() + within;
+    for _ in 0..2 {
+        tokio::time::sleep_until(deadline).await;
+        let Some(since) = progress.with_service_since() else {
+            let detail = "the request's body did not come in time";
+            return Refusal::new(Verdict::Invalid, StatusCode::REQUEST_TIMEOUT, detail);
+        };
+        deadline = since + within;
+    }
+    let detail = "the service did not answer in time";
+    Refusal::new(Verdict::Upstream, StatusCode::GATEWAY_TIMEOUT, detail)
 }
 
 fn unanswered(error: &UpstreamError) -> Refusal {

@@ -51,8 +51,9 @@ pub struct Outcome<'a> {
     pub service: Option<&'a Name>,
     pub status: u16,
     pub verdict: Verdict,
-    /// From the request's head to the response's head.
-    pub latency: Duration,
+    /// From when the service had the whole request to the response's head, so that it says how fast
+    /// the service is, whatever the client does. `None` if the request did not get so far.
+    pub latency: Option<Duration>,
 }
 
 /// Listens to the gateway. Calls come from every worker and must not block.

@@ -22,12 +22,19 @@ use rustls_pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::{
+    certificate::Validity,
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
 
 use super::config::{ClientCertificates, TlsConfig};
 
 /// A key or certificate file is read up to this many bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// So long before its end a certificate should have been replaced, in seconds: 14 days.
+const RENEW_BEFORE: i64 = 14 * 86_400;
 
 /// Why a listener's files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +55,7 @@ pub enum TlsError {
     Certificate { path: PathBuf, reason: String },
     #[error("client certificates are asked for, but no `client_ca` says who vouches for them")]
     NoAuthority,
-    #[error("{} and {} do not make a server: {source}", certificate.display(), key.display())]
+    #[error("{} and {} do not make a server: {source}{}", certificate.display(), key.display(), key_mismatch(source))]
     Server {
         certificate: PathBuf,
         key: PathBuf,
@@ -58,12 +65,25 @@ pub enum TlsError {
     Random(#[source] rustls::Error),
 }
 
+/// What to do where a key belongs to another certificate.
+fn key_mismatch(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            "; `openssl x509 -noout -pubkey -in` the certificate and `openssl pkey -pubout -in` the key print the same \
+             where they belong together"
+        }
+        _ => "",
+    }
+}
+
 /// A listener's TLS, which changes with its files.
 #[derive(Debug)]
 pub struct ListenerTls {
     config: TlsConfig,
     current: ArcSwap<ServerConfig>,
     files: Mutex<Files>,
+    /// The leaf's.
+    validity: Mutex<Validity>,
     /// The last failure, until files are taken over again.
     failed: Mutex<Option<String>>,
 }
@@ -93,20 +113,43 @@ impl ListenerTls {
     /// Which file is wrong, and how.
     pub fn load(config: &TlsConfig) -> Result<(Self, i64), TlsError> {
         let files = Files::read(config)?;
-        let (server, expiry) = files.build(config)?;
+        let (server, validity) = files.build(config)?;
         let tls = Self {
             config: config.clone(),
             current: ArcSwap::new(Arc::new(server)),
             files: Mutex::new(files),
             failed: Mutex::default(),
+            validity: Mutex::new(validity.clone()),
         };
-        Ok((tls, expiry))
+        Ok((tls, validity.not_after.timestamp()))
     }
 
     /// What new connections are served with.
     #[must_use]
     pub fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
+    }
+
+    /// What is wrong with the validity of the certificate in use, or will be soon.
+    pub(super) fn concern(&self, now: ASN1Time) -> Option<String> {
+        let validity = self.validity.lock().unwrap_or_else(PoisonError::into_inner);
+        let Validity {
+            not_before,
+            not_after,
+        } = &*validity;
+        let what = if now < *not_before {
+            format!("is not valid before {not_before}")
+        } else if now > *not_after {
+            format!("has expired at {not_after}")
+        } else if not_after.timestamp() - now.timestamp() <= RENEW_BEFORE {
+            format!("expires at {not_after}")
+        } else {
+            return None;
+        };
+        let path = self.config.certificate.display();
+        Some(format!(
+            "{path} {what}: put one there that is valid, with its key"
+        ))
     }
 
     /// Whether the result of [`Self::reload`] is other than that of the last time, when it failed.
@@ -128,9 +171,11 @@ impl ListenerTls {
         if fresh == *files {
             return Ok(Reload::Unchanged);
         }
-        let (server, expiry) = fresh.build(&self.config)?;
+        let (server, validity) = fresh.build(&self.config)?;
         self.current.store(Arc::new(server));
         *files = fresh;
+        let expiry = validity.not_after.timestamp();
+        *self.validity.lock().unwrap_or_else(PoisonError::into_inner) = validity;
         Ok(Reload::Changed { expiry })
     }
 }
@@ -153,10 +198,10 @@ impl Files {
         })
     }
 
-    fn build(&self, config: &TlsConfig) -> Result<(ServerConfig, i64), TlsError> {
+    fn build(&self, config: &TlsConfig) -> Result<(ServerConfig, Validity), TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = certificates(&config.certificate, &self.certificate)?;
-        let expiry = expiry(&config.certificate, &chain[0])?;
+        let validity = validity(&config.certificate, &chain[0])?;
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
             path: config.key.clone(),
             wanted: "a private key",
@@ -180,7 +225,7 @@ impl Files {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Random)?;
         server.send_tls13_tickets = 1;
-        Ok((server, expiry))
+        Ok((server, validity))
     }
 
     fn verifier(
@@ -243,10 +288,61 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     Ok(chain)
 }
 
-fn expiry(path: &Path, leaf: &CertificateDer<'_>) -> Result<i64, TlsError> {
+fn validity(path: &Path, leaf: &CertificateDer<'_>) -> Result<Validity, TlsError> {
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| TlsError::Certificate {
         path: path.to_owned(),
         reason: error.to_string(),
     })?;
-    Ok(leaf.validity().not_after.timestamp())
+    Ok(leaf.validity().clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    /// Files with a certificate for January 2031 in `directory`.
+    fn january(directory: &Path) -> TlsConfig {
+        let mut params = CertificateParams::new(vec!["api.example.com".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2031, 1, 1);
+        params.not_after = date_time_ymd(2031, 1, 31);
+        let key = KeyPair::generate().unwrap();
+        let config = TlsConfig {
+            certificate: directory.join("server.pem"),
+            key: directory.join("server.key"),
+            client_certificates: ClientCertificates::Off,
+            client_ca: None,
+        };
+        fs::write(&config.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&config.key, key.serialize_pem()).unwrap();
+        config
+    }
+
+    #[test]
+    fn concerns_about_validity() {
+        let directory = tempfile::tempdir().unwrap();
+        let (tls, _) = ListenerTls::load(&january(directory.path())).unwrap();
+        let at = |year, month, day| {
+            let time = date_time_ymd(year, month, day).unix_timestamp();
+            tls.concern(ASN1Time::from_timestamp(time).unwrap())
+        };
+        for (month, day, words) in [
+            (1, 2, None),
+            (1, 16, None),
+            (1, 18, Some("expires at Jan 31")),
+            (2, 1, Some("has expired at Jan 31")),
+        ] {
+            let concern = at(2031, month, day);
+            assert_eq!(concern.is_some(), words.is_some(), "{month} {day}: {concern:?}");
+            if let (Some(concern), Some(words)) = (concern, words) {
+                assert!(
+                    concern.contains(words) && concern.contains("server.pem"),
+                    "{concern}"
+                );
+            }
+        }
+        let early = at(2030, 12, 31).unwrap();
+        assert!(early.contains("is not valid before Jan  1"), "{early}");
+    }
 }

@@ -46,6 +46,18 @@ impl AccessMap {
             .map_err(KernelError::map("ACCESS"))
     }
 
+    /// All entries.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn entries(&self) -> Result<Vec<(Key<AccessKey>, Access)>, KernelError> {
+        self.lists()
+            .trie
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::map("ACCESS"))
+    }
+
     /// Removes a prefix, if it is there. Its bits stay until [`Self::tidy`]: that costs time, nothing else.
     ///
     /// # Errors
@@ -58,6 +70,15 @@ impl AccessMap {
             Err(error) if not_found(&error) => Ok(()),
             Err(error) => Err(KernelError::map("ACCESS")(error)),
         }
+    }
+
+    /// Sets the bits of all prefixes that an earlier agent has left.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn recollect(&self) -> Result<(), KernelError> {
+        self.lists().stale = true;
+        self.tidy()
     }
 
     /// Clears the bits of prefixes that are no longer there.

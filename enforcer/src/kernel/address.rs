@@ -65,6 +65,22 @@ pub fn prefix_bits(key_bits: u32, ipv4: bool) -> u8 {
     u8::try_from(key_bits.saturating_sub(TABLE_BITS + front)).unwrap_or(u8::MAX)
 }
 
+/// The prefix of an entry of an access list. `None`: it is none of ours.
+#[must_use]
+pub fn prefix(key: &Key<AccessKey>) -> Option<IpNet> {
+    let AccessKey { table, address } = key.data();
+    let bits = key.prefix_len().checked_sub(TABLE_BITS)?;
+    let (address, bits) = if table & IPV4_LIST == 0 {
+        (IpAddr::from(address), bits)
+    } else {
+        (
+            IpAddr::from(address).to_canonical(),
+            bits.checked_sub(MAPPED_BITS)?,
+        )
+    };
+    IpNet::new(address, u8::try_from(bits).ok()?).ok()
+}
+
 /// The kernel's form of a connection, as its packets arrive.
 #[must_use]
 pub fn flow_key(flow: &Flow) -> FlowKey {
@@ -74,5 +90,27 @@ pub fn flow_key(flow: &Flow) -> FlowKey {
         destination: address(flow.local.ip()),
         source_port: port(&flow.peer),
         destination_port: port(&flow.local),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer_common::layout::{table, table_kind};
+
+    use super::*;
+
+    #[test]
+    fn prefixes_are_read_back() {
+        for text in [
+            "192.0.2.0/24",
+            "0.0.0.0/0",
+            "2001:db8::/32",
+            "::/0",
+            "192.0.2.7/32",
+        ] {
+            let net: IpNet = text.parse().unwrap();
+            let list = table(table_kind::RUNTIME, 0, 0);
+            assert_eq!(prefix(&access_key(list, net)), Some(net));
+        }
     }
 }

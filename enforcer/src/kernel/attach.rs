@@ -6,15 +6,21 @@ use aya::{
     Ebpf,
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions},
-        xdp::XdpLinkId,
+        links::FdLink,
+        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
+        xdp::{XdpLink, XdpLinkId},
     },
 };
 
+use libc::{EBUSY, EEXIST, EMFILE};
+
 use super::{
     KernelError,
+    error::os_error,
+    filter,
     interfaces::Interface,
-    object::{self, TC_EGRESS},
+    object,
+    pins::{Pins, network_namespace},
 };
 
 /// Which XDP mode the operator wants.
@@ -47,6 +53,16 @@ pub enum TcReached {
     Clsact,
 }
 
+impl XdpChoice {
+    fn admits(self, reached: XdpReached) -> bool {
+        match self {
+            Self::Auto => true,
+            Self::Native => reached == XdpReached::Native,
+            Self::Generic => reached == XdpReached::Generic,
+        }
+    }
+}
+
 impl fmt::Display for XdpReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -71,17 +87,49 @@ pub struct Attachment {
     pub xdp: XdpReached,
     /// How TC is attached.
     pub tc: TcReached,
-    xdp_link: XdpLinkId,
-    tc_link: SchedClassifierLinkId,
+    xdp_link: Held<XdpLinkId>,
+    tc_link: Held<SchedClassifierLinkId>,
 }
 
-/// Attaches both programs, or neither.
+impl Attachment {
+    /// Under which names its links are pinned.
+    pub fn pinned(&self) -> impl Iterator<Item = &str> {
+        [self.xdp_link.pin(), self.tc_link.pin()].into_iter().flatten()
+    }
+}
+
+/// What keeps a program attached.
+enum Held<Id> {
+    /// This process.
+    Own(Id),
+    /// A pin, by this name.
+    Pinned(String),
+    /// The qdisc.
+    Filter,
+}
+
+impl<Id> Held<Id> {
+    fn pin(&self) -> Option<&str> {
+        match self {
+            Self::Pinned(name) => Some(name),
+            Self::Own(_) | Self::Filter => None,
+        }
+    }
+}
+
+/// Attaches both programs, or neither. Where an earlier agent's are, they are replaced in one step: no packet
+/// passes in between.
 ///
 /// # Errors
 /// The kernel refuses; another XDP program is there; the driver cannot do what was asked.
-pub fn attach(ebpf: &mut Ebpf, interface: &Interface, choice: XdpChoice) -> Result<Attachment, KernelError> {
-    let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf)?, interface, choice)?;
-    match attach_tc(object::tc_egress(ebpf)?, interface) {
+pub fn attach(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    choice: XdpChoice,
+    pins: Option<&Pins>,
+) -> Result<Attachment, KernelError> {
+    let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf)?, interface, choice, pins)?;
+    match attach_tc(object::tc_egress(ebpf)?, interface, pins) {
         Ok((tc_link, tc)) => Ok(Attachment {
             xdp,
             tc,
@@ -89,9 +137,7 @@ pub fn attach(ebpf: &mut Ebpf, interface: &Interface, choice: XdpChoice) -> Resu
             tc_link,
         }),
         Err(error) => {
-            object::xdp(ebpf)?
-                .detach(xdp_link)
-                .map_err(KernelError::attach(interface, "XDP"))?;
+            detach_xdp(object::xdp(ebpf)?, interface, xdp_link, pins)?;
             Err(error)
         }
     }
@@ -101,20 +147,120 @@ pub fn attach(ebpf: &mut Ebpf, interface: &Interface, choice: XdpChoice) -> Resu
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn detach(ebpf: &mut Ebpf, interface: &Interface, attachment: Attachment) -> Result<(), KernelError> {
-    let xdp = object::xdp(ebpf)?.detach(attachment.xdp_link);
-    let tc = object::tc_egress(ebpf)?.detach(attachment.tc_link);
-    if super::interfaces::list()
-        .iter()
-        .any(|listed| listed.index == interface.index)
-    {
-        xdp.map_err(KernelError::attach(interface, "XDP"))?;
-        tc.map_err(KernelError::attach(interface, "TC"))?;
+pub fn detach(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    attachment: Attachment,
+    pins: Option<&Pins>,
+) -> Result<(), KernelError> {
+    let xdp = detach_xdp(object::xdp(ebpf)?, interface, attachment.xdp_link, pins);
+    let tc = detach_tc(object::tc_egress(ebpf)?, interface, attachment.tc_link, pins);
+    let is_gone = super::interfaces::list()
+        .is_ok_and(|present| present.iter().all(|listed| listed.index != interface.index));
+    if !is_gone {
+        xdp?;
+        tc?;
     }
     Ok(())
 }
 
+/// An interface's part of the names of its links: indices are given anew in each network namespace.
+fn place(interface: &Interface) -> String {
+    format!("{}-{}", network_namespace(), interface.index)
+}
+
+fn detach_xdp(
+    program: &mut Xdp,
+    interface: &Interface,
+    link: Held<XdpLinkId>,
+    pins: Option<&Pins>,
+) -> Result<(), KernelError> {
+    match link {
+        Held::Own(link) => program
+            .detach(link)
+            .map_err(KernelError::attach(interface, "XDP"))?,
+        Held::Pinned(name) => forget(pins, &name)?,
+        Held::Filter => {}
+    }
+    Ok(())
+}
+
+fn detach_tc(
+    program: &mut SchedClassifier,
+    interface: &Interface,
+    link: Held<SchedClassifierLinkId>,
+    pins: Option<&Pins>,
+) -> Result<(), KernelError> {
+    match link {
+        Held::Own(link) => program
+            .detach(link)
+            .map_err(KernelError::attach(interface, "TC"))?,
+        Held::Pinned(name) => forget(pins, &name)?,
+        Held::Filter => drop(filter::remove(interface)),
+    }
+    Ok(())
+}
+
+fn forget(pins: Option<&Pins>, name: &str) -> Result<(), KernelError> {
+    pins.map_or(Ok(()), |pins| pins.forget(name).map_err(KernelError::Pins))
+}
+
 fn attach_xdp(
+    program: &mut Xdp,
+    interface: &Interface,
+    choice: XdpChoice,
+    pins: Option<&Pins>,
+) -> Result<(Held<XdpLinkId>, XdpReached), KernelError> {
+    let place = place(interface);
+    let name = |reached| format!("xdp-{reached}-{place}");
+    let taken_over = pins
+        .map(|pins| take_over_xdp(program, choice, pins, name))
+        .transpose()?;
+    let (link, reached) = match taken_over.flatten() {
+        Some(taken_over) => taken_over,
+        None => attach_new_xdp(program, interface, choice)?,
+    };
+    let Some(pins) = pins else {
+        return Ok((Held::Own(link), reached));
+    };
+    let link = program
+        .take_link(link)
+        .map_err(KernelError::attach(interface, "XDP"))?;
+    let name = name(reached);
+    // Every kernel that is supported makes XDP links.
+    let link = FdLink::try_from(link).map_err(|_| KernelError::NoLink(interface.name.clone()))?;
+    pins.keep(&name, link)?;
+    Ok((Held::Pinned(name), reached))
+}
+
+/// Replaces the program of a pinned link. `None`: there is none that serves.
+fn take_over_xdp(
+    program: &mut Xdp,
+    choice: XdpChoice,
+    pins: &Pins,
+    name: impl Fn(XdpReached) -> String,
+) -> Result<Option<(XdpLinkId, XdpReached)>, KernelError> {
+    for reached in [XdpReached::Native, XdpReached::Generic] {
+        let name = name(reached);
+        let Some(pinned) = pins.link(&name).map(FdLink::from) else {
+            continue;
+        };
+        if choice.admits(reached) {
+            let link = XdpLink::try_from(pinned).map_err(|error| error.to_string());
+            match link.and_then(|link| program.attach_to_link(link).map_err(|error| error.to_string())) {
+                Ok(link) => return Ok(Some((link, reached))),
+                // The interface is another one by the same number.
+                Err(error) => tracing::info!(pin = name, error, "the pinned link is of no more use"),
+            }
+        } else {
+            tracing::info!(pin = name, "XDP is to run in another mode: detaching first");
+        }
+        pins.forget(&name)?;
+    }
+    Ok(None)
+}
+
+fn attach_new_xdp(
     program: &mut Xdp,
     interface: &Interface,
     choice: XdpChoice,
@@ -131,6 +277,8 @@ fn attach_xdp(
             .map_err(wrap),
         XdpChoice::Auto => match native(program) {
             Ok(link) => Ok((link, XdpReached::Native)),
+            // Something stands in the way that generic XDP would meet too, or a passing want.
+            Err(error) if matches!(os_error(&error), Some(EBUSY | EEXIST | EMFILE)) => Err(wrap(error)),
             Err(error) => {
                 tracing::info!(interface = interface.name, %error, "no native XDP here; trying generic");
                 generic(program)
@@ -144,31 +292,59 @@ fn attach_xdp(
 fn attach_tc(
     program: &mut SchedClassifier,
     interface: &Interface,
+    pins: Option<&Pins>,
+) -> Result<(Held<SchedClassifierLinkId>, TcReached), KernelError> {
+    let name = format!("tcx-{}", place(interface));
+    let taken_over = pins.map(|pins| take_over_tcx(program, pins, &name)).transpose()?;
+    let (link, reached) = match taken_over.flatten() {
+        Some(link) => (link, TcReached::Tcx),
+        None => attach_new_tc(program, interface)?,
+    };
+    let Some(pins) = pins else {
+        return Ok((Held::Own(link), reached));
+    };
+    let link = program
+        .take_link(link)
+        .map_err(KernelError::attach(interface, "TC"))?;
+    match FdLink::try_from(link) {
+        Ok(link) => {
+            pins.keep(&name, link)?;
+            Ok((Held::Pinned(name), reached))
+        }
+        // A filter stays by itself.
+        Err(_) => Ok((Held::Filter, reached)),
+    }
+}
+
+/// Replaces the program of a pinned link. `None`: there is none that serves.
+fn take_over_tcx(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    name: &str,
+) -> Result<Option<SchedClassifierLinkId>, KernelError> {
+    let Some(pinned) = pins.link(name).map(FdLink::from) else {
+        return Ok(None);
+    };
+    let link = SchedClassifierLink::try_from(pinned).map_err(|error| error.to_string());
+    match link.and_then(|link| program.attach_to_link(link).map_err(|error| error.to_string())) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) => {
+            tracing::info!(pin = name, error, "the pinned link is of no more use");
+            pins.forget(name)?;
+            Ok(None)
+        }
+    }
+}
+
+fn attach_new_tc(
+    program: &mut SchedClassifier,
+    interface: &Interface,
 ) -> Result<(SchedClassifierLinkId, TcReached), KernelError> {
-    let wrap = KernelError::attach(interface, "TC");
     // First in line, so that what another program would redirect is seen too.
     let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
     match program.attach_with_options(&interface.name, TcAttachType::Egress, tcx) {
         Ok(link) => return Ok((link, TcReached::Tcx)),
         Err(error) => tracing::info!(interface = interface.name, %error, "no TCX here; using clsact"),
     }
-    // Fails where there is a clsact already, which serves as well.
-    if let Err(error) = tc::qdisc_add_clsact(&interface.name) {
-        tracing::debug!(interface = interface.name, %error, "clsact not added");
-    }
-    // A filter outlives an agent that was killed; its program is ours and no longer fed.
-    if tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, TC_EGRESS).is_ok() {
-        tracing::info!(
-            interface = interface.name,
-            "removed the filter of an agent that was killed"
-        );
-    }
-    program
-        .attach_with_options(
-            &interface.name,
-            TcAttachType::Egress,
-            TcAttachOptions::Netlink(NlOptions::default()),
-        )
-        .map(|link| (link, TcReached::Clsact))
-        .map_err(wrap)
+    filter::attach(program, interface).map(|link| (link, TcReached::Clsact))
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use enforcer_common::{
     hash::Key,
-    layout::{Control, syn_option},
+    layout::{Control, control_flag, syn_option},
 };
 
 use super::{KernelError, object::Array};
@@ -14,7 +14,8 @@ use super::{KernelError, object::Array};
 pub struct ControlBlock(Arc<Mutex<(Array<Control>, Control)>>);
 
 impl ControlBlock {
-    /// Writes the sketch's secret, drawn now, and its mask.
+    /// Writes the sketch's secret, drawn now, and its mask. The agent counts as alive for ever, until
+    /// [`Self::alive_until`] says otherwise.
     ///
     /// # Errors
     /// The map refuses.
@@ -31,10 +32,23 @@ impl ControlBlock {
             flags: 0,
             sketch_mask: u64::from(sketch_lines) - 1,
             zero: 0,
+            alive_until_ns: u64::MAX,
             syn_options: syn_option::NO_SCALE,
         };
         let block = Self(Arc::new(Mutex::new((map, control))));
-        block.set_flag(0, false)?;
+        block.change(|_| {})?;
+        Ok(block)
+    }
+
+    /// Goes on with what is in the map: with another secret, the sketch would be about nobody. The verified
+    /// connections are those of an agent that has ended.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn inherited(map: Array<Control>) -> Result<Self, KernelError> {
+        let control = map.get(&0, 0).map_err(KernelError::map("CONTROL"))?;
+        let block = Self(Arc::new(Mutex::new((map, control))));
+        block.set_flag(control_flag::FLOWS, false)?;
         Ok(block)
     }
 
@@ -49,13 +63,27 @@ impl ControlBlock {
     /// # Errors
     /// The map refuses.
     pub fn set_flag(&self, flag: u64, on: bool) -> Result<(), KernelError> {
+        self.change(|control| {
+            control.flags = if on {
+                control.flags | flag
+            } else {
+                control.flags & !flag
+            };
+        })
+    }
+
+    /// Says until when limits hold without another word of the agent.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn alive_until(&self, moment_ns: u64) -> Result<(), KernelError> {
+        self.change(|control| control.alive_until_ns = moment_ns)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Control)) -> Result<(), KernelError> {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (map, control) = &mut *guard;
-        control.flags = if on {
-            control.flags | flag
-        } else {
-            control.flags & !flag
-        };
+        change(control);
         map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
     }
 
@@ -64,9 +92,6 @@ impl ControlBlock {
     /// # Errors
     /// The map refuses.
     pub fn set_syn_options(&self, options: u64) -> Result<(), KernelError> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (map, control) = &mut *guard;
-        control.syn_options = options;
-        map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
+        self.change(|control| control.syn_options = options)
     }
 }

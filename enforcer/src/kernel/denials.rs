@@ -7,21 +7,28 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{HashMap, MapData, lpm_trie::Key};
 use enforcer_common::{
-    layout::{Access, NO_POLICY, control_flag, table, table_kind},
+    layout::{
+        Access, AccessKey, DenialReason, DeniedPrefix, IPV4_LIST, NO_POLICY, REASON_BYTES, control_flag,
+        table, table_kind,
+    },
     verdict::Reason,
 };
 use ipnet::IpNet;
 
 use super::{
     AccessMap, KernelError,
-    address::access_key,
+    address::{access_key, prefix},
     clock::{after, monotonic_ns},
     control::ControlBlock,
 };
 
 /// Denials at one time, at most; a further one is refused.
-pub const MAX_DENIALS: usize = 65_536;
+pub const MAX_DENIALS: usize = enforcer_common::layout::MAX_DENIALS as usize;
+
+/// Why denials are there, in words, by their key: kept with them.
+pub type Reasons = HashMap<MapData, DeniedPrefix, DenialReason>;
 
 /// Of those, how many failed authentication cannot use up.
 const FOR_OPERATORS: usize = 4_096;
@@ -33,6 +40,7 @@ pub struct Denials(Arc<Mutex<State>>);
 struct State {
     access: AccessMap,
     control: ControlBlock,
+    reasons: Reasons,
     entries: BTreeMap<IpNet, Denial>,
 }
 
@@ -68,14 +76,41 @@ impl DeniedBy {
 }
 
 impl Denials {
-    /// None yet.
-    #[must_use]
-    pub fn new(access: AccessMap, control: ControlBlock) -> Self {
-        Self(Arc::new(Mutex::new(State {
+    /// Those that are in the given maps: an earlier agent's.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(access: AccessMap, reasons: Reasons, control: ControlBlock) -> Result<Self, KernelError> {
+        let mut entries = BTreeMap::new();
+        for (key, entry) in access.entries()? {
+            let Some(prefix) = prefix(&key).filter(|_| key.data().table & !IPV4_LIST == runtime_table())
+            else {
+                continue;
+            };
+            let by = if entry.reason == Reason::DeniedForAuthentication as u32 {
+                DeniedBy::Authentication
+            } else {
+                DeniedBy::Operator
+            };
+            let reason = reasons.get(&denied(&key), 0).ok();
+            entries.insert(
+                prefix,
+                Denial {
+                    by,
+                    reason: reason.as_ref().and_then(text).unwrap_or("not recorded").into(),
+                    expires_ns: entry.expires_ns,
+                },
+            );
+        }
+        control.set_flag(control_flag::RUNTIME, !entries.is_empty())?;
+        let mut state = State {
             access,
             control,
-            entries: BTreeMap::new(),
-        })))
+            reasons,
+            entries,
+        };
+        state.expire(monotonic_ns())?;
+        Ok(Self(Arc::new(Mutex::new(state))))
     }
 
     /// Denies `prefix` for a while. An operator's denial is never shortened by an automatic one.
@@ -107,7 +142,12 @@ impl Denials {
             return Err(KernelError::TooMany { what, limit });
         }
         let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
-        state.access.insert(&access_key(runtime_table(), prefix), entry)?;
+        let key = access_key(runtime_table(), prefix);
+        state
+            .reasons
+            .insert(denied(&key), recorded(reason), 0)
+            .map_err(KernelError::map("REASONS"))?;
+        state.access.insert(&key, entry)?;
         let reason = reason.into();
         state.entries.insert(
             prefix,
@@ -188,13 +228,41 @@ impl State {
         if !self.entries.contains_key(&prefix) {
             return Ok(false);
         }
-        self.access.remove(&access_key(runtime_table(), prefix))?;
+        let key = access_key(runtime_table(), prefix);
+        self.access.remove(&key)?;
+        if let Err(error) = self.reasons.remove(&denied(&key)) {
+            tracing::debug!(%prefix, %error, "the denial had no reason recorded");
+        }
         self.entries.remove(&prefix);
         if self.entries.is_empty() {
             self.control.set_flag(control_flag::RUNTIME, false)?;
         }
         Ok(true)
     }
+}
+
+fn denied(key: &Key<AccessKey>) -> DeniedPrefix {
+    let AccessKey { table, address } = key.data();
+    DeniedPrefix {
+        table,
+        address,
+        length: key.prefix_len(),
+    }
+}
+
+/// A reason as it is kept, cut at a character if it is too long.
+fn recorded(reason: &str) -> DenialReason {
+    let length = reason.floor_char_boundary(REASON_BYTES);
+    let mut text = [0; REASON_BYTES];
+    text[..length].copy_from_slice(&reason.as_bytes()[..length]);
+    DenialReason {
+        length: u32::try_from(length).unwrap_or(0),
+        text,
+    }
+}
+
+fn text(reason: &DenialReason) -> Option<&str> {
+    std::str::from_utf8(reason.text.get(..reason.length as usize)?).ok()
 }
 
 fn runtime_table() -> u32 {

@@ -5,7 +5,7 @@ use std::io;
 use aya::{maps::MapError, programs::ProgramError};
 use enforcer_common::limiter::ParamsError;
 
-use super::interfaces::Interface;
+use super::{interfaces::Interface, pins::PinsError};
 
 /// Why the kernel half cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,12 @@ pub enum KernelError {
         #[source]
         error: Box<ProgramError>,
     },
+    /// XDP was attached by netlink, which leaves nothing to pin.
+    #[error("XDP on interface {0}: this kernel makes no link to be pinned: set `kernel.pins` to `off`")]
+    NoLink(String),
+    /// Links or maps cannot be pinned.
+    #[error("{0}")]
+    Pins(#[from] PinsError),
     /// A map's bound is reached.
     #[error("too many {what}: the bound is {limit}")]
     TooMany {
@@ -63,6 +69,12 @@ pub enum KernelError {
     /// The number of CPUs is not known.
     #[error("the kernel does not say how many CPUs there are: {0}")]
     Cpus(#[source] io::Error),
+    /// Nobody knows which interfaces there are.
+    #[error("the kernel does not list the interfaces: {0}; what is attached stays so")]
+    Interfaces(#[source] io::Error),
+    /// The limit of file descriptors is not known.
+    #[error("the limit of file descriptors cannot be raised: {0}")]
+    Descriptors(#[source] io::Error),
     /// No secret for the sketch.
     #[error("the system gives no randomness for the sketch's secret")]
     Randomness,
@@ -85,16 +97,22 @@ impl KernelError {
     }
 }
 
-/// What to do about the errors that people meet.
-fn hint(error: &ProgramError) -> &'static str {
-    let code = match error {
+/// The system's number of an error.
+pub(super) fn os_error(error: &ProgramError) -> Option<i32> {
+    match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,
-    };
-    match code {
-        Some(libc::EBUSY) => {
+    }
+}
+
+/// What to do about the errors that people meet.
+fn hint(error: &ProgramError) -> &'static str {
+    match os_error(error) {
+        // EEXIST: it runs in the other mode.
+        Some(libc::EBUSY | libc::EEXIST) => {
             "; another XDP program is attached there (`ip link show` names it): detach it first"
         }
+        Some(libc::EMFILE) => "; no file descriptor is left: raise the limit (`LimitNOFILE=` of the unit)",
         Some(libc::EPERM) => "; CAP_NET_ADMIN is needed",
         Some(libc::EOPNOTSUPP) => "; the driver has no native XDP: set `kernel.xdp` to auto or generic",
         _ => "",

@@ -7,6 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use aws_lc_rs::digest::{Context, SHA256};
 use aya::maps::{MapData, MapError};
 use enforcer_common::{
     layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag},
@@ -28,7 +29,12 @@ pub struct Flows(Mutex<State>);
 struct State {
     flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
     budgets: Array<u64>,
+    /// Whose each budget is: see [`State::holder`].
+    holders: Array<u64>,
     control: ControlBlock,
+    /// Budgets of identities that an earlier agent knew and this one has not met yet, by holder: they find
+    /// them as spent as they were.
+    inherited: HashMap<u64, u32>,
     /// Bounded by [`MAX_IDENTITIES`]: each entry has a budget.
     identities: HashMap<Identity, Budget>,
     /// Identities without connections, longest idle first, and possibly some that have come back. They
@@ -60,25 +66,38 @@ pub enum Full {
 }
 
 impl Flows {
-    /// Over the given maps, all empty.
-    #[must_use]
+    /// Over the given maps; there are no flows yet, and possibly budgets of an earlier agent.
+    ///
+    /// # Errors
+    /// The kernel refuses.
     pub fn new(
         flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
         budgets: Array<u64>,
+        holders: Array<u64>,
         control: ControlBlock,
         max_flows: u32,
-    ) -> Self {
-        Self(Mutex::new(State {
+    ) -> Result<Self, KernelError> {
+        let mut inherited = HashMap::new();
+        let mut free = Vec::new();
+        for index in (0..MAX_IDENTITIES).rev() {
+            match holders.get(&index, 0).map_err(KernelError::map("HOLDERS"))? {
+                0 => free.push(index),
+                holder => drop(inherited.insert(holder, index)),
+            }
+        }
+        Ok(Self(Mutex::new(State {
             flows,
             budgets,
+            holders,
             control,
+            inherited,
             identities: HashMap::new(),
             idle: VecDeque::new(),
             owners: HashMap::new(),
+            free,
             clients: HashMap::new(),
-            free: (0..MAX_IDENTITIES).rev().collect(),
             max_flows: max_flows as usize,
-        }))
+        })))
     }
 
     /// Enters a connection. `Ok(Some(..))` says that there was no room; the connection is then limited
@@ -145,8 +164,8 @@ impl State {
         }
         let index = match self.identities.get(identity) {
             Some(budget) => budget.index,
-            None => match self.vacant_budget() {
-                Some(index) => self.give(index, identity)?,
+            None => match self.budget_for(identity)? {
+                Some(index) => index,
                 None => return Ok(Some(Full::Identities)),
             },
         };
@@ -168,12 +187,17 @@ impl State {
         Ok(None)
     }
 
-    /// Gives an identity a fresh budget. It is idle until it has a connection.
-    fn give(&mut self, index: u32, identity: &Identity) -> Result<u32, KernelError> {
-        if let Err(error) = self.budgets.set(index, FRESH, 0) {
-            self.free.push(index);
-            return Err(KernelError::map("BUDGETS")(error));
-        }
+    /// Gives an identity the budget that it had with an earlier agent, else a fresh one. It is idle until it
+    /// has a connection. `None`: all budgets are in use.
+    fn budget_for(&mut self, identity: &Identity) -> Result<Option<u32>, KernelError> {
+        let holder = self.holder(identity);
+        let index = match self.inherited.remove(&holder) {
+            Some(index) => index,
+            None => match self.vacant_budget() {
+                Some(index) => self.renew(index, holder)?,
+                None => return Ok(None),
+            },
+        };
         let budget = Budget {
             index,
             flows: 0,
@@ -181,6 +205,24 @@ impl State {
         };
         self.identities.insert(identity.clone(), budget);
         self.idle.push_back(identity.clone());
+        Ok(Some(index))
+    }
+
+    /// Fills a budget, and notes whose it is now.
+    fn renew(&mut self, index: u32, holder: u64) -> Result<u32, KernelError> {
+        let filled = self
+            .budgets
+            .set(index, FRESH, 0)
+            .map_err(KernelError::map("BUDGETS"));
+        let noted = filled.and_then(|()| {
+            self.holders
+                .set(index, holder, 0)
+                .map_err(KernelError::map("HOLDERS"))
+        });
+        if let Err(error) = noted {
+            self.free.push(index);
+            return Err(error);
+        }
         Ok(index)
     }
 
@@ -211,10 +253,39 @@ impl State {
         }
     }
 
-    /// A budget that was never used, or that of the identity which has been idle longest.
+    /// An identity as the map knows it: a hash under the sketch's secret, so that nobody can choose to share
+    /// another's budget. Never zero.
+    fn holder(&self, identity: &Identity) -> u64 {
+        let key = self.control.current().key;
+        let mut context = Context::new(&SHA256);
+        context.update(&key.k0.to_ne_bytes());
+        context.update(&key.k1.to_ne_bytes());
+        match identity {
+            Identity::Certificate(name) => {
+                context.update(b"certificate\0");
+                context.update(name.as_bytes());
+            }
+            Identity::Token { issuer, subject } => {
+                context.update(b"token\0");
+                // Names hold no zero byte.
+                context.update(issuer.as_str().as_bytes());
+                context.update(b"\0");
+                context.update(subject.as_bytes());
+            }
+        }
+        let mut word = [0; 8];
+        word.copy_from_slice(&context.finish().as_ref()[..8]);
+        u64::from_ne_bytes(word).max(1)
+    }
+
+    /// A budget that was never used, or one of an identity that has not been seen since the agent started,
+    /// or that of the identity which has been idle longest.
     fn vacant_budget(&mut self) -> Option<u32> {
         if let Some(index) = self.free.pop() {
             return Some(index);
+        }
+        if let Some(holder) = self.inherited.keys().next().copied() {
+            return self.inherited.remove(&holder);
         }
         while let Some(identity) = self.idle.pop_front() {
             let Some(budget) = self.identities.get_mut(&identity) else {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use aya::Ebpf;
@@ -15,9 +16,14 @@ use super::{
     compile::{Moment, missing},
     counters::Counters,
     interfaces::{self, Interface},
+    numbers::Numbers,
+    pins::Pins,
     store::{Staged, Store},
 };
 use crate::policy::model::PolicySet;
+
+/// An interface that refused the programs is tried again after this time.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The programs, where they are attached, and the tables that they read.
 pub struct Generations {
@@ -25,8 +31,14 @@ pub struct Generations {
     pub store: Store,
     ebpf: Ebpf,
     xdp: XdpChoice,
+    pins: Option<Pins>,
+    /// What earlier agents had pinned and this one does not need is gone.
+    swept: bool,
     attached: BTreeMap<u32, (Interface, Attachment)>,
     failures: BTreeMap<String, String>,
+    /// Interfaces that refused the programs, and when they were tried last.
+    refused: Vec<Interface>,
+    tried: Instant,
     /// The interfaces there were when the tables were last written.
     present: Vec<Interface>,
 }
@@ -43,18 +55,28 @@ pub struct Attached {
 }
 
 impl Generations {
-    /// Nothing attached, nothing in force.
+    /// Nothing attached by this agent, and nothing in force but what an earlier one has left.
     ///
     /// # Errors
     /// The object lacks a map.
-    pub fn new(mut ebpf: Ebpf, access: AccessMap, xdp: XdpChoice) -> Result<Self, KernelError> {
-        let store = Store::new(&mut ebpf, access)?;
+    pub fn new(
+        mut ebpf: Ebpf,
+        access: AccessMap,
+        xdp: XdpChoice,
+        pins: Option<Pins>,
+        numbers: Numbers,
+    ) -> Result<Self, KernelError> {
+        let store = Store::new(&mut ebpf, access, numbers)?;
         Ok(Self {
             store,
             ebpf,
             xdp,
+            pins,
+            swept: false,
             attached: BTreeMap::new(),
             failures: BTreeMap::new(),
+            refused: Vec::new(),
+            tried: Instant::now(),
             present: Vec::new(),
         })
     }
@@ -65,7 +87,10 @@ impl Generations {
     /// # Errors
     /// A map is full or the kernel refuses.
     pub fn apply(&mut self, set: &Arc<PolicySet>, counters: &Counters) -> Result<(), KernelError> {
-        let present = interfaces::list();
+        let present = interfaces::list().unwrap_or_else(|error| {
+            tracing::error!(%error, "the kernel does not list the interfaces; those known before are taken");
+            self.present.clone()
+        });
         let now = Moment {
             wall: OffsetDateTime::now_utc(),
             monotonic_ns: monotonic_ns(),
@@ -80,15 +105,35 @@ impl Generations {
                 .or_insert_with(|| "no such interface yet".to_owned());
         }
         self.present = present;
+        self.sweep()
+    }
+
+    /// Removes what was pinned and has not been taken over, once.
+    fn sweep(&mut self) -> Result<(), KernelError> {
+        if let Some(pins) = self.pins.as_ref().filter(|_| !self.swept) {
+            let attachments = self.attached.values();
+            let links: Vec<String> = attachments
+                .flat_map(|(_, attachment)| attachment.pinned().map(str::to_owned))
+                .collect();
+            pins.sweep(&links)?;
+            self.swept = true;
+        }
         Ok(())
     }
 
-    /// Follows interfaces that have come or gone; whether there were any.
+    /// Follows interfaces that have come or gone; whether there were any. Those that refused the programs are
+    /// tried again, every [`RETRY`] at most.
     ///
     /// # Errors
-    /// As for [`Self::apply`].
+    /// As for [`Self::apply`]; or the kernel does not list the interfaces, and all stays as it is.
     pub fn refresh(&mut self, counters: &Counters) -> Result<bool, KernelError> {
-        if interfaces::list() == self.present {
+        if interfaces::list().map_err(KernelError::Interfaces)? == self.present {
+            if self.tried.elapsed() >= RETRY {
+                self.tried = Instant::now();
+                for interface in std::mem::take(&mut self.refused) {
+                    self.attach(&interface);
+                }
+            }
             return Ok(false);
         }
         let set = Arc::clone(self.store.set());
@@ -96,16 +141,26 @@ impl Generations {
         Ok(true)
     }
 
-    /// Detaches everything.
+    /// Detaches everything, and leaves no pin behind.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
+        let pins = self.pins.as_ref();
         for (_, (interface, attachment)) in std::mem::take(&mut self.attached) {
-            result = result.and(detach(&mut self.ebpf, &interface, attachment));
+            result = result.and(detach(&mut self.ebpf, &interface, attachment, pins));
+        }
+        if let Some(pins) = pins {
+            pins.remove_all()?;
         }
         result
+    }
+
+    /// Whether what is attached stays so when this process ends.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        self.pins.is_some()
     }
 
     /// Where the programs are.
@@ -131,6 +186,8 @@ impl Generations {
     /// switched already: an attached program without an entry passes everything.
     fn follow(&mut self, staged: &Staged, present: &[Interface]) {
         self.failures.clear();
+        self.refused.clear();
+        self.tried = Instant::now();
         for interface in present {
             let named = staged.interfaces().contains_key(&interface.index);
             if named && !self.attached.contains_key(&interface.index) {
@@ -145,7 +202,7 @@ impl Generations {
             .copied()
             .collect();
         for (interface, attachment) in gone.iter().filter_map(|index| self.attached.remove(index)) {
-            match detach(&mut self.ebpf, &interface, attachment) {
+            match detach(&mut self.ebpf, &interface, attachment, self.pins.as_ref()) {
                 Ok(()) => tracing::info!(interface = interface.name, "detached"),
                 Err(error) => tracing::error!(interface = interface.name, %error, "not detached"),
             }
@@ -153,16 +210,26 @@ impl Generations {
     }
 
     fn attach(&mut self, interface: &Interface) {
-        match attach(&mut self.ebpf, interface, self.xdp) {
+        match attach(&mut self.ebpf, interface, self.xdp, self.pins.as_ref()) {
             Ok(attachment) => {
                 let Attachment { xdp, tc, .. } = &attachment;
                 tracing::info!(interface = interface.name, %xdp, %tc, "attached");
                 self.attached
                     .insert(interface.index, (interface.clone(), attachment));
+                self.failures.remove(&interface.name);
             }
             Err(error) => {
-                tracing::error!(interface = interface.name, %error, "not attached");
-                self.failures.insert(interface.name.clone(), error.to_string());
+                let why = error.to_string();
+                // Said once, however often it is tried.
+                if self.failures.get(&interface.name) != Some(&why) {
+                    tracing::error!(
+                        interface = interface.name,
+                        error = why,
+                        "not attached; tried again"
+                    );
+                }
+                self.failures.insert(interface.name.clone(), why);
+                self.refused.push(interface.clone());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The network interfaces of this network namespace.
 
-use std::{collections::BTreeMap, ffi::CStr};
+use std::{collections::BTreeMap, ffi::CStr, io};
 
 /// An interface as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,13 +11,15 @@ pub struct Interface {
     pub index: u32,
 }
 
-/// All interfaces, in order of name. Empty if the kernel does not say.
-#[must_use]
-pub fn list() -> Vec<Interface> {
+/// All interfaces, in order of name.
+///
+/// # Errors
+/// The kernel does not say: no file descriptor is left, for example. That is not the same as no interfaces.
+pub fn list() -> io::Result<Vec<Interface>> {
     // SAFETY: the result is null or an array that a zero index closes, freed below.
     let head = unsafe { libc::if_nameindex() };
     if head.is_null() {
-        return Vec::new();
+        return Err(io::Error::last_os_error());
     }
     let mut found = Vec::new();
     let mut entry = head;
@@ -39,13 +41,14 @@ pub fn list() -> Vec<Interface> {
     // SAFETY: `head` came from `if_nameindex` and is freed once.
     unsafe { libc::if_freenameindex(head) };
     found.sort();
-    found
+    Ok(found)
 }
 
-/// The names of all interfaces, by index.
+/// The names of all interfaces, by index, for showing them: empty if the kernel does not say.
 #[must_use]
 pub fn names() -> BTreeMap<u32, String> {
-    list().into_iter().map(|each| (each.index, each.name)).collect()
+    let listed = list().unwrap_or_default();
+    listed.into_iter().map(|each| (each.index, each.name)).collect()
 }
 
 #[cfg(test)]
@@ -54,6 +57,7 @@ mod tests {
     fn loopback_is_listed() {
         assert!(
             super::list()
+                .unwrap()
                 .iter()
                 .any(|interface| interface.name == "lo" && interface.index > 0)
         );

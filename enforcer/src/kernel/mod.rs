@@ -10,25 +10,34 @@ mod control;
 mod counters;
 mod decision;
 mod denials;
+mod descriptors;
 mod error;
 mod events;
+mod filter;
 mod flows;
 mod generation;
+mod heartbeat;
 mod interfaces;
+mod notes;
 mod numbers;
 mod object;
 mod offline;
+mod pins;
 mod presence;
 mod seats;
 mod sketch;
 mod store;
 mod syn;
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use aya::Ebpf;
 use enforcer_common::{
-    layout::{Access, NO_POLICY, control_flag, table, table_kind},
+    layout::{Access, NO_POLICY, control_flag, table, table_kind, table_parts},
     verdict::Reason,
 };
 use ipnet::IpNet;
@@ -40,17 +49,27 @@ pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
 pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy};
+pub use descriptors::raise_descriptor_limit;
 pub use error::KernelError;
 pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
+pub use heartbeat::Heartbeat;
 pub use interfaces::names as interface_names;
 pub use offline::Offline;
+pub use pins::PinsError;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
 
-use self::{address::access_key, control::ControlBlock, object::Sizes, presence::Presence};
+use self::{
+    address::{access_key, prefix},
+    control::ControlBlock,
+    numbers::Numbers,
+    object::{Inheritance, Sizes},
+    pins::Pins,
+    presence::Presence,
+};
 
 /// Events a second on each CPU, at most.
 const EVENTS_PER_SECOND: u32 = 1_000;
@@ -68,7 +87,36 @@ pub struct Config {
     pub max_flows: u32,
 }
 
-/// The kernel half, loaded. Dropping it detaches everything.
+/// How the kernel half outlives the agent.
+#[derive(Clone, Debug)]
+pub struct Staying {
+    /// Where links and maps are pinned: a folder on a BPF file system. `None`: nowhere.
+    pub pins: Option<PathBuf>,
+    /// How long limits hold without a sign of the agent. `None`: for ever.
+    pub dead_man: Option<Duration>,
+    /// Deny lists hold on when limits have lapsed.
+    pub keeps_denials: bool,
+}
+
+impl Staying {
+    /// Nothing is pinned and nothing lapses: for measurements.
+    pub const NOT: Self = Self {
+        pins: None,
+        dead_man: None,
+        keeps_denials: true,
+    };
+}
+
+/// What became of what an earlier agent had left, and what will become of this one's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Where links and maps are pinned, or why they are not.
+    pub pins: Result<PathBuf, String>,
+    /// `None`: limiter states, counters and denials go on. Else why all began anew.
+    pub fresh: Option<String>,
+}
+
+/// The kernel half, loaded. Dropping it detaches everything that is not pinned.
 pub struct Kernel {
     /// Verified connections.
     pub flows: Arc<Flows>,
@@ -78,6 +126,8 @@ pub struct Kernel {
     pub counters: Arc<Counters>,
     /// Limiter states of unknown sources.
     pub sketch: Arc<Sketch>,
+    /// The agent's sign of life.
+    pub heartbeat: Heartbeat,
     /// Samples of what is dropped, for one reader.
     pub events: Events,
     /// What became of those that it does not get.
@@ -86,14 +136,17 @@ pub struct Kernel {
     pub syn: Syn,
     /// Programs, attachments and the tables of policies.
     pub generations: Generations,
+    /// What it began with.
+    pub standing: Standing,
 }
 
 impl Kernel {
-    /// Loads the programs and fills what does not depend on policies. Nothing is attached yet.
+    /// Loads the programs and fills what does not depend on policies. Nothing is attached yet; what an
+    /// earlier agent has left attached goes on until the first policies are applied.
     ///
     /// # Errors
-    /// The kernel refuses: no permission, no memory, or the verifier.
-    pub fn load(config: &Config) -> Result<Self, KernelError> {
+    /// The kernel refuses: no permission, no memory, or the verifier. Another agent uses the same pins.
+    pub fn load(config: &Config, staying: &Staying) -> Result<Self, KernelError> {
         let sketch_lines = u32::try_from(config.sketch_bytes / 64).unwrap_or(u32::MAX);
         let sizes = Sizes {
             sketch_lines,
@@ -101,9 +154,80 @@ impl Kernel {
             injected_time: false,
             events: EventRate::PerSecond(EVENTS_PER_SECOND),
         };
-        let mut ebpf = object::load(sizes)?;
-        Parts::over(&mut ebpf, config, sketch_lines)?.finish(ebpf, config.xdp)
+        let pins = match staying.pins.as_deref().map(Pins::open) {
+            None => Err("`kernel.pins` is off".to_owned()),
+            Some(Err(error @ PinsError::InUse(_))) => return Err(error.into()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(pins)) => Ok(pins),
+        };
+        let (mut ebpf, inheritance) = match &pins {
+            Ok(pins) => object::load_pinned(sizes, pins)?,
+            Err(why) => (object::load(sizes)?, Inheritance::Fresh(why.clone())),
+        };
+        let (numbers, fresh) = match inheritance {
+            Inheritance::Kept(numbers) => (numbers, None),
+            Inheritance::Fresh(why) => (Numbers::default(), Some(why)),
+        };
+        let standing = Standing {
+            pins: pins
+                .as_ref()
+                .map(|pins| pins.folder().to_owned())
+                .map_err(Clone::clone),
+            fresh,
+        };
+        standing.log();
+        let parts = Parts::over(&mut ebpf, config, sketch_lines, standing.fresh.is_none())?;
+        let heartbeat = Heartbeat::new(parts.control.clone(), staying.dead_man, staying.keeps_denials)?;
+        Ok(Self {
+            flows: parts.flows,
+            denials: parts.denials,
+            counters: parts.counters,
+            sketch: parts.sketch,
+            heartbeat,
+            events: Events::new(object::take(&mut ebpf, "EVENTS")?),
+            event_counts: EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?),
+            syn: parts.syn,
+            generations: Generations::new(ebpf, parts.access, config.xdp, pins.ok(), numbers)?,
+            standing,
+        })
     }
+}
+
+impl Standing {
+    fn log(&self) {
+        match &self.pins {
+            Ok(folder) => tracing::info!(
+                pins = %folder.display(),
+                state = if self.fresh.is_none() { "kept" } else { "fresh" },
+                why = self.fresh,
+                "links and maps are pinned"
+            ),
+            Err(why) => tracing::warn!(
+                why,
+                "nothing is pinned: when the agent ends, its limits end with it and their state is lost"
+            ),
+        }
+    }
+}
+
+/// Detaches what agents have left attached, and removes all pins below `root`; whether there were any.
+///
+/// # Errors
+/// An agent is running; the file system refuses.
+pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
+    let mut found = false;
+    let present = interfaces::list().map_err(|error| PinsError::Io {
+        path: PathBuf::from("the list of interfaces"),
+        error,
+    })?;
+    for interface in present {
+        found |= filter::remove(&interface);
+    }
+    if !root.exists() {
+        return Ok(found);
+    }
+    Pins::open(root)?.remove_all()?;
+    Ok(true)
 }
 
 /// What [`Kernel`] is made of before it owns the programs.
@@ -114,60 +238,62 @@ struct Parts {
     sketch: Arc<Sketch>,
     syn: Syn,
     access: AccessMap,
+    control: ControlBlock,
 }
 
 impl Parts {
-    fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32) -> Result<Self, KernelError> {
-        let control = ControlBlock::new(object::take(ebpf, "CONTROL")?, sketch_lines)?;
+    /// `kept`: the maps are an earlier agent's.
+    fn over(ebpf: &mut Ebpf, config: &Config, sketch_lines: u32, kept: bool) -> Result<Self, KernelError> {
+        let control = object::take(ebpf, "CONTROL")?;
+        let control = if kept {
+            ControlBlock::inherited(control)?
+        } else {
+            ControlBlock::new(control, sketch_lines)?
+        };
         let presence = Presence::new(object::take(ebpf, "PRESENCE")?);
         let access = AccessMap::new(object::take(ebpf, "ACCESS")?, presence);
-        let management = table(table_kind::MANAGEMENT, 0, 0);
-        for prefix in &config.management {
-            let entry = Access::new(u64::MAX, Reason::Management, NO_POLICY);
-            access.insert(&access_key(management, *prefix), entry)?;
+        if kept {
+            access.recollect()?;
         }
+        set_management(&access, &config.management)?;
         control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
         let flows = Flows::new(
             object::take(ebpf, "FLOWS")?,
             object::take(ebpf, "BUDGETS")?,
+            object::take(ebpf, "HOLDERS")?,
             control.clone(),
             config.max_flows,
-        );
+        )?;
+        let denials = Denials::new(access.clone(), object::take(ebpf, "REASONS")?, control.clone())?;
         Ok(Self {
             flows: Arc::new(flows),
-            denials: Denials::new(access.clone(), control.clone()),
+            denials,
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
             syn: Syn::new(
                 object::take(ebpf, "LOCAL")?,
                 object::take(ebpf, "SYNS")?,
                 control.clone(),
             ),
-            sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control)),
+            sketch: Arc::new(Sketch::new(object::take(ebpf, "SKETCH")?, control.clone())),
             access,
+            control,
         })
     }
+}
 
-    fn finish(self, mut ebpf: Ebpf, xdp: XdpChoice) -> Result<Kernel, KernelError> {
-        let Self {
-            flows,
-            denials,
-            counters,
-            sketch,
-            syn,
-            access,
-        } = self;
-        let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
-        let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
-        let generations = Generations::new(ebpf, access, xdp)?;
-        Ok(Kernel {
-            flows,
-            denials,
-            counters,
-            sketch,
-            events,
-            event_counts,
-            syn,
-            generations,
-        })
+/// Enters the sources that are never dropped, and takes out those that an earlier agent had.
+fn set_management(access: &AccessMap, wanted: &[IpNet]) -> Result<(), KernelError> {
+    let list = table(table_kind::MANAGEMENT, 0, 0);
+    for net in wanted {
+        let entry = Access::new(u64::MAX, Reason::Management, NO_POLICY);
+        access.insert(&access_key(list, *net), entry)?;
     }
+    for (key, _) in access.entries()? {
+        let (kind, _) = table_parts(key.data().table);
+        let stays = prefix(&key).is_some_and(|net| wanted.iter().any(|wanted| wanted.trunc() == net));
+        if kind == table_kind::MANAGEMENT && !stays {
+            access.remove(&key)?;
+        }
+    }
+    Ok(())
 }

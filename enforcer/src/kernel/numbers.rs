@@ -10,12 +10,13 @@ use enforcer_common::{
     layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
     limiter::Algorithm,
 };
+use serde::{Deserialize, Serialize};
 
 use super::KernelError;
 use crate::policy::model::{Name, PacketLimit, PolicySet};
 
 /// Who has which number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbers {
     policies: BTreeMap<Name, u32>,
     /// Numbers are never given twice, so that a limit's sources in the sketch are never taken for
@@ -48,6 +49,82 @@ impl LimitKey {
             algorithm: algorithm.map(|algorithm| algorithm as u32),
             window: is_window.then(|| limit.budget.rate.period()),
         }
+    }
+}
+
+/// Who has which number, as the next agent reads it.
+#[derive(Serialize, Deserialize)]
+pub struct Record {
+    policies: BTreeMap<String, u32>,
+    limits: Vec<LimitRecord>,
+    next_limit: u32,
+    positions: BTreeMap<String, u32>,
+    shared: Vec<(u32, u32, u32)>,
+}
+
+/// A [`LimitKey`] and its number.
+#[derive(Serialize, Deserialize)]
+struct LimitRecord {
+    policy: String,
+    limit: String,
+    algorithm: Option<u32>,
+    window: Option<Duration>,
+    number: u32,
+}
+
+impl From<&Numbers> for Record {
+    fn from(numbers: &Numbers) -> Self {
+        let limits = numbers.limits.iter().map(|(key, number)| LimitRecord {
+            policy: key.policy.to_string(),
+            limit: key.limit.to_string(),
+            algorithm: key.algorithm,
+            window: key.window,
+            number: *number,
+        });
+        let shared = numbers.shared.iter();
+        Self {
+            policies: numbers
+                .policies()
+                .map(|(name, number)| (name.to_string(), number))
+                .collect(),
+            limits: limits.collect(),
+            next_limit: numbers.next_limit,
+            positions: numbers.positions.clone(),
+            shared: shared
+                .map(|(limit, (first, count))| (*limit, *first, *count))
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<Record> for Numbers {
+    /// What is no name.
+    type Error = String;
+
+    fn try_from(record: Record) -> Result<Self, String> {
+        let name = |text: String| text.parse::<Name>().map_err(|_| text);
+        let limits = record.limits.into_iter().map(|limit| {
+            let key = LimitKey {
+                policy: name(limit.policy)?,
+                limit: name(limit.limit)?,
+                algorithm: limit.algorithm,
+                window: limit.window,
+            };
+            Ok((key, limit.number))
+        });
+        let policies = record.policies.into_iter();
+        let shared = record.shared.into_iter();
+        Ok(Self {
+            policies: policies
+                .map(|(policy, number)| Ok((name(policy)?, number)))
+                .collect::<Result<_, String>>()?,
+            limits: limits.collect::<Result<_, String>>()?,
+            next_limit: record.next_limit,
+            positions: record.positions,
+            shared: shared
+                .map(|(limit, first, count)| (limit, (first, count)))
+                .collect(),
+        })
     }
 }
 
@@ -209,6 +286,21 @@ mod tests {
         numbers.retain(&one("b", "token-bucket", "1/s"), &BTreeSet::new());
         assert_eq!(numbers.policy(&name("b")).unwrap(), b);
         assert_eq!(numbers.policy(&name("c")).unwrap(), a);
+    }
+
+    #[test]
+    fn a_record_says_all() {
+        let mut numbers = Numbers::default();
+        numbers.policy(&name("a")).unwrap();
+        for algorithm in ["token-bucket", "fixed-window"] {
+            let set = one("a", algorithm, "10/m");
+            numbers.limit(&name("a"), &set.packet_policies[0].limits[0]);
+        }
+        numbers.position("eth0").unwrap();
+        numbers.shared(1, 16).unwrap();
+        let text = serde_json::to_string(&Record::from(&numbers)).unwrap();
+        let record: Record = serde_json::from_str(&text).unwrap();
+        assert_eq!(Numbers::try_from(record).unwrap(), numbers);
     }
 
     #[test]

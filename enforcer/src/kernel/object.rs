@@ -6,7 +6,12 @@ use aya::{
     programs::{SchedClassifier, Xdp},
 };
 
-use super::{EventRate, KernelError};
+use super::{
+    EventRate, KernelError,
+    notes::Notes,
+    numbers::Numbers,
+    pins::{KEPT, Pins, pinned_array},
+};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-ebpf"));
 
@@ -28,14 +33,59 @@ pub struct Sizes {
     pub events: EventRate,
 }
 
-/// Loads the programs and creates the maps.
+/// What was made of the maps that another agent had left.
+pub enum Inheritance {
+    /// They are used on, and these are the numbers in them.
+    Kept(Numbers),
+    /// All begins anew, and why.
+    Fresh(String),
+}
+
+/// Creates the maps, or takes over those that are pinned, and loads the programs.
+///
+/// # Errors
+/// The kernel refuses: no permission, no memory, or the verifier.
+pub fn load_pinned(sizes: Sizes, pins: &Pins) -> Result<(Ebpf, Inheritance), KernelError> {
+    // Their shapes are known once they are made; the programs are not loaded yet.
+    let mut ebpf = create(sizes, None)?;
+    let notes = || {
+        let map = pinned_array(pins, "NOTES").map_err(|error| error.to_string())?;
+        Notes::read(&map)
+    };
+    let inheritance = match pins.fit(&ebpf).and_then(|()| notes()) {
+        Ok(numbers) => {
+            ebpf = create(sizes, Some(pins))?;
+            Inheritance::Kept(numbers)
+        }
+        Err(why) => {
+            pins.replace_maps(&ebpf)?;
+            Inheritance::Fresh(why)
+        }
+    };
+    load_programs(&mut ebpf)?;
+    Ok((ebpf, inheritance))
+}
+
+/// Creates the maps and loads the programs.
 ///
 /// # Errors
 /// The kernel refuses: no permission, no memory, or the verifier.
 pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
+    let mut ebpf = create(sizes, None)?;
+    load_programs(&mut ebpf)?;
+    Ok(ebpf)
+}
+
+fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
     let injected_time = u32::from(sizes.injected_time);
     let event_spacing_ns = sizes.events.spacing_ns();
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (name, pins) in KEPT.into_iter().zip(std::iter::repeat(pins)) {
+        if let Some(pins) = pins {
+            loader.map_pin_path(name, pins.map(name));
+        }
+    }
+    loader
         .btf(Btf::from_sys_fs().ok().as_ref())
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("SKETCH", sizes.sketch_lines)
@@ -46,16 +96,18 @@ pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
         .map_err(|error| KernelError::Load {
             what: "the maps",
             error: chain(&error),
-        })?;
-    xdp(&mut ebpf)?.load().map_err(|error| KernelError::Load {
+        })
+}
+
+fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    xdp(ebpf)?.load().map_err(|error| KernelError::Load {
         what: XDP,
         error: chain(&error),
     })?;
-    tc_egress(&mut ebpf)?.load().map_err(|error| KernelError::Load {
+    tc_egress(ebpf)?.load().map_err(|error| KernelError::Load {
         what: TC_EGRESS,
         error: chain(&error),
-    })?;
-    Ok(ebpf)
+    })
 }
 
 /// The XDP program.

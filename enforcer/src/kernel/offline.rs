@@ -7,14 +7,19 @@ use aya::{
     Ebpf,
     programs::{TestRun as _, TestRunOptions},
 };
-use enforcer_common::verdict::{Direction, Verdict};
+use enforcer_common::{
+    layout::control_flag,
+    verdict::{Direction, Verdict},
+};
 use time::OffsetDateTime;
 
 use super::{
     Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
     compile::Moment,
+    control::ControlBlock,
     decision::carried_out,
     interfaces::Interface,
+    numbers::Numbers,
     object::{self, Array, Sizes},
     store::Store,
     syn::Syn,
@@ -39,6 +44,7 @@ pub struct Offline {
     pub syn: Syn,
     /// The tables.
     pub store: Store,
+    control: ControlBlock,
     /// What the programs tell.
     pub events: Events,
     /// What they do not tell.
@@ -74,10 +80,11 @@ impl Offline {
             denials,
             counters,
             access,
+            control,
             syn,
             ..
-        } = Parts::over(&mut ebpf, config, sketch_lines)?;
-        let store = Store::new(&mut ebpf, access)?;
+        } = Parts::over(&mut ebpf, config, sketch_lines, false)?;
+        let store = Store::new(&mut ebpf, access, Numbers::default())?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
         let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
         let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
@@ -87,6 +94,7 @@ impl Offline {
             counters,
             syn,
             store,
+            control,
             events,
             event_counts,
             ebpf,
@@ -125,6 +133,17 @@ impl Offline {
     /// The kernel refuses.
     pub fn set_time(&mut self, now_ns: u64) -> Result<(), KernelError> {
         self.clock.set(0, now_ns, 0).map_err(KernelError::map("CLOCK"))
+    }
+
+    /// Sets until when, on the injected clock, the agent counts as alive (`u64::MAX`: for ever, as it is at
+    /// first), and whether deny lists then hold on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_alive_until(&mut self, moment_ns: u64, keeps_denials: bool) -> Result<(), KernelError> {
+        self.control
+            .set_flag(control_flag::DENIALS_LAPSE, !keeps_denials)?;
+        self.control.alive_until(moment_ns)
     }
 
     /// Hands `frame` to the program of its direction. A frame that goes on in shadow passes.

@@ -12,7 +12,10 @@ use aya::{
     maps::{HashMap, MapData, MapError, lpm_trie::Key},
 };
 use enforcer_common::{
-    layout::{AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey},
+    layout::{
+        AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, table_kind,
+        table_parts,
+    },
     limiter::{FRESH, Params},
 };
 
@@ -21,6 +24,7 @@ use super::{
     compile::{Moment, Tables, compile},
     counters::Counters,
     interfaces::Interface,
+    notes::Notes,
     numbers::Numbers,
     object::{self, Array},
     seats::Seats,
@@ -36,6 +40,7 @@ pub struct Store {
     policies: Array<Policy>,
     /// Limiter states of services and interfaces.
     shared: Array<u64>,
+    notes: Notes,
     numbers: Numbers,
     slot: u32,
     set: Arc<PolicySet>,
@@ -81,19 +86,21 @@ impl Staged {
 }
 
 impl Store {
-    /// Over the object's maps, all empty.
+    /// Over the object's maps, with the numbers that are in them: an earlier agent's generation, if there is
+    /// one, stays in force until the first of this agent's.
     ///
     /// # Errors
-    /// The object lacks a map.
-    pub fn new(ebpf: &mut Ebpf, access: AccessMap) -> Result<Self, KernelError> {
-        Ok(Self {
+    /// The object lacks a map, or the kernel refuses.
+    pub fn new(ebpf: &mut Ebpf, access: AccessMap, numbers: Numbers) -> Result<Self, KernelError> {
+        let mut store = Self {
             access,
             interfaces: object::take(ebpf, "INTERFACES")?,
             seats: Seats::new(object::take(ebpf, "SEATS")?),
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
             shared: object::take(ebpf, "SHARED")?,
-            numbers: Numbers::default(),
+            notes: Notes::new(object::take(ebpf, "NOTES")?)?,
+            numbers,
             slot: 0,
             set: Arc::default(),
             written: Default::default(),
@@ -101,7 +108,42 @@ impl Store {
             adapted: BTreeMap::new(),
             answering: BTreeSet::new(),
             switched: BTreeMap::new(),
-        })
+        };
+        store.inherit()?;
+        Ok(store)
+    }
+
+    /// Finds out what the maps hold: which slot is in force, and what is to be taken out of either.
+    fn inherit(&mut self) -> Result<(), KernelError> {
+        let entries: Vec<(u32, InterfaceEntry)> = self
+            .interfaces
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::map("INTERFACES"))?;
+        let second = entries.iter().filter(|(_, entry)| entry.slot == 1).count();
+        self.slot = u32::from(second * 2 > entries.len());
+        for (index, entry) in entries {
+            if entry.slot == self.slot {
+                self.switched.insert(index, entry);
+            } else {
+                // The agent ended while it switched interfaces over. The other slot is written next, and no packet
+                // may see that half-way: until the switch these pass.
+                self.interfaces
+                    .remove(&index)
+                    .map_err(KernelError::map("INTERFACES"))?;
+            }
+        }
+        for key in self.services.keys() {
+            let key = key.map_err(KernelError::map("SERVICES"))?;
+            self.written[usize::from(key.slot & 1)].services.push(key);
+        }
+        for (key, _) in self.access.entries()? {
+            let (kind, slot) = table_parts(key.data().table);
+            if kind == table_kind::INGRESS || kind == table_kind::EGRESS {
+                self.written[slot as usize].access.push(key);
+            }
+        }
+        Ok(())
     }
 
     /// Writes a generation into the slot that is not in force. Packets see nothing of it yet.
@@ -129,6 +171,8 @@ impl Store {
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.carry_answering_over(set, &mut tables, &numbers);
+        // Before any packet is counted or limited by a number, the next agent can tell whose it is.
+        self.notes.write(&numbers)?;
         self.write(slot, &tables)?;
         Ok(Staged {
             set: Arc::clone(set),
@@ -166,7 +210,7 @@ impl Store {
         for index in gone {
             self.switched.remove(&index);
             if let Err(error) = self.seats.leave(index) {
-                tracing::error!(index, %error, "an interface's seat is not given up");
+                tracing::error!(index, %error, "an interface keeps its policies");
             }
             if let Err(error) = self.interfaces.remove(&index) {
                 tracing::error!(index, %error, "an interface's entry is not removed");

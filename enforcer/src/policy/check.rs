@@ -42,10 +42,13 @@ pub fn check(paths: &[PathBuf]) -> Report {
     }
     let mut count = configurations.len();
     let mut problems = sink.into_sorted();
+    problems.extend(paths.iter().filter_map(|path| without_documents(path)));
     for source in configurations {
         let (config, found) = config::read(&source);
         problems.extend(found);
-        policies.extend(config.map(|config| config.policies).unwrap_or_default());
+        let named = config.map(|config| config.policies).unwrap_or_default();
+        problems.extend(named.iter().filter_map(|path| without_documents(path)));
+        policies.extend(named);
     }
     let sink = Sink::default();
     let files = files::read(&once(&policies), &sink);
@@ -57,6 +60,25 @@ pub fn check(paths: &[PathBuf]) -> Report {
         problems,
         files: count,
     }
+}
+
+/// A warning about a folder in which nothing is a document.
+fn without_documents(path: &Path) -> Option<Problem> {
+    let holds_one = |file: PathBuf| {
+        // What cannot be read is reported as that.
+        files::read_one(&file).map_or(true, |source| {
+            !source.text.trim().is_empty() && !load::parse(&source, &Sink::default()).documents.is_empty()
+        })
+    };
+    let files = files::expand(&[path.to_owned()]);
+    if !path.is_dir() || files.into_iter().any(|outcome| outcome.map_or(true, holds_one)) {
+        return None;
+    }
+    let message = "no document found: files must end in .yaml or .yml".to_owned();
+    Some(Problem {
+        severity: Severity::Warning,
+        ..Problem::of_file(path, message, None)
+    })
 }
 
 fn problems_of(files: Files, sink: Sink) -> Vec<Problem> {

@@ -138,7 +138,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Box<Problem> {
         ),
         io::ErrorKind::PermissionDenied => (
             "cannot be read: permission denied".to_owned(),
-            "let the user that the agent runs as read it".to_owned(),
+            "let the user that the agent runs as read it (chown, chmod): the agent drops its right to read the files of others".to_owned(),
         ),
         _ => (
             format!("cannot be read: {error}"),

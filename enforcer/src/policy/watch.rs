@@ -38,11 +38,23 @@ pub enum WatchError {
     #[error("{} does not exist: create it, or leave it out of `policies`", .0.display())]
     Missing(PathBuf),
     /// The kernel refuses.
-    #[error("cannot watch {}: {source} (fs.inotify.max_user_watches may be used up)", .path.display())]
+    #[error("cannot watch {}: {source}{}", .path.display(), hint(source))]
     Refused { path: PathBuf, source: notify::Error },
     /// No thread can be started.
     #[error("cannot start the thread that reads changed policies")]
     Thread(#[source] io::Error),
+}
+
+/// What to do about the errors that people meet.
+fn hint(error: &notify::Error) -> &'static str {
+    match &error.kind {
+        // ENOSPC, as notify names it.
+        notify::ErrorKind::MaxFilesWatch => "; raise the sysctl fs.inotify.max_user_watches",
+        notify::ErrorKind::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "; the agent has dropped its right to read the files of others: let its user read it (chown, chmod)"
+        }
+        _ => "",
+    }
 }
 
 /// Watches until it is dropped.
@@ -189,5 +201,22 @@ impl Reader {
                 return false;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_fit_what_went_wrong() {
+        let said = |source: notify::Error| {
+            let path = PathBuf::from("/p");
+            WatchError::Refused { path, source }.to_string()
+        };
+        let io = |kind: io::ErrorKind| notify::Error::io(kind.into());
+        assert!(said(notify::Error::new(notify::ErrorKind::MaxFilesWatch)).contains("max_user_watches"));
+        assert!(said(io(io::ErrorKind::PermissionDenied)).contains("chown, chmod"));
+        assert!(!said(io(io::ErrorKind::NotFound)).contains(';'));
     }
 }

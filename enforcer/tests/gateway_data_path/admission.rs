@@ -4,7 +4,7 @@ use std::{
     fs,
     num::NonZeroU64,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -301,6 +301,40 @@ async fn limits_hold_over_all_workers() {
     assert_eq!(origin.requests(), 5);
     lab.recorder
         .look(|seen| assert_eq!(seen.verdicts.last(), Some(&(Verdict::Limited, 429))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_a_limit_is_not_the_services_time() {
+    let origin = Origin::start().await;
+    let second = Duration::from_secs(1);
+    let one = NonZeroU64::MIN;
+    let mut rule = policy::open_rule();
+    // Shorter than the wait.
+    rule.timeout = second / 2;
+    rule.limits = vec![RequestLimit {
+        budget: Budget {
+            rate: Rate::new(one, second).unwrap(),
+            burst: one,
+        },
+        params: Params::new(Algorithm::TokenBucket, 1, second.as_nanos() as u64, 1).unwrap(),
+        exceed: Exceed::Queue(second * 5),
+        ..limit(RequestKey::Rule, 1)
+    }];
+    let lab = Plan::default().start(policy::set(vec![rule], policy::service(&[origin.address])));
+    let mut client = Client::connect(&lab, H1).await;
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    assert!(
+        start.elapsed() >= second,
+        "{:?}: nothing has waited",
+        start.elapsed()
+    );
+    lab.recorder.look(|seen| {
+        let short = |latency: &Option<Duration>| latency.is_some_and(|latency| latency < second / 2);
+        assert!(seen.latencies.iter().all(short), "{:?}", seen.latencies);
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,6 +114,9 @@ async fn refusals() {
         (Method::TRACE, "/v1", 405, Verdict::Invalid),
         (Method::GET, "/v1/%2e%2e/%2e%2e/etc", 400, Verdict::Invalid),
         (Method::GET, "/v1/a%2fb", 400, Verdict::Invalid),
+        (Method::GET, "/v1/admin;x", 400, Verdict::Invalid),
+        (Method::GET, "/v1/admin%3bx", 400, Verdict::Invalid),
+        (Method::GET, "/v1?a;b", 200, Verdict::Allowed),
         (Method::GET, "/v1/%00", 400, Verdict::Invalid),
         (Method::GET, "/v1/%zz", 400, Verdict::Invalid),
     ] {
@@ -132,7 +135,7 @@ async fn refusals() {
         lab.recorder
             .look(|seen| assert_eq!(seen.verdicts.last(), Some(&(verdict, status)), "{method} {path}"));
     }
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(origin.requests(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,6 +151,36 @@ async fn bodies_stream_both_ways() {
             assert_eq!(reply.status, 200);
             assert!(reply.body == content, "{} bytes came back", reply.body.len());
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_unknown_length_reach_the_service_with_every_method() {
+    let origin = Origin::start().await;
+    let lab = Plan::default().start(policy::open(&[origin.address]));
+    for alpn in [H1, H2] {
+        let mut client = Client::connect(&lab, alpn).await;
+        for method in [Method::GET, Method::DELETE, Method::POST] {
+            let mut request = Request::builder()
+                .method(method.clone())
+                .uri("/length")
+                .body(chunked("hello"))
+                .unwrap();
+            if matches!(client, Client::Http1(_)) {
+                // hyper's client assumes that these methods have no body, unless it is told.
+                let chunked = "chunked".parse().unwrap();
+                request.headers_mut().insert("transfer-encoding", chunked);
+            }
+            let reply = in_time("an answer", client.send(request)).await.unwrap();
+            assert_eq!(
+                (reply.status.as_u16(), &reply.body[..]),
+                (200, &b"5"[..]),
+                "{method}"
+            );
+            assert_eq!(origin.last().headers["transfer-encoding"], "chunked");
+        }
+        client.get("/length").await;
+        assert!(!origin.last().headers.contains_key("transfer-encoding"));
     }
 }
 
@@ -228,8 +261,10 @@ async fn slow_services_time_out() {
         200,
         "the client's connection lives on"
     );
-    lab.recorder
-        .look(|seen| assert_eq!(seen.verdicts[0], (Verdict::Upstream, 504)));
+    lab.recorder.look(|seen| {
+        assert_eq!(seen.verdicts[0], (Verdict::Upstream, 504));
+        assert!(seen.latencies[0].is_some_and(|latency| latency >= Duration::from_millis(100)));
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,14 @@
 //! Clients that take their time, and too many of them.
 
-use std::time::{Duration, Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
-use enforcer::gateway::config::Timeouts;
+use bytes::Bytes;
+use enforcer::gateway::{config::Timeouts, signal::Verdict};
+use http::Request;
+use http_body_util::{BodyExt, channel::Channel};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -17,6 +23,8 @@ use crate::support::{
 };
 
 const SHORT: Duration = Duration::from_millis(200);
+/// Longer than the service takes, however busy the machine is.
+const PAUSE: Duration = Duration::from_secs(1);
 
 async fn start(timeouts: Timeouts) -> (Lab, Origin) {
     let origin = Origin::start().await;
@@ -122,6 +130,66 @@ async fn clients_that_do_not_read_are_cut() {
                 .contains(r#"enforcer_connections{listener="main"} 0"#)
         })
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_an_upload_is_not_the_services() {
+    let (lab, origin) = start(Timeouts::default()).await;
+    for (index, alpn) in [H1, H2].into_iter().enumerate() {
+        let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
+        let request = Request::post("/length").body(body.boxed()).unwrap();
+        let mut client = Client::connect(&lab, alpn).await;
+        let reply = tokio::spawn(async move { client.send(request).await });
+        sender.send_data("a".into()).await.unwrap();
+        eventually("it is under way", async || origin.requests() == index + 1).await;
+        // What is to be shown is that this time is not counted.
+        tokio::time::sleep(PAUSE).await;
+        sender.send_data("b".into()).await.unwrap();
+        drop(sender);
+        let reply = in_time("an answer", reply).await.unwrap().unwrap();
+        assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &b"2"[..]));
+        let latency = lab.recorder.look(|seen| *seen.latencies.last().unwrap());
+        assert!(latency.is_some_and(|latency| latency < PAUSE), "{latency:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_answers_an_unfinished_body_has_no_latency() {
+    let (lab, origin) = start(Timeouts::default()).await;
+    let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
+    let request = Request::post("/held").body(body.boxed()).unwrap();
+    let mut client = Client::connect(&lab, H2).await;
+    let response = tokio::spawn(async move { client.start(request).await.map(|response| response.status()) });
+    sender.send_data("a".into()).await.unwrap();
+    eventually("it is under way", async || origin.requests() == 1).await;
+    origin.state.gate.add_permits(1);
+    assert_eq!(in_time("an answer", response).await.unwrap().unwrap(), 200);
+    lab.recorder.look(|seen| {
+        assert_eq!(seen.verdicts, [(Verdict::Allowed, 200)]);
+        assert_eq!(seen.latencies, [None]);
+    });
+    drop(sender);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_come_in_time_are_the_clients_fault() {
+    let origin = Origin::start().await;
+    let mut rule = policy::open_rule();
+    rule.timeout = SHORT;
+    let lab = Plan::default().start(policy::set(vec![rule], policy::service(&[origin.address])));
+    for (alpn, count) in [(H1, 1), (H2, 2)] {
+        let (mut sender, body) = Channel::<Bytes, io::Error>::new(1);
+        let request = Request::post("/length").body(body.boxed()).unwrap();
+        let mut client = Client::connect(&lab, alpn).await;
+        let response =
+            tokio::spawn(async move { client.start(request).await.map(|response| response.status()) });
+        sender.send_data("a".into()).await.unwrap();
+        assert_eq!(in_time("an answer", response).await.unwrap().unwrap(), 408);
+        lab.recorder.look(|seen| {
+            assert_eq!(seen.verdicts, vec![(Verdict::Invalid, 408); count]);
+            assert_eq!(seen.latencies, vec![None; count]);
+        });
     }
 }
 

@@ -275,5 +275,10 @@ fn what_is_hardly_meant_is_a_warning() {
             "spec.deny[0]",
             "warning: spec.deny[0]: ::/0 is everything",
         ),
+        (
+            packet("egress: {deny: [▶0.0.0.0/0]}"),
+            "spec.egress.deny[0]",
+            "warning: spec.egress.deny[0]: 0.0.0.0/0 is everything: nothing is sent but to `kernel.management`",
+        ),
     ]);
 }

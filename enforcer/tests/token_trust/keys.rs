@@ -195,6 +195,24 @@ async fn an_outage_keeps_the_last_good_keys() {
 }
 
 #[tokio::test]
+async fn nobody_is_blamed_for_a_new_key_during_an_outage() {
+    let (server, source) = Server::start().await;
+    let [old, new] = [SigningKey::es256("old"), SigningKey::es256("new")];
+    server.publish(&[&old]);
+    let worker = Worker::start(source, Duration::from_secs(1)).await;
+    server.answer(500, String::new());
+    for _ in 0..2 {
+        let error = worker.verify(&new.good_token()).await.unwrap_err();
+        assert_eq!(error, TokenError::KeysOutdated);
+        assert!(!error.is_clients());
+        assert_eq!(worker.verify(&old.good_token()).await, Ok(()));
+    }
+    server.publish(&[&old]);
+    let blamed = || async { worker.verify(&new.good_token()).await == Err(TokenError::UnknownKey) };
+    eventually("once the keys are read again, it counts", blamed).await;
+}
+
+#[tokio::test]
 async fn a_storm_of_unknown_keys_causes_one_reading() {
     let (server, source) = Server::start().await;
     let key = SigningKey::es256("e");

@@ -108,7 +108,7 @@ impl Setting {
 admin: {{address: 127.0.0.1:9600}}
 runtimeDir: run
 log: {{level: info, format: json}}
-kernel: {{xdp: {xdp}, management: {management}, sketchMemory: 1MiB, maxFlows: 4096}}
+kernel: {{xdp: {xdp}, management: {management}, sketchMemory: 1MiB, maxFlows: 4096, pins: off}}
 gateway:
   workers: 2
   drain: {drain}

@@ -16,6 +16,7 @@ mod flows;
 mod generations;
 mod ipv4;
 mod ipv6;
+mod lapse;
 mod lifeline;
 mod limits;
 mod ports;

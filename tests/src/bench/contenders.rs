@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use enforcer::{
     gateway::signal::{Flow, Identity},
-    kernel::{Config, DeniedBy, Kernel, XdpChoice, XdpReached},
+    kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached},
     policy::{self, PolicySet},
 };
 
@@ -213,7 +213,7 @@ fn load(management: &[&str], xdp: XdpChoice) -> Result<Kernel> {
         sketch_bytes: SKETCH_BYTES,
         max_flows: 65_536,
     };
-    Ok(Kernel::load(&config)?)
+    Ok(Kernel::load(&config, &Staying::NOT)?)
 }
 
 fn ours(pair: &Pair, policy: &str, xdp: XdpChoice) -> Result<Held> {

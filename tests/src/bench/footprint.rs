@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use enforcer::kernel::{Config, Kernel, XdpChoice};
+use enforcer::kernel::{Config, Kernel, Staying, XdpChoice};
 use serde::Serialize;
 
 /// Of one program.
@@ -27,12 +27,13 @@ pub(super) struct Footprint {
 
 /// Loads the programs and asks the kernel.
 pub(super) fn measure() -> Result<Footprint> {
-    let kernel = Kernel::load(&Config {
+    let config = Config {
         xdp: XdpChoice::Auto,
         management: Vec::new(),
         sketch_bytes: 8 << 20,
         max_flows: 65_536,
-    })?;
+    };
+    let kernel = Kernel::load(&config, &Staying::NOT)?;
     let (mut program_ids, mut map_bytes) = (Vec::new(), BTreeMap::new());
     for entry in std::fs::read_dir("/proc/self/fdinfo").context("cannot list open files")? {
         let Ok(text) = std::fs::read_to_string(entry?.path()) else {

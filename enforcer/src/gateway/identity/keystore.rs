@@ -119,6 +119,12 @@ impl KeyStore {
         self.shared.state.borrow().clone()
     }
 
+    /// Whether the last reading was good, and none is under way.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        !self.shared.reading.load(Ordering::Acquire) && self.shared.state.borrow().last_error.is_none()
+    }
+
     /// Waits until the document was read for the first time, or could not be.
     pub async fn first_attempt(&self) {
         let mut state = self.shared.state.subscribe();

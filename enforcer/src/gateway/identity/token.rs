@@ -78,6 +78,9 @@ pub enum TokenError {
     /// A newer key set may have it: see [`super::verifier::Verifier::refetch`].
     #[error("the issuer has no key with this kid")]
     UnknownKey,
+    /// As [`Self::UnknownKey`], but newer keys could not be read. Not the client's fault.
+    #[error("the issuer's newest keys cannot be read, and no key that was read has this kid")]
+    KeysOutdated,
     #[error("the key with this kid is for another algorithm")]
     OtherAlgorithm,
     #[error("several keys of the issuer would fit")]
@@ -104,7 +107,10 @@ impl TokenError {
     /// Whether the client is to blame, and another token would help.
     #[must_use]
     pub fn is_clients(self) -> bool {
-        !matches!(self, Self::KeysUnavailable | Self::UnknownIssuer)
+        !matches!(
+            self,
+            Self::KeysUnavailable | Self::KeysOutdated | Self::UnknownIssuer
+        )
     }
 }
 

@@ -111,10 +111,18 @@ impl Verifier {
         let verify = || cache.borrow_mut().verify(self, issuer, token, now);
         let first = verify();
         let missing = matches!(first, Err(TokenError::UnknownKey | TokenError::KeysUnavailable));
-        if missing && self.refetch(issuer).await {
-            return verify();
+        let last = if missing && self.refetch(issuer).await {
+            verify()
+        } else {
+            first
+        };
+        match last {
+            // The key may be in the document that cannot be read: that is not the client's fault.
+            Err(TokenError::UnknownKey) if !self.trusted(issuer)?.keys.is_current() => {
+                Err(TokenError::KeysOutdated)
+            }
+            last => last,
         }
-        first
     }
 
     /// Has the issuer's keys read again, unless that was done lately; whether a reading has ended.

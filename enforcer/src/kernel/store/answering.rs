@@ -1,6 +1,6 @@
 //! Policies whose SYNs are answered now: the controller says so, and the next generation goes on.
 
-use enforcer_common::layout::policy_flag;
+use enforcer_common::layout::{Policy, policy_flag};
 
 use super::Store;
 use crate::{
@@ -29,6 +29,31 @@ impl Store {
         } else {
             self.answering.remove(policy);
         }
+        Ok(())
+    }
+
+    /// Ends answering everywhere, because the agent ends and with it what makes the stack take cookies. The
+    /// next agent begins anew.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn end_answering(&mut self) -> Result<(), KernelError> {
+        let answers = |entry: &Policy| {
+            entry
+                .banks
+                .iter()
+                .any(|bank| bank.flags & policy_flag::SYN_ANSWERED != 0)
+        };
+        let answering: Vec<u32> = self
+            .in_force
+            .iter()
+            .filter(|(_, entry)| answers(entry))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in answering {
+            self.change(number, |bank| bank.flags &= !policy_flag::SYN_ANSWERED)?;
+        }
+        self.answering.clear();
         Ok(())
     }
 

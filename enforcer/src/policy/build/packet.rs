@@ -51,13 +51,22 @@ pub(super) fn build(
         claims,
     );
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
-    let deny = deny_entries(at, raw.deny.unwrap_or_default());
+    let deny = deny_entries(
+        at,
+        raw.deny.unwrap_or_default(),
+        "all traffic is dropped but what is allowed",
+    );
     contradictions(&allow, &deny);
     everybody(&allow);
     let limits = limits(raw.limits.unwrap_or_default(), at);
     let verified = at.optional("verified", raw.verified, verified);
     let egress_deny = at.optional("egress", raw.egress, |egress, at| {
-        Some(values(deny_entries(at, egress.deny.unwrap_or_default())))
+        let everything = "nothing is sent but to `kernel.management`";
+        Some(values(deny_entries(
+            at,
+            egress.deny.unwrap_or_default(),
+            everything,
+        )))
     });
     let syn = at
         .optional("syn", raw.syn, |raw, at| syn(raw, &ports, at))
@@ -118,7 +127,12 @@ fn claim(
     }
 }
 
-fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a, DenyEntry>> {
+/// `everything`: what it comes to if all is denied.
+fn deny_entries<'a>(
+    at: &Place<'a>,
+    raw: Vec<raw::DenyEntry>,
+    everything: &str,
+) -> Vec<Located<'a, DenyEntry>> {
     let mut seen = Unique::new();
     at.each("deny", raw, |(entry, at)| {
         // An entry that is a plain prefix has no field of its own to point at.
@@ -131,7 +145,7 @@ fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a,
         let cidr = cidr?;
         if cidr.prefix_len() == 0 {
             at.warning(
-                format!("{cidr} is everything: all traffic is dropped but what is allowed"),
+                format!("{cidr} is everything: {everything}"),
                 "name the networks that you mean",
             );
         }

@@ -77,7 +77,7 @@ impl Interest {
     fn of(paths: &[PathBuf]) -> Self {
         let files = files::expand(paths).into_iter().filter_map(Result::ok);
         let mut interest = Self::default();
-        for path in paths.iter().cloned().chain(files) {
+        for path in paths.iter().cloned().chain(files).map(rooted) {
             let target = path.canonicalize().ok();
             for path in [Some(path), target].into_iter().flatten() {
                 let around = around(&path);
@@ -122,6 +122,17 @@ fn is_change(kind: EventKind) -> bool {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => false,
         _ => true,
+    }
+}
+
+/// The path from the root, in a directory that has one name: inotify knows each directory once, so that two
+/// names for one, such as `..` makes, would end each other's watches.
+fn rooted(path: PathBuf) -> PathBuf {
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let directory = path.parent().and_then(|parent| parent.canonicalize().ok());
+    match (directory, path.file_name()) {
+        (Some(directory), Some(name)) => directory.join(name),
+        _ => path,
     }
 }
 
@@ -176,6 +187,14 @@ mod tests {
         assert!(touched(&interest, EventKind::Modify(ModifyKind::Any), file));
         let lost = Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert!(interest.is_touched_by(&lost));
+    }
+
+    #[test]
+    fn relative_paths_begin_at_the_root() {
+        let here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        assert_eq!(rooted(PathBuf::from("policies")), here.join("policies"));
+        assert_eq!(rooted(PathBuf::from("src/../policies")), here.join("policies"));
+        assert_eq!(rooted(PathBuf::from("/")), PathBuf::from("/"));
     }
 
     #[test]

@@ -121,6 +121,8 @@ pub(crate) struct Recorded {
     pub(crate) closed: Vec<Flow>,
     pub(crate) failed: Vec<IpAddr>,
     pub(crate) verdicts: Vec<(Verdict, u16)>,
+    /// In step with `verdicts`.
+    pub(crate) latencies: Vec<Option<Duration>>,
 }
 
 impl Recorder {
@@ -158,11 +160,9 @@ impl Observer for Recorder {
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
-        self.state
-            .lock()
-            .unwrap()
-            .verdicts
-            .push((outcome.verdict, outcome.status));
+        let mut state = self.state.lock().unwrap();
+        state.verdicts.push((outcome.verdict, outcome.status));
+        state.latencies.push(outcome.latency);
     }
 }
 

@@ -1,0 +1,45 @@
+//! The dead-man switch: the agent says at intervals that it is there. When it has not for too long, limits
+//! that nobody watches lapse to pass, until it is back.
+
+use std::time::Duration;
+
+use enforcer_common::layout::control_flag;
+
+use super::{
+    KernelError,
+    clock::{after, monotonic_ns},
+    control::ControlBlock,
+};
+
+/// The agent's sign of life.
+#[derive(Clone)]
+pub struct Heartbeat {
+    control: ControlBlock,
+    lapse: Option<Duration>,
+}
+
+impl Heartbeat {
+    /// Beats for the first time. `lapse`: how long limits hold after each beat; `None`: for ever.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(
+        control: ControlBlock,
+        lapse: Option<Duration>,
+        keeps_denials: bool,
+    ) -> Result<Self, KernelError> {
+        control.set_flag(control_flag::DENIALS_LAPSE, !keeps_denials)?;
+        let heartbeat = Self { control, lapse };
+        heartbeat.beat()?;
+        Ok(heartbeat)
+    }
+
+    /// Says that the agent is there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn beat(&self) -> Result<(), KernelError> {
+        let until = self.lapse.map_or(u64::MAX, |lapse| after(monotonic_ns(), lapse));
+        self.control.alive_until(until)
+    }
+}

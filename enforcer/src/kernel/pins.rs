@@ -1,0 +1,377 @@
+//! Where links and maps are pinned, so that programs go on without the agent and the next agent takes them
+//! over: `docs/adr/0010-staying-up.md`.
+//!
+//! ```text
+//! /sys/fs/bpf/enforcer/            locked by the agent that runs
+//!   v3/                            the layout's version
+//!     CONTROL SKETCH ...           maps
+//!     xdp-native-4026531840-7 ...   links, by mode, network namespace and interface index
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io,
+    os::unix::{fs::DirBuilderExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Map, MapData, MapInfo},
+    pin::PinError,
+    programs::links::{FdLink, PinnedLink},
+};
+use enforcer_common::layout::VERSION;
+
+use super::{KernelError, object};
+
+/// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
+pub const KEPT: [&str; 13] = [
+    "CONTROL",
+    "INTERFACES",
+    "SERVICES",
+    "POLICIES",
+    "ACCESS",
+    "BUDGETS",
+    "HOLDERS",
+    "SHARED",
+    "SKETCH",
+    "COUNTERS",
+    "PROVEN",
+    "REASONS",
+    "NOTES",
+];
+
+/// `f_type` of a BPF file system (linux/magic.h).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// Folders of all versions are named so, with the version behind it.
+const VERSION_PREFIX: &str = "v";
+
+/// Why nothing is pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinsError {
+    /// No BPF file system.
+    #[error("{0} is on no BPF file system: mount one (`mount -t bpf bpf /sys/fs/bpf`)")]
+    NoBpffs(PathBuf),
+    /// Another agent has the pins.
+    #[error("another agent uses the pins in {0}: stop it first, or give this one another `kernel.pins`")]
+    InUse(PathBuf),
+    /// The file system refuses.
+    #[error("{path}: {error}; the folder must belong to the agent's user")]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: io::Error,
+    },
+    /// The kernel refuses to pin.
+    #[error("{path} cannot be pinned: {error}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        error: PinError,
+    },
+}
+
+/// The pins of this version, held by this process alone.
+#[derive(Debug)]
+pub struct Pins {
+    root: PathBuf,
+    folder: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Pins {
+    /// Makes the folders if need be, and takes the lock.
+    ///
+    /// # Errors
+    /// No BPF file system, no permission, or another agent has the lock.
+    pub fn open(root: &Path) -> Result<Self, PinsError> {
+        let parent = root.parent().unwrap_or(root);
+        let first = if root.exists() { root } else { parent };
+        if !is_bpffs(first) {
+            return Err(PinsError::NoBpffs(root.to_owned()));
+        }
+        let folder = root.join(format!("{VERSION_PREFIX}{VERSION}"));
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(io_error(&folder))?;
+        let lock = File::open(root).map_err(io_error(root))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                root: root.to_owned(),
+                folder,
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(PinsError::InUse(root.to_owned())),
+            Err(TryLockError::Error(error)) => Err(io_error(root)(error)),
+        }
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Why the maps that are pinned cannot be those of `wanted`. `Ok`: they can.
+    ///
+    /// # Errors
+    /// What to tell the operator about why all begins anew.
+    pub fn fit(&self, wanted: &Ebpf) -> Result<(), String> {
+        let pinned = |name: &&str| self.map(name).exists();
+        if !KEPT.iter().any(pinned) {
+            return Err(match self.other_versions().first() {
+                Some(other) => format!("another version is pinned: {}", other.display()),
+                None => "nothing is pinned yet".to_owned(),
+            });
+        }
+        for name in KEPT {
+            if !self.map(name).exists() {
+                return Err(format!("map {name} is not pinned, and others are"));
+            }
+            let found = MapInfo::from_pin(self.map(name)).map_err(|error| format!("map {name}: {error}"))?;
+            let wanted = wanted.map(name).and_then(data).map(MapData::info);
+            let Some(Ok(wanted)) = wanted else {
+                return Err(format!("map {name} is not known"));
+            };
+            let (found, wanted) = (Shape::of(&found), Shape::of(&wanted));
+            if found != wanted {
+                return Err(format!(
+                    "map {name} is pinned with {found}, and this agent needs {wanted}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pins the maps of `ebpf` in place of what is pinned. The notes come last: with them a set counts as
+    /// whole.
+    ///
+    /// # Errors
+    /// The kernel or the file system refuses.
+    pub fn replace_maps(&self, ebpf: &Ebpf) -> Result<(), PinsError> {
+        for name in KEPT.iter().rev() {
+            remove(&self.map(name))?;
+        }
+        for name in KEPT {
+            let path = self.map(name);
+            if let Some(map) = ebpf.map(name) {
+                map.pin(&path).map_err(|error| PinsError::Pin { path, error })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The link pinned under `name`, by this version, else by another.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<PinnedLink> {
+        let mut folders = self.other_versions();
+        folders.insert(0, self.folder.clone());
+        folders
+            .iter()
+            .find_map(|folder| PinnedLink::from_pin(folder.join(name)).ok())
+    }
+
+    /// Pins a link under `name`, unless it is there already. From then on it stays until [`Self::forget`].
+    ///
+    /// # Errors
+    /// The kernel or the file system refuses; the link is gone then.
+    pub fn keep(&self, name: &str, link: FdLink) -> Result<(), PinsError> {
+        let path = self.folder.join(name);
+        let there = PinnedLink::from_pin(&path).map(FdLink::from);
+        if let (Ok(there), Ok(new)) = (there.and_then(|link| link.info()), link.info())
+            && there.id() == new.id()
+        {
+            return Ok(());
+        }
+        remove(&path)?;
+        match link.pin(&path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(PinsError::Pin { path, error }),
+        }
+    }
+
+    /// Removes what is pinned under `name`, in all versions: a link that nobody else holds is detached.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn forget(&self, name: &str) -> Result<(), PinsError> {
+        remove(&self.folder.join(name))?;
+        self.other_versions()
+            .iter()
+            .try_for_each(|folder| remove(&folder.join(name)))
+    }
+
+    /// Removes everything but the maps and the links named by `links`: other versions, and links of
+    /// interfaces that are gone or that no policy names.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn sweep(&self, links: &[String]) -> Result<(), PinsError> {
+        for folder in self.other_versions() {
+            remove_folder(&folder)?;
+            tracing::info!(folder = %folder.display(), "another version's pins removed");
+        }
+        for name in names(&self.folder)? {
+            if !KEPT.contains(&name.as_str()) && !links.contains(&name) {
+                remove(&self.folder.join(&name))?;
+                tracing::info!(
+                    link = name,
+                    "removed the pin of an interface that is no longer enforced"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything, the folder included: nothing stays attached by it. The clsact filters of `tc` on
+    /// kernels without TCX are none of the pins.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn remove_all(&self) -> Result<(), PinsError> {
+        for folder in self.other_versions() {
+            remove_folder(&folder)?;
+        }
+        remove_folder(&self.folder)?;
+        match fs::remove_dir(&self.root) {
+            // A folder that the administrator made, or a mount: it is left where it is.
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Folders of other layouts.
+    fn other_versions(&self) -> Vec<PathBuf> {
+        let mut folders: Vec<PathBuf> = names(&self.root)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|name| {
+                name.strip_prefix(VERSION_PREFIX)
+                    .is_some_and(|version| version.parse::<u32>().is_ok_and(|version| version != VERSION))
+            })
+            .map(|name| self.root.join(name))
+            .collect();
+        folders.sort();
+        folders
+    }
+}
+
+/// What tells a map's layout.
+#[derive(PartialEq, Eq)]
+struct Shape {
+    kind: String,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+}
+
+impl Shape {
+    fn of(info: &MapInfo) -> Self {
+        Self {
+            kind: info
+                .map_type()
+                .map_or_else(|error| error.to_string(), |kind| format!("{kind:?}")),
+            key: info.key_size(),
+            value: info.value_size(),
+            entries: info.max_entries(),
+            flags: info.map_flags(),
+        }
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            kind,
+            key,
+            value,
+            entries,
+            flags,
+        } = self;
+        write!(
+            f,
+            "{entries} entries of {key} and {value} bytes ({kind}, flags {flags})"
+        )
+    }
+}
+
+/// The pinned notes' map, for reading before anything is loaded.
+///
+/// # Errors
+/// There is none, or it is something else.
+pub fn pinned_array<V: aya::Pod>(pins: &Pins, name: &'static str) -> Result<object::Array<V>, KernelError> {
+    let map = MapData::from_pin(pins.map(name)).map_err(KernelError::map(name))?;
+    object::Array::try_from(Map::Array(map)).map_err(KernelError::map(name))
+}
+
+/// The network namespace that this process is in, by its inode.
+#[must_use]
+pub fn network_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino())
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: all of `statfs` is integers, for which zeros are values.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a NUL-terminated path and a place to write to.
+    let result = unsafe { libc::statfs(path.as_ptr(), &raw mut about) };
+    // The field's type differs between architectures; the magic number has 32 bits.
+    result == 0 && about.f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, PinsError> {
+    let entries = fs::read_dir(folder).map_err(io_error(folder))?;
+    entries
+        .map(|entry| {
+            Ok(entry
+                .map_err(io_error(folder))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned())
+        })
+        .collect()
+}
+
+fn remove_folder(folder: &Path) -> Result<(), PinsError> {
+    for name in names(folder)? {
+        remove(&folder.join(name))?;
+    }
+    fs::remove_dir(folder).map_err(io_error(folder))
+}
+
+fn remove(path: &Path) -> Result<(), PinsError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PinsError {
+    let path = path.to_owned();
+    move |error| PinsError::Io { path, error }
+}

@@ -1,0 +1,78 @@
+//! Budgets of verified identities, which outlive an agent too.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, Map, MapData};
+use enforcer::{
+    gateway::signal::{Flow, Identity},
+    kernel::{Config, Kernel, Staying, XdpChoice},
+};
+use lab::{bpffs::Bpffs, privilege::root_or_skip, topology::Neighbour};
+
+use crate::bench::{ONE_AT_A_TIME, only_folder};
+
+/// Nobody gets a full budget by outliving an agent, and nobody gets another's.
+#[test]
+fn a_verified_identity_finds_its_budget_as_spent_as_it_was() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    const SPENT: u64 = 4_711;
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let bpffs = Bpffs::mount()?;
+    let (web, shop) = (
+        Identity::Certificate("web".into()),
+        Identity::Certificate("shop".into()),
+    );
+    let flow = |port| Flow {
+        peer: SocketAddr::new(Neighbour::Client.ipv4(), port),
+        local: SocketAddr::new(Neighbour::Client.node_ipv4(), 443),
+    };
+    let kernel = load(&bpffs)?;
+    kernel.flows.enter(flow(1), &web)?;
+    let index = (0..)
+        .zip(pinned_words(&bpffs, "HOLDERS")?.iter())
+        .find_map(|(index, holder)| holder.is_ok_and(|holder| holder != 0).then_some(index))
+        .context("nobody holds a budget")?;
+    pinned_words(&bpffs, "BUDGETS")?.set(index, SPENT, 0)?;
+    drop(kernel);
+
+    let kernel = load(&bpffs)?;
+    assert_eq!(kernel.standing.fresh, None);
+    assert_eq!(kernel.flows.count(), (0, 0), "its connections are closed");
+    kernel.flows.enter(flow(2), &shop)?;
+    kernel.flows.enter(flow(3), &web)?;
+    assert_eq!(pinned_words(&bpffs, "BUDGETS")?.get(&index, 0)?, SPENT);
+    let holders = pinned_words(&bpffs, "HOLDERS")?;
+    let held = holders
+        .iter()
+        .filter(|holder| holder.as_ref().is_ok_and(|holder| *holder != 0));
+    assert_eq!(held.count(), 2);
+    Ok(())
+}
+
+fn load(bpffs: &Bpffs) -> Result<Kernel> {
+    let config = Config {
+        xdp: XdpChoice::Auto,
+        management: Vec::new(),
+        sketch_bytes: 1 << 16,
+        max_flows: 16,
+    };
+    let staying = Staying {
+        pins: Some(bpffs.pins()),
+        dead_man: None,
+        keeps_denials: true,
+    };
+    let mut kernel = Kernel::load(&config, &staying)?;
+    kernel.generations.apply(&Arc::default(), &kernel.counters)?;
+    Ok(kernel)
+}
+
+fn pinned_words(bpffs: &Bpffs, map: &str) -> Result<Array<MapData, u64>> {
+    let path = only_folder(&bpffs.pins())?.join(map);
+    Ok(Array::try_from(Map::Array(MapData::from_pin(path)?))?)
+}
