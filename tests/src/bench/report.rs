@@ -137,10 +137,7 @@ impl Results {
             }
             println!();
         }
-        println!(
-            "\nNanoseconds per packet, one packet {} times (an empty program's run is in it)\n",
-            "1,000,000"
-        );
+        println!("\nNanoseconds per packet, one packet 1,000,000 times (an empty program's run is in it)\n");
         for stage in &self.stages {
             println!("{:34}{:>8.0}  {}", stage.stage, stage.ns, stage.verdict);
         }
