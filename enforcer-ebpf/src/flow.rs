@@ -32,6 +32,10 @@ pub fn check(control: &Control, bank: &Bank, packet: &Packet, now_ns: u64) -> Op
         destination_port: packet.destination_port,
     };
     // SAFETY: only the number of the identity is read, in one aligned load.
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key by value is copied, on a stack that is short"
+    )]
     let identity = unsafe { FLOWS.get(&key) }?.identity;
     let state = BUDGETS.get_ptr_mut(identity)?;
     // SAFETY: a map's value of eight bytes.

@@ -24,7 +24,12 @@ pub fn find(interface: Interface, packet: &Packet, port: u16) -> u32 {
             slot: interface.slot() as u8,
         };
         // SAFETY: the agent replaces values as a whole; a policy number read here is one it wrote.
-        if let Some(policy) = unsafe { SERVICES.get(&key) } {
+        #[expect(
+            clippy::needless_borrows_for_generic_args,
+            reason = "a key by value is copied, on a stack that is short"
+        )]
+        let policy = unsafe { SERVICES.get(&key) };
+        if let Some(policy) = policy {
             return *policy;
         }
     }

@@ -2,7 +2,7 @@
 
 use enforcer_common::verdict::Reason;
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Header};
 
 pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
@@ -36,7 +36,7 @@ pub fn parse(frame: &Frame) -> Result<(u16, usize), Reason> {
 fn read(frame: &Frame, offset: usize) -> Result<u16, Reason> {
     frame
         .header::<2>(offset)
-        .map(|header| header.be16::<0>())
+        .map(Header::be16::<0>)
         .ok_or(Reason::Truncated)
 }
 

@@ -46,7 +46,7 @@ impl Listener {
         let found = Self(socket);
         // SAFETY: the socket is held; the kernel turns the load into one of the socket's own field.
         let state = unsafe { ptr::read_volatile(&raw const (*socket).state) };
-        if state != BPF_TCP_LISTEN as u32 {
+        if state != BPF_TCP_LISTEN {
             found.release(0);
             return None;
         }

@@ -25,7 +25,8 @@ impl AccessMap {
         Self(Arc::new(Mutex::new(Lists {
             trie,
             presence,
-            stale: false,
+            // An earlier agent may have ended before it tidied.
+            stale: true,
         })))
     }
 
@@ -70,15 +71,6 @@ impl AccessMap {
             Err(error) if not_found(&error) => Ok(()),
             Err(error) => Err(KernelError::map("ACCESS")(error)),
         }
-    }
-
-    /// Sets the bits of all prefixes that an earlier agent has left.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn recollect(&self) -> Result<(), KernelError> {
-        self.lists().stale = true;
-        self.tidy()
     }
 
     /// Clears the bits of prefixes that are no longer there.

@@ -69,16 +69,10 @@ pub fn prefix_bits(key_bits: u32, ipv4: bool) -> u8 {
 #[must_use]
 pub fn prefix(key: &Key<AccessKey>) -> Option<IpNet> {
     let AccessKey { table, address } = key.data();
-    let bits = key.prefix_len().checked_sub(TABLE_BITS)?;
-    let (address, bits) = if table & IPV4_LIST == 0 {
-        (IpAddr::from(address), bits)
-    } else {
-        (
-            IpAddr::from(address).to_canonical(),
-            bits.checked_sub(MAPPED_BITS)?,
-        )
-    };
-    IpNet::new(address, u8::try_from(bits).ok()?).ok()
+    let ipv4 = table & IPV4_LIST != 0;
+    let address = IpAddr::from(address);
+    let address = if ipv4 { address.to_canonical() } else { address };
+    IpNet::new(address, prefix_bits(key.prefix_len(), ipv4)).ok()
 }
 
 /// The kernel's form of a connection, as its packets arrive.

@@ -99,7 +99,7 @@ pub struct Staying {
 }
 
 impl Staying {
-    /// Nothing is pinned and nothing lapses: for measurements.
+    /// It ends with the agent: nothing is pinned, and nothing lapses.
     pub const NOT: Self = Self {
         pins: None,
         dead_man: None,
@@ -250,11 +250,13 @@ impl Parts {
         } else {
             ControlBlock::new(control, sketch_lines)?
         };
-        let presence = Presence::new(object::take(ebpf, "PRESENCE")?);
+        let presence = object::take(ebpf, "PRESENCE")?;
+        let presence = if kept {
+            Presence::inherited(presence)?
+        } else {
+            Presence::new(presence)
+        };
         let access = AccessMap::new(object::take(ebpf, "ACCESS")?, presence);
-        if kept {
-            access.recollect()?;
-        }
         set_management(&access, &config.management)?;
         control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
         let flows = Flows::new(

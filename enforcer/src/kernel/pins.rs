@@ -26,12 +26,14 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 13] = [
+pub const KEPT: [&str; 15] = [
     "CONTROL",
     "INTERFACES",
+    "SEATS",
     "SERVICES",
     "POLICIES",
     "ACCESS",
+    "PRESENCE",
     "BUDGETS",
     "HOLDERS",
     "SHARED",

@@ -23,6 +23,18 @@ impl Presence {
         }
     }
 
+    /// Over an earlier agent's map. It takes a call for each word, which is a fraction of a second in all.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn inherited(map: Array<u64>) -> Result<Self, KernelError> {
+        let words = map
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::map("PRESENCE"))?;
+        Ok(Self { map, words })
+    }
+
     /// Sets what a prefix meets. To be called before the prefix is entered.
     ///
     /// # Errors

@@ -4,20 +4,6 @@ use enforcer_common::layout::{Interface, SEATS, Seat};
 
 use super::{KernelError, object::Array};
 
-/// Nobody's.
-const VACANT: Seat = Seat {
-    index: 0,
-    select: 0,
-    banks: [Interface {
-        slot: 0,
-        group: 0,
-        any: 0,
-        base: 0,
-        position: 0,
-        flags: 0,
-    }; 2],
-};
-
 /// The seats, and who sits where.
 pub struct Seats {
     map: Array<Seat>,
@@ -25,13 +11,22 @@ pub struct Seats {
 }
 
 impl Seats {
-    /// Over the given map, all vacant.
-    #[must_use]
-    pub fn new(map: Array<Seat>) -> Self {
-        Self {
-            map,
-            seats: vec![VACANT; SEATS as usize],
-        }
+    /// Over the given map, where an earlier agent's interfaces may sit.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(map: Array<Seat>) -> Result<Self, KernelError> {
+        let seats = map
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(KernelError::map("SEATS"))?;
+        Ok(Self { map, seats })
+    }
+
+    /// The interfaces that sit, and what their packets see.
+    pub fn taken(&self) -> impl Iterator<Item = (u32, Interface)> {
+        let taken = self.seats.iter().filter(|seat| seat.index != 0);
+        taken.map(|seat| (seat.index, seat.banks[usize::from(seat.select & 1 == 1)]))
     }
 
     /// Switches an interface to `entry`, if the seat is free or its own. The map behind has it in any case.

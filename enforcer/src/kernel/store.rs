@@ -95,7 +95,7 @@ impl Store {
         let mut store = Self {
             access,
             interfaces: object::take(ebpf, "INTERFACES")?,
-            seats: Seats::new(object::take(ebpf, "SEATS")?),
+            seats: Seats::new(object::take(ebpf, "SEATS")?)?,
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
             shared: object::take(ebpf, "SHARED")?,
@@ -115,22 +115,22 @@ impl Store {
 
     /// Finds out what the maps hold: which slot is in force, and what is to be taken out of either.
     fn inherit(&mut self) -> Result<(), KernelError> {
-        let entries: Vec<(u32, InterfaceEntry)> = self
+        let mut entries: BTreeMap<u32, InterfaceEntry> = self
             .interfaces
             .iter()
             .collect::<Result<_, _>>()
             .map_err(KernelError::map("INTERFACES"))?;
-        let second = entries.iter().filter(|(_, entry)| entry.slot == 1).count();
+        // Where a seat says otherwise than the map, packets have seen the seat.
+        entries.extend(self.seats.taken());
+        let second = entries.values().filter(|entry| entry.slot == 1).count();
         self.slot = u32::from(second * 2 > entries.len());
         for (index, entry) in entries {
             if entry.slot == self.slot {
-                self.switched.insert(index, entry);
+                self.enter(index, entry)?;
             } else {
                 // The agent ended while it switched interfaces over. The other slot is written next, and no packet
                 // may see that half-way: until the switch these pass.
-                self.interfaces
-                    .remove(&index)
-                    .map_err(KernelError::map("INTERFACES"))?;
+                self.vacate(index)?;
             }
         }
         for key in self.services.keys() {
@@ -217,6 +217,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Takes an interface out of map and seat.
+    fn vacate(&mut self, index: u32) -> Result<(), KernelError> {
+        match self.interfaces.remove(&index) {
+            Ok(()) | Err(MapError::KeyNotFound) => self.seats.leave(index),
+            Err(error) => Err(KernelError::map("INTERFACES")(error)),
+        }
     }
 
     fn enter(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
