@@ -116,7 +116,7 @@ impl Denials {
     /// Denies `prefix` for a while. An operator's denial is never shortened by an automatic one.
     ///
     /// # Errors
-    /// There are [`MAX_DENIALS`] already, or the kernel refuses.
+    /// There are `MAX_DENIALS` already, or the kernel refuses.
     pub fn deny(
         &self,
         prefix: IpNet,

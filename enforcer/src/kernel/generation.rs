@@ -122,7 +122,7 @@ impl Generations {
     }
 
     /// Follows interfaces that have come or gone; whether there were any. Those that refused the programs are
-    /// tried again, every [`RETRY`] at most.
+    /// tried again, every `RETRY` at most.
     ///
     /// # Errors
     /// As for [`Self::apply`]; or the kernel does not list the interfaces, and all stays as it is.

@@ -1,6 +1,6 @@
 //! Policies: YAML documents become types that cannot be wrong.
 //!
-//! [`load`] reads files and directories into a [`Loaded`] set, or into [`Problems`]: all of them at
+//! [`load()`] reads files and directories into a [`Loaded`] set, or into [`Problems`]: all of them at
 //! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change,
 //! and [`check()`] does so for people, configuration files included.
 

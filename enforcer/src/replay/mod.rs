@@ -3,7 +3,7 @@
 //! Nothing is attached anywhere. The programs are loaded a second time with a clock that replay sets,
 //! and each packet is handed to them by `BPF_PROG_TEST_RUN`; what they return says what became of it.
 //!
-//! Memory is bounded: see [`recording`] for what is read, [`talkers`] for who is remembered, and one
+//! Memory is bounded: see `recording` for what is read, `talkers` for who is remembered, and one
 //! counter for each verdict that there can be.
 
 mod frame;
