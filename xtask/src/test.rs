@@ -205,6 +205,7 @@ fn virtual_machines(asked: &[String]) -> Result<String> {
     let all = vm::KERNELS.map(str::to_owned);
     vm::run(
         if asked.is_empty() { &all } else { asked },
+        !asked.is_empty(),
         host("test", &["--test", "*"]),
     )
 }
