@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{NO_POLICY, control_flag, interface_flag, table, table_kind},
+    layout::{Address, NO_POLICY, control_flag, interface_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     interface::{self, Interface},
     lifeline,
     maps::CONTROL,
-    parse::{Packet, Parsed, parse},
+    parse::{Packet, Parsed, destination, parse},
     service,
     verdict::{self, Finding},
 };
@@ -29,29 +29,23 @@ pub fn program(ctx: &TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let bytes = u64::from(ctx.len());
-    // Headers may lie outside the linear part; short packets have fewer bytes than asked for.
-    if Frame::of_tc(ctx).len() < HEADERS as usize {
+    // Headers may lie outside the part that can be read; short packets have fewer bytes than asked for.
+    if Frame::of_tc(ctx).readable() < HEADERS as usize {
         let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
         let _ = ctx.pull_data(wanted);
     }
-    let finding = match parse(&Frame::of_tc(ctx)) {
-        Ok(Parsed::Ip(packet)) => decide(interface, &packet),
-        Ok(Parsed::Arp) => Finding {
-            policy: NO_POLICY,
-            reason: Reason::Lifeline,
-            shadow: false,
-        },
-        Ok(Parsed::Other) => Finding {
-            policy: NO_POLICY,
-            reason: Reason::NotIp,
-            shadow: false,
-        },
-        // What the node itself sends malformed is not for the deny lists to judge.
-        Err(_) => Finding {
-            policy: NO_POLICY,
-            reason: Reason::EgressAllowed,
-            shadow: false,
-        },
+    let frame = Frame::of_tc(ctx);
+    let finding = match parse(&frame) {
+        Ok(Parsed::Ip(packet)) => {
+            denied(interface, &packet.destination).unwrap_or_else(|| counted(interface, &packet))
+        }
+        Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
+        Ok(Parsed::Other) => Finding::pass(NO_POLICY, Reason::NotIp),
+        // What the node sends malformed, or sends on, is judged by where it goes: nobody gets past a list by
+        // what a parser does not understand.
+        Err(_) => destination(&frame)
+            .and_then(|destination| denied(interface, &destination))
+            .unwrap_or(Finding::pass(NO_POLICY, Reason::EgressAllowed)),
     };
     let conclusion = finding.conclude(Direction::Egress, bytes);
     if conclusion.is_event() {
@@ -72,39 +66,34 @@ fn lapsed(now_ns: u64) -> bool {
     })
 }
 
+/// What the deny lists say of a destination.
 #[inline(always)]
-fn decide(interface: Interface, packet: &Packet) -> Finding {
-    if interface.has(interface_flag::EGRESS) {
-        let list = table(table_kind::EGRESS, interface.slot(), interface.group());
-        let now_ns = clock::now_ns();
-        if let Some(entry) = access::lookup(list, &packet.destination, now_ns)
-            && !lapsed(now_ns)
-        {
-            // Replies to whoever manages the node go out whatever the lists say.
-            if lifeline::is_management(&packet.destination, now_ns) {
-                return Finding {
-                    policy: NO_POLICY,
-                    reason: Reason::Management,
-                    shadow: false,
-                };
-            }
-            let shadow = service::is_shadow(interface, entry.policy);
-            return Finding {
-                policy: entry.policy,
-                reason: Reason::EgressDenied,
-                shadow,
-            };
-        }
+fn denied(interface: Interface, destination: &Address) -> Option<Finding> {
+    if !interface.has(interface_flag::EGRESS) {
+        return None;
     }
-    let policy = service::find(interface, packet, packet.source_port);
-    let reason = if policy == NO_POLICY {
-        Reason::NoPolicy
-    } else {
-        Reason::EgressAllowed
-    };
-    Finding {
-        policy,
-        reason,
-        shadow: false,
+    let list = table(table_kind::EGRESS, interface.slot(), interface.group());
+    let now_ns = clock::now_ns();
+    let entry = access::lookup(list, destination, now_ns)?;
+    if lapsed(now_ns) {
+        return None;
+    }
+    // Replies to whoever manages the node go out whatever the lists say.
+    if lifeline::is_management(destination, now_ns) {
+        return Some(Finding::pass(NO_POLICY, Reason::Management));
+    }
+    Some(Finding {
+        policy: entry.policy,
+        reason: Reason::EgressDenied,
+        shadow: service::is_shadow(interface, entry.policy),
+    })
+}
+
+/// What no list denies is counted by the service that it comes from.
+#[inline(always)]
+fn counted(interface: Interface, packet: &Packet) -> Finding {
+    match service::find(interface, packet, packet.source_port) {
+        NO_POLICY => Finding::pass(NO_POLICY, Reason::NoPolicy),
+        policy => Finding::pass(policy, Reason::EgressAllowed),
     }
 }

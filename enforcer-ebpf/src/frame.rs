@@ -6,11 +6,13 @@ use core::arch::asm;
 
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-/// The part of a packet that can be read directly.
+/// A packet, of which a part can be read directly.
 #[derive(Clone, Copy)]
 pub struct Frame {
     start: usize,
     end: usize,
+    /// All of it: what leaves may have its payload elsewhere.
+    length: usize,
 }
 
 /// `N` bytes of a frame that are there.
@@ -111,24 +113,33 @@ impl Frame {
     /// What arrived.
     #[inline(always)]
     pub fn of_xdp(ctx: &XdpContext) -> Self {
+        let (start, end) = (ctx.data(), ctx.data_end());
         Self {
-            start: ctx.data(),
-            end: ctx.data_end(),
+            start,
+            end,
+            length: end - start,
         }
     }
 
-    /// The linear part of what leaves.
+    /// What leaves.
     #[inline(always)]
     pub fn of_tc(ctx: &TcContext) -> Self {
         Self {
             start: ctx.data(),
             end: ctx.data_end(),
+            length: ctx.len() as usize,
         }
     }
 
-    /// Bytes from the Ethernet header on.
+    /// Bytes from the Ethernet header on, whether they can be read or not.
     #[inline(always)]
     pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Bytes that can be read.
+    #[inline(always)]
+    pub fn readable(&self) -> usize {
         self.end - self.start
     }
 

@@ -60,8 +60,8 @@ fn examine(
             bytes,
             now_ns,
         ),
-        Ok(Parsed::Arp) => pass(NO_POLICY, Reason::Lifeline),
-        Ok(Parsed::Other) => pass(NO_POLICY, Reason::NotIp),
+        Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
+        Ok(Parsed::Other) => Finding::pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
             policy: interface.base(),
             reason,
@@ -80,7 +80,7 @@ fn decide(
     now_ns: u64,
 ) -> Finding {
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
-        return pass(NO_POLICY, reason);
+        return Finding::pass(NO_POLICY, reason);
     }
     if control.flags & control_flag::RUNTIME != 0
         && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
@@ -98,7 +98,7 @@ fn decide(
     }
     let policy = service::find(interface, packet, packet.destination_port);
     let Some((place, bank)) = service::bank(interface, policy) else {
-        return pass(NO_POLICY, Reason::NoPolicy);
+        return Finding::pass(NO_POLICY, Reason::NoPolicy);
     };
     let reason = match settled(control, interface, policy, bank, packet, now_ns) {
         Some(reason) => reason,
@@ -177,14 +177,5 @@ fn denial(reason: u32) -> Reason {
         Reason::DeniedForAuthentication
     } else {
         Reason::DeniedByOperator
-    }
-}
-
-#[inline(always)]
-fn pass(policy: u32, reason: Reason) -> Finding {
-    Finding {
-        policy,
-        reason,
-        shadow: false,
     }
 }

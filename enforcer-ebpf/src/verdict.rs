@@ -19,6 +19,16 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// What lets a packet go on, whichever mode the policy is in.
+    #[inline(always)]
+    pub fn pass(policy: u32, reason: Reason) -> Self {
+        Self {
+            policy,
+            reason,
+            shadow: false,
+        }
+    }
+
     /// Counts the verdict and says it.
     #[inline(always)]
     pub fn conclude(self, direction: Direction, bytes: u64) -> Conclusion {

@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791), with options and fragments.
 
-use enforcer_common::verdict::Reason;
+use enforcer_common::{layout::Address, verdict::Reason};
 
 use super::{Packet, address::mapped, end, transport};
 use crate::frame::Frame;
@@ -43,4 +43,11 @@ pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
     };
     transport::parse(frame, start + length, end, &mut packet)?;
     Ok(packet)
+}
+
+#[inline(always)]
+pub fn destination(frame: &Frame, start: usize) -> Option<Address> {
+    frame
+        .header::<HEADER>(start)
+        .map(|header| mapped(header.u32::<16>()))
 }

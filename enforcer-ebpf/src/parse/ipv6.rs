@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200), through its extension headers.
 
-use enforcer_common::verdict::Reason;
+use enforcer_common::{layout::Address, verdict::Reason};
 
 use super::{
     Packet,
@@ -101,4 +101,11 @@ fn is_extension(kind: u8) -> bool {
             | HOST_IDENTITY
             | SHIM6
     )
+}
+
+#[inline(always)]
+pub fn destination(frame: &Frame, start: usize) -> Option<Address> {
+    frame
+        .header::<HEADER>(start)
+        .map(|header| address([header.u64::<24>(), header.u64::<32>()]))
 }

@@ -105,6 +105,17 @@ pub fn parse(frame: &Frame) -> Result<Parsed, Reason> {
     }
 }
 
+/// Where a frame goes, if it has a whole IP header, whatever is wrong behind that.
+#[inline(always)]
+pub fn destination(frame: &Frame) -> Option<Address> {
+    let (kind, offset) = ethernet::parse(frame).ok()?;
+    match kind {
+        ethernet::IPV4 => ipv4::destination(frame, offset),
+        ethernet::IPV6 => ipv6::destination(frame, offset),
+        _ => None,
+    }
+}
+
 /// Where a packet ends: at its declared length, which padding may follow. A declared zero stands for
 /// the rest of the frame: so the kernel itself writes packets above 64 KiB (BIG TCP).
 #[inline(always)]

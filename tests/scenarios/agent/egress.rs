@@ -1,6 +1,10 @@
 //! What leaves the node: an egress deny list holds for the node's own connections.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use http::StatusCode;
@@ -12,6 +16,10 @@ use crate::{
 };
 
 const SERVICE: u16 = 7000;
+/// Bytes written at once: many segments, and less than a socket's buffer holds.
+const PIECE: usize = 32 * 1024;
+/// How long what should not arrive is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn edge(mode: &str) -> String {
     packet_policy(
@@ -90,5 +98,41 @@ fn an_egress_deny_list_stops_the_node_itself() -> Result<()> {
         "{:?}",
         stage.served()
     );
+    Ok(())
+}
+
+/// Large segments have their payload outside the part of a packet that a program reads directly.
+#[test]
+fn an_egress_deny_list_stops_connections_that_are_there() -> Result<()> {
+    let setting = Setting {
+        edge: edge("shadow"),
+        ..Setting::default()
+    };
+    let Some(stage) = setting.stage()? else {
+        return Ok(());
+    };
+    let upstream = Neighbour::UpstreamA;
+    let listener = listen(stage.lab().neighbour(upstream), SERVICE)?;
+    let mut connections = Vec::new();
+    for address in [upstream.ipv4(), upstream.ipv6()] {
+        let mut near = connect(stage.lab().node(), SocketAddr::new(address, SERVICE))?;
+        let (mut far, _) = listener.accept()?;
+        near.write_all(&[1; PIECE])?;
+        far.set_read_timeout(Some(PATIENCE))?;
+        far.read_exact(&mut [0; PIECE])?;
+        connections.push((near, far));
+    }
+    put_in_force(&stage, EDGE, &edge("enforce"))?;
+    for (mut near, mut far) in connections {
+        near.write_all(&[2; PIECE])?;
+        let arrived = far.read(&mut [0; PIECE]);
+        ensure!(
+            arrived
+                .as_ref()
+                .is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)),
+            "{arrived:?} arrived of what the list denies"
+        );
+    }
+    ensure!(counted(&stage, "drop")? >= 2);
     Ok(())
 }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use enforcer_common::verdict::Reason;
-use lab::frame::layers::{V4, carried, icmp, packet, tcp};
+use lab::frame::layers::{V4, V6, carried, icmp, packet, tcp, udp};
 use time::{Duration, format_description::well_known::Rfc3339};
 
 use crate::{
-    packets::{ACK, FAMILIES, TCP, ip, node, v4},
+    packets::{ACK, FAMILIES, TCP, UDP, ip, node, v4, v6},
     rig::{Case, Rig, SECOND, START, check_both, document, wall},
 };
 
@@ -78,6 +78,42 @@ fn destinations_are_denied_by_prefix() {
                     ))
                 },
                 Reason::WithinLimits,
+                "p",
+            ),
+        ]
+    });
+}
+
+/// A list would be worth nothing if what a parser refuses got past it.
+#[test]
+fn what_is_refused_is_judged_by_where_it_goes() {
+    let rest = "  egress: {deny: [198.51.100.0/24, \"2001:db8:e::/48\"]}";
+    check_both("p", rest, || {
+        let extended = (0..7).fold(v6(UDP), |packet, _| packet.extended(60, 8));
+        vec![
+            Case::leaves(
+                "seven extension headers",
+                carried(
+                    &V6 {
+                        destination: "2001:db8:e::1".parse().unwrap(),
+                        ..extended
+                    }
+                    .packet(&udp(1, 53, 8, 0)),
+                ),
+                Reason::EgressDenied,
+                "p",
+            ),
+            Case::leaves(
+                "a header length that cannot be",
+                carried(
+                    &V4 {
+                        destination: "198.51.100.1".parse().unwrap(),
+                        words: Some(1),
+                        ..v4(TCP)
+                    }
+                    .packet(&[]),
+                ),
+                Reason::EgressDenied,
                 "p",
             ),
         ]

@@ -228,6 +228,9 @@ impl Policies {
         let (reason, policy) = match read(&frame) {
             Reading::Arp => (Reason::Lifeline, None),
             Reading::Other => (Reason::NotIp, None),
+            Reading::Refused(_) if destination(&frame).is_some_and(is_egress_denied) => {
+                (Reason::EgressDenied, Some("a-web"))
+            }
             Reading::Refused(_) => (Reason::EgressAllowed, None),
             Reading::Packet(packet) => match (
                 is_egress_denied(packet.destination),
@@ -248,6 +251,27 @@ fn first_bits(address: IpAddr, count: u32) -> u8 {
         IpAddr::V6(address) => address.octets()[0],
     };
     first >> (8 - count)
+}
+
+/// Where a frame goes, if it has a whole IP header behind at most two tags.
+fn destination(frame: &[u8]) -> Option<IpAddr> {
+    let mut at = 12;
+    for _ in 0..2 {
+        if matches!(frame.get(at..at + 2)?, [0x81, 0] | [0x88, 0xa8] | [0x91, 0]) {
+            at += 4;
+        }
+    }
+    let (kind, packet) = (frame.get(at..at + 2)?, frame.get(at + 2..)?);
+    match u16::from_be_bytes([kind[0], kind[1]]) {
+        TYPE_IPV4 => Some(IpAddr::from(
+            <[u8; 4]>::try_from(packet.get(..IPV4)?.get(16..)?).ok()?,
+        )),
+        TYPE_IPV6 => {
+            let address = <[u8; 16]>::try_from(packet.get(..IPV6)?.get(24..)?).ok()?;
+            Some(IpAddr::from(address).to_canonical())
+        }
+        _ => None,
+    }
 }
 
 fn is_egress_denied(destination: IpAddr) -> bool {
