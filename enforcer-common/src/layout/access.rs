@@ -1,0 +1,101 @@
+//! Access lists, and why prefixes are denied.
+
+use super::Address;
+use crate::verdict::Reason;
+
+/// What an access list is keyed by, behind the prefix length: the table, then the address. A prefix
+/// of an address is `32 + its bits` long; IPv4 prefixes have another 96 in front.
+///
+/// Each family has a list of its own: all IPv6 sources are `::/0`, which must not mean mapped ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AccessKey {
+    /// Made by [`table`], with [`IPV4_LIST`] for an IPv4 address; in network byte order.
+    pub table: u32,
+    /// The address.
+    pub address: Address,
+}
+
+/// An access list's number: [`table_kind`], slot and policy or group.
+#[inline(always)]
+#[must_use]
+pub const fn table(kind: u32, slot: u32, owner: u32) -> u32 {
+    ((kind << 28) | (slot << 27) | (owner & 0x03ff_ffff)).to_be()
+}
+
+/// The [`table_kind`] and the slot of an access list, whichever half of it.
+#[must_use]
+pub const fn table_parts(table: u32) -> (u32, u32) {
+    let table = u32::from_be(table);
+    (table >> 28, (table >> 27) & 1)
+}
+
+/// Marks a list's half that is about IPv4.
+pub const IPV4_LIST: u32 = (1_u32 << 26).to_be();
+
+/// The access lists.
+pub mod table_kind {
+    /// Sources that are never dropped, whatever happens. No slot, no owner.
+    pub const MANAGEMENT: u32 = 1;
+    /// What operators and failed authentication have denied. No slot, no owner.
+    pub const RUNTIME: u32 = 2;
+    /// A policy's allow and deny list; the owner is the policy.
+    pub const INGRESS: u32 = 3;
+    /// The egress deny lists of a group of interfaces; the owner is the group.
+    pub const EGRESS: u32 = 4;
+}
+
+/// What an access list says of a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Access {
+    /// From when on the entry no longer holds, on the kernel's monotonic clock. `u64::MAX`: never.
+    pub expires_ns: u64,
+    /// A [`Reason`]: of a drop, or [`Reason::Allowed`].
+    pub reason: u32,
+    /// The policy to which it is counted, or [`NO_POLICY`].
+    pub policy: u32,
+    /// How many bits of the key it is about. Once it has ended, a shorter one may hold.
+    pub prefix: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Access {
+    /// An entry, whose prefix is filled in where it is entered.
+    #[must_use]
+    pub const fn new(expires_ns: u64, reason: Reason, policy: u32) -> Self {
+        Self {
+            expires_ns,
+            reason: reason as u32,
+            policy,
+            prefix: 0,
+            reserved: 0,
+        }
+    }
+}
+
+/// A denied prefix, as the map of reasons is keyed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct DeniedPrefix {
+    /// As in [`AccessKey`].
+    pub table: u32,
+    /// The address.
+    pub address: Address,
+    /// In bits of the whole key.
+    pub length: u32,
+}
+
+/// Why a prefix is denied, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct DenialReason {
+    /// How many bytes of `text` are in use.
+    pub length: u32,
+    /// UTF-8.
+    pub text: [u8; REASON_BYTES],
+}
+
+/// The longest reason of a denial that is kept, in bytes.
+pub const REASON_BYTES: usize = 200;

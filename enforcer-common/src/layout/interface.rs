@@ -1,0 +1,58 @@
+//! An interface, and the services behind it.
+
+/// An interface's part in the generation in force. Replacing this value is what switches an interface
+/// from one generation to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Interface {
+    /// The slot in force.
+    pub slot: u32,
+    /// The services' group: interfaces with the same policies share one.
+    pub group: u32,
+    /// The policy about all traffic, or [`NO_POLICY`].
+    pub any: u32,
+    /// The policy for packets whose port cannot be known (later fragments) or trusted (malformed).
+    pub base: u32,
+    /// Where this interface's own limiter lies among those of a limit per interface.
+    pub position: u32,
+    /// [`interface_flag`]s.
+    pub flags: u32,
+}
+
+/// Seats of interfaces: a power of two.
+pub const SEATS: u32 = 4_096;
+
+/// A place in front of the interfaces map, by the index's last bits: an array is read in a fraction of the
+/// time. Whoever finds another interface's index here looks into the map, which has all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Seat {
+    /// The interface's index; zero is nobody's.
+    pub index: u32,
+    /// Which bank is in force: 0 or 1. The other is written before this changes.
+    pub select: u32,
+    /// The banks.
+    pub banks: [Interface; 2],
+}
+
+/// What an interface's policies have.
+pub mod interface_flag {
+    /// Some policy names ports.
+    pub const PORTS: u32 = 1;
+    /// Some policy has an egress deny list.
+    pub const EGRESS: u32 = 1 << 1;
+}
+
+/// A protocol and port of a group of interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ServiceKey {
+    /// The group of interfaces.
+    pub group: u32,
+    /// In network byte order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The slot.
+    pub slot: u8,
+}

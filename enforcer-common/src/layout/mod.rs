@@ -1,0 +1,150 @@
+//! What lies in the kernel's maps. `docs/architecture.md` has the table of maps.
+//!
+//! Integers only, no padding that is not named, sizes and offsets asserted at compile time. Bump
+//! [`VERSION`] when any of it changes.
+
+mod access;
+mod control;
+mod counter;
+mod event;
+mod flow;
+mod interface;
+mod policy;
+
+pub use access::*;
+pub use control::*;
+pub use counter::*;
+pub use event::*;
+pub use flow::*;
+pub use interface::*;
+pub use policy::*;
+
+use crate::limiter::Params;
+
+/// The layout's version; it is part of the path under which maps are pinned.
+pub const VERSION: u32 = 4;
+/// Limits in one packet policy, at most.
+pub const LIMITS_PER_POLICY: usize = 4;
+/// Packet policies in force at one time on one node, at most.
+pub const MAX_POLICIES: u32 = 128;
+/// The pseudo-policy to which packets are counted that no policy is about.
+pub const NO_POLICY: u32 = MAX_POLICIES;
+/// Slots of generations: one in force, one being written.
+pub const SLOTS: u32 = 2;
+/// Entries of the policies map.
+pub const POLICY_ENTRIES: u32 = SLOTS * MAX_POLICIES;
+/// Network interfaces with packet policies, at most.
+pub const MAX_INTERFACES: u32 = 4_096;
+/// Entries of the services map: protocol and port, for each group of interfaces, in both slots.
+pub const MAX_SERVICES: u32 = 65_536;
+/// Prefixes on all access lists together, in both slots.
+pub const MAX_PREFIXES: u32 = 524_288;
+/// Denials with a lifetime at one time.
+pub const MAX_DENIALS: u32 = 65_536;
+/// Verified connections at once, unless configured.
+pub const DEFAULT_FLOWS: u32 = 65_536;
+/// Identities with a budget of their own at once.
+pub const MAX_IDENTITIES: u32 = 16_384;
+/// Limiters shared by all packets of a service or an interface.
+pub const MAX_SHARED: u32 = 8_192;
+/// The node's own addresses to which SYNs are answered.
+pub const MAX_LOCAL: u32 = 4_096;
+/// Connections whose cookie has just come back: a power of two.
+pub const PROVEN_CELLS: u32 = 65_536;
+/// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
+pub type Address = [u8; 16];
+/// The first twelve bytes of an IPv4-mapped address.
+pub const V4_MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// Chunks of one of the two banks of the agent's notes.
+pub const NOTE_CHUNKS: u32 = 64;
+/// Bytes of a chunk.
+pub const NOTE_CHUNK: usize = 4_096;
+/// The sign bit stays free: all bits set is a number of TC's own.
+const _: () = assert!(COUNTERS < 1 << (31 - PLACE_SHIFT));
+
+macro_rules! layout {
+    ($($type:ty: $size:expr, {$($field:ident: $offset:expr),* $(,)?};)*) => {
+        $(const _: () = {
+            assert!(size_of::<$type>() == $size);
+            $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
+        };)*
+    };
+}
+
+const PARAMS: usize = size_of::<Params>();
+const LIMIT: usize = PARAMS + 40;
+const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
+
+layout! {
+    Control: 56, {key: 0, flags: 16, sketch_mask: 24, zero: 32, alive_until_ns: 40, syn_options: 48};
+    Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
+    Seat: 56, {index: 0, select: 4, banks: 8};
+    ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
+    Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,
+        mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};
+    Bank: BANK, {flags: 0, limit_count: 4, verified: 8, limits: 8 + PARAMS};
+    Policy: 8 + 2 * BANK, {select: 0, banks: 8};
+    AccessKey: 20, {table: 0, address: 4};
+    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, reserved: 20};
+    FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
+    Flow: 8, {identity: 0, reserved: 4};
+    Counter: 16, {packets: 0, bytes: 8};
+    DeniedPrefix: 24, {table: 0, address: 4, length: 20};
+    DenialReason: 4 + REASON_BYTES, {length: 0, text: 4};
+    Event: 72, {time_ns: 0, skipped: 8, source: 16, destination: 32, place: 48, interface: 52, bytes: 56,
+        source_port: 60, destination_port: 62, protocol: 64, detail: 65, flags: 66, reserved: 67};
+    EventGate: 32, {next_ns: 0, skipped: 8, lost: 16, total_skipped: 24};
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::verdict::{Direction, Reason, Verdict};
+
+    #[test]
+    fn every_verdict_has_a_counter_of_its_own() {
+        let mut seen = HashSet::new();
+        for direction in Direction::ALL {
+            for policy in 0..=NO_POLICY {
+                for &reason in Reason::ALL {
+                    for verdict in Verdict::ALL {
+                        let place = counter(direction, policy, reason, verdict);
+                        assert!(place < COUNTERS);
+                        assert!(seen.insert(place));
+                        assert_eq!(counted(place), Some((direction, policy, reason, verdict)));
+                    }
+                }
+            }
+        }
+        assert_eq!(seen.len(), COUNTERS as usize);
+        assert_eq!(counted(COUNTERS), None);
+    }
+
+    #[test]
+    fn a_table_says_its_kind_and_slot() {
+        let list = table(table_kind::EGRESS, 1, 0x03ff_ffff) | IPV4_LIST;
+        assert_eq!(table_parts(list), (table_kind::EGRESS, 1));
+        assert_eq!(
+            table_parts(table(table_kind::INGRESS, 0, 7)),
+            (table_kind::INGRESS, 0)
+        );
+    }
+
+    #[test]
+    fn tables_do_not_meet() {
+        let tables: HashSet<u32> = [
+            table(table_kind::MANAGEMENT, 0, 0),
+            table(table_kind::RUNTIME, 0, 0),
+            table(table_kind::INGRESS, 0, 5),
+            table(table_kind::INGRESS, 1, 5),
+            table(table_kind::INGRESS, 1, 6),
+            table(table_kind::EGRESS, 1, 6),
+            table(table_kind::EGRESS, 1, 6) | IPV4_LIST,
+        ]
+        .into();
+        assert_eq!(tables.len(), 7);
+    }
+}
