@@ -53,7 +53,7 @@ pub struct Access {
     pub expires_ns: u64,
     /// A [`Reason`]: of a drop, or [`Reason::Allowed`].
     pub reason: u32,
-    /// The policy to which it is counted, or [`NO_POLICY`].
+    /// The policy to which it is counted, or [`NO_POLICY`](super::NO_POLICY).
     pub policy: u32,
     /// How many bits of the key it is about. Once it has ended, a shorter one may hold.
     pub prefix: u32,

@@ -20,7 +20,7 @@ pub struct Event {
     pub source: Address,
     /// The receiver, if it could be read.
     pub destination: Address,
-    /// Where the packet is counted: see [`counted`].
+    /// Where the packet is counted: see [`counted`](super::counted).
     pub place: u32,
     /// The interface's index.
     pub interface: u32,

@@ -9,7 +9,7 @@ pub struct Interface {
     pub slot: u32,
     /// The services' group: interfaces with the same policies share one.
     pub group: u32,
-    /// The policy about all traffic, or [`NO_POLICY`].
+    /// The policy about all traffic, or [`NO_POLICY`](super::NO_POLICY).
     pub any: u32,
     /// The policy for packets whose port cannot be known (later fragments) or trusted (malformed).
     pub base: u32,
