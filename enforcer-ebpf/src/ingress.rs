@@ -30,7 +30,7 @@ pub fn program(ctx: &XdpContext) -> u32 {
     };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
-    let now_ns = clock::now_ns();
+    let now_ns = clock::tick_ns();
     let conclusion =
         examine(ctx, control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
     if conclusion.is_event() {
@@ -99,6 +99,11 @@ fn decide(
     let policy = service::find(interface, packet, packet.destination_port);
     let Some((place, bank)) = service::bank(interface, policy) else {
         return Finding::pass(NO_POLICY, Reason::NoPolicy);
+    };
+    let now_ns = if bank.flags & policy_flag::EXACT_TIME != 0 {
+        clock::now_ns()
+    } else {
+        now_ns
     };
     let reason = match settled(control, interface, policy, bank, packet, now_ns) {
         Some(reason) => reason,

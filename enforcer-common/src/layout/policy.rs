@@ -36,6 +36,9 @@ pub mod policy_flag {
     pub const ACCESS: u32 = 1 << 1;
     /// Verified identities have a budget of their own.
     pub const VERIFIED: u32 = 1 << 2;
+    /// Some limit or budget is over so soon that a tick of the clock matters to it: packets are told the
+    /// exact time.
+    pub const EXACT_TIME: u32 = 1 << 3;
     /// SYNs are answered with cookies.
     pub const SYN_ANSWERED: u32 = 1 << 8;
     /// SYNs are counted, so that the controller sees when to answer them.

@@ -203,6 +203,18 @@ impl Params {
         self.burst
     }
 
+    /// How long the limiter remembers, in ns: a bucket, until it is full again; a window, its length. A clock
+    /// that is behind by a part of this makes the limiter wrong by that part.
+    #[inline]
+    #[must_use]
+    pub const fn span_ns(&self) -> u64 {
+        match self.algorithm() {
+            Some(Algorithm::TokenBucket | Algorithm::LeakyBucket) => self.ahead >> token_bucket::SCALE_BITS,
+            Some(Algorithm::FixedWindow | Algorithm::SlidingWindow) => self.pace,
+            None => u64::MAX,
+        }
+    }
+
     const fn bucket(
         algorithm: Algorithm,
         amount: u64,

@@ -25,7 +25,7 @@
 use super::{FRESH, Params, params};
 
 /// A full turn of the state is 2^64 of these: 2^-8 ns.
-const SCALE_BITS: u32 = 8;
+pub(super) const SCALE_BITS: u32 = 8;
 
 /// How far a TAT may be ahead of now beyond a burst, and be believed.
 const SKEW: u64 = scaled(params::MAX_PERIOD_NS);
