@@ -18,17 +18,39 @@ const NEIGHBOUR_DISCOVERY: core::ops::RangeInclusive<u8> = 133..=137;
 pub fn check(control: &Control, packet: &Packet, now_ns: u64) -> Option<Reason> {
     // Genuine neighbour discovery has come through no router (RFC 4861, 3.1) and is not fragmented
     // (RFC 6980): so that nobody from afar passes under its name.
-    if packet.protocol == protocol::ICMPV6
-        && packet.hop_limit == 255
-        && !packet.fragment
-        && NEIGHBOUR_DISCOVERY.contains(&packet.detail)
-    {
+    if is_neighbour_discovery(packet) {
         return Some(Reason::Lifeline);
     }
     if control.flags & control_flag::MANAGEMENT != 0 && is_management(&packet.source, now_ns) {
         return Some(Reason::Management);
     }
     None
+}
+
+#[inline(always)]
+fn is_neighbour_discovery(packet: &Packet) -> bool {
+    packet.protocol == protocol::ICMPV6
+        && packet.hop_limit == 255
+        && !packet.fragment
+        && NEIGHBOUR_DISCOVERY.contains(&packet.detail)
+}
+
+/// Whether a packet must leave, whatever the rules say: neighbour discovery, and what makes switches carry
+/// it, which goes through no router either (RFC 2710, 3; RFC 3810, 5).
+#[inline(always)]
+pub fn must_leave(packet: &Packet) -> bool {
+    is_neighbour_discovery(packet)
+        || (packet.protocol == protocol::ICMPV6
+            && packet.hop_limit == 1
+            && !packet.fragment
+            && matches!(packet.detail, 130..=132 | 143))
+}
+
+/// Whether frames of a type that is not IP keep a link working: IEEE 802.2 (spanning trees), link
+/// aggregation, link layer discovery, and authentication at a port.
+#[inline(always)]
+pub fn is_link_control(kind: u16) -> bool {
+    matches!(kind, 0..=0x05ff | 0x8809 | 0x88cc | 0x888e)
 }
 
 /// Whether an address is on the management list.

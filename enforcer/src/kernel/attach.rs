@@ -81,7 +81,7 @@ impl fmt::Display for TcReached {
     }
 }
 
-/// An interface with both programs on it.
+/// An interface with the programs on it.
 pub struct Attachment {
     /// The XDP mode reached.
     pub xdp: XdpReached,
@@ -89,12 +89,20 @@ pub struct Attachment {
     pub tc: TcReached,
     xdp_link: Held<XdpLinkId>,
     tc_link: Held<SchedClassifierLinkId>,
+    /// The program for what the other end sends, where policies are about that.
+    pod_link: Option<Held<SchedClassifierLinkId>>,
 }
 
 impl Attachment {
     /// Under which names its links are pinned.
     pub fn pinned(&self) -> impl Iterator<Item = &str> {
-        [self.xdp_link.pin(), self.tc_link.pin()].into_iter().flatten()
+        let pod = self.pod_link.as_ref().and_then(Held::pin);
+        [self.xdp_link.pin(), self.tc_link.pin(), pod].into_iter().flatten()
+    }
+
+    /// Whether what the other end sends is judged.
+    pub fn has_pod(&self) -> bool {
+        self.pod_link.is_some()
     }
 }
 
@@ -129,12 +137,13 @@ pub fn attach(
     pins: Option<&Pins>,
 ) -> Result<Attachment, KernelError> {
     let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf)?, interface, choice, pins)?;
-    match attach_tc(object::tc_egress(ebpf)?, interface, pins) {
+    match attach_tc(ebpf, Way::Out, interface, pins) {
         Ok((tc_link, tc)) => Ok(Attachment {
             xdp,
             tc,
             xdp_link,
             tc_link,
+            pod_link: None,
         }),
         Err(error) => {
             detach_xdp(object::xdp(ebpf)?, interface, xdp_link, pins)?;
@@ -143,7 +152,26 @@ pub fn attach(
     }
 }
 
-/// Detaches both programs. An interface that is gone took them with it.
+/// Attaches the program for what the other end sends, or detaches it.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn attach_pod(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    attachment: &mut Attachment,
+    wanted: bool,
+    pins: Option<&Pins>,
+) -> Result<(), KernelError> {
+    if wanted && attachment.pod_link.is_none() {
+        attachment.pod_link = Some(attach_tc(ebpf, Way::In, interface, pins)?.0);
+    } else if !wanted && let Some(link) = attachment.pod_link.take() {
+        detach_tc(ebpf, Way::In, interface, link, pins)?;
+    }
+    Ok(())
+}
+
+/// Detaches all programs. An interface that is gone took them with it.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -154,12 +182,16 @@ pub fn detach(
     pins: Option<&Pins>,
 ) -> Result<(), KernelError> {
     let xdp = detach_xdp(object::xdp(ebpf)?, interface, attachment.xdp_link, pins);
-    let tc = detach_tc(object::tc_egress(ebpf)?, interface, attachment.tc_link, pins);
+    let tc = detach_tc(ebpf, Way::Out, interface, attachment.tc_link, pins);
+    let pod = attachment
+        .pod_link
+        .map_or(Ok(()), |link| detach_tc(ebpf, Way::In, interface, link, pins));
     let is_gone = super::interfaces::list()
         .is_ok_and(|present| present.iter().all(|listed| listed.index != interface.index));
     if !is_gone {
         xdp?;
         tc?;
+        pod?;
     }
     Ok(())
 }
@@ -186,17 +218,18 @@ fn detach_xdp(
 }
 
 fn detach_tc(
-    program: &mut SchedClassifier,
+    ebpf: &mut Ebpf,
+    way: Way,
     interface: &Interface,
     link: Held<SchedClassifierLinkId>,
     pins: Option<&Pins>,
 ) -> Result<(), KernelError> {
     match link {
-        Held::Own(link) => program
+        Held::Own(link) => object::tc(ebpf, way.program())?
             .detach(link)
             .map_err(KernelError::attach(interface, "TC"))?,
         Held::Pinned(name) => forget(pins, &name)?,
-        Held::Filter => drop(filter::remove(interface)),
+        Held::Filter => drop(filter::remove(interface, way.hook())),
     }
     Ok(())
 }
@@ -289,16 +322,48 @@ fn attach_new_xdp(
     }
 }
 
+/// Which way what a TC program sees goes.
+#[derive(Clone, Copy)]
+enum Way {
+    Out,
+    In,
+}
+
+impl Way {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Out => object::TC_EGRESS,
+            Self::In => object::TC_INGRESS,
+        }
+    }
+
+    const fn hook(self) -> TcAttachType {
+        match self {
+            Self::Out => TcAttachType::Egress,
+            Self::In => TcAttachType::Ingress,
+        }
+    }
+
+    const fn pin(self) -> &'static str {
+        match self {
+            Self::Out => "tcx",
+            Self::In => "tcx-in",
+        }
+    }
+}
+
 fn attach_tc(
-    program: &mut SchedClassifier,
+    ebpf: &mut Ebpf,
+    way: Way,
     interface: &Interface,
     pins: Option<&Pins>,
 ) -> Result<(Held<SchedClassifierLinkId>, TcReached), KernelError> {
-    let name = format!("tcx-{}", place(interface));
+    let program = object::tc(ebpf, way.program())?;
+    let name = format!("{}-{}", way.pin(), place(interface));
     let taken_over = pins.map(|pins| take_over_tcx(program, pins, &name)).transpose()?;
     let (link, reached) = match taken_over.flatten() {
         Some(link) => (link, TcReached::Tcx),
-        None => attach_new_tc(program, interface)?,
+        None => attach_new_tc(program, way, interface)?,
     };
     let Some(pins) = pins else {
         return Ok((Held::Own(link), reached));
@@ -338,13 +403,14 @@ fn take_over_tcx(
 
 fn attach_new_tc(
     program: &mut SchedClassifier,
+    way: Way,
     interface: &Interface,
 ) -> Result<(SchedClassifierLinkId, TcReached), KernelError> {
     // First in line, so that what another program would redirect is seen too.
     let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
-    match program.attach_with_options(&interface.name, TcAttachType::Egress, tcx) {
+    match program.attach_with_options(&interface.name, way.hook(), tcx) {
         Ok(link) => return Ok((link, TcReached::Tcx)),
         Err(error) => tracing::info!(interface = interface.name, %error, "no TCX here; using clsact"),
     }
-    filter::attach(program, interface).map(|link| (link, TcReached::Clsact))
+    filter::attach(program, interface, way.hook()).map(|link| (link, TcReached::Clsact))
 }

@@ -11,6 +11,7 @@ mod counters;
 mod decision;
 mod denials;
 mod descriptors;
+mod egress;
 mod error;
 mod events;
 mod filter;
@@ -221,7 +222,7 @@ pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
         error,
     })?;
     for interface in present {
-        found |= filter::remove(&interface);
+        found |= filter::remove_all(&interface);
     }
     if !root.exists() {
         return Ok(found);

@@ -13,7 +13,7 @@ use aya::{
 };
 use enforcer_common::{
     layout::{
-        AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, table_kind,
+        AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, table_kind,
         table_parts,
     },
     limiter::{FRESH, Params},
@@ -38,6 +38,8 @@ pub struct Store {
     seats: Seats,
     services: HashMap<MapData, ServiceKey, u32>,
     policies: Array<Policy>,
+    egress_rules: HashMap<MapData, EgressKey, EgressRule>,
+    egress_limits: Array<EgressLimits>,
     /// Limiter states of services and interfaces.
     shared: Array<u64>,
     notes: Notes,
@@ -59,6 +61,7 @@ pub struct Store {
 struct Written {
     services: Vec<ServiceKey>,
     access: Vec<Key<AccessKey>>,
+    egress_rules: Vec<EgressKey>,
 }
 
 /// A limit that the controller has changed.
@@ -98,6 +101,8 @@ impl Store {
             seats: Seats::new(object::take(ebpf, "SEATS")?)?,
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
+            egress_rules: object::take(ebpf, "EGRESS_RULES")?,
+            egress_limits: object::take(ebpf, "EGRESS_LIMITS")?,
             shared: object::take(ebpf, "SHARED")?,
             notes: Notes::new(object::take(ebpf, "NOTES")?)?,
             numbers,
@@ -137,9 +142,13 @@ impl Store {
             let key = key.map_err(KernelError::map("SERVICES"))?;
             self.written[usize::from(key.slot & 1)].services.push(key);
         }
+        for key in self.egress_rules.keys() {
+            let key = key.map_err(KernelError::map("EGRESS_RULES"))?;
+            self.written[usize::from(key.slot & 1)].egress_rules.push(key);
+        }
         for (key, _) in self.access.entries()? {
             let (kind, slot) = table_parts(key.data().table);
-            if kind == table_kind::INGRESS || kind == table_kind::EGRESS {
+            if matches!(kind, table_kind::INGRESS | table_kind::EGRESS | table_kind::POD) {
                 self.written[slot as usize].access.push(key);
             }
         }
@@ -380,6 +389,17 @@ impl Store {
             self.access.remove(key)?;
             written.access.pop();
         }
+        while let Some(key) = written.egress_rules.last() {
+            match self.egress_rules.remove(key) {
+                Ok(()) | Err(MapError::KeyNotFound) => written.egress_rules.pop(),
+                Err(error) => return Err(KernelError::map("EGRESS_RULES")(error)),
+            };
+        }
+        for (number, limits) in &tables.egress_limits {
+            self.egress_limits
+                .set(slot * MAX_POLICIES + number, *limits, 0)
+                .map_err(KernelError::map("EGRESS_LIMITS"))?;
+        }
         for (number, policy) in &tables.policies {
             let place = slot * MAX_POLICIES + number;
             self.policies
@@ -392,6 +412,12 @@ impl Store {
                 .insert(*key, *policy, 0)
                 .map_err(KernelError::map("SERVICES"))?;
             written.services.push(*key);
+        }
+        for (key, rule) in &tables.egress_rules {
+            self.egress_rules
+                .insert(*key, *rule, 0)
+                .map_err(KernelError::map("EGRESS_RULES"))?;
+            written.egress_rules.push(*key);
         }
         for (key, entry) in &tables.access {
             self.access.insert(key, *entry)?;
