@@ -163,12 +163,14 @@ impl Reason {
         }
     }
 
-    /// Which egress limit of the policy it names, if it names one.
+    /// Which limit of the policy it names, if it names one: 0 and its place among those on what arrives, or 1
+    /// and its place among those on what leaves.
     #[must_use]
-    pub const fn egress_limit_index(self) -> Option<usize> {
-        match self {
-            Self::EgressLimit0 => Some(0),
-            Self::EgressLimit1 => Some(1),
+    pub const fn limit_place(self) -> Option<(usize, usize)> {
+        match (self, self.limit_index()) {
+            (_, Some(index)) => Some((0, index)),
+            (Self::EgressLimit0, _) => Some((1, 0)),
+            (Self::EgressLimit1, _) => Some((1, 1)),
             _ => None,
         }
     }
@@ -243,12 +245,12 @@ mod tests {
     fn limits_are_named_by_index() {
         for index in 0..4 {
             assert_eq!(Reason::limit(index).limit_index(), Some(index as usize));
+            assert_eq!(Reason::limit(index).limit_place(), Some((0, index as usize)));
         }
         assert_eq!(Reason::Denied.limit_index(), None);
         for index in 0..2 {
             let reason = Reason::egress_limit(index);
-            assert_eq!(reason.egress_limit_index(), Some(index as usize));
-            assert_eq!(reason.limit_index(), None);
+            assert_eq!(reason.limit_place(), Some((1, index as usize)));
         }
     }
 }

@@ -247,6 +247,7 @@ impl Departure<'_> {
             destination,
             bytes: self.bytes,
             now_ns: self.now_ns,
+            alive_until_ns: self.control.alive_until_ns,
         }
     }
 

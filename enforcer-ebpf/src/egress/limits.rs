@@ -27,6 +27,8 @@ pub struct Load<'a> {
     pub destination: &'a Address,
     pub bytes: u64,
     pub now_ns: u64,
+    /// Until when the agent counts as alive.
+    pub alive_until_ns: u64,
 }
 
 /// Asks, and does not charge. Above the policy's place and the limit's index.
@@ -46,6 +48,10 @@ impl Load<'_> {
         };
         if limits.count == 0 || limits.side != self.side as u32 {
             return pass;
+        }
+        // Limits need somebody who watches them.
+        if self.now_ns > self.alive_until_ns {
+            return Finding::pass(policy, Reason::AgentGone);
         }
         let place = u64::from(place);
         let several = limits.count > 1;

@@ -89,7 +89,7 @@ fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
 /// Whether a reason occurs in a direction.
 fn occurs(direction: Direction, reason: Reason) -> bool {
     match reason {
-        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline | Reason::Management => true,
+        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline | Reason::Management | Reason::AgentGone => true,
         Reason::EgressAllowed
         | Reason::EgressDenied
         | Reason::EgressDefault

@@ -13,7 +13,7 @@ use aya::{
 };
 use enforcer_common::{
     layout::{
-        AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, table_kind,
+        AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, interface_flag, table_kind,
         table_parts,
     },
     limiter::{FRESH, Params},
@@ -226,6 +226,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whether policies in force are about what the other end of an interface sends.
+    #[must_use]
+    pub fn judges_pod(&self, index: u32) -> bool {
+        self.switched
+            .get(&index)
+            .is_some_and(|entry| entry.flags & interface_flag::POD != 0)
     }
 
     /// Takes an interface out of map and seat.

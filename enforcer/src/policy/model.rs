@@ -430,6 +430,16 @@ impl PolicySet {
 }
 
 impl PacketPolicy {
+    /// The names of its limits, and of those on what leaves, each in order:
+    /// [`enforcer_common::verdict::Reason::limit_place`] says which of them a packet is over.
+    #[must_use]
+    pub fn limit_names(&self) -> [Vec<&Name>; 2] {
+        [
+            self.limits.iter().map(|limit| &limit.name).collect(),
+            self.egress.limits.iter().map(|limit| &limit.name).collect(),
+        ]
+    }
+
     /// Whether a deny entry for `address` is in force at `now`.
     #[must_use]
     pub fn denies(&self, address: IpAddr, now: OffsetDateTime) -> Option<&DenyEntry> {
