@@ -247,6 +247,18 @@ impl Sighting {
         }
     }
 
+    /// A packet of this end that no rule allows, and that goes on all the same, for rules are only tried. `None`:
+    /// it does not say who spoke first.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tried(protocol: u8, detail: u8) -> Option<Self> {
+        match protocol {
+            // As under rules that are enforced, a connection that was there before is the peer's once it speaks.
+            TCP if detail & (SYN | ACK | RST) != SYN => None,
+            _ => Self::allowed(protocol, detail),
+        }
+    }
+
     /// A packet of this end that passes only as an answer. `None`: it cannot be one.
     #[inline(always)]
     #[must_use]

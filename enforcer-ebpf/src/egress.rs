@@ -170,8 +170,8 @@ impl Departure<'_> {
             };
             let Some(is_answer) = answers else {
                 // What goes on in shadow has been said nevertheless: what comes back is no reason to answer.
-                if ruling.is_shadow() {
-                    self.spoke(packet);
+                if ruling.is_shadow() && self.remembers() {
+                    flow_memory::tried(packet, self.now_ns);
                 }
                 return ruling.finding();
             };
@@ -179,7 +179,9 @@ impl Departure<'_> {
             let pass = Finding::pass(ruling.policy(), reason);
             return self.limited(packet, pass);
         }
-        self.spoke(packet);
+        if self.remembers() {
+            flow_memory::spoke(packet, self.now_ns);
+        }
         self.limited(packet, self.counted(packet))
     }
 
@@ -207,13 +209,6 @@ impl Departure<'_> {
     #[inline(always)]
     fn remembers(&self) -> bool {
         self.interface.has(self.side.memory())
-    }
-
-    #[inline(always)]
-    fn spoke(&self, packet: &Packet) {
-        if self.remembers() {
-            flow_memory::spoke(packet, self.now_ns);
-        }
     }
 
     /// What passes is counted by the service that it comes from, or that it goes to in a pod.

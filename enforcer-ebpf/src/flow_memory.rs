@@ -68,6 +68,17 @@ pub fn spoke(packet: &Packet, now_ns: u64) {
     }
 }
 
+/// Remembers that this end has spoken although rules that are only tried do not allow it.
+#[inline(always)]
+pub fn tried(packet: &Packet, now_ns: u64) {
+    if packet.later_fragment {
+        return;
+    }
+    if let Some(sighting) = Sighting::tried(both_families(packet.protocol), packet.detail) {
+        enforcer_flow(leaving(packet), sighting.number(), now_ns);
+    }
+}
+
 /// Whether a packet that no rule allows may leave: `Some(true)` as an answer, `Some(false)` as the rest of a
 /// datagram whose first fragment was allowed.
 #[inline(always)]
