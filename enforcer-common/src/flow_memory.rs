@@ -185,6 +185,10 @@ const IS_LONG: u64 = 1 << 6;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 
+/// ICMPv6's types (RFC 4861, 4.3 and 4.4).
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+
 /// TCP's flags (RFC 9293, 3.1).
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -228,8 +232,8 @@ impl Sighting {
             TCP if detail & (SYN | ACK) == SYN => Some(Self::new(event::OPENS, asked, TCP)),
             TCP if detail & FIN != 0 => Some(Self::new(event::ENDS, None, TCP)),
             TCP if detail & SYN != 0 => Some(Self::new(event::ARRIVES, None, TCP)),
-            // Echo requests (RFC 792, RFC 4443).
-            ICMP if detail != 8 && detail != 128 => None,
+            // Echo requests (RFC 792, RFC 4443), and what neighbours say to each other (RFC 4861).
+            ICMP if !matches!(detail, 8 | 128 | NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) => None,
             _ => Some(Self::new(event::ARRIVES, asked, protocol)),
         }
     }
@@ -267,8 +271,8 @@ impl Sighting {
             // Whoever opens a connection answers nobody.
             TCP if detail & (SYN | ACK | RST) == SYN => None,
             TCP if detail & (FIN | RST) != 0 => Some(Self::new(event::LEAVES, None, TCP)),
-            // Echo replies.
-            ICMP if detail != 0 && detail != 129 => None,
+            // Echo replies. Neighbours ask each other again whether they are there.
+            ICMP if !matches!(detail, 0 | 129 | NEIGHBOUR_SOLICITATION | NEIGHBOUR_ADVERTISEMENT) => None,
             _ => Some(Self::new(event::ANSWERS, None, protocol)),
         }
     }

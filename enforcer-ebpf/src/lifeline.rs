@@ -7,7 +7,7 @@ use enforcer_common::{
 
 use crate::{
     access,
-    parse::{Packet, protocol},
+    parse::{Packet, address::words, protocol},
 };
 
 /// Router solicitation to redirect (RFC 4861, 4).
@@ -36,14 +36,22 @@ fn is_neighbour_discovery(packet: &Packet) -> bool {
 }
 
 /// Whether a packet must leave, whatever the rules say: neighbour discovery, and what makes switches carry
-/// it, which goes through no router either (RFC 2710, 3; RFC 3810, 5).
+/// it (RFC 2710, 3; RFC 3810, 5). Only to addresses of the link, from which no router sends it on: to others
+/// it leaves as an answer, or not.
 #[inline(always)]
 pub fn must_leave(packet: &Packet) -> bool {
-    is_neighbour_discovery(packet)
-        || (packet.protocol == protocol::ICMPV6
-            && packet.hop_limit == 1
-            && !packet.fragment
-            && matches!(packet.detail, 130..=132 | 143))
+    let listeners = packet.protocol == protocol::ICMPV6
+        && packet.hop_limit == 1
+        && !packet.fragment
+        && matches!(packet.detail, 130..=132 | 143);
+    (is_neighbour_discovery(packet) || listeners) && is_of_the_link(&packet.destination)
+}
+
+/// Link-local unicast and multicast (RFC 4291, 2.5.6 and 2.7).
+#[inline(always)]
+fn is_of_the_link(address: &Address) -> bool {
+    let first = u16::from_be(words(address)[0] as u16);
+    first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff02
 }
 
 /// Whether frames of a type that is not IP keep a link working: IEEE 802.2 (spanning trees), link

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use enforcer_common::verdict::{Direction, Reason, Verdict};
-use lab::frame::layers::{carried, icmp, packet, tcp, udp};
+use lab::frame::layers::{V6, carried, icmp, packet, tcp, udp};
 
 use crate::{
     egress_rules::{Side, check_all, echo_to, fresh, tcp_to, udp_to},
@@ -93,6 +93,37 @@ fn who_sends_a_datagram_or_an_echo_request_is_answered() {
             ]
         };
         FAMILIES.into_iter().flat_map(cases).collect()
+    });
+}
+
+/// Neighbours with global addresses ask each other who they are, and whether they are still there.
+#[test]
+fn a_neighbour_is_answered() {
+    check_all(CLOSED, |side| {
+        let (client, node) = FAMILIES[1];
+        let (IpAddr::V6(from), IpAddr::V6(to)) = (client, node) else {
+            return Vec::new();
+        };
+        let discovery = |from, to, kind| {
+            carried(
+                &V6 {
+                    hop_limit: 255,
+                    ..V6::new(from, to, 58)
+                }
+                .packet(&icmp(kind, 24)),
+            )
+        };
+        let asked = discovery(from, to, 135);
+        vec![
+            side.sends("unasked", discovery(to, from, 136), Reason::EgressDefault, "p"),
+            match side {
+                Side::Node => Case::arrives("a solicitation", asked, Reason::Lifeline, None),
+                Side::Pod => side.gets("a solicitation", asked),
+            },
+            side.sends("an advertisement", discovery(to, from, 136), Reason::EgressReply, "p"),
+            side.sends("a solicitation back", discovery(to, from, 135), Reason::EgressReply, "p"),
+            side.sends("a redirect", discovery(to, from, 137), Reason::EgressDefault, "p"),
+        ]
     });
 }
 

@@ -227,6 +227,16 @@ fn what_keeps_a_link_alive_leaves_and_nothing_else_gets_round() {
                 .packet(&icmp(135, 24)),
             )
         };
+        let advertisement = |destination: &str| {
+            carried(
+                &V6 {
+                    hop_limit: 255,
+                    destination: destination.parse().unwrap(),
+                    ..v6(ICMPV6)
+                }
+                .packet(&icmp(136, 24)),
+            )
+        };
         let report = |limit| {
             carried(
                 &V6 {
@@ -253,6 +263,8 @@ fn what_keeps_a_link_alive_leaves_and_nothing_else_gets_round() {
             side.sends("ARP", ethernet(&[], 0x0806, &[0; 28]), Reason::Lifeline, None),
             side.sends("neighbour discovery", solicitation(255), Reason::Lifeline, None),
             closed("from afar", solicitation(64)),
+            closed("to an address beyond the link", advertisement("2001:db8:1:1::1")),
+            side.sends("to one of the link", advertisement("fe80::1"), Reason::Lifeline, None),
             side.sends("multicast listeners", report(1), Reason::Lifeline, None),
             closed("not of this link", report(64)),
             side.sends("LLDP", ethernet(&[], 0x88cc, &[0; 28]), Reason::NotIp, None),

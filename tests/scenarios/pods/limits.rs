@@ -45,7 +45,7 @@ fn limits_on_bytes_hold() -> Result<()> {
         let to = Neighbour::UpstreamA;
         let bytes = || -> Result<f64> {
             let labels = [("policy", "pods"), ("reason", "egress-allowed"), ("verdict", "pass")];
-            Ok(agent.metrics()?.sum("enforcer_bytes_total", &labels))
+            Ok(agent.metrics()?.sum("enforcer_packet_bytes_total", &labels))
         };
         let before = bytes()?;
         let began = Instant::now();
