@@ -110,9 +110,7 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
     let finding = match parse(&frame) {
         Ok(Parsed::Ip(packet)) => departure.packet(&packet.blurred(control.zero)),
         Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
-        Ok(Parsed::Other(kind)) if lifeline::is_link_control(kind) => {
-            Finding::pass(NO_POLICY, Reason::NotIp)
-        }
+        Ok(Parsed::Other(kind)) if lifeline::is_link_control(kind) => Finding::pass(NO_POLICY, Reason::NotIp),
         Ok(Parsed::Other(_)) => departure.nameless(Reason::NotIp),
         // What is malformed, or not understood, is judged by where it goes: nobody gets past a list by what a
         // parser refuses.
@@ -175,7 +173,11 @@ impl Departure<'_> {
                 }
                 return ruling.finding();
             };
-            let reason = if is_answer { Reason::EgressReply } else { Reason::EgressAllowed };
+            let reason = if is_answer {
+                Reason::EgressReply
+            } else {
+                Reason::EgressAllowed
+            };
             let pass = Finding::pass(ruling.policy(), reason);
             return self.limited(packet, pass);
         }

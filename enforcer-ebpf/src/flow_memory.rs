@@ -112,11 +112,7 @@ fn leaving(packet: &Packet) -> u64 {
 #[inline(always)]
 fn fragments(packet: &Packet) -> u64 {
     let protocol = u64::from(both_families(packet.protocol));
-    hash(
-        &packet.destination,
-        &packet.source,
-        FRAGMENTS | protocol << 32,
-    )
+    hash(&packet.destination, &packet.source, FRAGMENTS | protocol << 32)
 }
 
 #[inline(always)]

@@ -6,13 +6,14 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use enforcer_common::{
+    flow_memory,
     layout::{
         Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
-        DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
-        MAX_EGRESS_RULES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
-        POLICY_ENTRIES, PROVEN_CELLS, Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
+        DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES, Flow, FlowKey,
+        Interface, MAX_DENIALS, MAX_EGRESS_RULES, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES,
+        MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS,
+        Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
     },
-    flow_memory,
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
 };

@@ -41,7 +41,9 @@ pub fn is_answered(namespace: &Namespace, to: IpAddr, patience: Duration) -> Res
         }
         match socket.recv_from(&mut [0; 64]) {
             Ok((_, from)) => Ok(from.ip() == to),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Ok(false)
+            }
             Err(error) => Err(error.into()),
         }
     })

@@ -3,7 +3,8 @@
 
 use enforcer_common::{
     layout::{
-        Address, EGRESS_LIMITS_PER_POLICY, EgressLimits, Limit, MAX_POLICIES, NO_POLICY, limit_key, policy_flag,
+        Address, EGRESS_LIMITS_PER_POLICY, EgressLimits, Limit, MAX_POLICIES, NO_POLICY, limit_key,
+        policy_flag,
     },
     limiter::Algorithm,
     verdict::Reason,
@@ -55,7 +56,11 @@ impl Load<'_> {
         }
         let place = u64::from(place);
         let several = limits.count > 1;
-        let over = if several { self.refused_by(limits, place | ASK) } else { None };
+        let over = if several {
+            self.refused_by(limits, place | ASK)
+        } else {
+            None
+        };
         match over.or_else(|| self.refused_by(limits, place)) {
             None => pass,
             Some(index) => Finding {
@@ -101,7 +106,9 @@ impl Load<'_> {
 #[inline(always)]
 fn limit(selector: u64) -> Option<&'static Limit> {
     let limits = EGRESS_LIMITS.get(selector as u32)?;
-    limits.limits.get((selector >> INDEX) as usize & (EGRESS_LIMITS_PER_POLICY - 1))
+    limits
+        .limits
+        .get((selector >> INDEX) as usize & (EGRESS_LIMITS_PER_POLICY - 1))
 }
 
 /// Asks or charges one limit, in one attempt. `high` and `low` are the destination, or `low` is the number of

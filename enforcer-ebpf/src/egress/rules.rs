@@ -98,22 +98,10 @@ impl Kind {
 
 /// The ruling about `destination`.
 #[inline(always)]
-pub fn ruling(
-    interface: Interface,
-    side: Side,
-    destination: &Address,
-    kind: Kind,
-    now_ns: u64,
-) -> Ruling {
+pub fn ruling(interface: Interface, side: Side, destination: &Address, kind: Kind, now_ns: u64) -> Ruling {
     let [high, low] = words(destination);
     let what = kind.0 | (side as u64) << SIDE;
-    Ruling(enforcer_egress_rule(
-        interface.word(),
-        high,
-        low,
-        what,
-        now_ns,
-    ))
+    Ruling(enforcer_egress_rule(interface.word(), high, low, what, now_ns))
 }
 
 /// The ruling about a destination in two words as they lie in the packet.
@@ -121,7 +109,11 @@ pub fn ruling(
 #[inline(never)]
 extern "C" fn enforcer_egress_rule(interface: u64, high: u64, low: u64, what: u64, now_ns: u64) -> u64 {
     let interface = Interface::from_word(interface);
-    let side = if what >> SIDE & 1 == 0 { Side::Node } else { Side::Pod };
+    let side = if what >> SIDE & 1 == 0 {
+        Side::Node
+    } else {
+        Side::Pod
+    };
     let destination = address([high, low]);
     let kind = match side {
         Side::Node => table_kind::EGRESS,
@@ -136,7 +128,9 @@ extern "C" fn enforcer_egress_rule(interface: u64, high: u64, low: u64, what: u6
         }
         None => return Ruling::PASS.0,
     };
-    find(interface, set, has, what).map_or(Ruling::PASS, |rule| judge(rule, now_ns)).0
+    find(interface, set, has, what)
+        .map_or(Ruling::PASS, |rule| judge(rule, now_ns))
+        .0
 }
 
 /// The rule of `set` for a protocol and port: the port's, else the protocol's, else that for all. `has` says

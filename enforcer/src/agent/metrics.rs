@@ -232,7 +232,12 @@ impl Metrics {
         // The kernel has the totals. Series of policies that are gone go with them.
         self.packets.reset();
         self.bytes.reset();
-        self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &Default::default())?;
+        self.count(
+            kernel,
+            NO_POLICY,
+            enforcer_common::layout::NO_POLICY,
+            &Default::default(),
+        )?;
         for (name, number, limits) in policies {
             self.count(kernel, name.as_str(), number, &limits)?;
         }
@@ -308,7 +313,11 @@ fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> [Vec<Na
         .iter()
         .find(|document| document.name == *policy);
     document
-        .map(|document| document.limit_names().map(|names| names.into_iter().cloned().collect()))
+        .map(|document| {
+            document
+                .limit_names()
+                .map(|names| names.into_iter().cloned().collect())
+        })
         .unwrap_or_default()
 }
 

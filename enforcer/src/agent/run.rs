@@ -174,7 +174,10 @@ async fn serve(
     ));
     let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
     let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
-    let links = shared.kernel.is_some().then(|| tokio::spawn(links::follow(Arc::clone(shared))));
+    let links = shared
+        .kernel
+        .is_some()
+        .then(|| tokio::spawn(links::follow(Arc::clone(shared))));
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     layout::{
-        Access, AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface, LIMITS_PER_POLICY, Limit, MAX_PREFIXES, NO_POLICY, Policy,
-        ServiceKey, interface_flag, limit_count, limit_key, policy_flag, table, table_kind,
+        Access, AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface, LIMITS_PER_POLICY, Limit,
+        MAX_PREFIXES, NO_POLICY, Policy, ServiceKey, interface_flag, limit_count, limit_key, policy_flag,
+        table, table_kind,
     },
     limiter::{Algorithm, Params},
     sketch,
@@ -93,7 +94,11 @@ pub fn compile(
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
                 add_services(&mut tables, &about, next, slot);
-                let place = egress::Place { group: next, slot, now };
+                let place = egress::Place {
+                    group: next,
+                    slot,
+                    now,
+                };
                 *new.insert(Group {
                     number: next,
                     egress: egress.add(&about, place)?,
@@ -107,7 +112,9 @@ pub fn compile(
     tables.access.append(&mut egress.access);
     tables.egress_rules = egress.rules;
     for (number, policy) in &numbered {
-        tables.egress_limits.insert(*number, egress::limits(policy, numbers)?);
+        tables
+            .egress_limits
+            .insert(*number, egress::limits(policy, numbers)?);
         let bank = bank(policy, numbers)?;
         tables.policies.insert(
             *number,

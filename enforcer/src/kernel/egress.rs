@@ -20,7 +20,9 @@ use super::{
     compile::{Moment, UNUSED, expiry, has_ended},
     numbers::Numbers,
 };
-use crate::policy::model::{EgressDefault, EgressKey as Per, EgressLimit, EgressOf, Mode, PacketPolicy, Traffic};
+use crate::policy::model::{
+    EgressDefault, EgressKey as Per, EgressLimit, EgressOf, Mode, PacketPolicy, Traffic,
+};
 
 /// Two generations share one map.
 const RULES_PER_GENERATION: usize = MAX_EGRESS_RULES as usize / 2;
@@ -94,7 +96,11 @@ impl EgressTables {
 
     fn add_side(&mut self, of: EgressOf, about: &[(u32, &PacketPolicy)], place: Place) -> u32 {
         let Place { group, slot, now } = place;
-        let about: Vec<_> = about.iter().filter(|(_, policy)| policy.egress.of == of).copied().collect();
+        let about: Vec<_> = about
+            .iter()
+            .filter(|(_, policy)| policy.egress.of == of)
+            .copied()
+            .collect();
         let denies = |mode| {
             let mut denying = about
                 .iter()
@@ -120,7 +126,11 @@ impl EgressTables {
             EgressOf::Pod => (
                 egress_side::POD,
                 table_kind::POD,
-                [interface_flag::POD, interface_flag::POD_ROOT, interface_flag::POD_MEMORY],
+                [
+                    interface_flag::POD,
+                    interface_flag::POD_ROOT,
+                    interface_flag::POD_MEMORY,
+                ],
             ),
         };
         let mut flags = 0;
@@ -171,9 +181,18 @@ impl EgressTables {
             self.write(next, slot, rules);
             next
         });
-        let has = |what: fn(&Kind) -> bool, flag| if rules.iter().any(|(kind, _)| what(kind)) { flag } else { 0 };
+        let has = |what: fn(&Kind) -> bool, flag| {
+            if rules.iter().any(|(kind, _)| what(kind)) {
+                flag
+            } else {
+                0
+            }
+        };
         number
-            | has(|(protocol, port)| *protocol != 0 && *port == 0, egress_set::PROTOCOLS)
+            | has(
+                |(protocol, port)| *protocol != 0 && *port == 0,
+                egress_set::PROTOCOLS,
+            )
             | has(|(_, port)| *port != 0, egress_set::PORTS)
     }
 
@@ -203,7 +222,12 @@ fn entries<'a>(about: &[(u32, &'a PacketPolicy)], now: Moment) -> BTreeMap<IpNet
                 mode,
             });
         }
-        for deny in policy.egress.deny.iter().filter(|deny| !has_ended(&deny.entry, now)) {
+        for deny in policy
+            .egress
+            .deny
+            .iter()
+            .filter(|deny| !has_ended(&deny.entry, now))
+        {
             let effect = Effect::Deny {
                 policy: *number,
                 until_ns: expiry(deny.entry.until, now),
@@ -220,7 +244,10 @@ fn entries<'a>(about: &[(u32, &'a PacketPolicy)], now: Moment) -> BTreeMap<IpNet
 
 /// What the entries that apply to a prefix come to, for each protocol and port that they name and for the rest.
 fn resolve(entries: &[Entry<'_>], defaults: Defaults) -> Vec<(Kind, EgressRule)> {
-    let named = entries.iter().flat_map(|entry| entry.traffic).map(|traffic| kind(*traffic));
+    let named = entries
+        .iter()
+        .flat_map(|entry| entry.traffic)
+        .map(|traffic| kind(*traffic));
     let mut kinds: BTreeSet<Kind> = BTreeSet::from([(0, 0)]);
     for (protocol, port) in named {
         // A port's packets may be later fragments, which have none: these are judged by the protocol.
@@ -228,7 +255,10 @@ fn resolve(entries: &[Entry<'_>], defaults: Defaults) -> Vec<(Kind, EgressRule)>
     }
     let mut rules: BTreeMap<Kind, EgressRule> = BTreeMap::new();
     for kind in kinds {
-        let rule = rule(entries.iter().filter(|entry| covers(entry.traffic, kind)), defaults);
+        let rule = rule(
+            entries.iter().filter(|entry| covers(entry.traffic, kind)),
+            defaults,
+        );
         // Where the wider rule says the same, a packet finds that one.
         let (protocol, port) = kind;
         let of_protocol = rules.get(&(protocol, 0)).filter(|_| port != 0);
@@ -326,3 +356,6 @@ fn compile_limit(
         mask_v4_low,
     })
 }
+
+#[cfg(test)]
+mod tests;

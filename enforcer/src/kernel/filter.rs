@@ -38,19 +38,14 @@ pub fn attach(
         handle,
         classid,
     } = FILTER;
-    let earlier =
-        SchedClassifierLink::attached(&interface.name, way, priority, handle, classid);
+    let earlier = SchedClassifierLink::attached(&interface.name, way, priority, handle, classid);
     if let Ok(link) = earlier.map(|earlier| program.attach_to_link(earlier))
         && let Ok(link) = link
     {
         return Ok(link);
     }
     program
-        .attach_with_options(
-            &interface.name,
-            way,
-            TcAttachOptions::Netlink(FILTER),
-        )
+        .attach_with_options(&interface.name, way, TcAttachOptions::Netlink(FILTER))
         .map_err(KernelError::attach(interface, "TC"))
 }
 

@@ -160,7 +160,9 @@ impl Generations {
         };
         match detach(&mut self.ebpf, &interface, attachment, self.pins.as_ref()) {
             Ok(()) => tracing::info!(interface = interface.name, "gone"),
-            Err(error) => tracing::debug!(interface = interface.name, %error, "gone, and its programs with it"),
+            Err(error) => {
+                tracing::debug!(interface = interface.name, %error, "gone, and its programs with it")
+            }
         }
     }
 
@@ -247,7 +249,11 @@ impl Generations {
         let had = attachment.has_pod();
         match attach_pod(&mut self.ebpf, interface, attachment, wanted, self.pins.as_ref()) {
             Ok(()) if had != wanted => {
-                tracing::info!(interface = interface.name, wanted, "what its other end sends is judged");
+                tracing::info!(
+                    interface = interface.name,
+                    wanted,
+                    "what its other end sends is judged"
+                );
             }
             Ok(()) => {}
             Err(error) => self.refuse(interface, &error),

@@ -77,7 +77,9 @@ impl Links {
                     Ok(length) => changes.read(buffer.get(..length).unwrap_or_default()),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                        tracing::warn!("the kernel told of more interfaces than could be read: all are looked at");
+                        tracing::warn!(
+                            "the kernel told of more interfaces than could be read: all are looked at"
+                        );
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
@@ -105,7 +107,11 @@ fn enlarge(socket: RawFd) -> io::Result<()> {
             length,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -118,7 +124,8 @@ impl Changes {
     /// Reads messages, each aligned to four bytes.
     fn read(&mut self, mut messages: &[u8]) {
         while let Some(header) = messages.get(..HEADER) {
-            let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+            let word =
+                |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
             let length = word(0) as usize;
             let kind = u16::from_ne_bytes([header[4], header[5]]);
             let Some(message) = messages.get(..length.max(HEADER)) else {
@@ -132,7 +139,9 @@ impl Changes {
                         .insert(u32::from_ne_bytes([about[4], about[5], about[6], about[7]]));
                 }
             }
-            messages = messages.get(message.len().next_multiple_of(4)..).unwrap_or_default();
+            messages = messages
+                .get(message.len().next_multiple_of(4)..)
+                .unwrap_or_default();
         }
     }
 }

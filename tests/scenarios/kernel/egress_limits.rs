@@ -16,7 +16,12 @@ fn thousand(destination: &str) -> Vec<u8> {
     let to: IpAddr = ip(destination);
     let headers = if to.is_ipv4() { 42 } else { 62 };
     let payload = 1_000 - headers;
-    carried(&packet(node(to), to, UDP, &udp(9, 9, (8 + payload) as u16, payload)))
+    carried(&packet(
+        node(to),
+        to,
+        UDP,
+        &udp(9, 9, (8 + payload) as u16, payload),
+    ))
 }
 
 /// How many of `count` frames of a thousand bytes pass.
@@ -37,9 +42,13 @@ fn each_destination_has_its_own() {
         let over = |destination| side.sends("over", thousand(destination), Reason::EgressLimit0, "p");
         let cases = |one, other| {
             let ten = (0..10).map(move |_| within(one));
-            ten.chain([over(one), within(other), over(one)]).collect::<Vec<_>>()
+            ten.chain([over(one), within(other), over(one)])
+                .collect::<Vec<_>>()
         };
-        let families = [cases("192.0.2.1", "192.0.2.2"), cases("2001:db8:1::1", "2001:db8:2::1")];
+        let families = [
+            cases("192.0.2.1", "192.0.2.2"),
+            cases("2001:db8:1::1", "2001:db8:2::1"),
+        ];
         families.into_iter().flatten().collect()
     });
 }
@@ -75,7 +84,12 @@ fn all_that_leaves_by_an_interface_shares_one() {
             within("192.0.2.1"),
             side.sends("over its own", thousand("192.0.2.1"), Reason::EgressLimit0, "p"),
             within("2001:db8:1::1"),
-            side.sends("over that of all", thousand("192.0.2.2"), Reason::EgressLimit1, "p"),
+            side.sends(
+                "over that of all",
+                thousand("192.0.2.2"),
+                Reason::EgressLimit1,
+                "p",
+            ),
             side.sends("over both", thousand("192.0.2.1"), Reason::EgressLimit0, "p"),
         ]
     });
@@ -104,7 +118,10 @@ fn rates_hold() {
                 // Four seconds less one step, and the burst.
                 let expected = 100 + 4 * 1_000 - 4;
                 println!("{side:?}, per {per}, {destination}: {admitted} of {expected}");
-                assert!(admitted.abs_diff(expected) <= expected / 100, "{admitted}, not {expected}");
+                assert!(
+                    admitted.abs_diff(expected) <= expected / 100,
+                    "{admitted}, not {expected}"
+                );
             }
         }
     }
@@ -119,12 +136,20 @@ fn what_leaves_is_charged_and_nothing_else() {
     check_all(egress, |side| {
         let client = ip("192.0.2.1");
         let reply = |reason| {
-            let frame = carried(&packet(node(client), client, TCP, &tcp(443, 50_000, 5, SYN | ACK)));
+            let frame = carried(&packet(
+                node(client),
+                client,
+                TCP,
+                &tcp(443, 50_000, 5, SYN | ACK),
+            ));
             side.sends("a reply of 54 bytes", frame, reason, "p")
         };
         vec![
             side.sends("denied", thousand("203.0.113.1"), Reason::EgressDefault, "p"),
-            side.gets("a SYN", carried(&packet(client, node(client), TCP, &tcp(50_000, 443, 5, SYN)))),
+            side.gets(
+                "a SYN",
+                carried(&packet(client, node(client), TCP, &tcp(50_000, 443, 5, SYN))),
+            ),
             reply(Reason::EgressReply),
             side.sends("allowed", thousand("198.51.100.1"), Reason::EgressAllowed, "p"),
             reply(Reason::EgressLimit0),

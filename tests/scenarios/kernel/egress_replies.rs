@@ -120,8 +120,18 @@ fn a_neighbour_is_answered() {
                 Side::Node => Case::arrives("a solicitation", asked, Reason::Lifeline, None),
                 Side::Pod => side.gets("a solicitation", asked),
             },
-            side.sends("an advertisement", discovery(to, from, 136), Reason::EgressReply, "p"),
-            side.sends("a solicitation back", discovery(to, from, 135), Reason::EgressReply, "p"),
+            side.sends(
+                "an advertisement",
+                discovery(to, from, 136),
+                Reason::EgressReply,
+                "p",
+            ),
+            side.sends(
+                "a solicitation back",
+                discovery(to, from, 135),
+                Reason::EgressReply,
+                "p",
+            ),
             side.sends("a redirect", discovery(to, from, 137), Reason::EgressDefault, "p"),
         ]
     });
@@ -154,7 +164,12 @@ fn who_is_not_let_in_is_not_answered() {
     for (client, _) in FAMILIES {
         rig.check(&[
             Case::arrives("a SYN", arriving(client, SYN), Reason::Denied, "p"),
-            Case::leaves("no answer", leaving(client, SYN | ACK), Reason::EgressDefault, "p"),
+            Case::leaves(
+                "no answer",
+                leaving(client, SYN | ACK),
+                Reason::EgressDefault,
+                "p",
+            ),
         ]);
     }
 }
@@ -190,9 +205,13 @@ fn a_peer_that_falls_silent_is_forgotten() {
             let answer = || side.sends("an answer", leaving(client, ACK), Reason::EgressReply, "p");
             let none = || side.sends("none", leaving(client, ACK), Reason::EgressDefault, "p");
             let asked = datagram(client, node, [50_000, 53]);
-            let answered = |reason| side.sends("a datagram", datagram(node, client, [53, 50_000]), reason, "p");
+            let answered =
+                |reason| side.sends("a datagram", datagram(node, client, [53, 50_000]), reason, "p");
             rig.check(&[side.gets("a SYN", arriving(client, SYN)), answer()]);
-            rig.check(&[side.gets("a datagram", asked.clone()), answered(Reason::EgressReply)]);
+            rig.check(&[
+                side.gets("a datagram", asked.clone()),
+                answered(Reason::EgressReply),
+            ]);
             rig.at(START + 40 * SECOND);
             rig.check(&[answer(), answered(Reason::EgressDefault)]);
             rig.at(START + 130 * SECOND);
@@ -216,7 +235,11 @@ fn a_peer_that_falls_silent_is_forgotten() {
 fn what_is_no_longer_allowed_ends() {
     for side in [Side::Node, Side::Pod] {
         let document = |allow: &str| {
-            document("p", "enforce", &format!("  egress: {{{}, default: deny, allow: [{allow}]}}", side.of()))
+            document(
+                "p",
+                "enforce",
+                &format!("  egress: {{{}, default: deny, allow: [{allow}]}}", side.of()),
+            )
         };
         let open = document("192.0.2.0/24, \"2001:db8:1::/48\"");
         let Some(mut rig) = fresh(&open) else { return };
@@ -268,8 +291,15 @@ fn a_flood_of_forged_packets_cuts_no_connection_off() {
     for (client, _) in FAMILIES {
         for port in 1_000..1_000 + REAL {
             for (flags, out) in [(SYN, false), (SYN | ACK, true), (ACK, false)] {
-                let direction = if out { Direction::Egress } else { Direction::Ingress };
-                let verdict = rig.offline.run(direction, &segment(client, port, flags, out)).unwrap();
+                let direction = if out {
+                    Direction::Egress
+                } else {
+                    Direction::Ingress
+                };
+                let verdict = rig
+                    .offline
+                    .run(direction, &segment(client, port, flags, out))
+                    .unwrap();
                 assert_eq!(verdict, Verdict::Pass);
             }
         }
@@ -293,7 +323,10 @@ fn a_flood_of_forged_packets_cuts_no_connection_off() {
     assert_eq!(unanswered, 0, "who is new is answered during a flood too");
     for (client, _) in FAMILIES {
         for port in 1_000..1_000 + REAL {
-            let verdict = rig.offline.run(Direction::Egress, &segment(client, port, ACK, true)).unwrap();
+            let verdict = rig
+                .offline
+                .run(Direction::Egress, &segment(client, port, ACK, true))
+                .unwrap();
             assert_eq!(verdict, Verdict::Pass, "{client} {port}");
         }
     }

@@ -127,7 +127,10 @@ fn only_what_is_allowed_leaves() {
             closed("the same port of UDP", udp_to("10.9.9.9", 443)),
             closed("ICMP to it", echo_to("10.9.9.9")),
             closed("beside it", tcp_to("11.0.0.1", 443)),
-            allowed("the wider network's port within a narrower one", tcp_to("10.1.9.9", 443)),
+            allowed(
+                "the wider network's port within a narrower one",
+                tcp_to("10.1.9.9", 443),
+            ),
             allowed("the narrower one's own", tcp_to("10.1.9.9", 80)),
             allowed("its datagrams", udp_to("10.1.9.9", 53)),
             closed("which are not the wider one's", udp_to("10.2.9.9", 53)),
@@ -173,38 +176,107 @@ fn all_addresses_of_a_family_have_rules_of_their_own() {
     check_all(EGRESS, |side| {
         vec![
             side.sends("anywhere", tcp_to("192.0.2.1", 443), Reason::EgressAllowed, "p"),
-            side.sends("at another port", tcp_to("192.0.2.1", 80), Reason::EgressDefault, "p"),
-            side.sends("in a network", tcp_to("10.200.0.1", 443), Reason::EgressAllowed, "p"),
-            side.sends("at its own port", tcp_to("10.200.0.1", 80), Reason::EgressAllowed, "p"),
-            side.sends("where a list takes it away", tcp_to("10.1.0.1", 443), Reason::EgressDenied, "p"),
-            side.sends("denied everywhere", udp_to("192.0.2.1", 53), Reason::EgressDenied, "p"),
-            side.sends("in a network too", udp_to("10.1.0.1", 53), Reason::EgressDenied, "p"),
-            side.sends("IPv6 is another family", tcp_to("2001:db8::1", 443), Reason::EgressDefault, "p"),
+            side.sends(
+                "at another port",
+                tcp_to("192.0.2.1", 80),
+                Reason::EgressDefault,
+                "p",
+            ),
+            side.sends(
+                "in a network",
+                tcp_to("10.200.0.1", 443),
+                Reason::EgressAllowed,
+                "p",
+            ),
+            side.sends(
+                "at its own port",
+                tcp_to("10.200.0.1", 80),
+                Reason::EgressAllowed,
+                "p",
+            ),
+            side.sends(
+                "where a list takes it away",
+                tcp_to("10.1.0.1", 443),
+                Reason::EgressDenied,
+                "p",
+            ),
+            side.sends(
+                "denied everywhere",
+                udp_to("192.0.2.1", 53),
+                Reason::EgressDenied,
+                "p",
+            ),
+            side.sends(
+                "in a network too",
+                udp_to("10.1.0.1", 53),
+                Reason::EgressDenied,
+                "p",
+            ),
+            side.sends(
+                "IPv6 is another family",
+                tcp_to("2001:db8::1", 443),
+                Reason::EgressDefault,
+                "p",
+            ),
         ]
     });
 }
 
 #[test]
 fn without_a_default_only_lists_deny() {
-    const EGRESS: &str = "    deny: [{cidr: 0.0.0.0/0, ports: tcp/25}, {cidr: \"::/0\", ports: [tcp/25, icmp]}, 192.0.2.0/24]";
+    const EGRESS: &str =
+        "    deny: [{cidr: 0.0.0.0/0, ports: tcp/25}, {cidr: \"::/0\", ports: [tcp/25, icmp]}, 192.0.2.0/24]";
     check_all(EGRESS, |side| {
         vec![
             side.sends("a port", tcp_to("198.51.100.1", 25), Reason::EgressDenied, "p"),
-            side.sends("IPv6: a port", tcp_to("2001:db8::1", 25), Reason::EgressDenied, "p"),
-            side.sends("IPv6: a protocol", echo_to("2001:db8::1"), Reason::EgressDenied, "p"),
-            side.sends("another port", tcp_to("198.51.100.1", 26), Reason::EgressAllowed, "p"),
-            side.sends("another protocol", udp_to("198.51.100.1", 25), Reason::EgressAllowed, "p"),
-            side.sends("echo requests", echo_to("198.51.100.1"), Reason::EgressAllowed, "p"),
+            side.sends(
+                "IPv6: a port",
+                tcp_to("2001:db8::1", 25),
+                Reason::EgressDenied,
+                "p",
+            ),
+            side.sends(
+                "IPv6: a protocol",
+                echo_to("2001:db8::1"),
+                Reason::EgressDenied,
+                "p",
+            ),
+            side.sends(
+                "another port",
+                tcp_to("198.51.100.1", 26),
+                Reason::EgressAllowed,
+                "p",
+            ),
+            side.sends(
+                "another protocol",
+                udp_to("198.51.100.1", 25),
+                Reason::EgressAllowed,
+                "p",
+            ),
+            side.sends(
+                "echo requests",
+                echo_to("198.51.100.1"),
+                Reason::EgressAllowed,
+                "p",
+            ),
             side.sends("a network", udp_to("192.0.2.1", 9), Reason::EgressDenied, "p"),
-            side.gets("who is let in", carried(&packet(
-                ip("192.0.2.1"),
-                node(ip("192.0.2.1")),
-                TCP,
-                &tcp(9, 80, 5, SYN),
-            ))),
+            side.gets(
+                "who is let in",
+                carried(&packet(
+                    ip("192.0.2.1"),
+                    node(ip("192.0.2.1")),
+                    TCP,
+                    &tcp(9, 80, 5, SYN),
+                )),
+            ),
             side.sends(
                 "is not answered where the list denies it",
-                carried(&packet(node(ip("192.0.2.1")), ip("192.0.2.1"), TCP, &tcp(80, 9, 5, SYN | ACK))),
+                carried(&packet(
+                    node(ip("192.0.2.1")),
+                    ip("192.0.2.1"),
+                    TCP,
+                    &tcp(80, 9, 5, SYN | ACK),
+                )),
                 Reason::EgressDenied,
                 "p",
             ),
@@ -264,12 +336,22 @@ fn what_keeps_a_link_alive_leaves_and_nothing_else_gets_round() {
             side.sends("neighbour discovery", solicitation(255), Reason::Lifeline, None),
             closed("from afar", solicitation(64)),
             closed("to an address beyond the link", advertisement("2001:db8:1:1::1")),
-            side.sends("to one of the link", advertisement("fe80::1"), Reason::Lifeline, None),
+            side.sends(
+                "to one of the link",
+                advertisement("fe80::1"),
+                Reason::Lifeline,
+                None,
+            ),
             side.sends("multicast listeners", report(1), Reason::Lifeline, None),
             closed("not of this link", report(64)),
             side.sends("LLDP", ethernet(&[], 0x88cc, &[0; 28]), Reason::NotIp, None),
             side.sends("LACP", ethernet(&[], 0x8809, &[0; 28]), Reason::NotIp, None),
-            side.sends("a spanning tree", ethernet(&[], 38, &[0x42; 38]), Reason::NotIp, None),
+            side.sends(
+                "a spanning tree",
+                ethernet(&[], 38, &[0x42; 38]),
+                Reason::NotIp,
+                None,
+            ),
             closed("MPLS", ethernet(&[], 0x8847, &inner[14..])),
             closed("PPPoE", ethernet(&[], 0x8864, &inner[14..])),
             closed(
@@ -285,7 +367,11 @@ fn what_keeps_a_link_alive_leaves_and_nothing_else_gets_round() {
             ),
             closed(
                 "seven extension headers",
-                carried(&(0..7).fold(v6(UDP), |packet, _| packet.extended(60, 8)).packet(&udp(1, 53, 8, 0))),
+                carried(
+                    &(0..7)
+                        .fold(v6(UDP), |packet, _| packet.extended(60, 8))
+                        .packet(&udp(1, 53, 8, 0)),
+                ),
             ),
             closed("DHCP is not allowed by itself", udp_to("255.255.255.255", 67)),
         ]
@@ -306,14 +392,16 @@ fn later_fragments_leave_behind_a_first_one() {
             fragment,
             ..v4(UDP)
         };
-        let first = |destination, port| carried(&to_v4(destination, 0x2000).packet(&udp(9, port, 3_000, 1_472)));
+        let first =
+            |destination, port| carried(&to_v4(destination, 0x2000).packet(&udp(9, port, 3_000, 1_472)));
         let later = |destination| carried(&to_v4(destination, 185).packet(&[0; 64]));
         let to_v6 = || V6 {
             destination: "2001:db8:a::1".parse().unwrap(),
             ..v6(UDP)
         };
         let later_v6 = || carried(&to_v6().fragment(185 << 3).packet(&[0; 64]));
-        let allowed = |description, frame, policy| side.sends(description, frame, Reason::EgressAllowed, policy);
+        let allowed =
+            |description, frame, policy| side.sends(description, frame, Reason::EgressAllowed, policy);
         let closed = |description, frame| side.sends(description, frame, Reason::EgressDefault, "p");
         vec![
             allowed("of a whole protocol", later("198.51.100.1"), "p"),
@@ -324,7 +412,11 @@ fn later_fragments_leave_behind_a_first_one() {
             allowed("brings others along", later("192.0.2.1"), "p"),
             closed("to no other address", later("192.0.2.2")),
             closed("IPv6: alone", later_v6()),
-            allowed("IPv6: a first one", carried(&to_v6().fragment(1).packet(&udp(9, 53, 3_000, 64))), "p"),
+            allowed(
+                "IPv6: a first one",
+                carried(&to_v6().fragment(1).packet(&udp(9, 53, 3_000, 64))),
+                "p",
+            ),
             allowed("IPv6: brings others along", later_v6(), "p"),
             closed("of a port of TCP", {
                 carried(
@@ -403,14 +495,43 @@ fn a_policy_in_shadow_changes_nothing_that_is_enforced() {
     };
     rig.check(&[
         Case::leaves("allowed", tcp_to("10.0.0.1", 443), Reason::NoPolicy, None),
-        Case::leaves("denied in shadow", tcp_to("10.0.0.1", 80), Reason::EgressDenied, "trial").in_shadow(),
-        Case::leaves("allowed in shadow alone", tcp_to("192.0.2.1", 443), Reason::EgressDefault, "firm"),
-        Case::leaves("denied, and allowed in shadow", tcp_to("10.6.0.1", 443), Reason::EgressDenied, "firm"),
-        Case::leaves("not allowed", udp_to("10.0.0.1", 443), Reason::EgressDefault, "firm"),
+        Case::leaves(
+            "denied in shadow",
+            tcp_to("10.0.0.1", 80),
+            Reason::EgressDenied,
+            "trial",
+        )
+        .in_shadow(),
+        Case::leaves(
+            "allowed in shadow alone",
+            tcp_to("192.0.2.1", 443),
+            Reason::EgressDefault,
+            "firm",
+        ),
+        Case::leaves(
+            "denied, and allowed in shadow",
+            tcp_to("10.6.0.1", 443),
+            Reason::EgressDenied,
+            "firm",
+        ),
+        Case::leaves(
+            "not allowed",
+            udp_to("10.0.0.1", 443),
+            Reason::EgressDefault,
+            "firm",
+        ),
     ]);
     let documents = [
-        document("firm", "enforce", "  ports: [tcp/1]\n  egress: {allow: [192.0.2.0/24], deny: [10.6.0.0/16]}"),
-        document("trial", "shadow", "  ports: [tcp/2]\n  egress: {default: deny, allow: [10.0.0.0/8]}"),
+        document(
+            "firm",
+            "enforce",
+            "  ports: [tcp/1]\n  egress: {allow: [192.0.2.0/24], deny: [10.6.0.0/16]}",
+        ),
+        document(
+            "trial",
+            "shadow",
+            "  ports: [tcp/2]\n  egress: {default: deny, allow: [10.0.0.0/8]}",
+        ),
     ];
     let Some(mut rig) = fresh(&documents.concat()) else {
         return;
@@ -418,8 +539,19 @@ fn a_policy_in_shadow_changes_nothing_that_is_enforced() {
     rig.check(&[
         Case::leaves("denied", tcp_to("10.6.0.1", 1), Reason::EgressDenied, "firm"),
         Case::leaves("allowed by one", tcp_to("192.0.2.1", 1), Reason::NoPolicy, None),
-        Case::leaves("allowed by the other", tcp_to("10.0.0.1", 1), Reason::NoPolicy, None),
-        Case::leaves("allowed by none", tcp_to("198.51.100.1", 1), Reason::EgressDefault, "trial").in_shadow(),
+        Case::leaves(
+            "allowed by the other",
+            tcp_to("10.0.0.1", 1),
+            Reason::NoPolicy,
+            None,
+        ),
+        Case::leaves(
+            "allowed by none",
+            tcp_to("198.51.100.1", 1),
+            Reason::EgressDefault,
+            "trial",
+        )
+        .in_shadow(),
     ]);
 }
 
@@ -443,9 +575,19 @@ fn the_two_sides_of_an_interface_are_judged_by_themselves() {
     };
     rig.check(&[
         Case::leaves("of the node", tcp_to("10.0.0.1", 9), Reason::ToPod, None),
-        Case::leaves("of the node, the pod's", tcp_to("192.0.2.1", 9), Reason::EgressDefault, "host"),
+        Case::leaves(
+            "of the node, the pod's",
+            tcp_to("192.0.2.1", 9),
+            Reason::EgressDefault,
+            "host",
+        ),
         Case::leaves_pod("of the pod", tcp_to("192.0.2.1", 9), Reason::NoPolicy, None),
-        Case::leaves_pod("of the pod, the node's", tcp_to("10.0.0.1", 9), Reason::EgressDefault, "pod"),
+        Case::leaves_pod(
+            "of the pod, the node's",
+            tcp_to("10.0.0.1", 9),
+            Reason::EgressDefault,
+            "pod",
+        ),
     ]);
 }
 
@@ -466,7 +608,11 @@ fn management_is_the_nodes() {
 
 #[test]
 fn defaults_lapse_with_the_lists_where_that_is_configured() {
-    let Some(mut rig) = fresh(&document("p", "enforce", "  egress: {default: deny, deny: [192.0.2.0/24]}")) else {
+    let Some(mut rig) = fresh(&document(
+        "p",
+        "enforce",
+        "  egress: {default: deny, deny: [192.0.2.0/24]}",
+    )) else {
         return;
     };
     let rows = |listed, default| {

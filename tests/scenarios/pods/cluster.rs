@@ -132,10 +132,25 @@ impl Pod {
 fn wire(lab: &Lab, namespace: &Namespace, interface: &str, number: u8) -> Result<()> {
     let far = NEIGHBOUR_INTERFACE;
     lab.node().ip(&[
-        "link", "add", interface, "type", "veth", "peer", "name", far, "netns", namespace.name(),
+        "link",
+        "add",
+        interface,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        far,
+        "netns",
+        namespace.name(),
     ])?;
     for (side, device, host) in [(lab.node(), interface, 1), (namespace, far, 2)] {
-        side.ip(&["address", "add", &format!("{}/24", v4(number, host)), "dev", device])?;
+        side.ip(&[
+            "address",
+            "add",
+            &format!("{}/24", v4(number, host)),
+            "dev",
+            device,
+        ])?;
         let address = format!("{}/64", v6(number, host));
         side.ip(&["address", "add", &address, "dev", device, "nodad"])?;
         side.ip(&["link", "set", device, "up"])?;
@@ -149,7 +164,16 @@ fn v4(number: u8, host: u8) -> IpAddr {
 }
 
 fn v6(number: u8, host: u8) -> IpAddr {
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x205, number.into(), 0, 0, 0, 0, host.into()))
+    IpAddr::V6(Ipv6Addr::new(
+        0xfd00,
+        0x205,
+        number.into(),
+        0,
+        0,
+        0,
+        0,
+        host.into(),
+    ))
 }
 
 /// Says back what it hears, at both ports of TCP and UDP.
@@ -167,7 +191,8 @@ impl Service {
         let mut threads = Vec::new();
         for port in [ALLOWED, OTHER] {
             let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
-            let (listener, socket) = namespace.run(|| Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)))?;
+            let (listener, socket) =
+                namespace.run(|| Ok((TcpListener::bind(any)?, UdpSocket::bind(any)?)))?;
             listener.set_nonblocking(true)?;
             socket.set_read_timeout(Some(POLL))?;
             let stopped = Arc::clone(&stop);
@@ -231,7 +256,9 @@ fn is_reached(from: &Namespace, to: IpAddr, way: Way, patience: Duration) -> Res
             };
             stream.set_read_timeout(Some(patience))?;
             let mut heard = [0; 5];
-            stream.read_exact(&mut heard).context("connected, and not greeted")?;
+            stream
+                .read_exact(&mut heard)
+                .context("connected, and not greeted")?;
             Ok(heard == *b"hello")
         }),
         Way::Udp(port) => from.run(|| {
@@ -251,7 +278,9 @@ fn is_reached(from: &Namespace, to: IpAddr, way: Way, patience: Duration) -> Res
             let mut heard = [0; 16];
             match socket.recv_from(&mut heard) {
                 Ok((length, from)) => Ok(heard[..length] == *b"echo" && from.ip() == to),
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Ok(false),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    Ok(false)
+                }
                 Err(error) => Err(error.into()),
             }
         }),

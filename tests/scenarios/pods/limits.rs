@@ -44,7 +44,11 @@ fn limits_on_bytes_hold() -> Result<()> {
         let agent = cluster.start()?;
         let to = Neighbour::UpstreamA;
         let bytes = || -> Result<f64> {
-            let labels = [("policy", "pods"), ("reason", "egress-allowed"), ("verdict", "pass")];
+            let labels = [
+                ("policy", "pods"),
+                ("reason", "egress-allowed"),
+                ("verdict", "pass"),
+            ];
             Ok(agent.metrics()?.sum("enforcer_packet_bytes_total", &labels))
         };
         let before = bytes()?;

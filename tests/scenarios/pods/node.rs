@@ -3,7 +3,9 @@
 use anyhow::{Context as _, Result};
 use lab::{agent::Signal, topology::Neighbour};
 
-use crate::cluster::{ALL_WAYS, ALLOWED, ALLOWED_WAYS, Cluster, OTHER, Pod, Way, addresses, expect, expect_none};
+use crate::cluster::{
+    ALL_WAYS, ALLOWED, ALLOWED_WAYS, Cluster, OTHER, Pod, Way, addresses, expect, expect_none,
+};
 
 #[test]
 fn the_node_reaches_what_its_policy_allows_and_answers_whoever_asks() -> Result<()> {

@@ -73,7 +73,9 @@ fn check_open(pod: &Pod) -> Result<()> {
 fn is_covered(agent: &Agent, interface: &str) -> Result<bool> {
     let answer = agent.get("/v1/status")?;
     let status: serde_json::Value = serde_json::from_slice(&answer.body)?;
-    let interfaces = status["kernel"]["interfaces"].as_array().context("no interfaces")?;
+    let interfaces = status["kernel"]["interfaces"]
+        .as_array()
+        .context("no interfaces")?;
     Ok(interfaces
         .iter()
         .any(|each| each["name"] == interface && each["pod"] == true))
@@ -132,7 +134,9 @@ fn a_pod_reaches_what_its_policy_allows_and_answers_whoever_asks() -> Result<()>
     let second = Pod::create(&cluster.lab, 2)?;
     let there = since.elapsed();
     let after = covered(&agent, &second.interface, since)?;
-    println!("a new interface was covered at most {after:?} after its creation began, which itself took {there:?}");
+    println!(
+        "a new interface was covered at most {after:?} after its creation began, which itself took {there:?}"
+    );
     check(&cluster, &second).context("of a pod that came later")?;
     check(&cluster, &first).context("of the first pod, again")?;
 

@@ -11,8 +11,8 @@ use super::{
 use crate::policy::{
     leaf::{Name, cidr},
     model::{
-        Egress, EgressAllow, EgressDefault, EgressDeny, EgressKey, EgressLimit, EgressOf, PacketLimit, Traffic,
-        Transport,
+        Egress, EgressAllow, EgressDefault, EgressDeny, EgressKey, EgressLimit, EgressOf, PacketLimit,
+        Traffic, Transport,
     },
     raw,
     yaml::{
@@ -95,7 +95,9 @@ fn deny(raw: Vec<raw::EgressDeny>, of: EgressOf, at: &Place<'_>) -> Vec<EgressDe
 fn traffic(raw: Option<raw::OneOrMany<raw::Traffic>>, at: &Place<'_>) -> Vec<Traffic> {
     let traffic = values(distinct_of(at, "ports", raw.map(|list| list.0), parse_traffic));
     for all in [Traffic::Tcp(None), Traffic::Udp(None)] {
-        let one = traffic.iter().find(|one| **one != all && is_same_protocol(**one, all));
+        let one = traffic
+            .iter()
+            .find(|one| **one != all && is_same_protocol(**one, all));
         if let Some(one) = one.filter(|_| traffic.contains(&all)) {
             let (one, all) = (written(*one), written(all));
             at.field("ports").error_with(
@@ -191,7 +193,9 @@ fn egress_limit(raw: raw::EgressLimit, position: usize, at: &Place<'_>) -> Optio
     let rate = at.required("rate", raw.rate, |text, at| {
         Measure::OnlyBytes.rate(text.as_ref(), at)
     });
-    let burst = at.optional("burst", raw.burst, |burst, at| Measure::OnlyBytes.burst(burst, at));
+    let burst = at.optional("burst", raw.burst, |burst, at| {
+        Measure::OnlyBytes.burst(burst, at)
+    });
     let draft = Draft {
         algorithm: raw.algorithm,
         rate,

@@ -56,7 +56,9 @@ pub(super) fn build(
     everybody(&allow);
     let limits = limits(raw.limits.unwrap_or_default(), at);
     let verified = at.optional("verified", raw.verified, verified);
-    let egress = at.optional("egress", raw.egress, |raw, at| Some(egress::build(raw, &limits, at)));
+    let egress = at.optional("egress", raw.egress, |raw, at| {
+        Some(egress::build(raw, &limits, at))
+    });
     let syn = at
         .optional("syn", raw.syn, |raw, at| syn(raw, &ports, at))
         .unwrap_or_default();

@@ -9,7 +9,9 @@ use serde::{Deserialize, de::IgnoredAny};
 
 mod shape;
 
-pub(crate) use shape::{DenyEntry, Duration, EgressAllow, EgressDeny, OneOrMany, Port, Quantity, Rate, Traffic};
+pub(crate) use shape::{
+    DenyEntry, Duration, EgressAllow, EgressDeny, OneOrMany, Port, Quantity, Rate, Traffic,
+};
 
 /// What every document has.
 #[derive(Debug, Deserialize)]
