@@ -2,7 +2,7 @@
 
 use aya::Pod;
 
-use crate::{layout, sketch};
+use crate::{flow_memory, layout, sketch};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -21,6 +21,9 @@ pod!(
     layout::Counter,
     layout::DenialReason,
     layout::DeniedPrefix,
+    layout::EgressKey,
+    layout::EgressLimits,
+    layout::EgressRule,
     layout::EventGate,
     layout::Flow,
     layout::FlowKey,
@@ -28,5 +31,6 @@ pod!(
     layout::Policy,
     layout::Seat,
     layout::ServiceKey,
+    flow_memory::Line,
     sketch::Line,
 );

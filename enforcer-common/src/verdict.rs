@@ -114,6 +114,16 @@ reasons! {
     SynCookieInvalid = 23, "syn-cookie-invalid", true;
     /// Nothing has been heard of the agent for too long: its limits have lapsed.
     AgentGone = 24, "agent-gone", false;
+    /// No egress rule allows the destination, and the default is to deny.
+    EgressDefault = 25, "egress-default", true;
+    /// Answers somebody who spoke first, and was let in.
+    EgressReply = 26, "egress-reply", false;
+    /// Leaves over the first egress limit of its policy.
+    EgressLimit0 = 27, "egress-limit", true;
+    /// Over the second.
+    EgressLimit1 = 28, "egress-limit", true;
+    /// Goes to a pod whose egress is judged on its way back: here nothing is.
+    ToPod = 29, "to-pod", false;
 }
 
 impl Reason {
@@ -140,6 +150,28 @@ impl Reason {
             1 => Self::Limit1,
             2 => Self::Limit2,
             _ => Self::Limit3,
+        }
+    }
+
+    /// The reason of the egress limit at `index` of its policy.
+    #[inline(always)]
+    #[must_use]
+    pub const fn egress_limit(index: u32) -> Self {
+        match index {
+            0 => Self::EgressLimit0,
+            _ => Self::EgressLimit1,
+        }
+    }
+
+    /// Which limit of the policy it names, if it names one: 0 and its place among those on what arrives, or 1
+    /// and its place among those on what leaves.
+    #[must_use]
+    pub const fn limit_place(self) -> Option<(usize, usize)> {
+        match (self, self.limit_index()) {
+            (_, Some(index)) => Some((0, index)),
+            (Self::EgressLimit0, _) => Some((1, 0)),
+            (Self::EgressLimit1, _) => Some((1, 1)),
+            _ => None,
         }
     }
 
@@ -213,7 +245,12 @@ mod tests {
     fn limits_are_named_by_index() {
         for index in 0..4 {
             assert_eq!(Reason::limit(index).limit_index(), Some(index as usize));
+            assert_eq!(Reason::limit(index).limit_place(), Some((0, index as usize)));
         }
         assert_eq!(Reason::Denied.limit_index(), None);
+        for index in 0..2 {
+            let reason = Reason::egress_limit(index);
+            assert_eq!(reason.limit_place(), Some((1, index as usize)));
+        }
     }
 }

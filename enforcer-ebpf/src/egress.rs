@@ -1,14 +1,21 @@
-//! What leaves: counted by the service that it comes from, and ended where an egress list denies the
-//! destination.
+//! What leaves: the node, or a pod at the other end of an interface. Rules by destination and port first, then
+//! replies to those that spoke first, then limits; what passes is counted by the service that it comes from.
+
+mod limits;
+mod rules;
 
 use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{Address, NO_POLICY, control_flag, interface_flag, table, table_kind},
+    layout::{Address, Control, NO_POLICY, control_flag, egress_side, interface_flag},
     verdict::{Direction, Reason},
 };
 
+use self::{
+    limits::Load,
+    rules::{Kind, Outcome, Ruling, ruling},
+};
 use crate::{
-    access, clock, events,
+    clock, events, flow_memory,
     frame::Frame,
     interface::{self, Interface},
     lifeline,
@@ -21,13 +28,70 @@ use crate::{
 /// Enough for Ethernet, two tags, IPv6 with an extension header, and TCP.
 const HEADERS: u32 = 128;
 
+/// What needs the time.
+const JUDGED: u32 =
+    interface_flag::EGRESS | interface_flag::POD | interface_flag::POD_MEMORY | interface_flag::EGRESS_LIMITS;
+
+/// Whose egress is judged: see `layout::egress_side`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Side {
+    Node = egress_side::NODE,
+    Pod = egress_side::POD,
+}
+
+impl Side {
+    /// The interface has rules.
+    #[inline(always)]
+    fn rules(self) -> u32 {
+        match self {
+            Self::Node => interface_flag::EGRESS,
+            Self::Pod => interface_flag::POD,
+        }
+    }
+
+    /// It has some for destinations on no prefix.
+    #[inline(always)]
+    fn root(self) -> u32 {
+        match self {
+            Self::Node => interface_flag::EGRESS_ROOT,
+            Self::Pod => interface_flag::POD_ROOT,
+        }
+    }
+
+    /// Something is denied by default.
+    #[inline(always)]
+    fn memory(self) -> u32 {
+        match self {
+            Self::Node => interface_flag::EGRESS_MEMORY,
+            Self::Pod => interface_flag::POD_MEMORY,
+        }
+    }
+}
+
+/// A frame on its way.
+struct Departure<'a> {
+    control: &'a Control,
+    interface: Interface,
+    side: Side,
+    /// As a limit on bytes counts them.
+    bytes: u64,
+    now_ns: u64,
+}
+
 #[inline(always)]
-pub fn program(ctx: &TcContext) -> i32 {
+pub fn program(ctx: &TcContext, side: Side) -> i32 {
     // SAFETY: the context is valid while the program runs.
     let index = unsafe { (*ctx.skb.skb).ifindex };
     let Some(interface) = interface::find(index) else {
         return TC_ACT_UNSPEC;
     };
+    let Some(control) = CONTROL.get(0) else {
+        return TC_ACT_UNSPEC;
+    };
+    if side == Side::Pod && !interface.has(interface_flag::POD) {
+        return TC_ACT_UNSPEC;
+    }
     let bytes = u64::from(ctx.len());
     // Headers may lie outside the part that can be read; short packets have fewer bytes than asked for.
     if Frame::of_tc(ctx).readable() < HEADERS as usize {
@@ -35,21 +99,28 @@ pub fn program(ctx: &TcContext) -> i32 {
         let _ = ctx.pull_data(wanted);
     }
     let frame = Frame::of_tc(ctx);
+    let now_ns = if interface.has(JUDGED) { clock::now_ns() } else { 0 };
+    let departure = Departure {
+        control,
+        interface,
+        side,
+        bytes: on_the_wire(ctx, bytes),
+        now_ns,
+    };
     let finding = match parse(&frame) {
-        Ok(Parsed::Ip(packet)) => {
-            denied(interface, &packet.destination).unwrap_or_else(|| counted(interface, &packet))
-        }
+        Ok(Parsed::Ip(packet)) => departure.packet(&packet.blurred(control.zero)),
         Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
-        Ok(Parsed::Other) => Finding::pass(NO_POLICY, Reason::NotIp),
-        // What the node sends malformed, or sends on, is judged by where it goes: nobody gets past a list by
-        // what a parser does not understand.
-        Err(_) => destination(&frame)
-            .and_then(|destination| denied(interface, &destination))
-            .unwrap_or(Finding::pass(NO_POLICY, Reason::EgressAllowed)),
+        Ok(Parsed::Other(kind)) if lifeline::is_link_control(kind) => Finding::pass(NO_POLICY, Reason::NotIp),
+        Ok(Parsed::Other(_)) => departure.nameless(Reason::NotIp),
+        // What is malformed, or not understood, is judged by where it goes: nobody gets past a list by what a
+        // parser refuses.
+        Err(_) => match destination(&frame) {
+            Some(destination) => departure.misshapen(&destination),
+            None => departure.nameless(Reason::EgressAllowed),
+        },
     };
     let conclusion = finding.conclude(Direction::Egress, bytes);
     if conclusion.is_event() {
-        let now_ns = clock::now_ns();
         let due = events::due(now_ns);
         if due != 0 {
             events::enforcer_tell_egress(ctx.skb.skb, now_ns, u64::from(conclusion.place), due);
@@ -58,42 +129,155 @@ pub fn program(ctx: &TcContext) -> i32 {
     verdict::tc(&conclusion)
 }
 
-/// Whether the lists no longer hold because the agent is gone, where that is configured.
+/// The length that a frame has when the card has cut it up: the kernel says so for what is on its way out.
 #[inline(always)]
-fn lapsed(now_ns: u64) -> bool {
-    CONTROL.get(0).is_some_and(|control| {
-        control.flags & control_flag::DENIALS_LAPSE != 0 && now_ns > control.alive_until_ns
-    })
+fn on_the_wire(ctx: &TcContext, bytes: u64) -> u64 {
+    // SAFETY: the context is valid while the program runs.
+    let wire = u64::from(unsafe { (*ctx.skb.skb).wire_len });
+    if wire > bytes { wire } else { bytes }
 }
 
-/// What the deny lists say of a destination.
-#[inline(always)]
-fn denied(interface: Interface, destination: &Address) -> Option<Finding> {
-    if !interface.has(interface_flag::EGRESS) {
-        return None;
+impl Departure<'_> {
+    #[inline(always)]
+    fn packet(&self, packet: &Packet) -> Finding {
+        let finding = self.judged(packet);
+        // On its way to a pod: what the pod says to that is a reply.
+        if self.side == Side::Node
+            && self.interface.has(interface_flag::POD_MEMORY)
+            && (finding.shadow || !finding.reason.drops())
+        {
+            flow_memory::arrived(packet, self.now_ns);
+        }
+        finding
     }
-    let list = table(table_kind::EGRESS, interface.slot(), interface.group());
-    let now_ns = clock::now_ns();
-    let entry = access::lookup(list, destination, now_ns)?;
-    if lapsed(now_ns) {
-        return None;
+
+    #[inline(always)]
+    fn judged(&self, packet: &Packet) -> Finding {
+        let ruling = self.ruling(&packet.destination, Kind::of(packet));
+        if ruling.outcome() != Outcome::Pass {
+            if lifeline::must_leave(packet) {
+                return Finding::pass(NO_POLICY, Reason::Lifeline);
+            }
+            if self.is_management(&packet.destination) {
+                return Finding::pass(NO_POLICY, Reason::Management);
+            }
+            let answers = if self.remembers() {
+                flow_memory::answers(packet, self.now_ns)
+            } else {
+                None
+            };
+            let Some(is_answer) = answers else {
+                // What goes on in shadow has been said nevertheless: what comes back is no reason to answer.
+                if ruling.is_shadow() && self.remembers() {
+                    flow_memory::tried(packet, self.now_ns);
+                }
+                return ruling.finding();
+            };
+            let reason = if is_answer {
+                Reason::EgressReply
+            } else {
+                Reason::EgressAllowed
+            };
+            let pass = Finding::pass(ruling.policy(), reason);
+            return self.limited(packet, pass);
+        }
+        if self.remembers() {
+            flow_memory::spoke(packet, self.now_ns);
+        }
+        self.limited(packet, self.counted(packet))
     }
-    // Replies to whoever manages the node go out whatever the lists say.
-    if lifeline::is_management(destination, now_ns) {
-        return Some(Finding::pass(NO_POLICY, Reason::Management));
+
+    /// What the rules say, as long as they hold.
+    #[inline(always)]
+    fn ruling(&self, destination: &Address, kind: Kind) -> Ruling {
+        if !self.interface.has(self.side.rules()) || self.have_lapsed() {
+            return Ruling::PASS;
+        }
+        ruling(self.interface, self.side, destination, kind, self.now_ns)
     }
-    Some(Finding {
-        policy: entry.policy,
-        reason: Reason::EgressDenied,
-        shadow: service::is_shadow(interface, entry.policy),
-    })
+
+    /// Whether rules no longer hold because the agent is gone, where that is configured.
+    #[inline(always)]
+    fn have_lapsed(&self) -> bool {
+        self.control.flags & control_flag::DENIALS_LAPSE != 0 && self.now_ns > self.control.alive_until_ns
+    }
+
+    /// Replies of the node to whoever manages it leave whatever the rules say. A pod manages nothing.
+    #[inline(always)]
+    fn is_management(&self, destination: &Address) -> bool {
+        self.side == Side::Node && lifeline::is_management(destination, self.now_ns)
+    }
+
+    #[inline(always)]
+    fn remembers(&self) -> bool {
+        self.interface.has(self.side.memory())
+    }
+
+    /// What passes is counted by the service that it comes from, or that it goes to in a pod.
+    #[inline(always)]
+    fn counted(&self, packet: &Packet) -> Finding {
+        if self.side == Side::Node && self.interface.has(interface_flag::POD) {
+            let policy = service::find(self.interface, packet, packet.destination_port);
+            return Finding::pass(policy, Reason::ToPod);
+        }
+        match service::find(self.interface, packet, packet.source_port) {
+            NO_POLICY => Finding::pass(NO_POLICY, Reason::NoPolicy),
+            policy => Finding::pass(policy, Reason::EgressAllowed),
+        }
+    }
+
+    /// What limits say of a packet that passes.
+    #[inline(always)]
+    fn limited(&self, packet: &Packet, pass: Finding) -> Finding {
+        if !self.interface.has(interface_flag::EGRESS_LIMITS) {
+            return pass;
+        }
+        let policy = service::find(self.interface, packet, packet.source_port);
+        self.load(&packet.destination).under(policy, pass)
+    }
+
+    #[inline(always)]
+    fn load<'a>(&'a self, destination: &'a Address) -> Load<'a> {
+        Load {
+            interface: self.interface,
+            side: self.side,
+            destination,
+            bytes: self.bytes,
+            now_ns: self.now_ns,
+            alive_until_ns: self.control.alive_until_ns,
+        }
+    }
+
+    /// What a parser refuses, by its destination alone: where the default is to deny, only rules about all
+    /// protocols and ports let it go.
+    #[inline(always)]
+    fn misshapen(&self, destination: &Address) -> Finding {
+        let ruling = self.ruling(destination, Kind::UNKNOWN);
+        if ruling.outcome() == Outcome::Pass {
+            let pass = Finding::pass(NO_POLICY, Reason::EgressAllowed);
+            if !self.interface.has(interface_flag::EGRESS_LIMITS) {
+                return pass;
+            }
+            return self.load(destination).under(self.interface.base(), pass);
+        }
+        if self.is_management(destination) {
+            return Finding::pass(NO_POLICY, Reason::Management);
+        }
+        ruling.finding()
+    }
+
+    /// What has no destination that could be read: it passes where nothing is denied by default.
+    #[inline(always)]
+    fn nameless(&self, reason: Reason) -> Finding {
+        if self.remembers() {
+            let ruling = self.ruling(&UNSPECIFIED, Kind::UNKNOWN);
+            if ruling.outcome() != Outcome::Pass {
+                return ruling.finding();
+            }
+        }
+        Finding::pass(NO_POLICY, reason)
+    }
 }
 
-/// What no list denies is counted by the service that it comes from.
-#[inline(always)]
-fn counted(interface: Interface, packet: &Packet) -> Finding {
-    match service::find(interface, packet, packet.source_port) {
-        NO_POLICY => Finding::pass(NO_POLICY, Reason::NoPolicy),
-        policy => Finding::pass(policy, Reason::EgressAllowed),
-    }
-}
+/// The IPv6 address of nobody, which no prefix but the longest is about.
+const UNSPECIFIED: Address = [0; 16];

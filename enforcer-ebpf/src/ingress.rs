@@ -2,12 +2,12 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use enforcer_common::{
-    layout::{Bank, Control, NO_POLICY, control_flag, policy_flag, table, table_kind},
+    layout::{Bank, Control, NO_POLICY, control_flag, interface_flag, policy_flag, table, table_kind},
     verdict::{Direction, Reason},
 };
 
 use crate::{
-    access, clock, events, flow,
+    access, clock, events, flow, flow_memory,
     frame::Frame,
     interface::{self, Interface},
     lifeline,
@@ -33,6 +33,9 @@ pub fn program(ctx: &XdpContext) -> u32 {
     let now_ns = clock::tick_ns();
     let conclusion =
         examine(ctx, control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
+    if interface.has(interface_flag::EGRESS_MEMORY) && conclusion.passes() {
+        flow_memory::enforcer_arrived(ctx.ctx, now_ns);
+    }
     if conclusion.is_event() {
         let due = events::due(now_ns);
         if due != 0 {
@@ -61,7 +64,7 @@ fn examine(
             now_ns,
         ),
         Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
-        Ok(Parsed::Other) => Finding::pass(NO_POLICY, Reason::NotIp),
+        Ok(Parsed::Other(_)) => Finding::pass(NO_POLICY, Reason::NotIp),
         Err(reason) => Finding {
             policy: interface.base(),
             reason,

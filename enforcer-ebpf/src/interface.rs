@@ -10,11 +10,12 @@ use crate::maps::{INTERFACES, SEATS};
 pub struct Interface(u64);
 
 const SLOT: u32 = 0;
-const FLAGS: u32 = 1;
 const ANY: u32 = 4;
 const BASE: u32 = 12;
 const GROUP: u32 = 20;
 const POSITION: u32 = 36;
+const FLAGS: u32 = 52;
+const FLAG_BITS: u32 = 0xfff;
 
 const _: () = assert!(NO_POLICY < 1 << 8 && MAX_INTERFACES < 1 << 16);
 
@@ -39,12 +40,24 @@ impl Interface {
     fn of(entry: &Entry) -> Self {
         Self(
             u64::from(entry.slot & 1) << SLOT
-                | u64::from(entry.flags & 7) << FLAGS
+                | u64::from(entry.flags & FLAG_BITS) << FLAGS
                 | u64::from(entry.any & 0xff) << ANY
                 | u64::from(entry.base & 0xff) << BASE
                 | u64::from(entry.group & 0xffff) << GROUP
                 | u64::from(entry.position & 0xffff) << POSITION,
         )
+    }
+
+    /// As a number, for global functions.
+    #[inline(always)]
+    pub fn word(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Self::word`] gave.
+    #[inline(always)]
+    pub fn from_word(word: u64) -> Self {
+        Self(word)
     }
 
     #[inline(always)]
@@ -57,10 +70,10 @@ impl Interface {
         self.bits(SLOT, 1)
     }
 
-    /// See `layout::interface_flag`.
+    /// Whether it has any of these: see `layout::interface_flag`.
     #[inline(always)]
     pub fn has(self, flag: u32) -> bool {
-        self.bits(FLAGS, 7) & flag != 0
+        self.bits(FLAGS, FLAG_BITS) & flag != 0
     }
 
     #[inline(always)]

@@ -121,9 +121,9 @@ pub enum Outcome {
     Contended,
 }
 
-const REFUSED: u64 = 0;
-const ADMITTED: u64 = 1;
-const CONTENDED: u64 = 2;
+pub const REFUSED: u64 = 0;
+pub const ADMITTED: u64 = 1;
+pub const CONTENDED: u64 = 2;
 
 /// What an expression says under parameters of which it knows the algorithm.
 ///
@@ -148,6 +148,7 @@ macro_rules! by_algorithm {
         }
     };
 }
+pub(crate) use by_algorithm;
 
 /// Asks or charges one limit, in one attempt. `high` and `low` are the source, or `low` is the number of
 /// a shared limiter.
@@ -185,7 +186,7 @@ extern "C" fn enforcer_limit(selector: u64, high: u64, low: u64, now_ns: u64, co
 
 /// One attempt at a limiter of its own.
 #[inline(always)]
-fn charge_once(cell: Cell, params: &Params, now_ns: u64, cost: u64, charges: bool) -> Outcome {
+pub fn charge_once(cell: Cell, params: &Params, now_ns: u64, cost: u64, charges: bool) -> Outcome {
     let state = cell.read();
     match params.admit(state, now_ns, cost) {
         None => Outcome::Refused,

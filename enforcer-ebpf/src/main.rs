@@ -1,4 +1,4 @@
-//! Enforcer's kernel half: an XDP program for what arrives and a TC program for what leaves.
+//! Enforcer's kernel half: an XDP program for what arrives and TC programs for what leaves.
 //!
 //! A packet goes through the stages in one straight line, each a file: parse, lifeline, service,
 //! access list, verified flow, SYN defence, limits, verdict. One exit counts every verdict. Nothing on the way
@@ -17,6 +17,7 @@ mod clock;
 mod egress;
 mod events;
 mod flow;
+mod flow_memory;
 mod forget;
 mod frame;
 mod ingress;
@@ -30,6 +31,7 @@ mod sketch;
 mod syn;
 mod verdict;
 
+use self::egress::Side;
 use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -41,10 +43,16 @@ fn enforcer_xdp(ctx: XdpContext) -> u32 {
     ingress::program(&ctx)
 }
 
-/// Counts what leaves an interface, and ends what the egress deny lists name.
+/// Decides about what leaves by an interface.
 #[classifier]
 fn enforcer_tc_egress(ctx: TcContext) -> i32 {
-    egress::program(&ctx)
+    egress::program(&ctx, Side::Node)
+}
+
+/// Decides about what an interface's other end sends: a pod, where the interface is the host's end of its veth.
+#[classifier]
+fn enforcer_tc_ingress(ctx: TcContext) -> i32 {
+    egress::program(&ctx, Side::Pod)
 }
 
 #[panic_handler]

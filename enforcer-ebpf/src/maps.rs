@@ -6,11 +6,13 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use enforcer_common::{
+    flow_memory,
     layout::{
         Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
-        DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
-        MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
-        POLICY_ENTRIES, PROVEN_CELLS, Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
+        DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES, Flow, FlowKey,
+        Interface, MAX_DENIALS, MAX_EGRESS_RULES, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES,
+        MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS,
+        Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -96,3 +98,16 @@ pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, B
 /// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
 #[map]
 pub static PROVEN: Array<u64> = Array::with_max_entries(PROVEN_CELLS, 0);
+
+/// What becomes of what leaves, by destination (its set, from [`ACCESS`]), protocol and port.
+#[map]
+pub static EGRESS_RULES: HashMap<EgressKey, EgressRule> =
+    HashMap::with_max_entries(MAX_EGRESS_RULES, BPF_F_NO_PREALLOC);
+
+/// Limits on what leaves, by `slot * MAX_POLICIES + policy`.
+#[map]
+pub static EGRESS_LIMITS: Array<EgressLimits> = Array::with_max_entries(POLICY_ENTRIES, 0);
+
+/// Who spoke first: see `enforcer_common::flow_memory`. Nobody maps it, as for [`SKETCH`].
+#[map]
+pub static FLOW_MEMORY: Array<flow_memory::Line> = Array::with_max_entries(FLOW_MEMORY_LINES, BPF_F_MMAPABLE);

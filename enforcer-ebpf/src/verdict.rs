@@ -57,6 +57,12 @@ impl Conclusion {
         matches!(self.verdict, Verdict::Drop | Verdict::Shadow)
     }
 
+    /// Whether the packet goes on.
+    #[inline(always)]
+    pub fn passes(&self) -> bool {
+        matches!(self.verdict, Verdict::Pass | Verdict::Shadow)
+    }
+
     /// The hook's number. Who tells the time is told, beside it, where the verdict was counted.
     #[inline(always)]
     fn told(&self, number: u32) -> u32 {

@@ -232,7 +232,9 @@ spec: {interfaces: [eth2], deny: [&net 192.0.2.0/24], egress: {deny: [*net]}}
         (limits[1].count, limits[1].budget),
         (Count::Connections, limits[0].budget)
     );
-    assert_eq!(set.packet_policies[1].egress_deny, set.packet_policies[1].deny);
+    let egress = set.packet_policies[1].egress.deny.iter();
+    let egress: Vec<_> = egress.map(|deny| deny.entry.clone()).collect();
+    assert_eq!(egress, set.packet_policies[1].deny);
 }
 
 #[test]
@@ -245,7 +247,7 @@ fn the_ready_to_use_policies_are_one_set() {
     assert_eq!((set.packet_policies.len(), set.issuers.len()), (2, 1));
     assert_eq!((set.services.len(), set.routes.len()), (2, 2));
     assert_eq!(set.packet_policies[1].mode, Mode::Shadow);
-    assert_eq!(set.packet_policies[1].egress_deny.len(), 1);
+    assert_eq!(set.packet_policies[1].egress.deny.len(), 1);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub mod kernel;
 pub mod load;
 pub mod metrics;
 pub mod netns;
+pub mod ping;
 pub mod pki;
 pub mod privilege;
 pub mod reference;

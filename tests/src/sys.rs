@@ -8,7 +8,7 @@ use std::{
     io,
     net::UdpSocket,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
     },
     process::Command,
@@ -113,6 +113,21 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
         ))?;
         Ok(info)
     }
+}
+
+/// A socket that sends echo requests and gets their replies (icmp(7)), where `net.ipv4.ping_group_range` admits
+/// this process.
+pub(crate) fn ping_socket(ipv4: bool) -> io::Result<UdpSocket> {
+    let (family, protocol) = if ipv4 {
+        (libc::AF_INET, libc::IPPROTO_ICMP)
+    } else {
+        (libc::AF_INET6, libc::IPPROTO_ICMPV6)
+    };
+    // SAFETY: takes and returns numbers.
+    let socket = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol) };
+    check(socket)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { UdpSocket::from_raw_fd(socket) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -44,7 +44,7 @@ struct Suite {
     hurries: bool,
 }
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     // What a packet costs here says nothing.
     Suite {
         name: "kernel",
@@ -55,6 +55,12 @@ const SUITES: [Suite; 4] = [
         name: "hooks",
         arguments: &[],
         hurries: false,
+    },
+    // Egress by TCX where there is TCX, else by clsact.
+    Suite {
+        name: "pods",
+        arguments: &["--skip", "limits"],
+        hurries: true,
     },
     // What is pinned, and the filters that need no pin.
     Suite {

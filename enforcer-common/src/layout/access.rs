@@ -41,8 +41,10 @@ pub mod table_kind {
     pub const RUNTIME: u32 = 2;
     /// A policy's allow and deny list; the owner is the policy.
     pub const INGRESS: u32 = 3;
-    /// The egress deny lists of a group of interfaces; the owner is the group.
+    /// The egress lists of a group of interfaces; the owner is the group.
     pub const EGRESS: u32 = 4;
+    /// The egress lists for the other ends of a group of interfaces; the owner is the group.
+    pub const POD: u32 = 5;
 }
 
 /// What an access list says of a prefix.
@@ -57,8 +59,8 @@ pub struct Access {
     pub policy: u32,
     /// How many bits of the key it is about. Once it has ended, a shorter one may hold.
     pub prefix: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// On egress lists, the prefix's set of rules: [`egress_set`](super::egress_set). Zero on others.
+    pub rules: u32,
 }
 
 impl Access {
@@ -70,7 +72,7 @@ impl Access {
             reason: reason as u32,
             policy,
             prefix: 0,
-            reserved: 0,
+            rules: 0,
         }
     }
 }

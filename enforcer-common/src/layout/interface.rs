@@ -39,8 +39,20 @@ pub struct Seat {
 pub mod interface_flag {
     /// Some policy names ports.
     pub const PORTS: u32 = 1;
-    /// Some policy has an egress deny list.
+    /// Some policy has rules for what leaves.
     pub const EGRESS: u32 = 1 << 1;
+    /// Some of them are about destinations on no prefix: there is a root set.
+    pub const EGRESS_ROOT: u32 = 1 << 2;
+    /// Something is denied by default, so that flows are remembered for their replies.
+    pub const EGRESS_MEMORY: u32 = 1 << 3;
+    /// Some policy is about what the interface's other end sends.
+    pub const POD: u32 = 1 << 4;
+    /// As [`EGRESS_ROOT`], for that.
+    pub const POD_ROOT: u32 = 1 << 5;
+    /// As [`EGRESS_MEMORY`], for that.
+    pub const POD_MEMORY: u32 = 1 << 6;
+    /// Some policy limits what leaves.
+    pub const EGRESS_LIMITS: u32 = 1 << 7;
 }
 
 /// A protocol and port of a group of interfaces.

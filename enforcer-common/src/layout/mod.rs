@@ -6,6 +6,7 @@
 mod access;
 mod control;
 mod counter;
+mod egress;
 mod event;
 mod flow;
 mod interface;
@@ -14,6 +15,7 @@ mod policy;
 pub use access::*;
 pub use control::*;
 pub use counter::*;
+pub use egress::*;
 pub use event::*;
 pub use flow::*;
 pub use interface::*;
@@ -22,7 +24,7 @@ pub use policy::*;
 use crate::limiter::Params;
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
 /// Packet policies in force at one time on one node, at most.
@@ -85,7 +87,11 @@ layout! {
     Bank: BANK, {flags: 0, limit_count: 4, verified: 8, limits: 8 + PARAMS};
     Policy: 8 + 2 * BANK, {select: 0, banks: 8};
     AccessKey: 20, {table: 0, address: 4};
-    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, reserved: 20};
+    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, rules: 20};
+    EgressKey: 8, {set: 0, port: 4, protocol: 6, slot: 7};
+    EgressRule: 32, {denied_until_ns: 0, tried_until_ns: 8, denied_by: 16, tried_by: 20, default_by: 24,
+        default_tried_by: 28};
+    EgressLimits: 8 + EGRESS_LIMITS_PER_POLICY * LIMIT, {side: 0, count: 4, limits: 8};
     FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
     Flow: 8, {identity: 0, reserved: 4};
     Counter: 16, {packets: 0, bytes: 8};

@@ -39,8 +39,8 @@ pub enum Parsed {
     Ip(Packet),
     /// ARP.
     Arp,
-    /// Anything else.
-    Other,
+    /// Anything else: its type, or its length by IEEE 802.3.
+    Other(u16),
 }
 
 /// IP protocol numbers.
@@ -49,6 +49,16 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
     pub const ICMPV6: u8 = 58;
+}
+
+/// A protocol number, with one for the ICMP of both families.
+#[inline(always)]
+pub fn both_families(number: u8) -> u8 {
+    if number == protocol::ICMPV6 {
+        protocol::ICMP
+    } else {
+        number
+    }
 }
 
 /// TCP flags.
@@ -101,7 +111,7 @@ pub fn parse(frame: &Frame) -> Result<Parsed, Reason> {
         ethernet::IPV4 => ipv4::parse(frame, offset).map(Parsed::Ip),
         ethernet::IPV6 => ipv6::parse(frame, offset).map(Parsed::Ip),
         ethernet::ARP => Ok(Parsed::Arp),
-        _ => Ok(Parsed::Other),
+        other => Ok(Parsed::Other(other)),
     }
 }
 

@@ -136,6 +136,7 @@ fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus 
         name: each.interface,
         xdp: each.xdp.to_string(),
         tc: each.tc.to_string(),
+        pod: each.pod,
     });
     let failures = generations.failures().iter();
     KernelStatus {

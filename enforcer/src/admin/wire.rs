@@ -58,6 +58,9 @@ pub struct InterfaceStatus {
     pub xdp: String,
     /// `tcx` or `clsact`.
     pub tc: String,
+    /// Whether what its other end sends is judged.
+    #[serde(default)]
+    pub pod: bool,
 }
 
 /// An interface without them.

@@ -2,7 +2,7 @@
 //! those limits between their floor and their rate.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -74,14 +74,8 @@ impl Controller {
         // First, so that nothing that goes wrong below makes limits lapse.
         kernel.heartbeat.beat()?;
         kernel.denials.expire()?;
-        match kernel.generations().refresh(&kernel.counters) {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::info!("interfaces have changed; policies applied to those that are there now");
-            }
-            // Limits are still moved on the interfaces that are attached.
-            Err(error) => tracing::error!(%error, "interfaces cannot be followed"),
-        }
+        // The kernel tells of interfaces as they come, but its messages can be lost.
+        shared.follow_interfaces(&BTreeSet::new());
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
         let latency = activity
@@ -187,7 +181,7 @@ impl Controller {
 }
 
 fn is_limit(reason: Reason) -> bool {
-    reason.limit_index().is_some() || reason == Reason::OverBudget
+    reason.limit_place().is_some() || reason == Reason::OverBudget
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate for deciding, not for counting")]

@@ -150,8 +150,8 @@ pub async fn take_in(events: Events, shared: Arc<Shared>) -> io::Result<()> {
 /// What numbers mean.
 #[derive(Default)]
 struct Names {
-    /// By number: the policy, and its limits in order.
-    policies: BTreeMap<u32, (String, Vec<String>)>,
+    /// By number: the policy, and its limits as `PacketPolicy::limit_names` has them.
+    policies: BTreeMap<u32, (String, [Vec<String>; 2])>,
     interfaces: BTreeMap<u32, String>,
 }
 
@@ -161,7 +161,8 @@ impl Names {
         let set = generations.store.set();
         let limits = |name: &Name| {
             let policy = set.packet_policies.iter().find(|policy| policy.name == *name);
-            policy.map(|policy| policy.limits.iter().map(|limit| limit.name.to_string()).collect())
+            let text = |names: Vec<&Name>| names.into_iter().map(Name::to_string).collect();
+            policy.map(|policy| policy.limit_names().map(text))
         };
         self.policies = generations
             .store
@@ -181,8 +182,8 @@ impl Names {
         let time = now - Duration::from_nanos(now_ns.saturating_sub(event.time_ns));
         let policy = self.policies.get(&event.policy);
         let limit = policy
-            .zip(event.reason.limit_index())
-            .and_then(|((_, limits), index)| limits.get(index).cloned());
+            .zip(event.reason.limit_place())
+            .and_then(|((_, limits), (list, index))| limits[list].get(index).cloned());
         let port = |port| (port != 0).then_some(port);
         let seen = event.packet;
         EventView {
@@ -217,7 +218,7 @@ mod tests {
 
     fn event(number: u16) -> EventView {
         let names = Names {
-            policies: [(3, ("edge".to_owned(), vec!["each".to_owned()]))].into(),
+            policies: [(3, ("edge".to_owned(), [vec!["each".to_owned()], vec![]]))].into(),
             interfaces: [(2, "eth0".to_owned())].into(),
         };
         let event = Event {

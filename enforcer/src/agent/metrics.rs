@@ -212,7 +212,7 @@ impl Metrics {
         self.events_lost.inc_by(lost);
         let (attached, failures, policies) = {
             let generations = kernel.generations();
-            let policies: Vec<(Name, u32, Vec<Name>)> = generations
+            let policies: Vec<(Name, u32, [Vec<Name>; 2])> = generations
                 .store
                 .numbered()
                 .map(|(name, number)| (name.clone(), number, limits_of(&generations, name)))
@@ -232,7 +232,12 @@ impl Metrics {
         // The kernel has the totals. Series of policies that are gone go with them.
         self.packets.reset();
         self.bytes.reset();
-        self.count(kernel, NO_POLICY, enforcer_common::layout::NO_POLICY, &[])?;
+        self.count(
+            kernel,
+            NO_POLICY,
+            enforcer_common::layout::NO_POLICY,
+            &Default::default(),
+        )?;
         for (name, number, limits) in policies {
             self.count(kernel, name.as_str(), number, &limits)?;
         }
@@ -273,12 +278,12 @@ impl Metrics {
         kernel: &super::state::KernelHalf,
         policy: &str,
         number: u32,
-        limits: &[Name],
+        limits: &[Vec<Name>; 2],
     ) -> Result<(), KernelError> {
         for count in kernel.counters.of_policy(number)? {
-            let limit = match count.reason.limit_index() {
+            let limit = match count.reason.limit_place() {
                 None => "",
-                Some(index) => match limits.get(index) {
+                Some((list, index)) => match limits[list].get(index) {
                     Some(name) => name.as_str(),
                     // The policy has no such limit, so nothing is counted there.
                     None => continue,
@@ -300,15 +305,19 @@ impl Metrics {
     }
 }
 
-/// The names of a policy's limits, in order.
-fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> Vec<Name> {
+/// The names of a policy's limits, as [`PacketPolicy::limit_names`] has them.
+fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> [Vec<Name>; 2] {
     let set = generations.store.set();
     let document = set
         .packet_policies
         .iter()
         .find(|document| document.name == *policy);
     document
-        .map(|document| document.limits.iter().map(|limit| limit.name.clone()).collect())
+        .map(|document| {
+            document
+                .limit_names()
+                .map(|names| names.into_iter().cloned().collect())
+        })
         .unwrap_or_default()
 }
 

@@ -12,6 +12,7 @@ use super::{
     controller::Controller,
     convert, events,
     joining::Joining,
+    links,
     metrics::Metrics,
     privileges,
     state::{KernelHalf, Shared},
@@ -173,6 +174,10 @@ async fn serve(
     ));
     let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
     let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
+    let links = shared
+        .kernel
+        .is_some()
+        .then(|| tokio::spawn(links::follow(Arc::clone(shared))));
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {
@@ -191,8 +196,8 @@ async fn serve(
     }
     tracing::info!("stopping");
     shared.set_ready(false);
-    if let Some(events) = events {
-        events.abort();
+    for task in [events, links].into_iter().flatten() {
+        task.abort();
     }
     drop(watch);
     if let Some(gateway) = gateway {

@@ -1,7 +1,7 @@
 //! What the agent's parts share: the kernel half, the gateway's policies, and how things stand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -209,6 +209,20 @@ impl Shared {
             problems = why,
             "changed policies are refused; the last good ones stay in force"
         );
+    }
+
+    /// Applies the policies in force to the interfaces that there are, if these have changed. `gone`: indices of
+    /// interfaces that have left, though others may have them by now.
+    pub fn follow_interfaces(&self, gone: &BTreeSet<u32>) {
+        let Some(kernel) = &self.kernel else { return };
+        match kernel.generations().refresh(gone, &kernel.counters) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::info!("interfaces have changed; policies applied to those that are there now");
+            }
+            // Limits are still moved on the interfaces that are attached.
+            Err(error) => tracing::error!(%error, "interfaces cannot be followed"),
+        }
     }
 
     /// Takes in what a change of the policy files has led to.

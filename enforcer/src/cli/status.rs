@@ -82,13 +82,16 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
 
 fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) -> io::Result<()> {
     writeln!(out, "\ninterfaces")?;
-    let mut rows = vec![["name", "xdp", "tc"].map(str::to_owned).to_vec()];
-    rows.extend(
-        kernel
-            .interfaces
-            .iter()
-            .map(|each| vec![each.name.clone(), each.xdp.clone(), each.tc.clone()]),
-    );
+    let mut rows = vec![["name", "xdp", "tc", "egress of"].map(str::to_owned).to_vec()];
+    rows.extend(kernel.interfaces.iter().map(|each| {
+        let side = if each.pod { "pod" } else { "node" };
+        vec![
+            each.name.clone(),
+            each.xdp.clone(),
+            each.tc.clone(),
+            side.to_owned(),
+        ]
+    }));
     table(out, &rows)?;
     for failure in &kernel.failures {
         writeln!(

@@ -1,23 +1,25 @@
 //! Attaching the programs to interfaces, in the best mode that the kernel and the driver offer.
 
+mod tc;
+
 use std::fmt;
 
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        Xdp, XdpMode,
         links::FdLink,
-        tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
+        tc::SchedClassifierLinkId,
         xdp::{XdpLink, XdpLinkId},
     },
 };
 
 use libc::{EBUSY, EEXIST, EMFILE};
 
+use self::tc::{Way, attach_tc, detach_tc};
 use super::{
     KernelError,
     error::os_error,
-    filter,
     interfaces::Interface,
     object,
     pins::{Pins, network_namespace},
@@ -81,7 +83,7 @@ impl fmt::Display for TcReached {
     }
 }
 
-/// An interface with both programs on it.
+/// An interface with the programs on it.
 pub struct Attachment {
     /// The XDP mode reached.
     pub xdp: XdpReached,
@@ -89,12 +91,22 @@ pub struct Attachment {
     pub tc: TcReached,
     xdp_link: Held<XdpLinkId>,
     tc_link: Held<SchedClassifierLinkId>,
+    /// The program for what the other end sends, where policies are about that.
+    pod_link: Option<Held<SchedClassifierLinkId>>,
 }
 
 impl Attachment {
     /// Under which names its links are pinned.
     pub fn pinned(&self) -> impl Iterator<Item = &str> {
-        [self.xdp_link.pin(), self.tc_link.pin()].into_iter().flatten()
+        let pod = self.pod_link.as_ref().and_then(Held::pin);
+        [self.xdp_link.pin(), self.tc_link.pin(), pod]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Whether what the other end sends is judged.
+    pub fn has_pod(&self) -> bool {
+        self.pod_link.is_some()
     }
 }
 
@@ -129,12 +141,13 @@ pub fn attach(
     pins: Option<&Pins>,
 ) -> Result<Attachment, KernelError> {
     let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf)?, interface, choice, pins)?;
-    match attach_tc(object::tc_egress(ebpf)?, interface, pins) {
+    match attach_tc(ebpf, Way::Out, interface, pins) {
         Ok((tc_link, tc)) => Ok(Attachment {
             xdp,
             tc,
             xdp_link,
             tc_link,
+            pod_link: None,
         }),
         Err(error) => {
             detach_xdp(object::xdp(ebpf)?, interface, xdp_link, pins)?;
@@ -143,7 +156,26 @@ pub fn attach(
     }
 }
 
-/// Detaches both programs. An interface that is gone took them with it.
+/// Attaches the program for what the other end sends, or detaches it.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn attach_pod(
+    ebpf: &mut Ebpf,
+    interface: &Interface,
+    attachment: &mut Attachment,
+    wanted: bool,
+    pins: Option<&Pins>,
+) -> Result<(), KernelError> {
+    if wanted && attachment.pod_link.is_none() {
+        attachment.pod_link = Some(attach_tc(ebpf, Way::In, interface, pins)?.0);
+    } else if !wanted && let Some(link) = attachment.pod_link.take() {
+        detach_tc(ebpf, Way::In, interface, link, pins)?;
+    }
+    Ok(())
+}
+
+/// Detaches all programs. An interface that is gone took them with it.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -154,12 +186,16 @@ pub fn detach(
     pins: Option<&Pins>,
 ) -> Result<(), KernelError> {
     let xdp = detach_xdp(object::xdp(ebpf)?, interface, attachment.xdp_link, pins);
-    let tc = detach_tc(object::tc_egress(ebpf)?, interface, attachment.tc_link, pins);
+    let tc = detach_tc(ebpf, Way::Out, interface, attachment.tc_link, pins);
+    let pod = attachment
+        .pod_link
+        .map_or(Ok(()), |link| detach_tc(ebpf, Way::In, interface, link, pins));
     let is_gone = super::interfaces::list()
         .is_ok_and(|present| present.iter().all(|listed| listed.index != interface.index));
     if !is_gone {
         xdp?;
         tc?;
+        pod?;
     }
     Ok(())
 }
@@ -181,22 +217,6 @@ fn detach_xdp(
             .map_err(KernelError::attach(interface, "XDP"))?,
         Held::Pinned(name) => forget(pins, &name)?,
         Held::Filter => {}
-    }
-    Ok(())
-}
-
-fn detach_tc(
-    program: &mut SchedClassifier,
-    interface: &Interface,
-    link: Held<SchedClassifierLinkId>,
-    pins: Option<&Pins>,
-) -> Result<(), KernelError> {
-    match link {
-        Held::Own(link) => program
-            .detach(link)
-            .map_err(KernelError::attach(interface, "TC"))?,
-        Held::Pinned(name) => forget(pins, &name)?,
-        Held::Filter => drop(filter::remove(interface)),
     }
     Ok(())
 }
@@ -287,64 +307,4 @@ fn attach_new_xdp(
             }
         },
     }
-}
-
-fn attach_tc(
-    program: &mut SchedClassifier,
-    interface: &Interface,
-    pins: Option<&Pins>,
-) -> Result<(Held<SchedClassifierLinkId>, TcReached), KernelError> {
-    let name = format!("tcx-{}", place(interface));
-    let taken_over = pins.map(|pins| take_over_tcx(program, pins, &name)).transpose()?;
-    let (link, reached) = match taken_over.flatten() {
-        Some(link) => (link, TcReached::Tcx),
-        None => attach_new_tc(program, interface)?,
-    };
-    let Some(pins) = pins else {
-        return Ok((Held::Own(link), reached));
-    };
-    let link = program
-        .take_link(link)
-        .map_err(KernelError::attach(interface, "TC"))?;
-    match FdLink::try_from(link) {
-        Ok(link) => {
-            pins.keep(&name, link)?;
-            Ok((Held::Pinned(name), reached))
-        }
-        // A filter stays by itself.
-        Err(_) => Ok((Held::Filter, reached)),
-    }
-}
-
-/// Replaces the program of a pinned link. `None`: there is none that serves.
-fn take_over_tcx(
-    program: &mut SchedClassifier,
-    pins: &Pins,
-    name: &str,
-) -> Result<Option<SchedClassifierLinkId>, KernelError> {
-    let Some(pinned) = pins.link(name).map(FdLink::from) else {
-        return Ok(None);
-    };
-    let link = SchedClassifierLink::try_from(pinned).map_err(|error| error.to_string());
-    match link.and_then(|link| program.attach_to_link(link).map_err(|error| error.to_string())) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) => {
-            tracing::info!(pin = name, error, "the pinned link is of no more use");
-            pins.forget(name)?;
-            Ok(None)
-        }
-    }
-}
-
-fn attach_new_tc(
-    program: &mut SchedClassifier,
-    interface: &Interface,
-) -> Result<(SchedClassifierLinkId, TcReached), KernelError> {
-    // First in line, so that what another program would redirect is seen too.
-    let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
-    match program.attach_with_options(&interface.name, TcAttachType::Egress, tcx) {
-        Ok(link) => return Ok((link, TcReached::Tcx)),
-        Err(error) => tracing::info!(interface = interface.name, %error, "no TCX here; using clsact"),
-    }
-    filter::attach(program, interface).map(|link| (link, TcReached::Clsact))
 }

@@ -1,13 +1,14 @@
 //! Packet policies become kernel tables: a pure function of the policies, the interfaces there are, and
 //! the numbers that names have been given.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     layout::{
-        Access, AccessKey, Bank, Interface, LIMITS_PER_POLICY, Limit, MAX_PREFIXES, NO_POLICY, Policy,
-        ServiceKey, interface_flag, limit_count, limit_key, policy_flag, table, table_kind,
+        Access, AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface, LIMITS_PER_POLICY, Limit,
+        MAX_PREFIXES, NO_POLICY, Policy, ServiceKey, interface_flag, limit_count, limit_key, policy_flag,
+        table, table_kind,
     },
     limiter::{Algorithm, Params},
     sketch,
@@ -16,7 +17,13 @@ use enforcer_common::{
 use time::OffsetDateTime;
 
 use super::{
-    KernelError, address::access_key, clock::monotonic_at, denials::MAX_DENIALS, interfaces, numbers::Numbers,
+    KernelError,
+    address::access_key,
+    clock::monotonic_at,
+    denials::MAX_DENIALS,
+    egress::{self, EgressTables},
+    interfaces,
+    numbers::Numbers,
 };
 use crate::policy::model::{
     Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
@@ -45,6 +52,10 @@ pub struct Tables {
     pub policies: BTreeMap<u32, Policy>,
     /// Access lists.
     pub access: Vec<(Key<AccessKey>, Access)>,
+    /// Rules for what leaves.
+    pub egress_rules: BTreeMap<EgressKey, EgressRule>,
+    /// Limits on what leaves, by policy number.
+    pub egress_limits: BTreeMap<u32, EgressLimits>,
 }
 
 /// Compiles for `slot`.
@@ -59,7 +70,8 @@ pub fn compile(
     now: Moment,
 ) -> Result<Tables, KernelError> {
     let mut tables = Tables::default();
-    let mut groups: BTreeMap<Vec<u32>, u32> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<u32>, Group> = BTreeMap::new();
+    let mut egress = EgressTables::default();
     let numbered = number(set, numbers)?;
     for interface in present {
         let about: Vec<_> = numbered
@@ -78,15 +90,31 @@ pub fn compile(
         let position = numbers.position(&interface.name)?;
         let members: Vec<u32> = about.iter().map(|(number, _)| *number).collect();
         let next = u32::try_from(groups.len()).unwrap_or(u32::MAX);
-        let group = *groups.entry(members).or_insert_with(|| {
-            add_group(&mut tables, &about, next, slot, now);
-            next
-        });
+        let group = match groups.entry(members) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                add_services(&mut tables, &about, next, slot);
+                let place = egress::Place {
+                    group: next,
+                    slot,
+                    now,
+                };
+                *new.insert(Group {
+                    number: next,
+                    egress: egress.add(&about, place)?,
+                })
+            }
+        };
         tables
             .interfaces
             .insert(interface.index, describe(&about, slot, group, position));
     }
+    tables.access.append(&mut egress.access);
+    tables.egress_rules = egress.rules;
     for (number, policy) in &numbered {
+        tables
+            .egress_limits
+            .insert(*number, egress::limits(policy, numbers)?);
         let bank = bank(policy, numbers)?;
         tables.policies.insert(
             *number,
@@ -119,7 +147,15 @@ fn number<'a>(
         .collect()
 }
 
-fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: u32, position: u32) -> Interface {
+/// Interfaces that have the same policies.
+#[derive(Clone, Copy)]
+struct Group {
+    number: u32,
+    /// What its egress has: [`interface_flag`]s.
+    egress: u32,
+}
+
+fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: Group, position: u32) -> Interface {
     let any = about
         .iter()
         .find(|(_, policy)| policy.ports.is_empty())
@@ -127,16 +163,13 @@ fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: u32, position: u32
     let base = any
         .or_else(|| about.first().map(|(number, _)| *number))
         .unwrap_or(NO_POLICY);
-    let mut flags = 0;
+    let mut flags = group.egress;
     if about.iter().any(|(_, policy)| !policy.ports.is_empty()) {
         flags |= interface_flag::PORTS;
     }
-    if about.iter().any(|(_, policy)| !policy.egress_deny.is_empty()) {
-        flags |= interface_flag::EGRESS;
-    }
     Interface {
         slot,
-        group,
+        group: group.number,
         any: any.unwrap_or(NO_POLICY),
         base,
         position,
@@ -144,8 +177,8 @@ fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: u32, position: u32
     }
 }
 
-/// The services and egress lists of interfaces that have the same policies.
-fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, slot: u32, now: Moment) {
+/// The services of interfaces that have the same policies.
+fn add_services(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, slot: u32) {
     for (number, policy) in about {
         for port in &policy.ports {
             let protocol = match port.protocol {
@@ -166,26 +199,6 @@ fn add_group(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, sl
                 .or_insert((key, *number));
         }
     }
-    let list = table(table_kind::EGRESS, slot, group);
-    for (number, policy) in about {
-        for entry in policy
-            .egress_deny
-            .iter()
-            .filter(|entry| !has_ended(entry, now) && !is_tried_in_vain(about, policy.mode, entry, now))
-        {
-            let access = Access::new(expiry(entry.until, now), Reason::EgressDenied, *number);
-            tables.access.push((access_key(list, entry.cidr), access));
-        }
-    }
-}
-
-/// Whether an entry in shadow lies within one that is enforced: it would hide that one, and lift it.
-fn is_tried_in_vain(about: &[(u32, &PacketPolicy)], mode: Mode, entry: &DenyEntry, now: Moment) -> bool {
-    let enforced = about.iter().filter(|(_, policy)| policy.mode == Mode::Enforce);
-    mode == Mode::Shadow
-        && enforced
-            .flat_map(|(_, policy)| &policy.egress_deny)
-            .any(|firm| firm.cidr.contains(&entry.cidr) && expiry(firm.until, now) > now.monotonic_ns)
 }
 
 /// A policy's own allow and deny lists.
@@ -202,11 +215,11 @@ fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPoli
 }
 
 /// Whether an entry no longer holds: it is not written at all.
-fn has_ended(entry: &DenyEntry, now: Moment) -> bool {
+pub fn has_ended(entry: &DenyEntry, now: Moment) -> bool {
     entry.until.is_some_and(|until| until <= now.wall)
 }
 
-fn expiry(until: Option<OffsetDateTime>, now: Moment) -> u64 {
+pub fn expiry(until: Option<OffsetDateTime>, now: Moment) -> u64 {
     until.map_or(u64::MAX, |until| monotonic_at(until, now.wall, now.monotonic_ns))
 }
 
@@ -291,7 +304,7 @@ fn compile_limit(
 }
 
 /// A limit that is not there: beyond `limit_count`, and its zero parameters refuse everything.
-const UNUSED: Limit = Limit {
+pub const UNUSED: Limit = Limit {
     params: Params::REFUSE_ALL,
     key: 0,
     count: 0,

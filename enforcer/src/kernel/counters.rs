@@ -89,8 +89,14 @@ fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
 /// Whether a reason occurs in a direction.
 fn occurs(direction: Direction, reason: Reason) -> bool {
     match reason {
-        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline | Reason::Management => true,
-        Reason::EgressAllowed | Reason::EgressDenied => direction == Direction::Egress,
+        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline | Reason::Management | Reason::AgentGone => true,
+        Reason::EgressAllowed
+        | Reason::EgressDenied
+        | Reason::EgressDefault
+        | Reason::EgressReply
+        | Reason::EgressLimit0
+        | Reason::EgressLimit1
+        | Reason::ToPod => direction == Direction::Egress,
         _ => direction == Direction::Ingress,
     }
 }

@@ -1,4 +1,4 @@
-//! The egress program as a filter of a clsact qdisc: what kernels without TCX have. A filter needs no pin, for
+//! A TC program as a filter of a clsact qdisc: what kernels without TCX have. A filter needs no pin, for
 //! it stays until it is removed.
 
 use aya::programs::{
@@ -6,7 +6,11 @@ use aya::programs::{
     tc::{self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle},
 };
 
-use super::{KernelError, interfaces::Interface, object::TC_EGRESS};
+use super::{
+    KernelError,
+    interfaces::Interface,
+    object::{TC_EGRESS, TC_INGRESS},
+};
 
 /// Where our filter is among those of clsact: the priority that the kernel gives to the first, and a handle
 /// that nobody else is likely to have. So the next agent replaces it, rather than adding another.
@@ -23,6 +27,7 @@ const FILTER: NlOptions = NlOptions {
 pub fn attach(
     program: &mut SchedClassifier,
     interface: &Interface,
+    way: TcAttachType,
 ) -> Result<SchedClassifierLinkId, KernelError> {
     // Fails where there is a clsact already, which serves as well.
     if let Err(error) = tc::qdisc_add_clsact(&interface.name) {
@@ -33,25 +38,30 @@ pub fn attach(
         handle,
         classid,
     } = FILTER;
-    let earlier =
-        SchedClassifierLink::attached(&interface.name, TcAttachType::Egress, priority, handle, classid);
+    let earlier = SchedClassifierLink::attached(&interface.name, way, priority, handle, classid);
     if let Ok(link) = earlier.map(|earlier| program.attach_to_link(earlier))
         && let Ok(link) = link
     {
         return Ok(link);
     }
     program
-        .attach_with_options(
-            &interface.name,
-            TcAttachType::Egress,
-            TcAttachOptions::Netlink(FILTER),
-        )
+        .attach_with_options(&interface.name, way, TcAttachOptions::Netlink(FILTER))
         .map_err(KernelError::attach(interface, "TC"))
 }
 
-/// Removes our filter from an interface's clsact, whoever has put it there; whether there was one.
-pub fn remove(interface: &Interface) -> bool {
-    tc::qdisc_detach_program(&interface.name, TcAttachType::Egress, TC_EGRESS).is_ok()
+/// Removes our filter for one way from an interface's clsact, whoever has put it there; whether there was one.
+pub fn remove(interface: &Interface, way: TcAttachType) -> bool {
+    let program = match way {
+        TcAttachType::Ingress => TC_INGRESS,
+        _ => TC_EGRESS,
+    };
+    tc::qdisc_detach_program(&interface.name, way, program).is_ok()
+}
+
+/// Removes our filters for both ways; whether there were any.
+pub fn remove_all(interface: &Interface) -> bool {
+    let egress = remove(interface, TcAttachType::Egress);
+    remove(interface, TcAttachType::Ingress) || egress
 }
 
 #[cfg(test)]
@@ -93,15 +103,15 @@ mod tests {
             };
             for _ in 0..2 {
                 let mut ebpf = object::load(sizes).unwrap();
-                let program = object::tc_egress(&mut ebpf).unwrap();
-                let link = attach(program, &loopback).unwrap();
+                let program = object::tc(&mut ebpf, TC_EGRESS).unwrap();
+                let link = attach(program, &loopback, TcAttachType::Egress).unwrap();
                 let link = program.take_link(link).unwrap();
                 assert!(FdLink::try_from(link).is_err(), "a filter is no link, and stays");
                 let id = program.info().unwrap().id();
                 assert_eq!(filters(), [u64::from(id)]);
             }
             assert_eq!(filters().len(), 1, "it stays without the agent");
-            assert!(remove(&loopback));
+            assert!(remove_all(&loopback));
             assert_eq!(filters(), [0; 0]);
         })
         .join()

@@ -7,11 +7,12 @@ use std::{
 };
 
 use aya::Ebpf;
+use enforcer_common::layout::interface_flag;
 use time::OffsetDateTime;
 
 use super::{
     AccessMap, Attachment, KernelError, TcReached, XdpChoice, XdpReached,
-    attach::{attach, detach},
+    attach::{attach, attach_pod, detach},
     clock::monotonic_ns,
     compile::{Moment, missing},
     counters::Counters,
@@ -52,6 +53,8 @@ pub struct Attached {
     pub xdp: XdpReached,
     /// How TC is attached.
     pub tc: TcReached,
+    /// What its other end sends is judged.
+    pub pod: bool,
 }
 
 impl Generations {
@@ -121,17 +124,25 @@ impl Generations {
         Ok(())
     }
 
-    /// Follows interfaces that have come or gone; whether there were any. Those that refused the programs are
-    /// tried again, every `RETRY` at most.
+    /// Follows interfaces that have come or gone; whether there were any. `gone`: indices of interfaces that have
+    /// left this network namespace; what has such an index now is another one. Those that refused the programs
+    /// are tried again, every `RETRY` at most.
     ///
     /// # Errors
     /// As for [`Self::apply`]; or the kernel does not list the interfaces, and all stays as it is.
-    pub fn refresh(&mut self, counters: &Counters) -> Result<bool, KernelError> {
+    pub fn refresh(&mut self, gone: &BTreeSet<u32>, counters: &Counters) -> Result<bool, KernelError> {
+        for index in gone {
+            self.detach_lost(*index);
+            self.present.retain(|interface| interface.index != *index);
+        }
         if interfaces::list().map_err(KernelError::Interfaces)? == self.present {
             if self.tried.elapsed() >= RETRY {
                 self.tried = Instant::now();
                 for interface in std::mem::take(&mut self.refused) {
-                    self.attach(&interface);
+                    if !self.attached.contains_key(&interface.index) {
+                        self.attach(&interface);
+                    }
+                    self.attach_pod(&interface, self.store.judges_pod(interface.index));
                 }
             }
             return Ok(false);
@@ -139,6 +150,20 @@ impl Generations {
         let set = Arc::clone(self.store.set());
         self.apply(&set, counters)?;
         Ok(true)
+    }
+
+    /// Lets go of an interface that is gone. One that was moved into another namespace takes programs along, which
+    /// end here.
+    fn detach_lost(&mut self, index: u32) {
+        let Some((interface, attachment)) = self.attached.remove(&index) else {
+            return;
+        };
+        match detach(&mut self.ebpf, &interface, attachment, self.pins.as_ref()) {
+            Ok(()) => tracing::info!(interface = interface.name, "gone"),
+            Err(error) => {
+                tracing::debug!(interface = interface.name, %error, "gone, and its programs with it")
+            }
+        }
     }
 
     /// Detaches everything, and leaves no pin behind.
@@ -172,6 +197,7 @@ impl Generations {
                 interface: interface.name.clone(),
                 xdp: attachment.xdp,
                 tc: attachment.tc,
+                pod: attachment.has_pod(),
             })
             .collect()
     }
@@ -189,10 +215,16 @@ impl Generations {
         self.refused.clear();
         self.tried = Instant::now();
         for interface in present {
-            let named = staged.interfaces().contains_key(&interface.index);
-            if named && !self.attached.contains_key(&interface.index) {
+            if let Some((known, _)) = self.attached.get_mut(&interface.index) {
+                known.name.clone_from(&interface.name);
+            }
+            let Some(entry) = staged.interfaces().get(&interface.index) else {
+                continue;
+            };
+            if !self.attached.contains_key(&interface.index) {
                 self.attach(interface);
             }
+            self.attach_pod(interface, entry.flags & interface_flag::POD != 0);
         }
         let named: BTreeSet<u32> = staged.interfaces().keys().copied().collect();
         let gone: Vec<u32> = self
@@ -209,6 +241,25 @@ impl Generations {
         }
     }
 
+    /// Sees to it that what the other end sends is judged, or no longer.
+    fn attach_pod(&mut self, interface: &Interface, wanted: bool) {
+        let Some((_, attachment)) = self.attached.get_mut(&interface.index) else {
+            return;
+        };
+        let had = attachment.has_pod();
+        match attach_pod(&mut self.ebpf, interface, attachment, wanted, self.pins.as_ref()) {
+            Ok(()) if had != wanted => {
+                tracing::info!(
+                    interface = interface.name,
+                    wanted,
+                    "what its other end sends is judged"
+                );
+            }
+            Ok(()) => {}
+            Err(error) => self.refuse(interface, &error),
+        }
+    }
+
     fn attach(&mut self, interface: &Interface) {
         match attach(&mut self.ebpf, interface, self.xdp, self.pins.as_ref()) {
             Ok(attachment) => {
@@ -218,19 +269,21 @@ impl Generations {
                     .insert(interface.index, (interface.clone(), attachment));
                 self.failures.remove(&interface.name);
             }
-            Err(error) => {
-                let why = error.to_string();
-                // Said once, however often it is tried.
-                if self.failures.get(&interface.name) != Some(&why) {
-                    tracing::error!(
-                        interface = interface.name,
-                        error = why,
-                        "not attached; tried again"
-                    );
-                }
-                self.failures.insert(interface.name.clone(), why);
-                self.refused.push(interface.clone());
-            }
+            Err(error) => self.refuse(interface, &error),
         }
+    }
+
+    fn refuse(&mut self, interface: &Interface, error: &KernelError) {
+        let why = error.to_string();
+        // Said once, however often it is tried.
+        if self.failures.get(&interface.name) != Some(&why) {
+            tracing::error!(
+                interface = interface.name,
+                error = why,
+                "not attached; tried again"
+            );
+        }
+        self.failures.insert(interface.name.clone(), why);
+        self.refused.push(interface.clone());
     }
 }

@@ -11,6 +11,7 @@ mod counters;
 mod decision;
 mod denials;
 mod descriptors;
+mod egress;
 mod error;
 mod events;
 mod filter;
@@ -18,6 +19,7 @@ mod flows;
 mod generation;
 mod heartbeat;
 mod interfaces;
+mod links;
 mod notes;
 mod numbers;
 mod object;
@@ -56,6 +58,7 @@ pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
 pub use heartbeat::Heartbeat;
 pub use interfaces::names as interface_names;
+pub use links::{Changes, Links};
 pub use offline::Offline;
 pub use pins::PinsError;
 pub use sketch::{Sketch, SourceState};
@@ -221,7 +224,7 @@ pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
         error,
     })?;
     for interface in present {
-        found |= filter::remove(&interface);
+        found |= filter::remove_all(&interface);
     }
     if !root.exists() {
         return Ok(found);

@@ -8,12 +8,12 @@ use std::{
 
 use enforcer_common::{
     layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
-    limiter::Algorithm,
+    limiter::{Algorithm, Params},
 };
 use serde::{Deserialize, Serialize};
 
 use super::KernelError;
-use crate::policy::model::{Name, PacketLimit, PolicySet};
+use crate::policy::model::{Budget, EgressLimit, Name, PacketLimit, PolicySet};
 
 /// Who has which number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,13 +41,21 @@ struct LimitKey {
 
 impl LimitKey {
     fn new(policy: &Name, limit: &PacketLimit) -> Self {
-        let algorithm = limit.params.algorithm();
+        Self::of(policy, &limit.name, &limit.params, limit.budget)
+    }
+
+    fn of_egress(policy: &Name, limit: &EgressLimit) -> Self {
+        Self::of(policy, &limit.name, &limit.params, limit.budget)
+    }
+
+    fn of(policy: &Name, limit: &Name, params: &Params, budget: Budget) -> Self {
+        let algorithm = params.algorithm();
         let is_window = matches!(algorithm, Some(Algorithm::FixedWindow | Algorithm::SlidingWindow));
         Self {
             policy: policy.clone(),
-            limit: limit.name.clone(),
+            limit: limit.clone(),
             algorithm: algorithm.map(|algorithm| algorithm as u32),
-            window: is_window.then(|| limit.budget.rate.period()),
+            window: is_window.then(|| budget.rate.period()),
         }
     }
 }
@@ -149,14 +157,20 @@ impl Numbers {
 
     /// The limit's number.
     pub fn limit(&mut self, policy: &Name, limit: &PacketLimit) -> u32 {
+        self.numbered(LimitKey::new(policy, limit))
+    }
+
+    /// The egress limit's number.
+    pub fn egress_limit(&mut self, policy: &Name, limit: &EgressLimit) -> u32 {
+        self.numbered(LimitKey::of_egress(policy, limit))
+    }
+
+    fn numbered(&mut self, key: LimitKey) -> u32 {
         let next = &mut self.next_limit;
-        *self
-            .limits
-            .entry(LimitKey::new(policy, limit))
-            .or_insert_with(|| {
-                *next += 1;
-                *next
-            })
+        *self.limits.entry(key).or_insert_with(|| {
+            *next += 1;
+            *next
+        })
     }
 
     /// The interface's place among the limiters of a limit per interface.
@@ -213,10 +227,11 @@ impl Numbers {
             .packet_policies
             .iter()
             .flat_map(|policy| {
-                policy
-                    .limits
-                    .iter()
+                let egress = policy.egress.limits.iter();
+                let limits = policy.limits.iter();
+                limits
                     .map(|limit| LimitKey::new(&policy.name, limit))
+                    .chain(egress.map(|limit| LimitKey::of_egress(&policy.name, limit)))
             })
             .collect();
         self.policies.retain(|name, _| policies.contains(name));

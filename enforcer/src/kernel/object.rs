@@ -17,8 +17,10 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce
 
 /// The XDP program's name.
 pub const XDP: &str = "enforcer_xdp";
-/// The TC program's name.
+/// The name of the TC program for what leaves by an interface.
 pub const TC_EGRESS: &str = "enforcer_tc_egress";
+/// The name of the TC program for what an interface's other end sends.
+pub const TC_INGRESS: &str = "enforcer_tc_ingress";
 
 /// How large the maps are, and where time comes from.
 #[derive(Clone, Copy, Debug)]
@@ -104,10 +106,13 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
         what: XDP,
         error: chain(&error),
     })?;
-    tc_egress(ebpf)?.load().map_err(|error| KernelError::Load {
-        what: TC_EGRESS,
-        error: chain(&error),
-    })
+    for what in [TC_EGRESS, TC_INGRESS] {
+        tc(ebpf, what)?.load().map_err(|error| KernelError::Load {
+            what,
+            error: chain(&error),
+        })?;
+    }
+    Ok(())
 }
 
 /// The XDP program.
@@ -119,15 +124,13 @@ pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     program.try_into().map_err(|_| KernelError::Missing(XDP))
 }
 
-/// The TC program.
+/// The TC program of that name.
 ///
 /// # Errors
 /// As for [`xdp`].
-pub fn tc_egress(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
-    let program = ebpf
-        .program_mut(TC_EGRESS)
-        .ok_or(KernelError::Missing(TC_EGRESS))?;
-    program.try_into().map_err(|_| KernelError::Missing(TC_EGRESS))
+pub fn tc<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, KernelError> {
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+    program.try_into().map_err(|_| KernelError::Missing(name))
 }
 
 /// Takes a map out of the object.

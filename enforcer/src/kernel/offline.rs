@@ -8,7 +8,8 @@ use aya::{
     programs::{TestRun as _, TestRunOptions},
 };
 use enforcer_common::{
-    layout::control_flag,
+    flow_memory::{CELLS, Line},
+    layout::{FLOW_MEMORY_LINES, control_flag},
     verdict::{Direction, Verdict},
 };
 use time::OffsetDateTime;
@@ -42,6 +43,7 @@ pub struct Offline {
     pub counters: Arc<Counters>,
     /// SYN defence.
     pub syn: Syn,
+    flow_memory: Array<Line>,
     /// The tables.
     pub store: Store,
     control: ControlBlock,
@@ -86,6 +88,7 @@ impl Offline {
         } = Parts::over(&mut ebpf, config, sketch_lines, false)?;
         let store = Store::new(&mut ebpf, access, Numbers::default())?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
+        let flow_memory = object::take(&mut ebpf, "FLOW_MEMORY")?;
         let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
         let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         Ok(Self {
@@ -93,6 +96,7 @@ impl Offline {
             denials,
             counters,
             syn,
+            flow_memory,
             store,
             control,
             events,
@@ -174,6 +178,35 @@ impl Offline {
         Ok((carried_out(decision.verdict), left))
     }
 
+    /// Hands `frame` to the program for what an interface's other end sends, as if a pod had sent it. A frame
+    /// that goes on in shadow passes.
+    ///
+    /// # Errors
+    /// As for [`Self::run`].
+    pub fn leave_pod(&mut self, frame: &[u8]) -> Result<Verdict, KernelError> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let run = object::tc(&mut self.ebpf, object::TC_INGRESS)?
+            .test_run(options)
+            .map_err(|error| KernelError::TestRun(Box::new(error)))?;
+        let decision = Decision::from_number(Direction::Egress, run.return_value)?;
+        Ok(carried_out(decision.verdict))
+    }
+
+    /// Forgets who spoke first.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_flows(&mut self) -> Result<(), KernelError> {
+        (0..FLOW_MEMORY_LINES).try_for_each(|line| {
+            self.flow_memory
+                .set(line, Line { cells: [0; CELLS] }, 0)
+                .map_err(KernelError::map("FLOW_MEMORY"))
+        })
+    }
+
     /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.
     ///
     /// # Errors
@@ -209,7 +242,7 @@ impl Offline {
         };
         let run = match direction {
             Direction::Ingress => object::xdp(&mut self.ebpf)?.test_run(options()),
-            Direction::Egress => object::tc_egress(&mut self.ebpf)?.test_run(options()),
+            Direction::Egress => object::tc(&mut self.ebpf, object::TC_EGRESS)?.test_run(options()),
         };
         let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
         Ok((Decision::from_number(direction, run.return_value)?, run.duration))
@@ -237,7 +270,7 @@ impl Offline {
     ///
     /// # Errors
     /// The kernel does not say.
-    pub fn verified_instructions(&mut self) -> Result<[(&'static str, u32); 2], KernelError> {
+    pub fn verified_instructions(&mut self) -> Result<[(&'static str, u32); 3], KernelError> {
         let count = |info: Result<aya::programs::ProgramInfo, aya::programs::ProgramError>| {
             info.map(|info| info.verified_instruction_count().unwrap_or(0))
                 .map_err(|error| KernelError::TestRun(Box::new(error)))
@@ -246,7 +279,11 @@ impl Offline {
             (object::XDP, count(object::xdp(&mut self.ebpf)?.info())?),
             (
                 object::TC_EGRESS,
-                count(object::tc_egress(&mut self.ebpf)?.info())?,
+                count(object::tc(&mut self.ebpf, object::TC_EGRESS)?.info())?,
+            ),
+            (
+                object::TC_INGRESS,
+                count(object::tc(&mut self.ebpf, object::TC_INGRESS)?.info())?,
             ),
         ])
     }

@@ -26,7 +26,7 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 15] = [
+pub const KEPT: [&str; 18] = [
     "CONTROL",
     "INTERFACES",
     "SEATS",
@@ -40,6 +40,9 @@ pub const KEPT: [&str; 15] = [
     "SKETCH",
     "COUNTERS",
     "PROVEN",
+    "EGRESS_RULES",
+    "EGRESS_LIMITS",
+    "FLOW_MEMORY",
     "REASONS",
     "NOTES",
 ];

@@ -1,6 +1,7 @@
 //! The tables that the programs read: two slots, one in force and one being written.
 
 mod answering;
+mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,8 +14,8 @@ use aya::{
 };
 use enforcer_common::{
     layout::{
-        AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, table_kind,
-        table_parts,
+        AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES,
+        Policy, ServiceKey, interface_flag, table_kind, table_parts,
     },
     limiter::{FRESH, Params},
 };
@@ -38,6 +39,8 @@ pub struct Store {
     seats: Seats,
     services: HashMap<MapData, ServiceKey, u32>,
     policies: Array<Policy>,
+    egress_rules: HashMap<MapData, EgressKey, EgressRule>,
+    egress_limits: Array<EgressLimits>,
     /// Limiter states of services and interfaces.
     shared: Array<u64>,
     notes: Notes,
@@ -59,6 +62,7 @@ pub struct Store {
 struct Written {
     services: Vec<ServiceKey>,
     access: Vec<Key<AccessKey>>,
+    egress_rules: Vec<EgressKey>,
 }
 
 /// A limit that the controller has changed.
@@ -98,6 +102,8 @@ impl Store {
             seats: Seats::new(object::take(ebpf, "SEATS")?)?,
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
+            egress_rules: object::take(ebpf, "EGRESS_RULES")?,
+            egress_limits: object::take(ebpf, "EGRESS_LIMITS")?,
             shared: object::take(ebpf, "SHARED")?,
             notes: Notes::new(object::take(ebpf, "NOTES")?)?,
             numbers,
@@ -137,9 +143,13 @@ impl Store {
             let key = key.map_err(KernelError::map("SERVICES"))?;
             self.written[usize::from(key.slot & 1)].services.push(key);
         }
+        for key in self.egress_rules.keys() {
+            let key = key.map_err(KernelError::map("EGRESS_RULES"))?;
+            self.written[usize::from(key.slot & 1)].egress_rules.push(key);
+        }
         for (key, _) in self.access.entries()? {
             let (kind, slot) = table_parts(key.data().table);
-            if kind == table_kind::INGRESS || kind == table_kind::EGRESS {
+            if matches!(kind, table_kind::INGRESS | table_kind::EGRESS | table_kind::POD) {
                 self.written[slot as usize].access.push(key);
             }
         }
@@ -217,6 +227,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whether policies in force are about what the other end of an interface sends.
+    #[must_use]
+    pub fn judges_pod(&self, index: u32) -> bool {
+        self.switched
+            .get(&index)
+            .is_some_and(|entry| entry.flags & interface_flag::POD != 0)
     }
 
     /// Takes an interface out of map and seat.
@@ -364,39 +382,5 @@ impl Store {
             }
             true
         });
-    }
-
-    fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
-        // What this slot held two generations ago. It stayed for packets that were on their way through.
-        // One at a time, so that none is forgotten if the kernel refuses.
-        let written = &mut self.written[slot as usize];
-        while let Some(key) = written.services.last() {
-            match self.services.remove(key) {
-                Ok(()) | Err(MapError::KeyNotFound) => written.services.pop(),
-                Err(error) => return Err(KernelError::map("SERVICES")(error)),
-            };
-        }
-        while let Some(key) = written.access.last() {
-            self.access.remove(key)?;
-            written.access.pop();
-        }
-        for (number, policy) in &tables.policies {
-            let place = slot * MAX_POLICIES + number;
-            self.policies
-                .set(place, *policy, 0)
-                .map_err(KernelError::map("POLICIES"))?;
-        }
-        let written = &mut self.written[slot as usize];
-        for (key, policy) in tables.services.values() {
-            self.services
-                .insert(*key, *policy, 0)
-                .map_err(KernelError::map("SERVICES"))?;
-            written.services.push(*key);
-        }
-        for (key, entry) in &tables.access {
-            self.access.insert(key, *entry)?;
-            written.access.push(*key);
-        }
-        self.access.tidy()
     }
 }

@@ -4,7 +4,14 @@
 //! Leaf types keep their fields private and are made by parsing; the structures are made by the
 //! loader alone, which has checked that every name they mention exists.
 
-use std::{fmt, net::IpAddr, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU64},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use enforcer_common::limiter;
 use ipnet::IpNet;
@@ -67,8 +74,8 @@ pub struct PacketPolicy {
     pub limits: Vec<PacketLimit>,
     /// The budget that each verified identity has for itself. `None`: as the first limit by source.
     pub verified: Option<Budget>,
-    /// Destinations that nothing behind the interfaces may reach.
-    pub egress_deny: Vec<DenyEntry>,
+    /// What may leave.
+    pub egress: Egress,
     /// Whether SYNs are answered with cookies before the stack sees them.
     pub syn: SynDefence,
 }
@@ -107,6 +114,86 @@ pub struct DenyEntry {
     pub reason: Option<Arc<str>>,
     /// Afterwards the entry no longer holds.
     pub until: Option<OffsetDateTime>,
+}
+
+/// What may leave by some interfaces, or from their other ends.
+#[derive(Clone, Debug, Default)]
+pub struct Egress {
+    pub of: EgressOf,
+    pub default: EgressDefault,
+    pub allow: Vec<EgressAllow>,
+    /// Stronger than `allow` wherever both cover a packet.
+    pub deny: Vec<EgressDeny>,
+    /// At most [`enforcer_common::layout::EGRESS_LIMITS_PER_POLICY`]. Their names are not those of the policy's
+    /// other limits.
+    pub limits: Vec<EgressLimit>,
+}
+
+/// Whose egress is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EgressOf {
+    /// The node's: what leaves by the interface.
+    #[default]
+    Node,
+    /// What the interface's other end sends: a pod, where the interface is the host's end of its veth.
+    Pod,
+}
+
+/// What becomes of what no entry is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EgressDefault {
+    #[default]
+    Allow,
+    /// Only replies to those that spoke first, and were let in, leave.
+    Deny,
+}
+
+/// Destinations that may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressAllow {
+    pub cidr: IpNet,
+    /// Empty: everything.
+    pub traffic: Vec<Traffic>,
+}
+
+/// Destinations that may not be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressDeny {
+    pub entry: DenyEntry,
+    /// Empty: everything.
+    pub traffic: Vec<Traffic>,
+}
+
+/// What is sent: a protocol, and of those with ports all or one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Traffic {
+    Tcp(Option<NonZeroU16>),
+    Udp(Option<NonZeroU16>),
+    /// Of both families.
+    Icmp,
+}
+
+/// A limit on the bytes that leave.
+#[derive(Clone, Debug)]
+pub struct EgressLimit {
+    pub name: Name,
+    pub per: EgressKey,
+    /// Bits of an IPv4 destination that are one destination: 1 to 32.
+    pub prefix_v4: u8,
+    /// Bits of an IPv6 destination that are one destination: 1 to 128.
+    pub prefix_v6: u8,
+    pub budget: Budget,
+    /// What the limiter runs with, made from `budget` and the algorithm.
+    pub params: limiter::Params,
+}
+
+/// Whose packets share one egress limiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressKey {
+    /// Each destination prefix has its own.
+    Destination,
+    /// All that leaves under this policy by one interface shares one.
+    Interface,
 }
 
 /// A rate and how much may come at once.
@@ -350,6 +437,16 @@ impl PolicySet {
 }
 
 impl PacketPolicy {
+    /// The names of its limits, and of those on what leaves, each in order:
+    /// [`enforcer_common::verdict::Reason::limit_place`] says which of them a packet is over.
+    #[must_use]
+    pub fn limit_names(&self) -> [Vec<&Name>; 2] {
+        [
+            self.limits.iter().map(|limit| &limit.name).collect(),
+            self.egress.limits.iter().map(|limit| &limit.name).collect(),
+        ]
+    }
+
     /// Whether a deny entry for `address` is in force at `now`.
     #[must_use]
     pub fn denies(&self, address: IpAddr, now: OffsetDateTime) -> Option<&DenyEntry> {

@@ -161,11 +161,13 @@ fn verdicts(counters: &[Counter], store: &Store) -> Vec<VerdictReport> {
         .filter_map(|(place, counter)| {
             let (direction, number, reason, verdict) = counted(place)?;
             let policy = names.get(&number).copied();
-            let limit = policy.zip(reason.limit_index()).and_then(|(policy, index)| {
-                let set = store.set();
-                let document = set.packet_policies.iter().find(|each| each.name == *policy)?;
-                Some(document.limits.get(index)?.name.to_string())
-            });
+            let limit = policy
+                .zip(reason.limit_place())
+                .and_then(|(policy, (list, index))| {
+                    let set = store.set();
+                    let document = set.packet_policies.iter().find(|each| each.name == *policy)?;
+                    Some(document.limit_names()[list].get(index)?.to_string())
+                });
             Some(VerdictReport {
                 direction: direction.name().to_owned(),
                 policy: policy.map(ToString::to_string),

@@ -99,6 +99,61 @@ fn of_packet_policies() {
             "octet 300 is above 255",
         ),
         (
+            packet("egress: {▶off: pod}"),
+            "spec.egress.off",
+            "did you mean `of`?",
+        ),
+        (
+            packet("egress: {default: ▶drop}"),
+            "spec.egress.default",
+            "`allow` or `deny`",
+        ),
+        (
+            packet("egress: {allow: [{cidr: 192.0.2.0/24, ports: ▶sctp}]}"),
+            "spec.egress.allow[0].ports",
+            "write tcp/443, udp/53, tcp, udp or icmp",
+        ),
+        (
+            packet("egress: {allow: [{cidr: 192.0.2.0/24, ports: [tcp/1, ▶icmp/8]}]}"),
+            "spec.egress.allow[0].ports[1]",
+            "is no protocol with ports",
+        ),
+        (
+            packet("egress: {allow: [{cidr: 192.0.2.0/24, ports: ▶[tcp, tcp/443]}]}"),
+            "spec.egress.allow[0].ports",
+            "`tcp/443` is part of `tcp`",
+        ),
+        (
+            packet("egress: {allow: [192.0.2.0/24, ▶192.0.2.0/24]}"),
+            "spec.egress.allow[1]",
+            "write it once, with all its ports",
+        ),
+        (
+            packet("egress: {allow: [{cidr: 192.0.2.0/24, ▶until: x}]}"),
+            "spec.egress.allow[0].until",
+            "until",
+        ),
+        (
+            packet("egress:\n  limits:\n  - {rate: ▶100/s}"),
+            "spec.egress.limits[0].rate",
+            "write a rate like 100Mbit/s",
+        ),
+        (
+            packet("egress:\n  limits:\n  - {rate: 1MB/s}\n  - {rate: 1MB/s}\n  - ▶{rate: 1MB/s}"),
+            "spec.egress.limits[2]",
+            "at most 2 limits on what leaves",
+        ),
+        (
+            packet("egress:\n  limits:\n  - {per: interface, rate: 1MB/s, prefix: ▶{ipv4: 24}}"),
+            "spec.egress.limits[0].prefix",
+            "only a limit per destination has a prefix",
+        ),
+        (
+            packet("limits: [{name: x, rate: 1/s}]\negress: {limits: [{name: ▶x, rate: 1MB/s}]}"),
+            "spec.egress.limits[0].name",
+            "give one of them another name",
+        ),
+        (
             packet("syn: {cookies: always, above: ▶5/s}"),
             "spec.syn.above",
             "only `cookies: auto` waits",
@@ -279,6 +334,11 @@ fn what_is_hardly_meant_is_a_warning() {
             packet("egress: {deny: [▶0.0.0.0/0]}"),
             "spec.egress.deny[0]",
             "warning: spec.egress.deny[0]: 0.0.0.0/0 is everything: nothing is sent but to `kernel.management`",
+        ),
+        (
+            packet("egress: {default: deny, allow: [▶'::/0']}"),
+            "spec.egress.allow[0]",
+            "warning: spec.egress.allow[0]: ::/0 is everything: nothing of its family is denied by default",
         ),
     ]);
 }

@@ -44,6 +44,8 @@ pub type Counts = BTreeMap<Place, Counter>;
 pub struct Case {
     pub description: &'static str,
     pub direction: Direction,
+    /// Sent by the interface's other end, and judged as that one's egress.
+    pub from_pod: bool,
     pub frame: Vec<u8>,
     /// As counted; what is counted as shadow passes.
     pub verdict: Verdict,
@@ -67,6 +69,7 @@ impl Case {
         Self {
             description,
             direction: Direction::Ingress,
+            from_pod: false,
             frame,
             verdict,
             reason,
@@ -84,6 +87,19 @@ impl Case {
         Self {
             direction: Direction::Egress,
             ..Self::arrives(description, frame, reason, policy)
+        }
+    }
+
+    /// A packet that a pod sends, at the other end of the interface.
+    pub fn leaves_pod(
+        description: &'static str,
+        frame: Vec<u8>,
+        reason: Reason,
+        policy: impl Into<Option<&'static str>>,
+    ) -> Self {
+        Self {
+            from_pod: true,
+            ..Self::leaves(description, frame, reason, policy)
         }
     }
 
@@ -264,7 +280,11 @@ impl Rig {
     /// Runs one case. The complaint says what was decided and counted instead.
     pub fn complaint(&mut self, case: &Case) -> Option<String> {
         let before = self.counts();
-        let verdict = self.offline.run(case.direction, &case.frame).unwrap();
+        let verdict = if case.from_pod {
+            self.offline.leave_pod(&case.frame).unwrap()
+        } else {
+            self.offline.run(case.direction, &case.frame).unwrap()
+        };
         let moved = moved(&before, &self.counts());
         let expected = if case.verdict == Verdict::Drop {
             Verdict::Drop

@@ -19,6 +19,8 @@ pub(super) enum Measure {
     /// Packets, and nothing else.
     Packets,
     Bytes,
+    /// Bytes, and nothing else.
+    OnlyBytes,
     /// Requests.
     Requests,
 }
@@ -34,7 +36,14 @@ impl Measure {
             ),
             (Self::Packets, Unit::Bytes) => ("packets", "write a rate like 20000/s"),
             (Self::Requests, Unit::Bytes) => ("requests", "write a rate like 100/m"),
-            (_, Unit::Events) | (Self::Bytes, Unit::Bytes) => return Some(rate),
+            (Self::OnlyBytes, Unit::Events) => {
+                at.error_with(
+                    format!("`{text}` is no rate of bytes, which are counted"),
+                    "write a rate like 100Mbit/s or 500KiB/s",
+                );
+                return None;
+            }
+            (_, Unit::Events) | (Self::Bytes | Self::OnlyBytes, Unit::Bytes) => return Some(rate),
         };
         at.error_with(
             format!("`{text}` is a rate of bytes, and {counted} are counted"),
@@ -47,7 +56,7 @@ impl Measure {
     pub(super) fn burst(self, quantity: Quantity, at: &Place<'_>) -> Option<NonZeroU64> {
         let Quantity(text) = quantity;
         let amount = match self {
-            Self::Bytes => parsed(quantity::parse_size)(text, at)?,
+            Self::Bytes | Self::OnlyBytes => parsed(quantity::parse_size)(text, at)?,
             Self::Events | Self::Packets | Self::Requests => parsed(quantity::parse_count)(text, at)?,
         };
         let burst = NonZeroU64::new(amount);

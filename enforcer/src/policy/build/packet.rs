@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    Head, Located, distinct, distinct_of,
+    Head, Located, distinct, distinct_of, egress,
     limit::{Draft, Measure},
     mode, values,
 };
@@ -51,22 +51,13 @@ pub(super) fn build(
         claims,
     );
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
-    let deny = deny_entries(
-        at,
-        raw.deny.unwrap_or_default(),
-        "all traffic is dropped but what is allowed",
-    );
+    let deny = deny_entries(at, raw.deny.unwrap_or_default());
     contradictions(&allow, &deny);
     everybody(&allow);
     let limits = limits(raw.limits.unwrap_or_default(), at);
     let verified = at.optional("verified", raw.verified, verified);
-    let egress_deny = at.optional("egress", raw.egress, |egress, at| {
-        let everything = "nothing is sent but to `kernel.management`";
-        Some(values(deny_entries(
-            at,
-            egress.deny.unwrap_or_default(),
-            everything,
-        )))
+    let egress = at.optional("egress", raw.egress, |raw, at| {
+        Some(egress::build(raw, &limits, at))
     });
     let syn = at
         .optional("syn", raw.syn, |raw, at| syn(raw, &ports, at))
@@ -82,13 +73,13 @@ pub(super) fn build(
         deny: values(deny),
         limits,
         verified,
-        egress_deny: egress_deny.unwrap_or_default(),
+        egress: egress.unwrap_or_default(),
         syn,
     })
 }
 
 /// `tcp/443`.
-fn parse_port(text: &str) -> Result<Port, String> {
+pub(super) fn parse_port(text: &str) -> Result<Port, String> {
     let example = "write it like tcp/443 or udp/53";
     let (protocol, number) = text
         .split_once('/')
@@ -127,32 +118,36 @@ fn claim(
     }
 }
 
-/// `everything`: what it comes to if all is denied.
-fn deny_entries<'a>(
-    at: &Place<'a>,
-    raw: Vec<raw::DenyEntry>,
-    everything: &str,
-) -> Vec<Located<'a, DenyEntry>> {
+fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a, DenyEntry>> {
     let mut seen = Unique::new();
     at.each("deny", raw, |(entry, at)| {
-        // An entry that is a plain prefix has no field of its own to point at.
-        let cidr = match (&at.node().value, entry.cidr) {
-            (Value::Text(_), Some(text)) => parsed(cidr::parse)(text, &at),
-            (_, cidr) => at.required("cidr", cidr, parsed(cidr::parse)),
-        };
-        let reason = at.optional("reason", entry.reason, reason);
-        let until = at.optional("until", entry.until, |text, at| until(&text, at));
-        let cidr = cidr?;
+        let entry = deny_entry(entry, &at)?;
+        let cidr = entry.cidr;
         if cidr.prefix_len() == 0 {
             at.warning(
-                format!("{cidr} is everything: {everything}"),
+                format!("{cidr} is everything: all traffic is dropped but what is allowed"),
                 "name the networks that you mean",
             );
         }
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
-        Some((DenyEntry { cidr, reason, until }, at))
+        Some((entry, at))
+    })
+}
+
+pub(super) fn deny_entry(entry: raw::DenyEntry, at: &Place<'_>) -> Option<DenyEntry> {
+    // An entry that is a plain prefix has no field of its own to point at.
+    let cidr = match (&at.node().value, entry.cidr) {
+        (Value::Text(_), Some(text)) => parsed(cidr::parse)(text, at),
+        (_, cidr) => at.required("cidr", cidr, parsed(cidr::parse)),
+    };
+    let reason = at.optional("reason", entry.reason, reason);
+    let until = at.optional("until", entry.until, |text, at| until(&text, at));
+    Some(DenyEntry {
+        cidr: cidr?,
+        reason,
+        until,
     })
 }
 
@@ -284,9 +279,9 @@ fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<Packe
 }
 
 /// Without a burst, what comes in one second may come at once; of bytes at least one large packet.
-fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
+pub(super) fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
     match measure {
-        Measure::Bytes => |rate| {
+        Measure::Bytes | Measure::OnlyBytes => |rate| {
             let least = NonZeroU64::new(LEAST_BURST_BYTES).unwrap_or(NonZeroU64::MIN);
             rate.in_one_second().max(least)
         },
@@ -294,7 +289,7 @@ fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
     }
 }
 
-fn prefix(raw: &raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
+pub(super) fn prefix(raw: &raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
     let within = |most: u8| {
         move |bits: u32, at: &Place<'_>| match u8::try_from(bits) {
             Ok(bits) if (1..=most).contains(&bits) => Some(bits),

@@ -9,7 +9,9 @@ use serde::{Deserialize, de::IgnoredAny};
 
 mod shape;
 
-pub(crate) use shape::{DenyEntry, Duration, OneOrMany, Port, Quantity, Rate};
+pub(crate) use shape::{
+    DenyEntry, Duration, EgressAllow, EgressDeny, OneOrMany, Port, Quantity, Rate, Traffic,
+};
 
 /// What every document has.
 #[derive(Debug, Deserialize)]
@@ -95,7 +97,47 @@ pub(crate) struct PacketPolicy {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Egress {
-    pub(crate) deny: Option<Vec<DenyEntry>>,
+    pub(crate) of: Option<EgressOf>,
+    pub(crate) default: Option<EgressDefault>,
+    pub(crate) allow: Option<Vec<EgressAllow>>,
+    pub(crate) deny: Option<Vec<EgressDeny>>,
+    pub(crate) limits: Option<Vec<EgressLimit>>,
+}
+
+/// `egress.of`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EgressOf {
+    Node,
+    Pod,
+}
+
+/// `egress.default`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EgressDefault {
+    Allow,
+    Deny,
+}
+
+/// An element of `egress.limits`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EgressLimit {
+    pub(crate) name: Option<String>,
+    pub(crate) per: Option<EgressKey>,
+    pub(crate) prefix: Option<Prefix>,
+    pub(crate) algorithm: Option<Algorithm>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) burst: Option<Quantity>,
+}
+
+/// Whose packets share one egress limiter.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum EgressKey {
+    Destination,
+    Interface,
 }
 
 /// `syn`.

@@ -58,9 +58,14 @@ pub(crate) enum DurationForm {}
 #[derive(Clone, Debug)]
 pub(crate) enum PortForm {}
 
+/// `tcp/443`, `udp`, `icmp`.
+#[derive(Clone, Debug)]
+pub(crate) enum TrafficForm {}
+
 pub(crate) type Rate = Text<RateForm>;
 pub(crate) type Duration = Text<DurationForm>;
 pub(crate) type Port = Text<PortForm>;
+pub(crate) type Traffic = Text<TrafficForm>;
 
 impl Form for RateForm {
     const LIKE: &'static str = "a rate like 100/s";
@@ -72,6 +77,10 @@ impl Form for DurationForm {
 
 impl Form for PortForm {
     const LIKE: &'static str = "a port like tcp/443";
+}
+
+impl Form for TrafficForm {
+    const LIKE: &'static str = "a protocol or port like tcp/443, udp or icmp";
 }
 
 impl<F> AsRef<str> for Text<F> {
@@ -128,43 +137,62 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// A denied prefix: text, or a mapping.
-#[derive(Debug, Default)]
-pub(crate) struct DenyEntry {
-    pub(crate) cidr: Option<String>,
-    pub(crate) reason: Option<String>,
-    pub(crate) until: Option<String>,
+/// A prefix: text, or a mapping with `cidr` and more.
+macro_rules! entry {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* }, $like:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name {
+            pub(crate) cidr: Option<String>,
+            $(pub(crate) $field: Option<$type>,)*
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                #[derive(Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Full {
+                    cidr: Option<String>,
+                    $($field: Option<$type>,)*
+                }
+                struct EntryVisitor;
+                impl<'de> Visitor<'de> for EntryVisitor {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($like)
+                    }
+
+                    fn visit_str<E>(self, text: &str) -> Result<$name, E> {
+                        Ok($name {
+                            cidr: Some(text.to_owned()),
+                            ..$name::default()
+                        })
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
+                        let Full { cidr, $($field,)* } = Full::deserialize(MapAccessDeserializer::new(map))?;
+                        Ok($name { cidr, $($field,)* })
+                    }
+                }
+                deserializer.deserialize_any(EntryVisitor)
+            }
+        }
+    };
 }
 
-impl<'de> Deserialize<'de> for DenyEntry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Full {
-            cidr: Option<String>,
-            reason: Option<String>,
-            until: Option<String>,
-        }
-        struct EntryVisitor;
-        impl<'de> Visitor<'de> for EntryVisitor {
-            type Value = DenyEntry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a prefix like 198.51.100.0/24, or {cidr, reason, until}")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<DenyEntry, E> {
-                Ok(DenyEntry {
-                    cidr: Some(text.to_owned()),
-                    ..DenyEntry::default()
-                })
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DenyEntry, A::Error> {
-                let Full { cidr, reason, until } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(DenyEntry { cidr, reason, until })
-            }
-        }
-        deserializer.deserialize_any(EntryVisitor)
-    }
-}
+entry!(
+    /// A denied prefix.
+    DenyEntry { reason: String, until: String },
+    "a prefix like 198.51.100.0/24, or {cidr, reason, until}"
+);
+entry!(
+    /// Destinations that may be reached.
+    EgressAllow { ports: OneOrMany<Traffic> },
+    "a prefix like 10.0.0.0/8, or {cidr, ports}"
+);
+entry!(
+    /// Destinations that may not be reached.
+    EgressDeny { ports: OneOrMany<Traffic>, reason: String, until: String },
+    "a prefix like 198.51.100.0/24, or {cidr, ports, reason, until}"
+);

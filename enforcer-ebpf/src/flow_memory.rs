@@ -1,0 +1,184 @@
+//! Who spoke first: replies to those that were let in leave where the default is to deny. See
+//! `enforcer_common::flow_memory`, which has the pure part.
+
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use enforcer_common::{
+    flow_memory::{CELLS, Entry, Phase, Sighting, line},
+    hash,
+    layout::{Address, FLOW_MEMORY_LINES},
+};
+
+use crate::{
+    atomic::Cell,
+    forget::forget,
+    frame::Frame,
+    maps::{CONTROL, FLOW_MEMORY},
+    parse::{Packet, Parsed, address::words, both_families, parse},
+};
+
+/// Attempts against other CPUs that write to the same line.
+const ATTEMPTS: usize = 2;
+/// Sets fragments apart from flows, above protocol and ports.
+const FRAGMENTS: u64 = 1 << 40;
+
+/// Remembers what has arrived and passes. The packet is read once more: only where the default is to deny,
+/// which so costs others nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn enforcer_arrived(ctx: *mut xdp_md, now_ns: u64) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    if let Some(control) = CONTROL.get(0)
+        && let Ok(Parsed::Ip(packet)) = parse(&Frame::of_xdp(&ctx))
+    {
+        arrived(&packet.blurred(control.zero), now_ns);
+    }
+    0
+}
+
+/// Remembers a packet from the peer, which passes.
+#[inline(always)]
+pub fn arrived(packet: &Packet, now_ns: u64) {
+    let protocol = both_families(packet.protocol);
+    if packet.later_fragment {
+        return;
+    }
+    if let Some(sighting) = Sighting::arriving(protocol, packet.detail) {
+        let ports = ports(packet.source_port, packet.destination_port);
+        let hash = hash(
+            &packet.source,
+            &packet.destination,
+            ports | u64::from(protocol) << 32,
+        );
+        enforcer_flow(hash, sighting.number(), now_ns);
+    }
+}
+
+/// Remembers that this end has spoken, as rules allow.
+#[inline(always)]
+pub fn spoke(packet: &Packet, now_ns: u64) {
+    if packet.later_fragment {
+        return;
+    }
+    if let Some(sighting) = Sighting::allowed(both_families(packet.protocol), packet.detail) {
+        enforcer_flow(leaving(packet), sighting.number(), now_ns);
+    }
+    if packet.fragment {
+        let sighting = Sighting::first_fragment(false);
+        enforcer_flow(fragments(packet), sighting.number(), now_ns);
+    }
+}
+
+/// Remembers that this end has spoken although rules that are only tried do not allow it.
+#[inline(always)]
+pub fn tried(packet: &Packet, now_ns: u64) {
+    if packet.later_fragment {
+        return;
+    }
+    if let Some(sighting) = Sighting::tried(both_families(packet.protocol), packet.detail) {
+        enforcer_flow(leaving(packet), sighting.number(), now_ns);
+    }
+}
+
+/// Whether a packet that no rule allows may leave: `Some(true)` as an answer, `Some(false)` as the rest of a
+/// datagram whose first fragment was allowed.
+#[inline(always)]
+pub fn answers(packet: &Packet, now_ns: u64) -> Option<bool> {
+    if packet.later_fragment {
+        let number = Sighting::LATER_FRAGMENT.number();
+        let phase = enforcer_flow(fragments(packet), number, now_ns);
+        return (phase != NOTHING).then_some(phase != Phase::Ours as u64);
+    }
+    let sighting = Sighting::answering(both_families(packet.protocol), packet.detail)?;
+    let phase = enforcer_flow(leaving(packet), sighting.number(), now_ns);
+    if phase == NOTHING || phase == Phase::Ours as u64 {
+        return None;
+    }
+    if packet.fragment {
+        let sighting = Sighting::first_fragment(true);
+        enforcer_flow(fragments(packet), sighting.number(), now_ns);
+    }
+    Some(true)
+}
+
+/// The flow of a packet of this end.
+#[inline(always)]
+fn leaving(packet: &Packet) -> u64 {
+    let ports = ports(packet.destination_port, packet.source_port);
+    let protocol = u64::from(both_families(packet.protocol));
+    hash(&packet.destination, &packet.source, ports | protocol << 32)
+}
+
+/// The fragments that this end sends to the same destination by the same protocol.
+#[inline(always)]
+fn fragments(packet: &Packet) -> u64 {
+    let protocol = u64::from(both_families(packet.protocol));
+    hash(&packet.destination, &packet.source, FRAGMENTS | protocol << 32)
+}
+
+#[inline(always)]
+fn ports(peer: u16, own: u16) -> u64 {
+    u64::from(peer) << 16 | u64::from(own)
+}
+
+#[inline(always)]
+fn hash(peer: &Address, own: &Address, rest: u64) -> u64 {
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    let ([a, b], [c, d]) = (words(peer), words(own));
+    let first = hash::of_two(control.key, a, b);
+    let second = hash::of_two(control.key, first ^ c, d);
+    hash::of_two(control.key, second, rest)
+}
+
+/// No phase: nothing was remembered.
+const NOTHING: u64 = 0;
+
+/// What is remembered of a flow, as a [`Phase`], and what a sighting makes of it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_flow(hash: u64, sighting: u64, now_ns: u64) -> u64 {
+    let sighting = Sighting::from_number(sighting);
+    let Some(control) = CONTROL.get(0) else {
+        return NOTHING;
+    };
+    let Some(cells) = FLOW_MEMORY.get_ptr_mut(line(hash, FLOW_MEMORY_LINES)) else {
+        return NOTHING;
+    };
+    // SAFETY: a line is a map's value of CELLS words, and the mask keeps the place below CELLS.
+    let cell = |place: u64| unsafe { Cell::new(cells.cast::<u64>().add(place as usize & (CELLS - 1))) };
+    for _ in 0..ATTEMPTS {
+        // The place of the cell that is given up first, and how readily.
+        let (mut victim, mut worth, mut held) = (0, 0, 0);
+        let mut contended = false;
+        for place in 0..CELLS as u64 {
+            let word = cell(place).read();
+            let entry = Entry::read(word);
+            let phase = entry.phase(now_ns);
+            if entry.is_of(hash)
+                && let Some(phase) = phase
+            {
+                let next = sighting.next(entry, phase, now_ns).word();
+                if next == word || cell(place).swap(word, next) {
+                    return phase as u64;
+                }
+                contended = true;
+                break;
+            }
+            let readily = entry.worth_giving_up(now_ns);
+            if readily > worth {
+                (victim, worth, held) = (place, readily, word);
+            }
+            victim = forget(victim, control.zero);
+            worth = forget(worth, control.zero);
+        }
+        if contended {
+            continue;
+        }
+        let Some(first) = sighting.first(hash, now_ns) else {
+            return NOTHING;
+        };
+        if worth == 0 || cell(victim).swap(held, first.word()) {
+            return NOTHING;
+        }
+    }
+    NOTHING
+}
