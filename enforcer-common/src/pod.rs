@@ -26,6 +26,7 @@ pod!(
     layout::FlowKey,
     layout::Interface,
     layout::Policy,
+    layout::Recent,
     layout::Seat,
     layout::ServiceKey,
     sketch::Line,

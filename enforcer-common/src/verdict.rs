@@ -114,6 +114,8 @@ reasons! {
     SynCookieInvalid = 23, "syn-cookie-invalid", true;
     /// Nothing has been heard of the agent for too long: its limits have lapsed.
     AgentGone = 24, "agent-gone", false;
+    /// Over a limit, and within the share in reserve of a source that was verified recently.
+    RecentlyVerified = 25, "recently-verified", false;
 }
 
 impl Reason {

@@ -14,6 +14,7 @@ use crate::{
     limits::{self, Charge},
     maps::CONTROL,
     parse::{Packet, Parsed, parse},
+    recent,
     service::{self, Place},
     syn,
     verdict::{self, Finding},
@@ -100,7 +101,7 @@ fn decide(
     let Some((place, bank)) = service::bank(interface, policy) else {
         return Finding::pass(NO_POLICY, Reason::NoPolicy);
     };
-    let reason = match settled(control, interface, policy, bank, packet, now_ns) {
+    let reason = match settled(control, interface, policy, (place, bank), packet, bytes, now_ns) {
         Some(reason) => reason,
         None => {
             let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet);
@@ -111,7 +112,7 @@ fn decide(
                 now_ns,
                 handshake,
             };
-            limited(ctx, place, bank, &charge)
+            limited(ctx, control, place, bank, &charge)
         }
     };
     Finding {
@@ -127,8 +128,9 @@ fn settled(
     control: &Control,
     interface: Interface,
     policy: u32,
-    bank: &Bank,
+    (place, bank): (Place, &Bank),
     packet: &Packet,
+    bytes: u64,
     now_ns: u64,
 ) -> Option<Reason> {
     if bank.flags & policy_flag::ACCESS != 0 {
@@ -147,16 +149,21 @@ fn settled(
     if now_ns > control.alive_until_ns {
         return Some(Reason::AgentGone);
     }
-    flow::check(control, bank, packet, now_ns)
+    flow::check(control, place, bank, packet, bytes, now_ns)
 }
 
 /// What SYN defence and limits say.
 #[inline(always)]
-fn limited(ctx: &XdpContext, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
+fn limited(ctx: &XdpContext, control: &Control, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
     if charge.handshake.is_forged() {
         return Reason::SynCookieInvalid;
     }
-    let reason = limits::check(charge, place, bank);
+    let mut reason = limits::check(charge, place, bank);
+    if reason.drops()
+        && let Some(reserved) = recent::check(control, place, bank, charge.packet, charge.now_ns)
+    {
+        reason = reserved;
+    }
     let shadow = bank.flags & policy_flag::SHADOW != 0;
     syn::conclude(ctx.ctx, charge.handshake, reason, shadow)
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use enforcer_common::{
-    layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
+    layout::{CELLS_PER_IDENTITY, MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
     limiter::Algorithm,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Numbers {
     positions: BTreeMap<String, u32>,
     /// By limit: the first of its shared limiters, and how many it has.
     shared: BTreeMap<u32, (u32, u32)>,
+    /// By limit per identity: which of each identity's limiters it has. The first is never given: it is the
+    /// budget of `verified`.
+    columns: BTreeMap<u32, u32>,
 }
 
 /// What makes a limit the same one as before. What its states mean belongs to it: a bucket's state is
@@ -34,18 +37,21 @@ pub struct Numbers {
 struct LimitKey {
     policy: Name,
     limit: Name,
+    /// Its position among the limit's prefixes.
+    level: u32,
     algorithm: Option<u32>,
     /// Of windows; buckets keep their states when their rate changes.
     window: Option<Duration>,
 }
 
 impl LimitKey {
-    fn new(policy: &Name, limit: &PacketLimit) -> Self {
+    fn new(policy: &Name, limit: &PacketLimit, level: u32) -> Self {
         let algorithm = limit.params.algorithm();
         let is_window = matches!(algorithm, Some(Algorithm::FixedWindow | Algorithm::SlidingWindow));
         Self {
             policy: policy.clone(),
             limit: limit.name.clone(),
+            level,
             algorithm: algorithm.map(|algorithm| algorithm as u32),
             window: is_window.then(|| limit.budget.rate.period()),
         }
@@ -60,6 +66,7 @@ pub struct Record {
     next_limit: u32,
     positions: BTreeMap<String, u32>,
     shared: Vec<(u32, u32, u32)>,
+    columns: Vec<(u32, u32)>,
 }
 
 /// A [`LimitKey`] and its number.
@@ -67,6 +74,7 @@ pub struct Record {
 struct LimitRecord {
     policy: String,
     limit: String,
+    level: u32,
     algorithm: Option<u32>,
     window: Option<Duration>,
     number: u32,
@@ -77,6 +85,7 @@ impl From<&Numbers> for Record {
         let limits = numbers.limits.iter().map(|(key, number)| LimitRecord {
             policy: key.policy.to_string(),
             limit: key.limit.to_string(),
+            level: key.level,
             algorithm: key.algorithm,
             window: key.window,
             number: *number,
@@ -93,6 +102,11 @@ impl From<&Numbers> for Record {
             shared: shared
                 .map(|(limit, (first, count))| (*limit, *first, *count))
                 .collect(),
+            columns: numbers
+                .columns
+                .iter()
+                .map(|(limit, column)| (*limit, *column))
+                .collect(),
         }
     }
 }
@@ -107,6 +121,7 @@ impl TryFrom<Record> for Numbers {
             let key = LimitKey {
                 policy: name(limit.policy)?,
                 limit: name(limit.limit)?,
+                level: limit.level,
                 algorithm: limit.algorithm,
                 window: limit.window,
             };
@@ -124,6 +139,7 @@ impl TryFrom<Record> for Numbers {
             shared: shared
                 .map(|(limit, first, count)| (limit, (first, count)))
                 .collect(),
+            columns: record.columns.into_iter().collect(),
         })
     }
 }
@@ -147,12 +163,12 @@ impl Numbers {
         Ok(number)
     }
 
-    /// The limit's number.
-    pub fn limit(&mut self, policy: &Name, limit: &PacketLimit) -> u32 {
+    /// The number of a level of a limit.
+    pub fn limit(&mut self, policy: &Name, limit: &PacketLimit, level: u32) -> u32 {
         let next = &mut self.next_limit;
         *self
             .limits
-            .entry(LimitKey::new(policy, limit))
+            .entry(LimitKey::new(policy, limit, level))
             .or_insert_with(|| {
                 *next += 1;
                 *next
@@ -206,6 +222,24 @@ impl Numbers {
         self.shared(limit, places.next_multiple_of(16))
     }
 
+    /// Which of each identity's limiters a limit per identity has.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn column(&mut self, limit: u32) -> Result<u32, KernelError> {
+        if let Some(&column) = self.columns.get(&limit) {
+            return Ok(column);
+        }
+        let taken: BTreeSet<u32> = self.columns.values().copied().collect();
+        let column = (1..CELLS_PER_IDENTITY).find(|column| !taken.contains(column));
+        let column = column.ok_or(KernelError::TooMany {
+            what: "limits per identity, in all policies together",
+            limit: CELLS_PER_IDENTITY as usize - 1,
+        })?;
+        self.columns.insert(limit, column);
+        Ok(column)
+    }
+
     /// Forgets what neither `set` nor the interfaces that there are speak of.
     pub fn retain(&mut self, set: &PolicySet, interfaces: &BTreeSet<String>) {
         let policies: BTreeSet<&Name> = set.packet_policies.iter().map(|policy| &policy.name).collect();
@@ -213,16 +247,17 @@ impl Numbers {
             .packet_policies
             .iter()
             .flat_map(|policy| {
-                policy
-                    .limits
-                    .iter()
-                    .map(|limit| LimitKey::new(&policy.name, limit))
+                let levels = |limit: &PacketLimit| 0..u32::try_from(limit.levels.len()).unwrap_or(0);
+                policy.limits.iter().flat_map(move |limit| {
+                    levels(limit).map(|level| LimitKey::new(&policy.name, limit, level))
+                })
             })
             .collect();
         self.policies.retain(|name, _| policies.contains(name));
         self.limits.retain(|key, _| limits.contains(key));
         let limits: BTreeSet<u32> = self.limits.values().copied().collect();
         self.shared.retain(|limit, _| limits.contains(limit));
+        self.columns.retain(|limit, _| limits.contains(limit));
         self.positions.retain(|name, _| interfaces.contains(name));
     }
 
@@ -238,6 +273,15 @@ impl Numbers {
             .iter()
             .filter(|(limit, place)| before.shared.get(limit) != Some(place));
         new.flat_map(|(_, (first, count))| *first..first + count)
+    }
+
+    /// The limiters of each identity that their limits did not have in `before`: others may have used them.
+    pub fn new_columns(&self, before: &Self) -> impl Iterator<Item = u32> {
+        let new = self
+            .columns
+            .iter()
+            .filter(|(limit, column)| before.columns.get(limit) != Some(column));
+        new.map(|(_, column)| *column)
     }
 
     /// The first of `count` places that no limit holds.
@@ -294,10 +338,11 @@ mod tests {
         numbers.policy(&name("a")).unwrap();
         for algorithm in ["token-bucket", "fixed-window"] {
             let set = one("a", algorithm, "10/m");
-            numbers.limit(&name("a"), &set.packet_policies[0].limits[0]);
+            numbers.limit(&name("a"), &set.packet_policies[0].limits[0], 0);
         }
         numbers.position("eth0").unwrap();
         numbers.shared(1, 16).unwrap();
+        numbers.column(2).unwrap();
         let text = serde_json::to_string(&Record::from(&numbers)).unwrap();
         let record: Record = serde_json::from_str(&text).unwrap();
         assert_eq!(Numbers::try_from(record).unwrap(), numbers);
@@ -308,7 +353,7 @@ mod tests {
         let mut numbers = Numbers::default();
         let mut number = |algorithm: &str, rate: &str| {
             let set = one("a", algorithm, rate);
-            numbers.limit(&name("a"), &set.packet_policies[0].limits[0])
+            numbers.limit(&name("a"), &set.packet_policies[0].limits[0], 0)
         };
         let bucket = number("token-bucket", "10/s");
         assert_eq!(
@@ -328,10 +373,37 @@ mod tests {
         let mut numbers = Numbers::default();
         let set = one("a", "token-bucket", "1/s");
         let limit = &set.packet_policies[0].limits[0];
-        let first = numbers.limit(&name("a"), limit);
+        let first = numbers.limit(&name("a"), limit, 0);
         numbers.retain(&PolicySet::default(), &BTreeSet::new());
         assert!(numbers.limits.is_empty());
-        assert_ne!(numbers.limit(&name("a"), limit), first);
+        assert_ne!(numbers.limit(&name("a"), limit, 0), first);
+    }
+
+    #[test]
+    fn each_level_has_a_number_of_its_own() {
+        let mut numbers = Numbers::default();
+        let set = set(
+            "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {name: a}\nspec:\n  interfaces: [eth0]\n  \
+             limits: [{name: x, rate: 1/s, prefix: [{ipv4: 32}, {ipv4: 24}]}]\n",
+        );
+        let limit = &set.packet_policies[0].limits[0];
+        let [narrow, wide] = [0, 1].map(|level| numbers.limit(&name("a"), limit, level));
+        assert_ne!(narrow, wide);
+        numbers.retain(&set, &BTreeSet::new());
+        assert_eq!(numbers.limit(&name("a"), limit, 1), wide);
+    }
+
+    #[test]
+    fn limits_per_identity_have_different_limiters_until_there_is_none() {
+        let mut numbers = Numbers::default();
+        let columns: BTreeSet<u32> = (1..CELLS_PER_IDENTITY)
+            .map(|limit| numbers.column(limit).unwrap())
+            .collect();
+        assert_eq!(columns, (1..CELLS_PER_IDENTITY).collect());
+        assert_eq!(numbers.column(3).unwrap(), 3);
+        assert_eq!(numbers.new_columns(&Numbers::default()).count(), columns.len());
+        assert_eq!(numbers.new_columns(&numbers.clone()).count(), 0);
+        assert!(matches!(numbers.column(99), Err(KernelError::TooMany { .. })));
     }
 
     #[test]

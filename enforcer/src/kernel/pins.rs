@@ -26,7 +26,7 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 15] = [
+pub const KEPT: [&str; 18] = [
     "CONTROL",
     "INTERFACES",
     "SEATS",
@@ -36,6 +36,9 @@ pub const KEPT: [&str; 15] = [
     "PRESENCE",
     "BUDGETS",
     "HOLDERS",
+    "RECENT",
+    "RECENT_BITS",
+    "RESERVES",
     "SHARED",
     "SKETCH",
     "COUNTERS",

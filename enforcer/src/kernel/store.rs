@@ -21,6 +21,7 @@ use enforcer_common::{
 
 use super::{
     AccessMap, KernelError,
+    budgets::Budgets,
     compile::{Moment, Tables, compile},
     counters::Counters,
     interfaces::Interface,
@@ -29,7 +30,7 @@ use super::{
     object::{self, Array},
     seats::Seats,
 };
-use crate::policy::model::{Name, PolicySet};
+use crate::policy::model::{Level, Name, PolicySet};
 
 /// The tables in force, and what is needed to follow them with others.
 pub struct Store {
@@ -40,6 +41,8 @@ pub struct Store {
     policies: Array<Policy>,
     /// Limiter states of services and interfaces.
     shared: Array<u64>,
+    /// Limiter states of identities.
+    budgets: Budgets,
     notes: Notes,
     numbers: Numbers,
     slot: u32,
@@ -61,12 +64,11 @@ struct Written {
     access: Vec<Key<AccessKey>>,
 }
 
-/// A limit that the controller has changed.
-#[derive(Clone, Copy)]
+/// A limit that the controller has changed, level by level.
 struct Adapted {
     /// As the policy has it: a change of policy ends the adaptation.
-    configured: Params,
-    now: Params,
+    configured: Vec<Params>,
+    now: Vec<Params>,
 }
 
 /// A generation that is written and not yet in force.
@@ -91,7 +93,12 @@ impl Store {
     ///
     /// # Errors
     /// The object lacks a map, or the kernel refuses.
-    pub fn new(ebpf: &mut Ebpf, access: AccessMap, numbers: Numbers) -> Result<Self, KernelError> {
+    pub fn new(
+        ebpf: &mut Ebpf,
+        access: AccessMap,
+        budgets: Budgets,
+        numbers: Numbers,
+    ) -> Result<Self, KernelError> {
         let mut store = Self {
             access,
             interfaces: object::take(ebpf, "INTERFACES")?,
@@ -99,6 +106,7 @@ impl Store {
             services: object::take(ebpf, "SERVICES")?,
             policies: object::take(ebpf, "POLICIES")?,
             shared: object::take(ebpf, "SHARED")?,
+            budgets,
             notes: Notes::new(object::take(ebpf, "NOTES")?)?,
             numbers,
             slot: 0,
@@ -168,6 +176,9 @@ impl Store {
             self.shared
                 .set(place, FRESH, 0)
                 .map_err(KernelError::map("SHARED"))?;
+        }
+        for column in numbers.new_columns(&self.numbers) {
+            self.budgets.renew_column(column)?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.carry_answering_over(set, &mut tables, &numbers);
@@ -252,22 +263,25 @@ impl Store {
         self.in_force = tables.policies;
     }
 
-    /// Lowers or raises a limit's rate at once, for the controller. Unknown names change nothing.
+    /// Lowers or raises a limit's rate at once, for the controller: `rate` says what each of its levels runs
+    /// with. Unknown names change nothing.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn adapt(&mut self, policy: &Name, limit: &Name, params: Params) -> Result<(), KernelError> {
-        let Some((number, index, configured)) = self.find(policy, limit) else {
+    /// The kernel refuses, or a level cannot run so.
+    pub fn adapt(
+        &mut self,
+        policy: &Name,
+        limit: &Name,
+        rate: impl Fn(&Level) -> Result<Params, KernelError>,
+    ) -> Result<(), KernelError> {
+        let Some((number, index, levels)) = self.find(policy, limit) else {
             return Ok(());
         };
-        self.change(number, |bank| bank.limits[index].params = params)?;
-        self.adapted.insert(
-            (policy.clone(), limit.clone()),
-            Adapted {
-                configured,
-                now: params,
-            },
-        );
+        let now: Vec<Params> = levels.iter().map(rate).collect::<Result<_, _>>()?;
+        let configured = configured(levels);
+        self.change(number, |bank| set_levels(bank, index, &now))?;
+        self.adapted
+            .insert((policy.clone(), limit.clone()), Adapted { configured, now });
         Ok(())
     }
 
@@ -321,7 +335,7 @@ impl Store {
         Some(&entry.banks[usize::from(entry.select & 1 == 1)])
     }
 
-    fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, Params)> {
+    fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, &[Level])> {
         let document = self
             .set
             .packet_policies
@@ -332,7 +346,7 @@ impl Store {
             .iter()
             .position(|candidate| candidate.name == *limit)?;
         let number = self.number(policy)?;
-        Some((number, index, document.limits[index].params))
+        Some((number, index, &document.limits[index].levels))
     }
 
     /// Carries the controller's changes over to limits that the new generation has unchanged.
@@ -351,7 +365,7 @@ impl Store {
                     .limits
                     .iter()
                     .position(|candidate| candidate.name == *limit)?;
-                let unchanged = document.limits[index].params == adapted.configured;
+                let unchanged = configured(&document.limits[index].levels) == adapted.configured;
                 tables
                     .policies
                     .get_mut(&number)
@@ -360,7 +374,7 @@ impl Store {
             });
             let Some((entry, index)) = found else { return false };
             for bank in &mut entry.banks {
-                bank.limits[index].params = adapted.now;
+                set_levels(bank, index, &adapted.now);
             }
             true
         });
@@ -398,5 +412,17 @@ impl Store {
             written.access.push(*key);
         }
         self.access.tidy()
+    }
+}
+
+/// What the levels of a limit run with by the policy.
+fn configured(levels: &[Level]) -> Vec<Params> {
+    levels.iter().map(|level| level.params).collect()
+}
+
+/// Has the levels of the limit at `index` of its policy run with `params`.
+fn set_levels(bank: &mut Bank, index: usize, params: &[Params]) {
+    for (level, params) in bank.levels_mut(index).zip(params) {
+        level.params = *params;
     }
 }

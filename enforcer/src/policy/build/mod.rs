@@ -4,12 +4,14 @@
 //! judged all the same. A set in which anything was wrong is thrown away by the caller.
 
 mod issuer;
+mod levels;
 mod limit;
 mod packet;
 mod request;
 mod require;
 mod route;
 mod service;
+mod verified;
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
