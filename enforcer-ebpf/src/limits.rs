@@ -52,7 +52,12 @@ impl Question {
     const TRAFFIC_OF_SOURCE: u32 = 24;
     /// From here on, the kind of traffic that it is to the other limits.
     const TRAFFIC_OF_ALL: u32 = 32;
+    /// From here on, the interface's position.
     const POSITION: u32 = 40;
+    /// From here on, which of the limits it is about.
+    const LIMIT: u32 = 56;
+    /// Nothing is charged.
+    const ASKS: u64 = 1 << 60;
 
     #[inline(always)]
     pub fn new(place: Place) -> Self {
@@ -107,6 +112,18 @@ impl Question {
         })
     }
 
+    /// The same of one of the limits.
+    #[inline(always)]
+    fn of(self, limit: u32) -> u64 {
+        self.0 | u64::from(limit) << Self::LIMIT
+    }
+
+    #[inline(always)]
+    fn limit(self) -> Option<&'static Limit> {
+        let number = (self.0 >> Self::LIMIT) as usize & (LIMITS_PER_BANK - 1);
+        self.bank()?.limits.get(number)
+    }
+
     /// What a packet of `bytes` costs under `limit`; zero if the limit is not about it.
     #[inline(always)]
     fn cost(self, limit: &Limit, family: u8, bytes: u64) -> u64 {
@@ -125,36 +142,6 @@ impl Question {
             limit_count::CONNECTIONS => u64::from(self.is(opens)),
             _ => 1,
         }
-    }
-}
-
-/// Where [`enforcer_limit`] finds its limit, and whether it charges or only asks: one number.
-#[derive(Clone, Copy)]
-struct Selector(u64);
-
-impl Selector {
-    const ASK: u64 = 1 << 40;
-
-    #[inline(always)]
-    fn new(place: Place, limit: u32, charges: bool) -> Self {
-        let ask = if charges { 0 } else { Self::ASK };
-        Self(u64::from(place.index) | (u64::from(place.bank) << 32) | (u64::from(limit) << 33) | ask)
-    }
-
-    #[inline(always)]
-    fn limit(self) -> Option<&'static Limit> {
-        let policy = POLICIES.get(self.0 as u32)?;
-        let bank = if self.0 & (1 << 32) == 0 {
-            &policy.banks[0]
-        } else {
-            &policy.banks[1]
-        };
-        bank.limits.get((self.0 >> 33) as usize & (LIMITS_PER_BANK - 1))
-    }
-
-    #[inline(always)]
-    fn charges(self) -> bool {
-        self.0 & Self::ASK == 0
     }
 }
 
@@ -191,8 +178,10 @@ fn reason(answer: u64, within: Reason) -> Reason {
     }
 }
 
-/// All limits admit the packet: no index of a limit.
+/// The packet is within the limit, or within all: no index of a limit.
 const WITHIN: u64 = 1 << 8;
+/// Beside the index of the limit: nothing is decided.
+const CONTENDED: u64 = 1 << 9;
 
 /// Asks all limits, and charges them if all admit: which one refuses, by its `index`, or [`WITHIN`]. `high`
 /// and `low` are the source; or `low` is the number of a verified identity.
@@ -208,83 +197,36 @@ extern "C" fn enforcer_limits(question: u64, high: u64, low: u64, now_ns: u64, b
     } else {
         (0, bank.limit_count)
     };
-    let under = Under {
-        question,
-        bank,
-        first,
-        count,
-        high,
-        low,
-        now_ns,
-        bytes,
-    };
+    let from = question.of(first);
     if count > 1 {
-        let answer = under.refused_by(false);
+        let answer = refused_by(from | Question::ASKS, count, high, low, now_ns, bytes);
         if answer != WITHIN {
             return answer;
         }
     }
-    under.refused_by(true)
+    refused_by(from, count, high, low, now_ns, bytes)
 }
 
-/// A packet and the limits that it is under.
-struct Under {
-    question: Question,
-    bank: &'static Bank,
-    first: u32,
-    count: u32,
-    high: u64,
-    low: u64,
-    now_ns: u64,
-    bytes: u64,
-}
-
-impl Under {
-    /// The first limit that refuses, when all are asked or charged; or [`WITHIN`].
-    #[inline(always)]
-    fn refused_by(&self, charges: bool) -> u64 {
-        let family = if is_mapped(self.high, self.low) {
-            family::IPV4
-        } else {
-            family::IPV6
-        };
-        for step in 0..LIMITS_PER_BANK as u32 {
-            if step >= self.count {
-                break;
-            }
-            let number = (self.first + step) & (LIMITS_PER_BANK as u32 - 1);
-            let Some(limit) = self.bank.limits.get(number as usize) else {
-                break;
-            };
-            let cost = self.question.cost(limit, family, self.bytes);
-            if cost == 0 {
-                continue;
-            }
-            let (high, low) = match limit.key {
-                limit_key::SOURCE => (self.high, self.low),
-                limit_key::SERVICE => (0, u64::from(limit.shared)),
-                limit_key::IDENTITY => (0, u64::from(limit.shared) + self.low),
-                _ => (0, u64::from(limit.shared + self.question.position())),
-            };
-            let selector = Selector::new(self.question.place(), number, charges);
-            if !admits(selector, high, low, self.now_ns, cost) {
-                return u64::from(limit.index);
-            }
-        }
-        WITHIN
-    }
-}
-
-/// One limit's answer, by as many attempts as contention may take.
+/// The first of `count` limits that refuses, or [`WITHIN`].
 #[inline(always)]
-fn admits(selector: Selector, high: u64, low: u64, now_ns: u64, cost: u64) -> bool {
-    for _ in 0..ATTEMPTS {
-        match enforcer_limit(selector.0, high, low, now_ns, cost) {
-            CONTENDED => {}
-            answer => return answer == ADMITTED,
+fn refused_by(from: u64, count: u32, high: u64, low: u64, now_ns: u64, bytes: u64) -> u64 {
+    for step in 0..LIMITS_PER_BANK as u32 {
+        if step >= count {
+            break;
+        }
+        let question = from + (u64::from(step) << Question::LIMIT);
+        let mut answer = CONTENDED;
+        for _ in 0..ATTEMPTS {
+            answer = enforcer_limit(question, high, low, now_ns, bytes);
+            if answer & CONTENDED == 0 {
+                break;
+            }
+        }
+        if answer != WITHIN {
+            return answer & (WITHIN - 1);
         }
     }
-    false
+    WITHIN
 }
 
 /// What one attempt has come to.
@@ -295,10 +237,6 @@ pub enum Outcome {
     /// Another CPU was faster: nothing is decided.
     Contended,
 }
-
-const REFUSED: u64 = 0;
-const ADMITTED: u64 = 1;
-const CONTENDED: u64 = 2;
 
 /// What an expression says under parameters of which it knows the algorithm.
 ///
@@ -324,42 +262,51 @@ macro_rules! by_algorithm {
     };
 }
 
-/// Asks or charges one limit, in one attempt. `high` and `low` are the source, or `low` is the number of
-/// the limit's own limiter.
+/// Asks or charges one limit, in one attempt: [`WITHIN`], or the limit's `index`, with [`CONTENDED`] if another
+/// CPU was faster.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_limit(selector: u64, high: u64, low: u64, now_ns: u64, cost: u64) -> u64 {
-    let selector = Selector(selector);
-    let Some(limit) = selector.limit() else {
-        return ADMITTED;
+extern "C" fn enforcer_limit(question: u64, high: u64, low: u64, now_ns: u64, bytes: u64) -> u64 {
+    let question = Question(question);
+    let Some(limit) = question.limit() else {
+        return WITHIN;
     };
-    let (params, charges) = (&limit.params, selector.charges());
+    let family = if is_mapped(high, low) {
+        family::IPV4
+    } else {
+        family::IPV6
+    };
+    let cost = question.cost(limit, family, bytes);
+    if cost == 0 {
+        return WITHIN;
+    }
+    let (params, charges) = (&limit.params, !question.is(Question::ASKS));
     // One that is missing, for which there is no way, limits nothing.
     let outcome = if limit.key == limit_key::SOURCE {
         let Some(control) = CONTROL.get(0) else {
-            return ADMITTED;
+            return WITHIN;
         };
         let Some(cells) = Cells::of(control, limit, high, low) else {
-            return ADMITTED;
+            return WITHIN;
         };
         by_algorithm!(params, known => cells.decide(&known, now_ns, cost, charges))
     } else {
-        let cell = if limit.key == limit_key::IDENTITY {
-            BUDGETS.get_ptr_mut(low as u32)
-        } else {
-            SHARED.get_ptr_mut(low as u32)
+        let cell = match limit.key {
+            limit_key::IDENTITY => BUDGETS.get_ptr_mut(limit.shared + low as u32),
+            limit_key::SERVICE => SHARED.get_ptr_mut(limit.shared),
+            _ => SHARED.get_ptr_mut(limit.shared + question.position()),
         };
         let Some(cell) = cell else {
-            return ADMITTED;
+            return WITHIN;
         };
         // SAFETY: a map's value of eight bytes.
         let cell = unsafe { Cell::new(cell) };
         by_algorithm!(params, known => charge_once(cell, &known, now_ns, cost, charges))
     };
     match outcome {
-        Outcome::Refused => REFUSED,
-        Outcome::Admitted => ADMITTED,
-        Outcome::Contended => CONTENDED,
+        Outcome::Refused => u64::from(limit.index),
+        Outcome::Admitted => WITHIN,
+        Outcome::Contended => u64::from(limit.index) | CONTENDED,
     }
 }
 
