@@ -5,6 +5,7 @@
 #![no_std]
 #![cfg_attr(not(feature = "aya"), forbid(unsafe_code))]
 
+pub mod flow_memory;
 pub mod hash;
 pub mod layout;
 pub mod limiter;
