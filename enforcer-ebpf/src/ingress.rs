@@ -16,7 +16,7 @@ use crate::{
     parse::{Packet, Parsed, parse},
     recent,
     service::{self, Place},
-    syn,
+    syn, udp,
     verdict::{self, Finding},
 };
 
@@ -104,7 +104,8 @@ fn decide(
     let reason = match settled(control, interface, policy, (place, bank), packet, bytes, now_ns) {
         Some(reason) => reason,
         None => {
-            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet);
+            let flow = udp::Flow::of(bank, packet, now_ns, control.zero);
+            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet, flow.is_new());
             let charge = Charge {
                 interface,
                 packet,
@@ -112,7 +113,11 @@ fn decide(
                 now_ns,
                 handshake,
             };
-            limited(ctx, control, place, bank, &charge)
+            let reason = limited(ctx, control, place, bank, &charge);
+            if !reason.drops() {
+                flow.remember(now_ns);
+            }
+            reason
         }
     };
     Finding {

@@ -29,6 +29,7 @@ mod recent;
 mod service;
 mod sketch;
 mod syn;
+mod udp;
 mod verdict;
 
 use aya_ebpf::{

@@ -6,11 +6,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use enforcer_common::{
+    flow_memory::Line as FlowLine,
     layout::{
         Access, AccessKey, Address, CELLS_PER_IDENTITY, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
         DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
         MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
-        POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
+        POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat, ServiceKey, UDP_LINES,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -105,6 +106,10 @@ pub static SYNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_POLICIES, 
 /// addresses would take them.
 #[map]
 pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, BPF_F_NO_PREALLOC);
+
+/// Flows of UDP that limits on connections have admitted: see `enforcer_common::flow_memory`.
+#[map]
+pub static UDP_FLOWS: Array<FlowLine> = Array::with_max_entries(UDP_LINES, BPF_F_MMAPABLE);
 
 /// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
 #[map]

@@ -51,9 +51,9 @@ impl Handshake {
     /// a connection is charged to them with the cookie that comes back, not with the SYN, which that ACK
     /// stands for.
     #[inline(always)]
-    fn new(kind: u64, packet: &Packet, zero: u64) -> Self {
+    fn new(kind: u64, packet: &Packet, is_new_flow: bool, zero: u64) -> Self {
         let traffic = packet.traffic();
-        let opens = packet.opens_connection();
+        let opens = packet.opens_connection() || is_new_flow;
         let of_source = if opens { Question::OPENS_OF_SOURCE } else { 0 };
         let terms = match kind >> 32 {
             Self::CHALLENGE => of_source | Question::traffic(traffic, 0),
@@ -90,9 +90,16 @@ impl Handshake {
     }
 }
 
-/// What the packet is; counts SYNs where the controller wants to know.
+/// What the packet is; counts SYNs where the controller wants to know. `is_new_flow`: it opens a flow of UDP.
 #[inline(always)]
-pub fn examine(ctx: *mut xdp_md, zero: u64, bank: &Bank, policy: u32, packet: &Packet) -> Handshake {
+pub fn examine(
+    ctx: *mut xdp_md,
+    zero: u64,
+    bank: &Bank,
+    policy: u32,
+    packet: &Packet,
+    is_new_flow: bool,
+) -> Handshake {
     let is_tcp = packet.protocol == protocol::TCP && !packet.fragment;
     if bank.flags & policy_flag::SYN_COUNTED != 0
         && packet.opens_connection()
@@ -106,7 +113,7 @@ pub fn examine(ctx: *mut xdp_md, zero: u64, bank: &Bank, policy: u32, packet: &P
     } else {
         Handshake::NONE
     };
-    Handshake::new(kind.wrapping_add(zero), packet, zero)
+    Handshake::new(kind.wrapping_add(zero), packet, is_new_flow, zero)
 }
 
 /// The reason, given what the limits say; answers SYNs.

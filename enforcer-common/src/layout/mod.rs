@@ -59,6 +59,8 @@ pub const RECENT_WORDS: u32 = 1_024;
 pub const MAX_SHARED: u32 = 8_192;
 /// The node's own addresses to which SYNs are answered.
 pub const MAX_LOCAL: u32 = 4_096;
+/// Lines of the memory of UDP's flows, of eight flows each: a power of two.
+pub const UDP_LINES: u32 = 8_192;
 /// Connections whose cookie has just come back: a power of two.
 pub const PROVEN_CELLS: u32 = 65_536;
 /// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
@@ -94,7 +96,7 @@ layout! {
     Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, traffic: PARAMS + 5, families: PARAMS + 6,
         index: PARAMS + 7, id: PARAMS + 8, shared: PARAMS + 12,
         mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};
-    Bank: BANK, {flags: 0, limit_count: 4, identity_count: 8, reserved: 12, recent_for_ns: 16, recent: 24,
+    Bank: BANK, {flags: 0, limit_count: 4, identity_count: 8, udp_id: 12, recent_for_ns: 16, recent: 24,
         limits: 24 + PARAMS};
     Policy: 8 + 2 * BANK, {select: 0, banks: 8};
     AccessKey: 20, {table: 0, address: 4};

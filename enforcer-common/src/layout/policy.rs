@@ -24,8 +24,9 @@ pub struct Bank {
     pub limit_count: u32,
     /// How many of `limits` verified connections are under instead: those that follow.
     pub identity_count: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Tells the flows of UDP that its limits have admitted from those of other policies. Never reused while the
+    /// agent runs.
+    pub udp_id: u32,
     /// How long after its last verified connection a source still has a share in reserve, in ns.
     pub recent_for_ns: u64,
     /// That share, of each source.
@@ -61,6 +62,8 @@ pub mod policy_flag {
     pub const VERIFIED: u32 = 1 << 2;
     /// Sources that were verified recently have a share in reserve.
     pub const RECENT: u32 = 1 << 3;
+    /// A limit counts UDP's flows.
+    pub const UDP_FLOWS: u32 = 1 << 4;
     /// SYNs are answered with cookies.
     pub const SYN_ANSWERED: u32 = 1 << 8;
     /// SYNs are counted, so that the controller sees when to answer them.

@@ -230,6 +230,12 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     if !identities.is_empty() {
         flags |= policy_flag::VERIFIED;
     }
+    let counts_flows =
+        |limit: &&Limit| limit.count == limit_count::CONNECTIONS && limit.traffic & traffic::UDP != 0;
+    let udp_id = strangers.iter().find(counts_flows).map(|limit| limit.id);
+    if udp_id.is_some() {
+        flags |= policy_flag::UDP_FLOWS;
+    }
     if policy.recent.is_some() {
         flags |= policy_flag::RECENT;
     }
@@ -243,7 +249,7 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
         flags,
         limit_count: count(&strangers),
         identity_count: count(&identities),
-        reserved: 0,
+        udp_id: udp_id.unwrap_or(0),
         recent_for_ns: recent.map_or(0, |recent| {
             u64::try_from(recent.lasts.as_nanos()).unwrap_or(u64::MAX)
         }),

@@ -26,7 +26,7 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 18] = [
+pub const KEPT: [&str; 19] = [
     "CONTROL",
     "INTERFACES",
     "SEATS",
@@ -43,6 +43,7 @@ pub const KEPT: [&str; 18] = [
     "SKETCH",
     "COUNTERS",
     "PROVEN",
+    "UDP_FLOWS",
     "REASONS",
     "NOTES",
 ];
