@@ -115,11 +115,11 @@ fn a_packet_that_another_limit_refuses_opens_nothing() {
 
 #[test]
 fn a_forged_flood_forgets_no_flow() {
-    let limit = "  limits: [{per: service, count: connections, rate: 1/d, burst: 50}]";
+    let limit = "  limits: [{per: service, count: connections, rate: 1/d, burst: 25}]";
     let Some(mut rig) = Rig::new(&document("p", "enforce", limit)) else {
         return;
     };
-    let flows: Vec<Vec<u8>> = (0..50).map(|port| datagram(FAMILIES[0].0, 2_000 + port, 53)).collect();
+    let flows: Vec<Vec<u8>> = (0..25).map(|port| datagram(FAMILIES[0].0, 2_000 + port, 53)).collect();
     for flow in &flows {
         assert!(rig.passes(flow));
     }

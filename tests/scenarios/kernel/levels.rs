@@ -61,7 +61,7 @@ fn each_prefix_holds() {
 #[test]
 fn a_level_is_counted_by_its_limits_name() {
     let limits = format!(
-        "  limits: [{{per: service, rate: 1/d, burst: 1000}}, {{rate: 1/d, burst: 2, {LEVELS}}}, {{rate: 1/d, burst: 9}}]"
+        "  limits: [{{per: service, rate: 1000/s, burst: 1000}}, {{rate: 1/d, burst: 2, {LEVELS}}}, {{rate: 1/d, burst: 9}}]"
     );
     check_both("p", &limits, || rows(Reason::Limit1));
 }
