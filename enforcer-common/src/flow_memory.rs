@@ -293,11 +293,7 @@ impl Sighting {
             // What this end says keeps no flow alive of which the peer has fallen silent.
             _ => (phase, false),
         };
-        let seen = if refreshes {
-            ticks(now_ns)
-        } else {
-            entry.0 & TICKS
-        };
+        let seen = if refreshes { ticks(now_ns) } else { entry.0 & TICKS };
         Entry(entry.0 & (TAG | LONG) | (next as u64) << PHASE | seen)
     }
 
@@ -370,7 +366,10 @@ mod tests {
         assert!(!memory.answers(hash(1), SYN | ACK, NOW));
         memory.open(hash(1), NOW);
         assert!(memory.answers(hash(1), ACK, NOW + 3_600 * SECOND));
-        assert!(!memory.answers(hash(1), ACK, NOW + 7 * 3_600 * SECOND), "6 h after it spoke");
+        assert!(
+            !memory.answers(hash(1), ACK, NOW + 7 * 3_600 * SECOND),
+            "6 h after it spoke"
+        );
         assert!(!memory.answers(hash(2), ACK, NOW));
     }
 
@@ -381,7 +380,10 @@ mod tests {
         for second in 0..100 {
             assert!(memory.answers(hash(1), SYN | ACK, NOW + second * SECOND));
         }
-        assert!(!memory.answers(hash(1), SYN | ACK, NOW + 130 * SECOND), "answers keep nothing alive");
+        assert!(
+            !memory.answers(hash(1), SYN | ACK, NOW + 130 * SECOND),
+            "answers keep nothing alive"
+        );
     }
 
     #[test]
@@ -414,7 +416,11 @@ mod tests {
         memory.see(hash(3), Sighting::arriving(TCP, FIN | ACK), NOW);
         memory.see(hash(9), Sighting::arriving(TCP, SYN), NOW + 2 * SECOND);
         assert!(memory.answers(hash(9), SYN | ACK, NOW + 2 * SECOND));
-        assert!((0..8).filter(|real| *real != 3).all(|real| memory.answers(hash(real), ACK, NOW)));
+        assert!(
+            (0..8)
+                .filter(|real| *real != 3)
+                .all(|real| memory.answers(hash(real), ACK, NOW))
+        );
     }
 
     #[test]

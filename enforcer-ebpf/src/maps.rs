@@ -8,10 +8,11 @@ use aya_ebpf::{
 use enforcer_common::{
     flow_memory::Line as FlowLine,
     layout::{
-        Access, AccessKey, Address, CELLS_PER_IDENTITY, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
-        DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES, MAX_INTERFACES,
-        MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
-        POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat, ServiceKey, UDP_LINES,
+        Access, AccessKey, Address, CELLS_PER_IDENTITY, COUNTERS as COUNTER_ENTRIES, Control, Counter,
+        DEFAULT_FLOWS, DenialReason, DeniedPrefix, Flow, FlowKey, Interface, MAX_DENIALS, MAX_IDENTITIES,
+        MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_SERVICES, MAX_SHARED,
+        NOTE_CHUNK, NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent,
+        SEATS as SEAT_ENTRIES, Seat, ServiceKey, UDP_LINES,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,

@@ -43,8 +43,13 @@ extern "C" fn enforcer_recent(question: u64, high: u64, low: u64, now_ns: u64) -
         return REFUSED;
     }
     let source: Address = address::address([high.to_be(), low.to_be()]);
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key by value is copied, on a stack that is short"
+    )]
     // SAFETY: the agent replaces values as a whole, and a replaced one outlives the packet (RCU).
-    let (Some(entry), Some(bank)) = (unsafe { RECENT.get(&source) }, Question::from(question).bank()) else {
+    let entry = unsafe { RECENT.get(&source) };
+    let (Some(entry), Some(bank)) = (entry, Question::from(question).bank()) else {
         return REFUSED;
     };
     // A clock that is read on another processor may be a little behind.

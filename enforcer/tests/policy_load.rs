@@ -106,7 +106,10 @@ fn the_sample_packet_policy_means_what_it_says() {
     let [level] = limit.levels[..] else {
         panic!("{:?}", limit.levels)
     };
-    assert_eq!((level.ipv4, level.ipv6, level.times.get()), (Some(32), Some(64), 1));
+    assert_eq!(
+        (level.ipv4, level.ipv6, level.times.get()),
+        (Some(32), Some(64), 1)
+    );
     assert_eq!(level.params, limit.params);
     assert_eq!((limit.traffic, edge.recent), (traffic::ALL, None));
     assert_eq!(limit.budget.rate.to_string(), "20000/s");
@@ -336,12 +339,17 @@ fn a_limit_has_a_level_for_each_prefix() {
         (Some(16), Some(48), 64),
     ];
     assert_eq!(levels, expected);
-    let bucket = |times: u64| Params::new(Algorithm::TokenBucket, 10 * times, 1_000_000_000, 5 * times).unwrap();
+    let bucket =
+        |times: u64| Params::new(Algorithm::TokenBucket, 10 * times, 1_000_000_000, 5 * times).unwrap();
     let params: Vec<_> = limit.levels.iter().map(|level| level.params).collect();
     assert_eq!(params, [bucket(1), bucket(8), bucket(64)]);
-    let set = packet_policy("limits: [{rate: 10/s, algorithm: sliding-window, prefix: {ipv4: 24, times: 3}}]");
+    let set =
+        packet_policy("limits: [{rate: 10/s, algorithm: sliding-window, prefix: {ipv4: 24, times: 3}}]");
     let level = &set.packet_policies[0].limits[0].levels[0];
-    assert_eq!((level.ipv4, level.ipv6, level.params.burst()), (Some(24), Some(64), 30));
+    assert_eq!(
+        (level.ipv4, level.ipv6, level.params.burst()),
+        (Some(24), Some(64), 30)
+    );
 }
 
 #[test]
@@ -349,7 +357,10 @@ fn a_limit_is_about_the_traffic_that_it_names() {
     for (written, expected) in [
         ("tcp-syn", traffic::TCP_SYN),
         ("tcp", traffic::TCP_SYN | traffic::TCP_OTHER),
-        ("[tcp-syn, udp, icmp]", traffic::TCP_SYN | traffic::UDP | traffic::ICMP),
+        (
+            "[tcp-syn, udp, icmp]",
+            traffic::TCP_SYN | traffic::UDP | traffic::ICMP,
+        ),
         ("[tcp, udp, icmp, other]", traffic::ALL),
     ] {
         let set = packet_policy(&format!("limits: [{{rate: 10/s, traffic: {written}}}]"));
@@ -362,9 +373,13 @@ fn who_speaks_of_verified_identities_keeps_a_share_for_recent_ones() {
     let share = |spec: &str| {
         let set = packet_policy(spec);
         let policy = &set.packet_policies[0];
-        let recent = policy
-            .recent
-            .map(|recent| (recent.budget.rate.to_string(), recent.budget.burst.get(), recent.lasts.as_secs()));
+        let recent = policy.recent.map(|recent| {
+            (
+                recent.budget.rate.to_string(),
+                recent.budget.burst.get(),
+                recent.lasts.as_secs(),
+            )
+        });
         (policy.verified.map(|budget| budget.burst.get()), recent)
     };
     let default = Some(("50/s".to_owned(), 100, 600));
@@ -372,7 +387,10 @@ fn who_speaks_of_verified_identities_keeps_a_share_for_recent_ones() {
     assert_eq!(share("verified: {rate: 7/s}"), (Some(7), default.clone()));
     assert_eq!(share("limits: [{per: identity, rate: 1/s}]"), (None, default));
     assert_eq!(share("verified: {rate: 7/s, recent: off}"), (Some(7), None));
-    assert_eq!(share("limits: [{per: identity, rate: 1/s}], verified: {recent: off}"), (None, None));
+    assert_eq!(
+        share("limits: [{per: identity, rate: 1/s}], verified: {recent: off}"),
+        (None, None)
+    );
     assert_eq!(
         share("verified: {recent: {rate: 20/m, burst: 9, for: 1h}}"),
         (None, Some(("20/m".to_owned(), 9, 3_600)))

@@ -43,7 +43,11 @@ pub struct Recent {
 #[inline(always)]
 #[must_use]
 pub const fn recent_words(high: u64, low: u64) -> (u64, u64) {
-    if is_mapped(high, low) { (high, low) } else { (high, 0) }
+    if is_mapped(high, low) {
+        (high, low)
+    } else {
+        (high, 0)
+    }
 }
 
 /// The same as an address.

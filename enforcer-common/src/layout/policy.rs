@@ -37,7 +37,6 @@ pub struct Bank {
 
 impl Bank {
     /// The levels of the limit at `index` of the policy, in order.
-    #[must_use]
     pub fn levels(&self, index: usize) -> impl Iterator<Item = &Limit> {
         let used = (self.limit_count + self.identity_count) as usize;
         let used = self.limits.iter().take(used);

@@ -195,7 +195,9 @@ fn follow_recents(kernel: &KernelHalf) -> Result<(), KernelError> {
     let set = Arc::clone(kernel.generations().store.set());
     let asked = set.packet_policies.iter().filter_map(|policy| policy.recent);
     let lasts = asked.map(|recent| recent.lasts).fold(REMEMBERED, Duration::max);
-    kernel.recents.sweep(monotonic_ns(), lasts, || kernel.flows.clients())
+    kernel
+        .recents
+        .sweep(monotonic_ns(), lasts, || kernel.flows.clients())
 }
 
 fn is_limit(reason: Reason) -> bool {
@@ -270,8 +272,5 @@ fn set_rate(
             .at_rate(amount, period_ns)
             .map_err(KernelError::Params)
     };
-    kernel
-        .generations()
-        .store
-        .adapt(&policy.name, &limit.name, level)
+    kernel.generations().store.adapt(&policy.name, &limit.name, level)
 }

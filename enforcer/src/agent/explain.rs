@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use enforcer_common::layout::Limit as KernelLimit;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -152,8 +153,9 @@ impl Shared {
             .map(|policy| {
                 let bank = generations.store.bank(&policy.name);
                 let limits = policy.limits.iter().enumerate().map(|(index, limit)| {
-                    let running = bank.map(|bank| bank.levels(index).copied().collect());
-                    self.limit_view(kernel, policy, limit, running.unwrap_or_default(), address)
+                    let running: Vec<KernelLimit> =
+                        bank.map_or_else(Vec::new, |bank| bank.levels(index).copied().collect());
+                    self.limit_view(kernel, policy, limit, &running, address)
                 });
                 Ok(PolicyView {
                     policy: policy.name.to_string(),
@@ -175,11 +177,11 @@ impl Shared {
         kernel: &KernelHalf,
         policy: &PacketPolicy,
         limit: &PacketLimit,
-        running: Vec<enforcer_common::layout::Limit>,
+        running: &[KernelLimit],
         address: IpAddr,
     ) -> Result<LimitView, KernelError> {
-        let mut decisive: Option<(SourceState, IpNet)> = None;
-        for (level, running) in limit.levels.iter().zip(&running) {
+        let mut decisive: Option<(SourceState, IpNet, u32)> = None;
+        for (level, running) in limit.levels.iter().zip(running) {
             let Some(prefix) = level_prefix(level, address) else {
                 continue;
             };
@@ -187,16 +189,17 @@ impl Shared {
                 continue;
             }
             let state = kernel.sketch.state(running, address)?;
-            if decisive.is_none_or(|(other, _)| is_tighter(state, other)) {
-                decisive = Some((state, prefix));
+            if decisive.is_none_or(|(other, ..)| is_tighter(state, other)) {
+                decisive = Some((state, prefix, level.times.get()));
             }
         }
-        let state = decisive.map(|(state, _)| state);
+        let state = decisive.map(|(state, ..)| state);
+        let times = decisive.map_or(1.0, |(_, _, times)| f64::from(times));
         let adapted = self
             .standing()
             .adaptive
             .get(&(policy.name.clone(), limit.name.clone()))
-            .map(|rate| rate.now);
+            .map(|rate| rate.now * times);
         Ok(LimitView {
             limit: limit.name.to_string(),
             per: match limit.per {
@@ -208,8 +211,8 @@ impl Shared {
             .to_owned(),
             prefix: decisive
                 .filter(|_| limit.levels.len() > 1)
-                .map(|(_, prefix)| prefix.to_string()),
-            rate_per_second: limit.budget.rate.per_second(),
+                .map(|(_, prefix, _)| prefix.to_string()),
+            rate_per_second: limit.budget.rate.per_second() * times,
             adapted_per_second: adapted,
             remaining: state.map(|state| state.remaining),
             retry_after_ms: state

@@ -20,7 +20,8 @@ use super::{
     KernelError, address::access_key, clock::monotonic_at, denials::MAX_DENIALS, interfaces, numbers::Numbers,
 };
 use crate::policy::model::{
-    Budget, Count, DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
+    Budget, Count, DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence,
+    Transport,
 };
 
 /// Two generations and all denials share one map.

@@ -14,7 +14,8 @@ use enforcer_common::{
 use time::OffsetDateTime;
 
 use super::{
-    Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts, Recents,
+    Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
+    Recents,
     compile::Moment,
     control::ControlBlock,
     decision::carried_out,

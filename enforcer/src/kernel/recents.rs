@@ -236,7 +236,9 @@ impl State {
             words[word as usize] |= bit;
             *self.bit_counts.entry((word, bit)).or_default() += 1;
         }
-        (0..).zip(words).try_for_each(|(word, bits)| self.set_word(word, bits))
+        (0..)
+            .zip(words)
+            .try_for_each(|(word, bits)| self.set_word(word, bits))
     }
 
     fn word(&self, word: u32) -> Result<u64, KernelError> {

@@ -4,7 +4,14 @@
 //! Leaf types keep their fields private and are made by parsing; the structures are made by the
 //! loader alone, which has checked that every name they mention exists.
 
-use std::{fmt, net::IpAddr, num::{NonZeroU32, NonZeroU64}, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use enforcer_common::limiter;
 use ipnet::IpNet;

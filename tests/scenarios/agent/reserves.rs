@@ -16,7 +16,9 @@ use lab::{
 };
 
 use crate::{
-    setting::{BY_TOKEN, Caller, EDGE, OPEN, Setting, good_token, json, listener, packet_policy, put_in_force},
+    setting::{
+        BY_TOKEN, Caller, EDGE, OPEN, Setting, good_token, json, listener, packet_policy, put_in_force,
+    },
     traffic::{flood, is_answered, packets},
 };
 
@@ -68,14 +70,20 @@ fn a_client_that_was_verified_connects_while_a_forged_flood_uses_the_limit_up() 
     let forged = IpAddr::V4(Ipv4Addr::new(100, 64, 0, 1));
     let flooding = flood(stage.lab(), Payload::TcpSyn, forged, 10_000, to, 5_000)?;
     agent.wait_for("the limit used up", |metrics| {
-        metrics.sum("enforcer_packets_total", &[("limit", "shared"), ("verdict", "drop")]) > 2_000.0
+        metrics.sum(
+            "enforcer_packets_total",
+            &[("limit", "shared"), ("verdict", "drop")],
+        ) > 2_000.0
     })?;
     for node in NODES {
         connects(&stage, &caller, node(Neighbour::Client))?;
     }
     let spent = packets(agent, &[("policy", "edge"), ("reason", "recently-verified")])?;
     ensure!(spent > 0, "nothing of the share was needed");
-    let explained = json(agent, &format!("/v1/explain?address={}", Neighbour::Client.ipv4()))?;
+    let explained = json(
+        agent,
+        &format!("/v1/explain?address={}", Neighbour::Client.ipv4()),
+    )?;
     ensure!(explained["verifiedSecondsAgo"].is_u64(), "{explained}");
 
     // Without the share not even a SYN gets through; with it again, it does.
@@ -128,7 +136,10 @@ fn an_identity_over_its_limit_hurts_no_other() -> Result<()> {
         served += 1;
         ensure!(served <= 60, "each request is a packet at least");
     }
-    ensure!(served >= 5, "only {served} requests of a few packets each got through");
+    ensure!(
+        served >= 5,
+        "only {served} requests of a few packets each got through"
+    );
     ensure!(packets(agent, &[("limit", "each"), ("verdict", "drop")])? > 0);
     ensure!(packets(agent, &[("limit", "strangers"), ("verdict", "drop")])? == 0);
     // A new connection is a stranger's until it is verified, and then the same identity's.

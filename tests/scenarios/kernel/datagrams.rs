@@ -30,12 +30,24 @@ fn a_flow_costs_one() {
                     row("the first flow", datagram(client, 1_000, 53), WITHIN),
                     row("goes on", datagram(client, 1_000, 53), WITHIN),
                     row("for nothing", datagram(client, 1_000, 53), WITHIN),
-                    row("the second, from another port", datagram(client, 1_001, 53), WITHIN),
-                    row("a third, to another port", datagram(client, 1_000, 54), Reason::Limit0),
+                    row(
+                        "the second, from another port",
+                        datagram(client, 1_001, 53),
+                        WITHIN,
+                    ),
+                    row(
+                        "a third, to another port",
+                        datagram(client, 1_000, 54),
+                        Reason::Limit0,
+                    ),
                     row("is not remembered", datagram(client, 1_000, 54), Reason::Limit0),
                     row("the first still goes on", datagram(client, 1_000, 53), WITHIN),
                     row("and the second", datagram(client, 1_001, 53), WITHIN),
-                    row("TCP's count with them", tcp_from(client, 443, SYN), Reason::Limit0),
+                    row(
+                        "TCP's count with them",
+                        tcp_from(client, 443, SYN),
+                        Reason::Limit0,
+                    ),
                 ]
             });
         }
@@ -94,20 +106,28 @@ fn a_flow_that_falls_silent_is_a_new_one() {
 
 #[test]
 fn a_packet_that_another_limit_refuses_opens_nothing() {
-    let limits =
-        "  limits: [{per: service, rate: 1/d, burst: 1}, {count: connections, rate: 1/d, burst: 1}]";
+    let limits = "  limits: [{per: service, rate: 1/d, burst: 1}, {count: connections, rate: 1/d, burst: 1}]";
     for (client, _) in FAMILIES {
         let Some(mut rig) = Rig::new(&document("p", "enforce", limits)) else {
             return;
         };
         rig.check(&[
             row("the first", datagram(ip("198.51.100.9"), 1, 53), WITHIN),
-            row("refused by the service's", datagram(client, 1, 53), Reason::Limit0),
+            row(
+                "refused by the service's",
+                datagram(client, 1, 53),
+                Reason::Limit0,
+            ),
         ]);
-        let limits = "  limits: [{per: service, rate: 1/d, burst: 3}, {count: connections, rate: 1/d, burst: 1}]";
+        let limits =
+            "  limits: [{per: service, rate: 1/d, burst: 3}, {count: connections, rate: 1/d, burst: 1}]";
         rig.apply(&document("p", "enforce", limits), START);
         rig.check(&[
-            row("not charged then, so it may open now", datagram(client, 1, 53), WITHIN),
+            row(
+                "not charged then, so it may open now",
+                datagram(client, 1, 53),
+                WITHIN,
+            ),
             row("one is all", datagram(client, 2, 53), Reason::Limit1),
         ]);
     }
@@ -119,7 +139,9 @@ fn a_forged_flood_forgets_no_flow() {
     let Some(mut rig) = Rig::new(&document("p", "enforce", limit)) else {
         return;
     };
-    let flows: Vec<Vec<u8>> = (0..25).map(|port| datagram(FAMILIES[0].0, 2_000 + port, 53)).collect();
+    let flows: Vec<Vec<u8>> = (0..25)
+        .map(|port| datagram(FAMILIES[0].0, 2_000 + port, 53))
+        .collect();
     for flow in &flows {
         assert!(rig.passes(flow));
     }

@@ -56,7 +56,9 @@ fn the_tightest_decides_and_strangers_have_none_of_it() {
         let run = |rig: &mut Rig, rows: &[(&'static str, u16, Reason)]| {
             let rows: Vec<Case> = rows
                 .iter()
-                .map(|(description, port, reason)| in_mode(mode, row(description, data(ends, *port, 443), *reason)))
+                .map(|(description, port, reason)| {
+                    in_mode(mode, row(description, data(ends, *port, 443), *reason))
+                })
                 .collect();
             rig.check(&rows);
         };
@@ -74,9 +76,17 @@ fn the_tightest_decides_and_strangers_have_none_of_it() {
             ],
         );
         // What is left are 60 bytes of 222, or none.
-        let of_bytes = if ends.0.is_ipv4() { Reason::Verified } else { Reason::Limit2 };
+        let of_bytes = if ends.0.is_ipv4() {
+            Reason::Verified
+        } else {
+            Reason::Limit2
+        };
         run(rig, &[("the bytes are used up first by IPv6", 1, of_bytes)]);
-        let after = if ends.0.is_ipv4() { Reason::OverBudget } else { Reason::Limit2 };
+        let after = if ends.0.is_ipv4() {
+            Reason::OverBudget
+        } else {
+            Reason::Limit2
+        };
         run(rig, &[("and by IPv4 the budget", 1, after)]);
         // Of the nine packets, three or four are spent: refusals charge nothing.
         let without_bytes = "  limits: [{rate: 1/d, burst: 1}, {per: identity, rate: 1/d, burst: 9}]\n  verified: {rate: 1G/s, burst: 1000, recent: off}";
@@ -102,20 +112,33 @@ fn every_algorithm_keeps_exactly_its_burst() {
             rig.enter(flow(ends, 1, 443), "a");
             rig.enter(flow(ends, 2, 443), "b");
             let rows = |port| {
-                [Reason::Verified, Reason::Verified, Reason::Verified, Reason::Limit0]
-                    .map(|reason| in_mode(mode, row("three", data(ends, port, 443), reason)))
+                [
+                    Reason::Verified,
+                    Reason::Verified,
+                    Reason::Verified,
+                    Reason::Limit0,
+                ]
+                .map(|reason| in_mode(mode, row("three", data(ends, port, 443), reason)))
             };
             rig.check(&rows(1));
             // Another identity has its own.
             rig.check(&rows(2));
-            rig.check(&[in_mode(mode, row("a stranger is under none", data(ends, 9, 443), Reason::WithinLimits))]);
+            rig.check(&[in_mode(
+                mode,
+                row(
+                    "a stranger is under none",
+                    data(ends, 9, 443),
+                    Reason::WithinLimits,
+                ),
+            )]);
         });
     }
 }
 
 #[test]
 fn each_policy_has_its_own_and_connections_share_it() {
-    let spec = |port: u16| format!("  ports: [tcp/{port}]\n  limits: [{{per: identity, rate: 1/d, burst: 2}}]");
+    let spec =
+        |port: u16| format!("  ports: [tcp/{port}]\n  limits: [{{per: identity, rate: 1/d, burst: 2}}]");
     for ends in FAMILIES {
         let documents = [
             document("p", "enforce", &spec(443)),
@@ -130,7 +153,11 @@ fn each_policy_has_its_own_and_connections_share_it() {
         let to_q = |reason| Case::arrives("the other policy's", data(ends, 3, 80), reason, "q");
         rig.check(&[
             row("one connection", data(ends, 1, 443), Reason::Verified),
-            row("another of the same identity", data(ends, 2, 443), Reason::Verified),
+            row(
+                "another of the same identity",
+                data(ends, 2, 443),
+                Reason::Verified,
+            ),
             row("shares it", data(ends, 1, 443), Reason::Limit0),
             row("both ways", data(ends, 2, 443), Reason::Limit0),
             to_q(Reason::Verified),
@@ -147,7 +174,9 @@ fn a_limit_that_comes_anew_is_full() {
         let limit = format!("  limits: [{{name: {name}, per: identity, rate: 1/d, burst: 2}}]");
         document("p", "enforce", &limit)
     };
-    let Some(mut rig) = Rig::new(&with("x")) else { return };
+    let Some(mut rig) = Rig::new(&with("x")) else {
+        return;
+    };
     rig.enter(flow(ends, 1, 443), "a");
     let frame = data(ends, 1, 443);
     assert_eq!(rig.passing(3, &frame), 2);
@@ -196,7 +225,12 @@ fn sixteen_limits_per_identity_are_too_many() {
     let set = enforcer::policy::load(&[file]).unwrap().set;
     let error = rig
         .offline
-        .apply(&std::sync::Arc::new(set), crate::rig::INTERFACE, crate::rig::wall(), START)
+        .apply(
+            &std::sync::Arc::new(set),
+            crate::rig::INTERFACE,
+            crate::rig::wall(),
+            START,
+        )
         .unwrap_err();
     assert_eq!(
         error.to_string(),

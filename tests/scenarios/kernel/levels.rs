@@ -9,8 +9,7 @@ use crate::{
 };
 
 /// A /32, /24; and a /64, /56, /48 for IPv6.
-const LEVELS: &str =
-    "prefix: [{ipv4: 32, ipv6: 64}, {ipv4: 24, ipv6: 56, times: 2}, {ipv6: 48, times: 3}]";
+const LEVELS: &str = "prefix: [{ipv4: 32, ipv6: 64}, {ipv4: 24, ipv6: 56, times: 2}, {ipv6: 48, times: 3}]";
 
 fn row(description: &'static str, source: &str, reason: Reason) -> Case {
     Case::arrives(description, udp_from(ip(source), 53), reason, "p")
@@ -80,9 +79,17 @@ fn levels_count_bytes() {
             row("the fifth", "192.0.2.4", Reason::Limit0),
             row("62 of 84 bytes", "2001:db8:1:1::1", Reason::WithinLimits),
             row("of a /64", "2001:db8:1:1::2", Reason::Limit0),
-            row("124 of 168 bytes of a /56", "2001:db8:1:2::1", Reason::WithinLimits),
+            row(
+                "124 of 168 bytes of a /56",
+                "2001:db8:1:2::1",
+                Reason::WithinLimits,
+            ),
             row("the third", "2001:db8:1:3::1", Reason::Limit0),
-            row("248 of 252 bytes of a /48", "2001:db8:1:100::1", Reason::WithinLimits),
+            row(
+                "248 of 252 bytes of a /48",
+                "2001:db8:1:100::1",
+                Reason::WithinLimits,
+            ),
             row("the last", "2001:db8:1:200::1", Reason::WithinLimits),
             row("no more", "2001:db8:1:300::1", Reason::Limit0),
         ]
@@ -100,7 +107,11 @@ fn eight_levels_are_asked() {
     };
     // No two of them in one prefix but the last, a /4.
     for number in 0..8 {
-        rig.check(&[row("one of eight", &format!("{}.0.0.1", 16 + number), Reason::WithinLimits)]);
+        rig.check(&[row(
+            "one of eight",
+            &format!("{}.0.0.1", 16 + number),
+            Reason::WithinLimits,
+        )]);
     }
     rig.check(&[
         row("the /4 is used up", "30.0.0.1", Reason::Limit1),
@@ -122,9 +133,8 @@ fn the_controller_moves_all_levels_alike() {
     };
     let (policy, limit) = ("p".parse().unwrap(), "x".parse().unwrap());
     rig.offline.store.adapt(&policy, &limit, halved).unwrap();
-    let rows = |source: &'static str, reasons: [Reason; 3]| {
-        reasons.map(|reason| row("half of it", source, reason))
-    };
+    let rows =
+        |source: &'static str, reasons: [Reason; 3]| reasons.map(|reason| row("half of it", source, reason));
     const WITHIN: Reason = Reason::WithinLimits;
     rig.check(&rows("192.0.2.1", [WITHIN, WITHIN, Reason::Limit0]));
     rig.check(&rows("192.0.2.2", [WITHIN, WITHIN, Reason::Limit0]));

@@ -24,7 +24,11 @@ enum Exact {
     /// What is there, in units of cost times ns in a second.
     Bucket { filled: u128, burst: u128, at_ns: u64 },
     /// The previous window's use if it counts, and this one's.
-    Windows { sliding: bool, number: u64, used: [u128; 2] },
+    Windows {
+        sliding: bool,
+        number: u64,
+        used: [u128; 2],
+    },
 }
 
 impl Exact {
@@ -56,7 +60,11 @@ impl Exact {
                 *filled -= if admits { cost * second } else { 0 };
                 admits
             }
-            Self::Windows { sliding, number, used } => {
+            Self::Windows {
+                sliding,
+                number,
+                used,
+            } => {
                 let now = now_ns / SECOND;
                 if now != *number {
                     let previous = if now == *number + 1 { used[1] } else { 0 };
@@ -102,7 +110,10 @@ const COUNTED: [Counted; 3] = [
 ];
 
 fn check(algorithm: &str, has_burst: bool) {
-    for (counted, per) in COUNTED.iter().flat_map(|row| ["source", "service"].map(|per| (row, per))) {
+    for (counted, per) in COUNTED
+        .iter()
+        .flat_map(|row| ["source", "service"].map(|per| (row, per)))
+    {
         let Counted {
             count, unit, cost, ..
         } = counted;
@@ -130,7 +141,9 @@ fn check(algorithm: &str, has_burst: bool) {
                     passed += u64::from(rig.passes(&frame));
                     expected += u64::from(exact.admits(amount, *cost, now_ns));
                 }
-                println!("{algorithm}, {count} per {per}, {client}, {twice_offered}/2 of the rate: {passed} of {expected}");
+                println!(
+                    "{algorithm}, {count} per {per}, {client}, {twice_offered}/2 of the rate: {passed} of {expected}"
+                );
                 assert!(
                     passed.abs_diff(expected) * 100 <= expected,
                     "{client} at {twice_offered}/2 of {limit}: {passed} passed, {expected} were to"

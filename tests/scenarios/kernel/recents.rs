@@ -51,11 +51,27 @@ fn a_source_that_was_verified_connects_while_others_use_the_limit_up() {
             rig.saw(client, START);
             rig.check(&[
                 case("its SYN", syn(), Reason::RecentlyVerified),
-                case("and what follows", tcp_from(client, 443, ACK), Reason::RecentlyVerified),
-                case("UDP has no verified connections", udp_from(client, 443), Reason::Limit0),
-                case("its third packet", tcp_from(client, 443, ACK), Reason::RecentlyVerified),
+                case(
+                    "and what follows",
+                    tcp_from(client, 443, ACK),
+                    Reason::RecentlyVerified,
+                ),
+                case(
+                    "UDP has no verified connections",
+                    udp_from(client, 443),
+                    Reason::Limit0,
+                ),
+                case(
+                    "its third packet",
+                    tcp_from(client, 443, ACK),
+                    Reason::RecentlyVerified,
+                ),
                 case("the share is used up", syn(), Reason::Limit0),
-                case("a stranger has none", tcp_from(stranger, 443, SYN), Reason::Limit0),
+                case(
+                    "a stranger has none",
+                    tcp_from(stranger, 443, SYN),
+                    Reason::Limit0,
+                ),
             ]);
             rig.at(START + SECOND / 10);
             rig.check(&[
@@ -104,8 +120,16 @@ fn a_source_is_an_ipv4_address_or_a_64() {
         row("the address", from("192.0.2.1"), Reason::RecentlyVerified),
         row("its neighbour", from("192.0.2.2"), Reason::Limit0),
         row("the address", from("2001:db8:1:1::1"), Reason::RecentlyVerified),
-        row("of the same /64", from("2001:db8:1:1:ffff::9"), Reason::RecentlyVerified),
-        row("one share for all of it", from("2001:db8:1:1::2"), Reason::RecentlyVerified),
+        row(
+            "of the same /64",
+            from("2001:db8:1:1:ffff::9"),
+            Reason::RecentlyVerified,
+        ),
+        row(
+            "one share for all of it",
+            from("2001:db8:1:1::2"),
+            Reason::RecentlyVerified,
+        ),
         row("which is used up", from("2001:db8:1:1::1"), Reason::Limit0),
         row("of another /64", from("2001:db8:1:2::1"), Reason::Limit0),
         row("IPv4's is not", from("192.0.2.1"), Reason::RecentlyVerified),
@@ -158,7 +182,11 @@ fn off_is_off() {
             return;
         };
         rig.saw(ip("192.0.2.1"), START);
-        rig.check(&[row("no share", tcp_from(ip("192.0.2.1"), 443, SYN), Reason::Limit0)]);
+        rig.check(&[row(
+            "no share",
+            tcp_from(ip("192.0.2.1"), 443, SYN),
+            Reason::Limit0,
+        )]);
     }
 }
 

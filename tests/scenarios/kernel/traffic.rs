@@ -115,7 +115,11 @@ fn the_kind_and_the_prefix_go_together() {
             row("84", from("192.0.2.2"), WITHIN),
             row("126", from("192.0.2.3"), WITHIN),
             row("168", from("192.0.2.4"), Reason::Limit0),
-            row("TCP is free", tcp_from("192.0.2.4".parse().unwrap(), 443, ACK), WITHIN),
+            row(
+                "TCP is free",
+                tcp_from("192.0.2.4".parse().unwrap(), 443, ACK),
+                WITHIN,
+            ),
             row("62 bytes", from("2001:db8:1:1::1"), WITHIN),
             row("124", from("2001:db8:1:2::1"), WITHIN),
             row("186", from("2001:db8:1:3::1"), Reason::Limit0),

@@ -56,9 +56,7 @@ pub(super) fn levels(
                 format!("{family} has a /{bits} at {first} already: write it once, with the smaller `times`")
             });
         }
-        let times = at
-            .optional("times", raw.times, times)
-            .unwrap_or(NonZeroU32::MIN);
+        let times = at.optional("times", raw.times, times).unwrap_or(NonZeroU32::MIN);
         Some(Level {
             ipv4,
             ipv6,

@@ -15,9 +15,7 @@ use super::{
 };
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
-    model::{
-        Adaptive, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
-    },
+    model::{Adaptive, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport},
     raw,
     yaml::{
         place::{Place, Unique, parsed},

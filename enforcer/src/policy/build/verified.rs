@@ -72,11 +72,7 @@ fn recent(raw: raw::RecentShare, at: &Place<'_>) -> Option<Recent> {
 }
 
 /// A rate of packets, and how many may come at once.
-fn bucket(
-    rate: Option<raw::Rate>,
-    burst: Option<raw::Quantity>,
-    at: &Place<'_>,
-) -> Option<(Budget, Params)> {
+fn bucket(rate: Option<raw::Rate>, burst: Option<raw::Quantity>, at: &Place<'_>) -> Option<(Budget, Params)> {
     let rate = at.required("rate", rate, |text, at| Measure::Packets.rate(text.as_ref(), at));
     let burst = at.optional("burst", burst, |burst, at| Measure::Packets.burst(burst, at));
     let draft = Draft {
