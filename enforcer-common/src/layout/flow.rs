@@ -68,3 +68,36 @@ pub const fn recent_bit(high: u64, low: u64) -> (u32, u64) {
     let number = (mixed >> 48) as u32;
     (number >> 6 & (RECENT_WORDS - 1), 1 << (number & 63))
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::sketch::mapped;
+
+    #[test]
+    fn a_recent_source_is_an_ipv4_address_or_a_64() {
+        let ipv4 = mapped([192, 0, 2, 7]);
+        assert_eq!(recent_source(&ipv4), ipv4);
+        let mut ipv6 = [0x20; 16];
+        let first = recent_source(&ipv6);
+        ipv6[8..].fill(9);
+        assert_eq!(recent_source(&ipv6), first);
+        ipv6[7] = 1;
+        assert_ne!(recent_source(&ipv6), first);
+    }
+
+    #[test]
+    fn neighbours_have_different_bits() {
+        let bits: HashSet<(u32, u64)> = (0..1_000)
+            .map(|number| recent_bit(0, 0xffff_c000_0200 + number))
+            .collect();
+        assert!(bits.len() > 950, "{}", bits.len());
+        assert!(
+            bits.iter()
+                .all(|(word, bit)| *word < RECENT_WORDS && bit.count_ones() == 1)
+        );
+    }
+}
