@@ -105,7 +105,8 @@ impl Recents {
             return Ok(());
         }
         state.swept_ns = now_ns;
-        for client in clients() {
+        // More cannot be remembered, and would only push each other out.
+        for client in clients().into_iter().take(MAX_RECENT as usize) {
             state.saw(recent_source(&address(client.network())), now_ns)?;
         }
         let lasts = u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);

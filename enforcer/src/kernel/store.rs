@@ -1,5 +1,6 @@
 //! The tables that the programs read: two slots, one in force and one being written.
 
+mod adapting;
 mod answering;
 
 use std::{
@@ -16,9 +17,10 @@ use enforcer_common::{
         AccessKey, Bank, Interface as InterfaceEntry, MAX_POLICIES, Policy, ServiceKey, table_kind,
         table_parts,
     },
-    limiter::{FRESH, Params},
+    limiter::FRESH,
 };
 
+use self::adapting::Adapted;
 use super::{
     AccessMap, KernelError,
     budgets::Budgets,
@@ -30,7 +32,7 @@ use super::{
     object::{self, Array},
     seats::Seats,
 };
-use crate::policy::model::{Level, Name, PolicySet};
+use crate::policy::model::{Name, PolicySet};
 
 /// The tables in force, and what is needed to follow them with others.
 pub struct Store {
@@ -62,13 +64,6 @@ pub struct Store {
 struct Written {
     services: Vec<ServiceKey>,
     access: Vec<Key<AccessKey>>,
-}
-
-/// A limit that the controller has changed, level by level.
-struct Adapted {
-    /// As the policy has it: a change of policy ends the adaptation.
-    configured: Vec<Params>,
-    now: Vec<Params>,
 }
 
 /// A generation that is written and not yet in force.
@@ -263,28 +258,6 @@ impl Store {
         self.in_force = tables.policies;
     }
 
-    /// Lowers or raises a limit's rate at once, for the controller: `rate` says what each of its levels runs
-    /// with. Unknown names change nothing.
-    ///
-    /// # Errors
-    /// The kernel refuses, or a level cannot run so.
-    pub fn adapt(
-        &mut self,
-        policy: &Name,
-        limit: &Name,
-        rate: impl Fn(&Level) -> Result<Params, KernelError>,
-    ) -> Result<(), KernelError> {
-        let Some((number, index, levels)) = self.find(policy, limit) else {
-            return Ok(());
-        };
-        let now: Vec<Params> = levels.iter().map(rate).collect::<Result<_, _>>()?;
-        let configured = configured(levels);
-        self.change(number, |bank| set_levels(bank, index, &now))?;
-        self.adapted
-            .insert((policy.clone(), limit.clone()), Adapted { configured, now });
-        Ok(())
-    }
-
     /// The number that the kernel knows a policy by.
     #[must_use]
     pub fn number(&self, policy: &Name) -> Option<u32> {
@@ -311,12 +284,6 @@ impl Store {
             .map_err(KernelError::map("POLICIES"))
     }
 
-    /// Whether the controller's change of a limit is in force.
-    #[must_use]
-    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
-        self.adapted.contains_key(&(policy.clone(), limit.clone()))
-    }
-
     /// What is in force.
     #[must_use]
     pub fn set(&self) -> &Arc<PolicySet> {
@@ -333,51 +300,6 @@ impl Store {
     pub fn bank(&self, policy: &Name) -> Option<&Bank> {
         let entry = self.in_force.get(&self.number(policy)?)?;
         Some(&entry.banks[usize::from(entry.select & 1 == 1)])
-    }
-
-    fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, &[Level])> {
-        let document = self
-            .set
-            .packet_policies
-            .iter()
-            .find(|document| document.name == *policy)?;
-        let index = document
-            .limits
-            .iter()
-            .position(|candidate| candidate.name == *limit)?;
-        let number = self.number(policy)?;
-        Some((number, index, &document.limits[index].levels))
-    }
-
-    /// Carries the controller's changes over to limits that the new generation has unchanged.
-    fn carry_adapted_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
-        self.adapted.retain(|(policy, limit), adapted| {
-            let number = numbers
-                .policies()
-                .find(|(name, _)| *name == policy)
-                .map(|(_, number)| number);
-            let document = set
-                .packet_policies
-                .iter()
-                .find(|document| document.name == *policy);
-            let found = document.zip(number).and_then(|(document, number)| {
-                let index = document
-                    .limits
-                    .iter()
-                    .position(|candidate| candidate.name == *limit)?;
-                let unchanged = configured(&document.limits[index].levels) == adapted.configured;
-                tables
-                    .policies
-                    .get_mut(&number)
-                    .filter(|_| unchanged)
-                    .map(|entry| (entry, index))
-            });
-            let Some((entry, index)) = found else { return false };
-            for bank in &mut entry.banks {
-                set_levels(bank, index, &adapted.now);
-            }
-            true
-        });
     }
 
     fn write(&mut self, slot: u32, tables: &Tables) -> Result<(), KernelError> {
@@ -412,17 +334,5 @@ impl Store {
             written.access.push(*key);
         }
         self.access.tidy()
-    }
-}
-
-/// What the levels of a limit run with by the policy.
-fn configured(levels: &[Level]) -> Vec<Params> {
-    levels.iter().map(|level| level.params).collect()
-}
-
-/// Has the levels of the limit at `index` of its policy run with `params`.
-fn set_levels(bank: &mut Bank, index: usize, params: &[Params]) {
-    for (level, params) in bank.levels_mut(index).zip(params) {
-        level.params = *params;
     }
 }
