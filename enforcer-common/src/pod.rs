@@ -29,6 +29,7 @@ pod!(
     layout::FlowKey,
     layout::Interface,
     layout::Policy,
+    layout::Recent,
     layout::Seat,
     layout::ServiceKey,
     flow_memory::Line,

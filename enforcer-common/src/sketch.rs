@@ -78,7 +78,8 @@ pub const fn words(address: &Address) -> (u64, u64) {
 
 /// Whether the words are an IPv4-mapped address.
 #[inline(always)]
-pub(crate) const fn is_mapped(high: u64, low: u64) -> bool {
+#[must_use]
+pub const fn is_mapped(high: u64, low: u64) -> bool {
     high == 0 && low >> 32 == 0xffff
 }
 

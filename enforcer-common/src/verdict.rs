@@ -124,6 +124,8 @@ reasons! {
     EgressLimit1 = 28, "egress-limit", true;
     /// Goes to a pod whose egress is judged on its way back: here nothing is.
     ToPod = 29, "to-pod", false;
+    /// Over a limit, and within the share in reserve of a source that was verified recently.
+    RecentlyVerified = 30, "recently-verified", false;
 }
 
 impl Reason {

@@ -2,7 +2,7 @@
 
 use enforcer_common::{
     hash::{self, Key},
-    layout::Limit,
+    layout::{Limit, family, traffic},
     limiter::{Algorithm, Params},
     sketch::{CELLS, Place, ROWS, mapped, masks, words},
 };
@@ -150,6 +150,9 @@ fn limit() -> Limit {
         params: Params::new(Algorithm::TokenBucket, RATE, SECOND, BURST).expect("possible parameters"),
         key: 0,
         count: 0,
+        traffic: traffic::ALL,
+        families: family::BOTH,
+        index: 0,
         id: 1,
         shared: 0,
         mask_v6_high,

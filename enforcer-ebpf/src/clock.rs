@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     Global,
-    helpers::{generated::bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    helpers::{bpf_ktime_get_ns, generated::bpf_ktime_get_coarse_ns},
 };
 
 use crate::maps::CLOCK;

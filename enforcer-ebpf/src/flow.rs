@@ -1,21 +1,28 @@
-//! Stage 5: connections that the gateway has verified have their identity's own budget, which
-//! strangers cannot spend.
+//! Stage 5: connections that the gateway has verified have their identity's own limits, which strangers
+//! cannot spend.
 
 use enforcer_common::{
-    layout::{Bank, Control, FlowKey, control_flag, policy_flag},
+    layout::{Bank, Control, FlowKey, control_flag, policy_flag, traffic},
     verdict::Reason,
 };
 
 use crate::{
-    atomic::Cell,
-    limits::charge_budget,
-    maps::{BUDGETS, FLOWS},
+    limits::check_identity,
+    maps::FLOWS,
     parse::{Packet, protocol, tcp},
+    service::Place,
 };
 
 /// The verdict on a packet of a verified connection; `None` for all others.
 #[inline(always)]
-pub fn check(control: &Control, bank: &Bank, packet: &Packet, now_ns: u64) -> Option<Reason> {
+pub fn check(
+    control: &Control,
+    place: Place,
+    bank: &Bank,
+    packet: &Packet,
+    bytes: u64,
+    now_ns: u64,
+) -> Option<Reason> {
     if control.flags & control_flag::FLOWS == 0
         || bank.flags & policy_flag::VERIFIED == 0
         || packet.protocol != protocol::TCP
@@ -37,12 +44,5 @@ pub fn check(control: &Control, bank: &Bank, packet: &Packet, now_ns: u64) -> Op
     )]
     // SAFETY: only the number of the identity is read, in one aligned load.
     let identity = unsafe { FLOWS.get(&key) }?.identity;
-    let state = BUDGETS.get_ptr_mut(identity)?;
-    // SAFETY: a map's value of eight bytes.
-    let state = unsafe { Cell::new(state) };
-    Some(if charge_budget(state, &bank.verified, now_ns) {
-        Reason::Verified
-    } else {
-        Reason::OverBudget
-    })
+    Some(check_identity(identity, place, traffic::TCP_OTHER, bytes, now_ns))
 }

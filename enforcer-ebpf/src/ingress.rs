@@ -14,8 +14,9 @@ use crate::{
     limits::{self, Charge},
     maps::CONTROL,
     parse::{Packet, Parsed, parse},
+    recent,
     service::{self, Place},
-    syn,
+    syn, udp,
     verdict::{self, Finding},
 };
 
@@ -108,10 +109,11 @@ fn decide(
     } else {
         now_ns
     };
-    let reason = match settled(control, interface, policy, bank, packet, now_ns) {
+    let reason = match settled(control, interface, policy, (place, bank), packet, bytes, now_ns) {
         Some(reason) => reason,
         None => {
-            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet);
+            let flow = udp::Flow::of(bank, packet, now_ns, control.zero);
+            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet, flow.is_new());
             let charge = Charge {
                 interface,
                 packet,
@@ -119,7 +121,11 @@ fn decide(
                 now_ns,
                 handshake,
             };
-            limited(ctx, place, bank, &charge)
+            let reason = limited(ctx, control, place, bank, &charge);
+            if !reason.drops() {
+                flow.remember(now_ns);
+            }
+            reason
         }
     };
     Finding {
@@ -135,8 +141,9 @@ fn settled(
     control: &Control,
     interface: Interface,
     policy: u32,
-    bank: &Bank,
+    (place, bank): (Place, &Bank),
     packet: &Packet,
+    bytes: u64,
     now_ns: u64,
 ) -> Option<Reason> {
     if bank.flags & policy_flag::ACCESS != 0 {
@@ -155,16 +162,21 @@ fn settled(
     if now_ns > control.alive_until_ns {
         return Some(Reason::AgentGone);
     }
-    flow::check(control, bank, packet, now_ns)
+    flow::check(control, place, bank, packet, bytes, now_ns)
 }
 
 /// What SYN defence and limits say.
 #[inline(always)]
-fn limited(ctx: &XdpContext, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
+fn limited(ctx: &XdpContext, control: &Control, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
     if charge.handshake.is_forged() {
         return Reason::SynCookieInvalid;
     }
-    let reason = limits::check(charge, place, bank);
+    let mut reason = limits::check(charge, place, bank);
+    if reason.drops()
+        && let Some(reserved) = recent::check(control, place, bank, charge.packet, charge.now_ns)
+    {
+        reason = reserved;
+    }
     let shadow = bank.flags & policy_flag::SHADOW != 0;
     syn::conclude(ctx.ctx, charge.handshake, reason, shadow)
 }

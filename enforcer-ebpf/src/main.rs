@@ -1,7 +1,7 @@
 //! Enforcer's kernel half: an XDP program for what arrives and TC programs for what leaves.
 //!
 //! A packet goes through the stages in one straight line, each a file: parse, lifeline, service,
-//! access list, verified flow, SYN defence, limits, verdict. One exit counts every verdict. Nothing on the way
+//! access list, verified flow, SYN defence, limits, reserves, verdict. One exit counts every verdict. Nothing on the way
 //! allocates, logs, inserts into a map or loops more than a constant number of times.
 #![no_std]
 #![no_main]
@@ -26,9 +26,11 @@ mod lifeline;
 mod limits;
 mod maps;
 mod parse;
+mod recent;
 mod service;
 mod sketch;
 mod syn;
+mod udp;
 mod verdict;
 
 use self::egress::Side;

@@ -6,13 +6,14 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, PerCpuArray},
 };
 use enforcer_common::{
-    flow_memory,
+    flow_memory::{self, Line as FlowLine},
     layout::{
-        Access, AccessKey, Address, COUNTERS as COUNTER_ENTRIES, Control, Counter, DEFAULT_FLOWS,
-        DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES, Flow, FlowKey,
-        Interface, MAX_DENIALS, MAX_EGRESS_RULES, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL, MAX_POLICIES,
-        MAX_PREFIXES, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS,
-        Policy, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
+        Access, AccessKey, Address, CELLS_PER_IDENTITY, COUNTERS as COUNTER_ENTRIES, Control, Counter,
+        DEFAULT_FLOWS, DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES,
+        Flow, FlowKey, Interface, MAX_DENIALS, MAX_EGRESS_RULES, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL,
+        MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
+        POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
+        UDP_LINES,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -50,14 +51,27 @@ pub static PRESENCE: Array<u64> = Array::with_max_entries(PRESENCE_WORDS, 0);
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(DEFAULT_FLOWS, 0);
 
-/// Limiter states of verified identities.
+/// Limiter states of verified identities: one of each identity for the first limit, then one of each for the
+/// next.
 #[map]
-pub static BUDGETS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
+pub static BUDGETS: Array<u64> = Array::with_max_entries(CELLS_PER_IDENTITY * MAX_IDENTITIES, 0);
 
 /// Whose each of the budgets is: a keyed hash of the identity. Zero: nobody's yet. No program reads it;
 /// the agent finds its identities' budgets again after a restart.
 #[map]
 pub static HOLDERS: Array<u64> = Array::with_max_entries(MAX_IDENTITIES, 0);
+
+/// Sources that were verified recently. Only the agent inserts.
+#[map]
+pub static RECENT: HashMap<Address, Recent> = HashMap::with_max_entries(MAX_RECENT, BPF_F_NO_PREALLOC);
+
+/// A bit for each of those sources: see `layout::recent_bit`.
+#[map]
+pub static RECENT_BITS: Array<u64> = Array::with_max_entries(RECENT_WORDS, 0);
+
+/// Limiter states of those sources' shares in reserve.
+#[map]
+pub static RESERVES: Array<u64> = Array::with_max_entries(MAX_RECENT, 0);
 
 /// Limiter states of services and interfaces.
 #[map]
@@ -94,6 +108,10 @@ pub static SYNS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_POLICIES, 
 /// addresses would take them.
 #[map]
 pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, BPF_F_NO_PREALLOC);
+
+/// Flows of UDP that limits on connections have admitted: see `enforcer_common::flow_memory`.
+#[map]
+pub static UDP_FLOWS: Array<FlowLine> = Array::with_max_entries(UDP_LINES, BPF_F_MMAPABLE);
 
 /// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
 #[map]

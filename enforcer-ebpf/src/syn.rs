@@ -12,7 +12,7 @@ mod socket;
 
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use enforcer_common::{
-    layout::{Bank, Limit, limit_count, limit_key, policy_flag},
+    layout::{Bank, policy_flag, traffic},
     verdict::Reason,
 };
 
@@ -21,6 +21,7 @@ use crate::{
     atomic::Cell,
     clock,
     frame::Frame,
+    limits::Question,
     maps::{CONTROL, LOCAL, SYNS},
     parse::{Packet, ethernet, protocol, tcp},
 };
@@ -31,12 +32,8 @@ use crate::{
 pub struct Handshake {
     /// What it is, in the upper half; below it lies a challenge's cookie.
     kind: u64,
-    /// 1: it is charged to what all share. 0: to its source alone.
-    shared: u64,
-    /// Connections that it opens, to limits by source.
-    opens_of_source: u64,
-    /// Connections that it opens, to limits that all share.
-    opens_of_all: u64,
+    /// What limits charge it for: bits of a [`Question`].
+    terms: u64,
 }
 
 impl Handshake {
@@ -51,21 +48,34 @@ impl Handshake {
 
     /// A SYN proves nothing of its sender, so it spends what belongs to its source alone: that bounds what
     /// is sent to an address that others forge. The budgets that all share are for those who are there:
-    /// a connection is charged to them with the cookie that comes back, not with the SYN.
+    /// a connection is charged to them with the cookie that comes back, not with the SYN, which that ACK
+    /// stands for.
     #[inline(always)]
-    fn new(kind: u64, packet: &Packet, zero: u64) -> Self {
-        let opens = u64::from(packet.opens_connection());
-        let (shared, of_all) = match kind >> 32 {
-            Self::CHALLENGE => (0, 0),
-            Self::PROVEN => (1, 1),
-            _ => (1, opens),
+    fn new(kind: u64, packet: &Packet, is_new_flow: bool, zero: u64) -> Self {
+        let traffic = packet.traffic();
+        let opens = packet.opens_connection() || is_new_flow;
+        let of_source = if opens { Question::OPENS_OF_SOURCE } else { 0 };
+        let terms = match kind >> 32 {
+            Self::CHALLENGE => of_source | Question::traffic(traffic, 0),
+            Self::PROVEN => {
+                let for_its_syn = Question::traffic(traffic, traffic | traffic::TCP_SYN);
+                of_source | for_its_syn | Question::SHARED | Question::OPENS_OF_ALL
+            }
+            _ => {
+                let of_all = if opens { Question::OPENS_OF_ALL } else { 0 };
+                of_source | of_all | Question::SHARED | Question::traffic(traffic, traffic)
+            }
         };
         Self {
             kind: kind.wrapping_add(zero),
-            shared: zero.wrapping_add(shared),
-            opens_of_source: zero.wrapping_add(opens),
-            opens_of_all: zero.wrapping_add(of_all),
+            terms: zero.wrapping_add(terms),
         }
+    }
+
+    /// What limits charge it for.
+    #[inline(always)]
+    pub fn terms(self) -> u64 {
+        self.terms
     }
 
     #[inline(always)]
@@ -78,30 +88,18 @@ impl Handshake {
     pub fn is_forged(self) -> bool {
         self.is(Self::FORGED)
     }
-
-    /// What the packet of `bytes` costs under `limit`; zero if the limit is not about it.
-    #[inline(always)]
-    pub fn cost(self, limit: &Limit, bytes: u64) -> u64 {
-        let of_source = limit.key == limit_key::SOURCE;
-        if limit.count == limit_count::CONNECTIONS {
-            return if of_source {
-                self.opens_of_source
-            } else {
-                self.opens_of_all
-            };
-        }
-        let cost = if limit.count == limit_count::BYTES {
-            bytes
-        } else {
-            1
-        };
-        if of_source { cost } else { cost * self.shared }
-    }
 }
 
-/// What the packet is; counts SYNs where the controller wants to know.
+/// What the packet is; counts SYNs where the controller wants to know. `is_new_flow`: it opens a flow of UDP.
 #[inline(always)]
-pub fn examine(ctx: *mut xdp_md, zero: u64, bank: &Bank, policy: u32, packet: &Packet) -> Handshake {
+pub fn examine(
+    ctx: *mut xdp_md,
+    zero: u64,
+    bank: &Bank,
+    policy: u32,
+    packet: &Packet,
+    is_new_flow: bool,
+) -> Handshake {
     let is_tcp = packet.protocol == protocol::TCP && !packet.fragment;
     if bank.flags & policy_flag::SYN_COUNTED != 0
         && packet.opens_connection()
@@ -115,13 +113,13 @@ pub fn examine(ctx: *mut xdp_md, zero: u64, bank: &Bank, policy: u32, packet: &P
     } else {
         Handshake::NONE
     };
-    Handshake::new(kind.wrapping_add(zero), packet, zero)
+    Handshake::new(kind.wrapping_add(zero), packet, is_new_flow, zero)
 }
 
 /// The reason, given what the limits say; answers SYNs.
 #[inline(always)]
 pub fn conclude(ctx: *mut xdp_md, handshake: Handshake, limits: Reason, shadow: bool) -> Reason {
-    if !matches!(limits, Reason::WithinLimits) {
+    if limits.drops() {
         return limits;
     }
     if handshake.is(Handshake::PROVEN) {

@@ -1,4 +1,4 @@
-//! Stage 7: the one exit. Every verdict is counted with its policy and reason, and becomes the hook's
+//! Stage 8: the one exit. Every verdict is counted with its policy and reason, and becomes the hook's
 //! own number here and nowhere else.
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};

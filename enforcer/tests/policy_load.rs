@@ -10,6 +10,10 @@ use enforcer::policy::{
         SynDefence, Transport,
     },
 };
+use enforcer_common::{
+    layout::traffic,
+    limiter::{Algorithm, Params},
+};
 use tempfile::TempDir;
 
 /// Loads one file with that text, expecting no problem at all.
@@ -99,7 +103,15 @@ fn the_sample_packet_policy_means_what_it_says() {
     assert_eq!(edge.deny[0].until.unwrap().unix_timestamp(), 1_798_761_600);
     let limit = &edge.limits[0];
     assert_eq!((limit.per, limit.count), (PacketKey::Source, Count::Packets));
-    assert_eq!((limit.prefix_v4, limit.prefix_v6), (32, 64));
+    let [level] = limit.levels[..] else {
+        panic!("{:?}", limit.levels)
+    };
+    assert_eq!(
+        (level.ipv4, level.ipv6, level.times.get()),
+        (Some(32), Some(64), 1)
+    );
+    assert_eq!(level.params, limit.params);
+    assert_eq!((limit.traffic, edge.recent), (traffic::ALL, None));
     assert_eq!(limit.budget.rate.to_string(), "20000/s");
     assert_eq!(limit.budget.burst, NonZeroU64::new(40_000).unwrap());
     assert_eq!(limit.adaptive.unwrap().floor.to_string(), "2000/s");
@@ -302,4 +314,87 @@ fn the_digest_follows_names_and_contents() {
         "{all:?}"
     );
     assert_eq!(one.len(), 64);
+}
+
+/// A packet policy with that `spec`.
+fn packet_policy(spec: &str) -> PolicySet {
+    load(&format!(
+        "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: p}}\nspec: {{interfaces: eth0, {spec}}}\n"
+    ))
+}
+
+#[test]
+fn a_limit_has_a_level_for_each_prefix() {
+    let set = packet_policy(
+        "limits: [{rate: 10/s, burst: 5, prefix: [{ipv6: 56}, {ipv4: 24, times: 8}, {ipv4: 16, ipv6: 48, times: 64}]}]",
+    );
+    let limit = &set.packet_policies[0].limits[0];
+    let levels: Vec<_> = limit
+        .levels
+        .iter()
+        .map(|level| (level.ipv4, level.ipv6, level.times.get()))
+        .collect();
+    // The first has the default of the family that it leaves out; the others are not about it.
+    let expected = [
+        (Some(32), Some(56), 1),
+        (Some(24), None, 8),
+        (Some(16), Some(48), 64),
+    ];
+    assert_eq!(levels, expected);
+    let bucket =
+        |times: u64| Params::new(Algorithm::TokenBucket, 10 * times, 1_000_000_000, 5 * times).unwrap();
+    let params: Vec<_> = limit.levels.iter().map(|level| level.params).collect();
+    assert_eq!(params, [bucket(1), bucket(8), bucket(64)]);
+    let set =
+        packet_policy("limits: [{rate: 10/s, algorithm: sliding-window, prefix: {ipv4: 24, times: 3}}]");
+    let level = &set.packet_policies[0].limits[0].levels[0];
+    assert_eq!(
+        (level.ipv4, level.ipv6, level.params.burst()),
+        (Some(24), Some(64), 30)
+    );
+}
+
+#[test]
+fn a_limit_is_about_the_traffic_that_it_names() {
+    for (written, expected) in [
+        ("tcp-syn", traffic::TCP_SYN),
+        ("tcp", traffic::TCP_SYN | traffic::TCP_OTHER),
+        (
+            "[tcp-syn, udp, icmp]",
+            traffic::TCP_SYN | traffic::UDP | traffic::ICMP,
+        ),
+        ("[tcp, udp, icmp, other]", traffic::ALL),
+    ] {
+        let set = packet_policy(&format!("limits: [{{rate: 10/s, traffic: {written}}}]"));
+        assert_eq!(set.packet_policies[0].limits[0].traffic, expected, "{written}");
+    }
+}
+
+#[test]
+fn who_speaks_of_verified_identities_keeps_a_share_for_recent_ones() {
+    let share = |spec: &str| {
+        let set = packet_policy(spec);
+        let policy = &set.packet_policies[0];
+        let recent = policy.recent.map(|recent| {
+            (
+                recent.budget.rate.to_string(),
+                recent.budget.burst.get(),
+                recent.lasts.as_secs(),
+            )
+        });
+        (policy.verified.map(|budget| budget.burst.get()), recent)
+    };
+    let default = Some(("50/s".to_owned(), 100, 600));
+    assert_eq!(share("limits: [{rate: 1/s}]"), (None, None));
+    assert_eq!(share("verified: {rate: 7/s}"), (Some(7), default.clone()));
+    assert_eq!(share("limits: [{per: identity, rate: 1/s}]"), (None, default));
+    assert_eq!(share("verified: {rate: 7/s, recent: off}"), (Some(7), None));
+    assert_eq!(
+        share("limits: [{per: identity, rate: 1/s}], verified: {recent: off}"),
+        (None, None)
+    );
+    assert_eq!(
+        share("verified: {recent: {rate: 20/m, burst: 9, for: 1h}}"),
+        (None, Some(("20/m".to_owned(), 9, 3_600)))
+    );
 }

@@ -23,6 +23,7 @@ pub struct Packet {
     /// Source and destination; zero where there are none.
     pub ports: (u16, u16),
     pub later_fragment: bool,
+    /// A SYN without ACK; or a datagram, as long as none of its flow has been admitted.
     pub opens_connection: bool,
     pub neighbour_discovery: bool,
 }
@@ -207,6 +208,7 @@ fn transport(envelope: &Envelope<'_>) -> Result<Packet, Reason> {
                 return Err(Reason::Malformed);
             }
             packet.ports = (number(header, 0), number(header, 2));
+            packet.opens_connection = true;
         }
         1 => drop(first(body, 8)?),
         58 => {

@@ -45,4 +45,6 @@ pub mod control_flag {
     pub const FLOWS: u64 = 1 << 2;
     /// When the agent is gone, deny lists lapse too.
     pub const DENIALS_LAPSE: u64 = 1 << 3;
+    /// There are sources that were verified recently.
+    pub const RECENTS: u64 = 1 << 4;
 }

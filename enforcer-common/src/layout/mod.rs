@@ -27,6 +27,10 @@ use crate::limiter::Params;
 pub const VERSION: u32 = 5;
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
+/// Levels of all limits of one packet policy together, at most: each prefix of a limit is one.
+pub const LEVELS_PER_POLICY: usize = 8;
+/// Limits in one bank of a policy: its levels, the budget of verified identities, and room. A power of two.
+pub const LIMITS_PER_BANK: usize = 16;
 /// Packet policies in force at one time on one node, at most.
 pub const MAX_POLICIES: u32 = 128;
 /// The pseudo-policy to which packets are counted that no policy is about.
@@ -47,10 +51,18 @@ pub const MAX_DENIALS: u32 = 65_536;
 pub const DEFAULT_FLOWS: u32 = 65_536;
 /// Identities with a budget of their own at once.
 pub const MAX_IDENTITIES: u32 = 16_384;
+/// Limiters that each identity has: the budget of `verified`, and one for each limit per identity.
+pub const CELLS_PER_IDENTITY: u32 = 16;
+/// Sources that are remembered for having been verified.
+pub const MAX_RECENT: u32 = 16_384;
+/// Words of the bits that spare packets a look at those sources: 8 KiB.
+pub const RECENT_WORDS: u32 = 1_024;
 /// Limiters shared by all packets of a service or an interface.
 pub const MAX_SHARED: u32 = 8_192;
 /// The node's own addresses to which SYNs are answered.
 pub const MAX_LOCAL: u32 = 4_096;
+/// Lines of the memory of UDP's flows, of eight flows each: a power of two.
+pub const UDP_LINES: u32 = 8_192;
 /// Connections whose cookie has just come back: a power of two.
 pub const PROVEN_CELLS: u32 = 65_536;
 /// An address of either family: IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2), in network byte order.
@@ -75,16 +87,19 @@ macro_rules! layout {
 
 const PARAMS: usize = size_of::<Params>();
 const LIMIT: usize = PARAMS + 40;
-const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
+const BANK: usize = 24 + PARAMS + LIMITS_PER_BANK * LIMIT;
+const _: () = assert!(LEVELS_PER_POLICY < LIMITS_PER_BANK && LIMITS_PER_BANK.is_power_of_two());
 
 layout! {
     Control: 56, {key: 0, flags: 16, sketch_mask: 24, zero: 32, alive_until_ns: 40, syn_options: 48};
     Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
     Seat: 56, {index: 0, select: 4, banks: 8};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
-    Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,
+    Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, traffic: PARAMS + 5, families: PARAMS + 6,
+        index: PARAMS + 7, id: PARAMS + 8, shared: PARAMS + 12,
         mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};
-    Bank: BANK, {flags: 0, limit_count: 4, verified: 8, limits: 8 + PARAMS};
+    Bank: BANK, {flags: 0, limit_count: 4, identity_count: 8, udp_id: 12, recent_for_ns: 16, recent: 24,
+        limits: 24 + PARAMS};
     Policy: 8 + 2 * BANK, {select: 0, banks: 8};
     AccessKey: 20, {table: 0, address: 4};
     Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, rules: 20};
@@ -94,6 +109,7 @@ layout! {
     EgressLimits: 8 + EGRESS_LIMITS_PER_POLICY * LIMIT, {side: 0, count: 4, limits: 8};
     FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
     Flow: 8, {identity: 0, reserved: 4};
+    Recent: 16, {seen_ns: 0, place: 8, reserved: 12};
     Counter: 16, {packets: 0, bytes: 8};
     DeniedPrefix: 24, {table: 0, address: 4, length: 20};
     DenialReason: 4 + REASON_BYTES, {length: 0, text: 4};

@@ -14,7 +14,7 @@ use super::Side;
 use crate::{
     atomic::Cell,
     interface::Interface,
-    limits::{ADMITTED, ATTEMPTS, CONTENDED, Outcome, REFUSED, by_algorithm, charge_once},
+    limits::{ATTEMPTS, Outcome, by_algorithm, charge_once},
     maps::{CONTROL, EGRESS_LIMITS, SHARED},
     service,
     sketch::{Cells, words},
@@ -35,6 +35,11 @@ pub struct Load<'a> {
 /// Asks, and does not charge. Above the policy's place and the limit's index.
 const ASK: u64 = 1 << 40;
 const INDEX: u32 = 32;
+
+const REFUSED: u64 = 0;
+const ADMITTED: u64 = 1;
+/// Another CPU was faster: nothing is decided.
+const CONTENDED: u64 = 2;
 
 impl Load<'_> {
     /// What the limits of the policy that a packet is under say of it; `pass` if nothing.

@@ -6,7 +6,10 @@ mod ipv4;
 mod ipv6;
 mod transport;
 
-use enforcer_common::{layout::Address, verdict::Reason};
+use enforcer_common::{
+    layout::{Address, traffic},
+    verdict::Reason,
+};
 
 use self::address::{address, is_mapped, words};
 use crate::frame::Frame;
@@ -91,6 +94,18 @@ impl Packet {
             hop_limit: byte(self.hop_limit),
             later_fragment: byte(u8::from(self.later_fragment)) != 0,
             fragment: byte(u8::from(self.fragment)) != 0,
+        }
+    }
+
+    /// The kind of traffic that it is.
+    #[inline(always)]
+    pub fn traffic(&self) -> u8 {
+        match self.protocol {
+            protocol::TCP if self.opens_connection() => traffic::TCP_SYN,
+            protocol::TCP => traffic::TCP_OTHER,
+            protocol::UDP => traffic::UDP,
+            protocol::ICMP | protocol::ICMPV6 => traffic::ICMP,
+            _ => traffic::OTHER,
         }
     }
 

@@ -18,14 +18,16 @@ use crate::{
         law::{Observation, Regulator, Step, next_rate},
         services::Activity,
     },
-    kernel::{Count, KernelError},
-    policy::model::{Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
+    kernel::{Count, KernelError, monotonic_ns},
+    policy::model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
 };
 
 /// Below this part of change a rate is left as it is.
 const NOTABLE: f64 = 0.01;
 /// Rates are set in units of this part of a second, so that slow ones keep their precision.
 const PERIOD: Duration = Duration::from_secs(1_000);
+/// How long verified sources are remembered at least, for policies that come later.
+const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// What the controller remembers between intervals.
 pub struct Controller {
@@ -76,6 +78,7 @@ impl Controller {
         kernel.denials.expire()?;
         // The kernel tells of interfaces as they come, but its messages can be lost.
         shared.follow_interfaces(&BTreeSet::new());
+        follow_recents(kernel)?;
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
         let latency = activity
@@ -180,6 +183,17 @@ impl Controller {
     }
 }
 
+/// Keeps the sources that have verified connections, and forgets those that have had none for longer than any
+/// policy asks.
+fn follow_recents(kernel: &KernelHalf) -> Result<(), KernelError> {
+    let set = Arc::clone(kernel.generations().store.set());
+    let asked = set.packet_policies.iter().filter_map(|policy| policy.recent);
+    let lasts = asked.map(|recent| recent.lasts).fold(REMEMBERED, Duration::max);
+    kernel
+        .recents
+        .sweep(monotonic_ns(), lasts, || kernel.flows.clients())
+}
+
 fn is_limit(reason: Reason) -> bool {
     reason.limit_place().is_some() || reason == Reason::OverBudget
 }
@@ -235,23 +249,22 @@ fn set_rate(
     now: f64,
     rate: f64,
 ) -> Result<(), KernelError> {
-    let params = if now >= rate {
-        limit.params
-    } else {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between one and the configured rate, times a thousand seconds"
-        )]
-        let amount = (now * PERIOD.as_secs_f64()).max(1.0) as u64;
-        let period_ns = u64::try_from(PERIOD.as_nanos()).unwrap_or(u64::MAX);
-        limit
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between one and the configured rate, times a thousand seconds"
+    )]
+    let amount = (now * PERIOD.as_secs_f64()).max(1.0) as u64;
+    let period_ns = u64::try_from(PERIOD.as_nanos()).unwrap_or(u64::MAX);
+    let level = |level: &Level| {
+        if now >= rate {
+            return Ok(level.params);
+        }
+        let amount = amount.saturating_mul(u64::from(level.times.get()));
+        level
             .params
             .at_rate(amount, period_ns)
-            .map_err(KernelError::Params)?
+            .map_err(KernelError::Params)
     };
-    kernel
-        .generations()
-        .store
-        .adapt(&policy.name, &limit.name, params)
+    kernel.generations().store.adapt(&policy.name, &limit.name, level)
 }

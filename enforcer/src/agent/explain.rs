@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use enforcer_common::layout::Limit as KernelLimit;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -11,8 +13,8 @@ use super::{
 };
 use crate::{
     gateway::signal::Identity,
-    kernel::{KernelError, monotonic_ns},
-    policy::model::{Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
+    kernel::{KernelError, SourceState, monotonic_ns},
+    policy::model::{Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
 };
 
 /// The answer.
@@ -29,6 +31,9 @@ pub struct Explanation {
     pub denied: Option<Denied>,
     /// Who is verified there.
     pub verified: Vec<String>,
+    /// Seconds since it last had a verified connection, if that is remembered.
+    #[serde(default)]
+    pub verified_seconds_ago: Option<u64>,
     /// What each packet policy says of it.
     pub policies: Vec<PolicyView>,
     /// The latest of its packets that the kernel told of, if it is still kept.
@@ -74,8 +79,11 @@ pub struct PolicyView {
 pub struct LimitView {
     /// Its name.
     pub limit: String,
-    /// Whose it is: `source`, `service` or `interface`.
+    /// Whose it is: `source`, `service`, `interface` or `identity`.
     pub per: String,
+    /// Of a limit with several prefixes: the one that is decisive for the source, and what follows is about.
+    #[serde(default)]
+    pub prefix: Option<String>,
     /// As configured, in units per second.
     pub rate_per_second: f64,
     /// As the controller has it, if it is adaptive.
@@ -103,12 +111,19 @@ impl Shared {
             Some(kernel) => (denial(kernel, address), self.policy_views(kernel, address, port)?),
             None => (None, Vec::new()),
         };
+        let seen_ns = self
+            .kernel
+            .as_ref()
+            .and_then(|kernel| kernel.recents.seen_ns(address));
+        let verified_seconds_ago =
+            seen_ns.map(|seen_ns| monotonic_ns().saturating_sub(seen_ns) / 1_000_000_000);
         let mut explanation = Explanation {
             address,
             verdict: String::new(),
             management,
             denied,
             verified,
+            verified_seconds_ago,
             policies,
             last_event: self.journal.last_of(address),
         };
@@ -138,8 +153,9 @@ impl Shared {
             .map(|policy| {
                 let bank = generations.store.bank(&policy.name);
                 let limits = policy.limits.iter().enumerate().map(|(index, limit)| {
-                    let running = bank.and_then(|bank| bank.limits.get(index));
-                    self.limit_view(kernel, policy, limit, running, address)
+                    let running: Vec<KernelLimit> =
+                        bank.map_or_else(Vec::new, |bank| bank.levels(index).copied().collect());
+                    self.limit_view(kernel, policy, limit, &running, address)
                 });
                 Ok(PolicyView {
                     policy: policy.name.to_string(),
@@ -161,28 +177,42 @@ impl Shared {
         kernel: &KernelHalf,
         policy: &PacketPolicy,
         limit: &PacketLimit,
-        running: Option<&enforcer_common::layout::Limit>,
+        running: &[KernelLimit],
         address: IpAddr,
     ) -> Result<LimitView, KernelError> {
-        let by_source = limit.per == PacketKey::Source;
-        let state = running
-            .filter(|_| by_source)
-            .map(|running| kernel.sketch.state(running, address))
-            .transpose()?;
+        let mut decisive: Option<(SourceState, IpNet, u32)> = None;
+        for (level, running) in limit.levels.iter().zip(running) {
+            let Some(prefix) = level_prefix(level, address) else {
+                continue;
+            };
+            if limit.per != PacketKey::Source {
+                continue;
+            }
+            let state = kernel.sketch.state(running, address)?;
+            if decisive.is_none_or(|(other, ..)| is_tighter(state, other)) {
+                decisive = Some((state, prefix, level.times.get()));
+            }
+        }
+        let state = decisive.map(|(state, ..)| state);
+        let times = decisive.map_or(1.0, |(_, _, times)| f64::from(times));
         let adapted = self
             .standing()
             .adaptive
             .get(&(policy.name.clone(), limit.name.clone()))
-            .map(|rate| rate.now);
+            .map(|rate| rate.now * times);
         Ok(LimitView {
             limit: limit.name.to_string(),
             per: match limit.per {
                 PacketKey::Source => "source",
                 PacketKey::Service => "service",
                 PacketKey::Interface => "interface",
+                PacketKey::Identity => "identity",
             }
             .to_owned(),
-            rate_per_second: limit.budget.rate.per_second(),
+            prefix: decisive
+                .filter(|_| limit.levels.len() > 1)
+                .map(|(_, prefix, _)| prefix.to_string()),
+            rate_per_second: limit.budget.rate.per_second() * times,
             adapted_per_second: adapted,
             remaining: state.map(|state| state.remaining),
             retry_after_ms: state
@@ -236,8 +266,10 @@ impl Explanation {
             } else {
                 "; verified connections are not affected"
             };
+            let prefix = limit.prefix.as_deref();
+            let prefix = prefix.map(|prefix| format!(" for {prefix}")).unwrap_or_default();
             return format!(
-                "limited: over limit {} of policy {} at {}, admitted again in {ms} ms{}{verified}",
+                "limited: over limit {}{prefix} of policy {} at {}, admitted again in {ms} ms{}{verified}",
                 limit.limit,
                 view.policy,
                 view.origin,
@@ -249,6 +281,20 @@ impl Explanation {
             false => "passes: within all limits".to_owned(),
         }
     }
+}
+
+/// What of a level's prefix the source is in; `None` if the level is not about its family.
+fn level_prefix(level: &Level, source: IpAddr) -> Option<IpNet> {
+    let bits = match source {
+        IpAddr::V4(_) => level.ipv4?,
+        IpAddr::V6(_) => level.ipv6?,
+    };
+    IpNet::new(source, bits).ok().map(|prefix| prefix.trunc())
+}
+
+/// Whether one level's state is what holds the source back, and not another's.
+fn is_tighter(state: SourceState, other: SourceState) -> bool {
+    (state.retry_after_ns, other.remaining) > (other.retry_after_ns, state.remaining)
 }
 
 fn denial(kernel: &KernelHalf, address: IpAddr) -> Option<Denied> {

@@ -24,10 +24,21 @@ impl Joining {
     }
 }
 
+impl Joining {
+    /// The peer's address has a verified connection, or has just had one.
+    fn saw(&self, flow: Flow) {
+        let Some(kernel) = &self.shared.kernel else { return };
+        if let Err(error) = kernel.recents.saw(flow.peer.ip(), monotonic_ns()) {
+            tracing::debug!(peer = %flow.peer, %error, "not remembered as verified");
+        }
+    }
+}
+
 impl Observer for Joining {
     fn verified(&self, flow: Flow, identity: &Identity) {
         let Some(kernel) = &self.shared.kernel else { return };
         let metrics = &self.shared.metrics;
+        self.saw(flow);
         match kernel.flows.enter(flow, identity) {
             Ok(None) => metrics.flows_entered.inc(),
             // Limited as a stranger's, which is safe; the operator sees it in the metric.
@@ -42,6 +53,7 @@ impl Observer for Joining {
 
     fn closed(&self, flow: Flow) {
         let Some(kernel) = &self.shared.kernel else { return };
+        self.saw(flow);
         if let Err(error) = kernel.flows.leave(&flow) {
             tracing::debug!(peer = %flow.peer, %error, "connection not taken out");
         }

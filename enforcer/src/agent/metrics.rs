@@ -45,6 +45,7 @@ pub struct Metrics {
     bytes: GenericCounterVec<AtomicU64>,
     verified_flows: IntGauge,
     verified_identities: IntGauge,
+    recently_verified: IntGauge,
     denied_prefixes: IntGauge,
     interfaces: IntGaugeVec,
     interface_failures: IntGauge,
@@ -146,6 +147,10 @@ impl Metrics {
                 "enforcer_verified_identities",
                 "Identities behind verified connections.",
             )?,
+            recently_verified: gauge(
+                "enforcer_recently_verified_sources",
+                "Sources that have a verified connection or had one recently.",
+            )?,
             denied_prefixes: gauge(
                 "enforcer_denied_prefixes",
                 "Prefixes denied by operators or for failed authentication.",
@@ -202,6 +207,7 @@ impl Metrics {
         let (flows, identities) = kernel.flows.count();
         self.verified_flows.set(int(flows));
         self.verified_identities.set(int(identities));
+        self.recently_verified.set(int(kernel.recents.count()));
         self.denied_prefixes.set(int(kernel.denials.list().len()));
         self.sketch_bytes
             .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));

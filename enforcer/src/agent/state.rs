@@ -19,7 +19,7 @@ use crate::{
     gateway::{policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
-        KernelError, Shortfall, Sketch, Syn,
+        KernelError, Recents, Shortfall, Sketch, Syn,
     },
     policy::{Loaded, PolicySet, Problems, model::Name},
 };
@@ -47,6 +47,8 @@ pub struct Shared {
 pub struct KernelHalf {
     /// Verified connections.
     pub flows: Arc<Flows>,
+    /// Sources that were verified recently.
+    pub recents: Arc<Recents>,
     /// Denials.
     pub denials: Denials,
     /// Counters.
@@ -104,6 +106,7 @@ impl From<Kernel> for KernelHalf {
     fn from(kernel: Kernel) -> Self {
         let Kernel {
             flows,
+            recents,
             denials,
             counters,
             sketch,
@@ -116,6 +119,7 @@ impl From<Kernel> for KernelHalf {
         } = kernel;
         Self {
             flows,
+            recents,
             denials,
             counters,
             sketch,

@@ -79,6 +79,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     for identity in &explanation.verified {
         writeln!(out, "  verified here: {}", printable(identity))?;
     }
+    if let Some(seconds) = explanation.verified_seconds_ago {
+        writeln!(out, "  recently verified: {seconds} s ago")?;
+    }
     for view in &explanation.policies {
         let ports = if view.ports.is_empty() {
             "all traffic".to_owned()
@@ -113,7 +116,7 @@ fn row(limit: &LimitView) -> Vec<String> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         limit.limit.clone(),
-        limit.per.clone(),
+        limit.prefix.clone().unwrap_or_else(|| limit.per.clone()),
         format!("{:.0}/s", limit.rate_per_second),
         or_dash(limit.adapted_per_second.map(|rate| format!("{rate:.0}/s"))),
         or_dash(limit.remaining.map(|remaining| remaining.to_string())),
@@ -133,6 +136,7 @@ mod tests {
             management: None,
             denied: None,
             verified: Vec::new(),
+            verified_seconds_ago: None,
             policies: Vec::new(),
             last_event: None,
         };

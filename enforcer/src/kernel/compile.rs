@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     layout::{
-        Access, AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface, LIMITS_PER_POLICY, Limit,
-        MAX_PREFIXES, NO_POLICY, Policy, ServiceKey, interface_flag, limit_count, limit_key, policy_flag,
-        table, table_kind,
+        Access, AccessKey, BUDGET, Bank, EgressKey, EgressLimits, EgressRule, Interface, LIMITS_PER_BANK,
+        Limit, MAX_IDENTITIES, MAX_PREFIXES, NO_POLICY, Policy, ServiceKey, family, interface_flag,
+        limit_count, limit_key, policy_flag, table, table_kind, traffic,
     },
     limiter::{Algorithm, Params},
     sketch,
@@ -26,11 +26,16 @@ use super::{
     numbers::Numbers,
 };
 use crate::policy::model::{
-    Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
+    Budget, Count, DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence,
+    Transport,
 };
 
 /// Two generations and all denials share one map.
 const PREFIXES_PER_GENERATION: usize = (MAX_PREFIXES as usize - MAX_DENIALS) / 2;
+
+/// From here on, a limiter's memory is so long that a tick of the clock, 10 ms at most, is 1 % of it. (What comes
+/// in a second may come at once, unless a policy says otherwise; rounded, that can be a little less.)
+const TICKS_NS: u64 = 900_000_000;
 
 /// The moment of compiling, on both clocks, for entries with an end.
 #[derive(Clone, Copy, Debug)]
@@ -231,70 +236,130 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     if !policy.allow.is_empty() || !policy.deny.is_empty() {
         flags |= policy_flag::ACCESS;
     }
-    let verified = verified(policy)?;
-    if verified.is_some() {
-        flags |= policy_flag::VERIFIED;
-    }
     flags |= match policy.syn {
         SynDefence::Off => 0,
         SynDefence::Auto { .. } => policy_flag::SYN_COUNTED,
         SynDefence::Always => policy_flag::SYN_ANSWERED,
     };
-    let mut limits = [UNUSED; LIMITS_PER_POLICY];
-    for (place, limit) in limits.iter_mut().zip(&policy.limits) {
-        *place = compile_limit(policy, limit, numbers)?;
+    let strangers = levels(policy, numbers, |limit| limit.per != PacketKey::Identity)?;
+    let mut identities: Vec<Limit> = verified(policy)?.into_iter().collect();
+    identities.extend(levels(policy, numbers, |limit| limit.per == PacketKey::Identity)?);
+    if !identities.is_empty() {
+        flags |= policy_flag::VERIFIED;
     }
-    let limit_count = u32::try_from(policy.limits.len().min(LIMITS_PER_POLICY)).unwrap_or(0);
+    let counts_flows =
+        |limit: &&Limit| limit.count == limit_count::CONNECTIONS && limit.traffic & traffic::UDP != 0;
+    let udp_id = strangers.iter().find(counts_flows).map(|limit| limit.id);
+    if udp_id.is_some() {
+        flags |= policy_flag::UDP_FLOWS;
+    }
+    if policy.recent.is_some() {
+        flags |= policy_flag::RECENT;
+    }
+    let mut limits = [UNUSED; LIMITS_PER_BANK];
+    for (place, limit) in limits.iter_mut().zip(strangers.iter().chain(&identities)) {
+        *place = *limit;
+    }
+    let all = limits.iter().map(|limit| limit.params);
+    if all
+        .chain(policy.recent.map(|recent| recent.params))
+        .any(|params| params.span_ns() < TICKS_NS)
+    {
+        flags |= policy_flag::EXACT_TIME;
+    }
+    let count = |limits: &[Limit]| u32::try_from(limits.len()).unwrap_or(0);
+    let recent = policy.recent.as_ref();
     Ok(Bank {
         flags,
-        limit_count,
-        verified: verified.unwrap_or(UNUSED.params),
+        limit_count: count(&strangers),
+        identity_count: count(&identities),
+        udp_id: udp_id.unwrap_or(0),
+        recent_for_ns: recent.map_or(0, |recent| {
+            u64::try_from(recent.lasts.as_nanos()).unwrap_or(u64::MAX)
+        }),
+        recent: recent.map_or(Params::REFUSE_ALL, |recent| recent.params),
         limits,
     })
 }
 
-/// The budget of each verified identity: what the policy says, else the same as a stranger has by the
-/// first limit on its packets, but for itself.
-fn verified(policy: &PacketPolicy) -> Result<Option<Params>, KernelError> {
-    let own = |limit: &&PacketLimit| limit.per == PacketKey::Source && limit.count == Count::Packets;
+/// The levels of the policy's limits that are `meant`, in order.
+fn levels(
+    policy: &PacketPolicy,
+    numbers: &mut Numbers,
+    meant: impl Fn(&PacketLimit) -> bool,
+) -> Result<Vec<Limit>, KernelError> {
+    let mut limits = Vec::new();
+    for (index, limit) in (0..).zip(&policy.limits) {
+        for (number, level) in (0..).zip(&limit.levels).filter(|_| meant(limit)) {
+            let id = numbers.limit(&policy.name, limit, number);
+            limits.push(compile_level(limit, level, (index, id), numbers)?);
+        }
+    }
+    Ok(limits)
+}
+
+/// The budget of each verified identity: what the policy says, else, unless it has limits per identity, the
+/// same as a stranger has by the first limit on its packets, but for itself.
+fn verified(policy: &PacketPolicy) -> Result<Option<Limit>, KernelError> {
+    let limits_identities = policy.limits.iter().any(|limit| limit.per == PacketKey::Identity);
+    let own = |limit: &&PacketLimit| {
+        limit.per == PacketKey::Source
+            && limit.count == Count::Packets
+            && limit.traffic & traffic::TCP_OTHER != 0
+            && !limits_identities
+    };
     let budget = policy
         .verified
         .or_else(|| policy.limits.iter().find(own).map(|limit| limit.budget));
     // A bucket always: one state is charged by every policy that an identity's packets are under.
-    let params = |budget: Budget| {
+    let limit = |budget: Budget| {
         let period_ns = u64::try_from(budget.rate.period().as_nanos()).unwrap_or(u64::MAX);
         let amount = budget.rate.amount().get();
-        Params::new(Algorithm::TokenBucket, amount, period_ns, budget.burst.get())
+        Params::new(Algorithm::TokenBucket, amount, period_ns, budget.burst.get()).map(|params| Limit {
+            params,
+            key: limit_key::IDENTITY,
+            traffic: traffic::ALL,
+            families: family::BOTH,
+            index: BUDGET,
+            ..UNUSED
+        })
     };
-    budget.map(params).transpose().map_err(KernelError::Params)
+    budget.map(limit).transpose().map_err(KernelError::Params)
 }
 
-fn compile_limit(
-    policy: &PacketPolicy,
+/// `index`: which of the policy's limits it is. `id`: the level's own number.
+fn compile_level(
     limit: &PacketLimit,
+    level: &Level,
+    (index, id): (u8, u32),
     numbers: &mut Numbers,
 ) -> Result<Limit, KernelError> {
-    let (mask_v6_high, mask_v6_low, mask_v4_low) = sketch::masks(limit.prefix_v4, limit.prefix_v6);
+    let bits = (level.ipv4.unwrap_or(32), level.ipv6.unwrap_or(128));
+    let (mask_v6_high, mask_v6_low, mask_v4_low) = sketch::masks(bits.0, bits.1);
     let key = match limit.per {
         PacketKey::Source => limit_key::SOURCE,
         PacketKey::Service => limit_key::SERVICE,
         PacketKey::Interface => limit_key::INTERFACE,
+        PacketKey::Identity => limit_key::IDENTITY,
     };
     let count = match limit.count {
         Count::Packets => limit_count::PACKETS,
         Count::Bytes => limit_count::BYTES,
         Count::Connections => limit_count::CONNECTIONS,
     };
-    let id = numbers.limit(&policy.name, limit);
     let shared = match limit.per {
         PacketKey::Source => 0,
         PacketKey::Service => numbers.shared(id, 1)?,
         PacketKey::Interface => numbers.shared_per_interface(id)?,
+        PacketKey::Identity => numbers.column(id)? * MAX_IDENTITIES,
     };
     Ok(Limit {
-        params: limit.params,
+        params: level.params,
         key,
         count,
+        traffic: limit.traffic,
+        families: level.families(),
+        index,
         id,
         shared,
         mask_v6_high,
@@ -308,6 +373,9 @@ pub const UNUSED: Limit = Limit {
     params: Params::REFUSE_ALL,
     key: 0,
     count: 0,
+    traffic: 0,
+    families: 0,
+    index: 0,
     id: 0,
     shared: 0,
     mask_v6_high: 0,

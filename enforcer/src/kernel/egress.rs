@@ -354,6 +354,7 @@ fn compile_limit(
         mask_v6_high,
         mask_v6_low,
         mask_v4_low,
+        ..UNUSED
     })
 }
 

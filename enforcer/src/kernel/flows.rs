@@ -9,15 +9,13 @@ use std::{
 
 use aws_lc_rs::digest::{Context, SHA256};
 use aya::maps::{MapData, MapError};
-use enforcer_common::{
-    layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag},
-    limiter::FRESH,
-};
+use enforcer_common::layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag};
 use ipnet::IpNet;
 
 use super::{
     KernelError,
     address::{client_prefix, flow_key},
+    budgets::Budgets,
     control::ControlBlock,
     object::Array,
 };
@@ -28,7 +26,7 @@ pub struct Flows(Mutex<State>);
 
 struct State {
     flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
-    budgets: Array<u64>,
+    budgets: Budgets,
     /// Whose each budget is: see [`State::holder`].
     holders: Array<u64>,
     control: ControlBlock,
@@ -72,7 +70,7 @@ impl Flows {
     /// The kernel refuses.
     pub fn new(
         flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
-        budgets: Array<u64>,
+        budgets: Budgets,
         holders: Array<u64>,
         control: ControlBlock,
         max_flows: u32,
@@ -135,6 +133,12 @@ impl Flows {
     #[must_use]
     pub fn has_client(&self, client: &IpNet) -> bool {
         self.state().clients.contains_key(client)
+    }
+
+    /// The clients with connections, as [`client_prefix`] says them.
+    #[must_use]
+    pub fn clients(&self) -> Vec<IpNet> {
+        self.state().clients.keys().copied().collect()
     }
 
     /// Who is behind the connections from `source`.
@@ -210,10 +214,7 @@ impl State {
 
     /// Fills a budget, and notes whose it is now.
     fn renew(&mut self, index: u32, holder: u64) -> Result<u32, KernelError> {
-        let filled = self
-            .budgets
-            .set(index, FRESH, 0)
-            .map_err(KernelError::map("BUDGETS"));
+        let filled = self.budgets.renew_identity(index);
         let noted = filled.and_then(|()| {
             self.holders
                 .set(index, holder, 0)

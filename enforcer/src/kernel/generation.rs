@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::{
     AccessMap, Attachment, KernelError, TcReached, XdpChoice, XdpReached,
     attach::{attach, attach_pod, detach},
+    budgets::Budgets,
     clock::monotonic_ns,
     compile::{Moment, missing},
     counters::Counters,
@@ -64,12 +65,12 @@ impl Generations {
     /// The object lacks a map.
     pub fn new(
         mut ebpf: Ebpf,
-        access: AccessMap,
+        (access, budgets): (AccessMap, Budgets),
         xdp: XdpChoice,
         pins: Option<Pins>,
         numbers: Numbers,
     ) -> Result<Self, KernelError> {
-        let store = Store::new(&mut ebpf, access, numbers)?;
+        let store = Store::new(&mut ebpf, access, budgets, numbers)?;
         Ok(Self {
             store,
             ebpf,

@@ -4,6 +4,7 @@
 mod access;
 mod address;
 mod attach;
+mod budgets;
 mod clock;
 mod compile;
 mod control;
@@ -26,6 +27,7 @@ mod object;
 mod offline;
 mod pins;
 mod presence;
+mod recents;
 mod seats;
 mod sketch;
 mod store;
@@ -61,12 +63,14 @@ pub use interfaces::names as interface_names;
 pub use links::{Changes, Links};
 pub use offline::Offline;
 pub use pins::PinsError;
+pub use recents::Recents;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
 
 use self::{
     address::{access_key, prefix},
+    budgets::Budgets,
     control::ControlBlock,
     numbers::Numbers,
     object::{Inheritance, Sizes},
@@ -123,6 +127,8 @@ pub struct Standing {
 pub struct Kernel {
     /// Verified connections.
     pub flows: Arc<Flows>,
+    /// Sources that were verified recently.
+    pub recents: Arc<Recents>,
     /// Denials with a lifetime.
     pub denials: Denials,
     /// What has been decided.
@@ -183,6 +189,7 @@ impl Kernel {
         let heartbeat = Heartbeat::new(parts.control.clone(), staying.dead_man, staying.keeps_denials)?;
         Ok(Self {
             flows: parts.flows,
+            recents: parts.recents,
             denials: parts.denials,
             counters: parts.counters,
             sketch: parts.sketch,
@@ -190,7 +197,13 @@ impl Kernel {
             events: Events::new(object::take(&mut ebpf, "EVENTS")?),
             event_counts: EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?),
             syn: parts.syn,
-            generations: Generations::new(ebpf, parts.access, config.xdp, pins.ok(), numbers)?,
+            generations: Generations::new(
+                ebpf,
+                (parts.access, parts.budgets),
+                config.xdp,
+                pins.ok(),
+                numbers,
+            )?,
             standing,
         })
     }
@@ -236,6 +249,8 @@ pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
 /// What [`Kernel`] is made of before it owns the programs.
 struct Parts {
     flows: Arc<Flows>,
+    recents: Arc<Recents>,
+    budgets: Budgets,
     denials: Denials,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
@@ -262,16 +277,25 @@ impl Parts {
         let access = AccessMap::new(object::take(ebpf, "ACCESS")?, presence);
         set_management(&access, &config.management)?;
         control.set_flag(control_flag::MANAGEMENT, !config.management.is_empty())?;
+        let budgets = Budgets::new(object::take(ebpf, "BUDGETS")?);
         let flows = Flows::new(
             object::take(ebpf, "FLOWS")?,
-            object::take(ebpf, "BUDGETS")?,
+            budgets.clone(),
             object::take(ebpf, "HOLDERS")?,
             control.clone(),
             config.max_flows,
         )?;
+        let recents = Recents::new(
+            object::take(ebpf, "RECENT")?,
+            object::take(ebpf, "RECENT_BITS")?,
+            object::take(ebpf, "RESERVES")?,
+            control.clone(),
+        )?;
         let denials = Denials::new(access.clone(), object::take(ebpf, "REASONS")?, control.clone())?;
         Ok(Self {
             flows: Arc::new(flows),
+            recents: Arc::new(recents),
+            budgets,
             denials,
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
             syn: Syn::new(

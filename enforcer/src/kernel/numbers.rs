@@ -7,7 +7,7 @@ use std::{
 };
 
 use enforcer_common::{
-    layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
+    layout::{CELLS_PER_IDENTITY, MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
     limiter::{Algorithm, Params},
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Numbers {
     positions: BTreeMap<String, u32>,
     /// By limit: the first of its shared limiters, and how many it has.
     shared: BTreeMap<u32, (u32, u32)>,
+    /// By limit per identity: which of each identity's limiters it has. The first is never given: it is the
+    /// budget of `verified`.
+    columns: BTreeMap<u32, u32>,
 }
 
 /// What makes a limit the same one as before. What its states mean belongs to it: a bucket's state is
@@ -34,26 +37,29 @@ pub struct Numbers {
 struct LimitKey {
     policy: Name,
     limit: Name,
+    /// Its position among the limit's prefixes.
+    level: u32,
     algorithm: Option<u32>,
     /// Of windows; buckets keep their states when their rate changes.
     window: Option<Duration>,
 }
 
 impl LimitKey {
-    fn new(policy: &Name, limit: &PacketLimit) -> Self {
-        Self::of(policy, &limit.name, &limit.params, limit.budget)
+    fn new(policy: &Name, limit: &PacketLimit, level: u32) -> Self {
+        Self::of(policy, &limit.name, level, &limit.params, limit.budget)
     }
 
     fn of_egress(policy: &Name, limit: &EgressLimit) -> Self {
-        Self::of(policy, &limit.name, &limit.params, limit.budget)
+        Self::of(policy, &limit.name, 0, &limit.params, limit.budget)
     }
 
-    fn of(policy: &Name, limit: &Name, params: &Params, budget: Budget) -> Self {
+    fn of(policy: &Name, limit: &Name, level: u32, params: &Params, budget: Budget) -> Self {
         let algorithm = params.algorithm();
         let is_window = matches!(algorithm, Some(Algorithm::FixedWindow | Algorithm::SlidingWindow));
         Self {
             policy: policy.clone(),
             limit: limit.clone(),
+            level,
             algorithm: algorithm.map(|algorithm| algorithm as u32),
             window: is_window.then(|| budget.rate.period()),
         }
@@ -68,6 +74,7 @@ pub struct Record {
     next_limit: u32,
     positions: BTreeMap<String, u32>,
     shared: Vec<(u32, u32, u32)>,
+    columns: Vec<(u32, u32)>,
 }
 
 /// A [`LimitKey`] and its number.
@@ -75,6 +82,7 @@ pub struct Record {
 struct LimitRecord {
     policy: String,
     limit: String,
+    level: u32,
     algorithm: Option<u32>,
     window: Option<Duration>,
     number: u32,
@@ -85,6 +93,7 @@ impl From<&Numbers> for Record {
         let limits = numbers.limits.iter().map(|(key, number)| LimitRecord {
             policy: key.policy.to_string(),
             limit: key.limit.to_string(),
+            level: key.level,
             algorithm: key.algorithm,
             window: key.window,
             number: *number,
@@ -101,6 +110,11 @@ impl From<&Numbers> for Record {
             shared: shared
                 .map(|(limit, (first, count))| (*limit, *first, *count))
                 .collect(),
+            columns: numbers
+                .columns
+                .iter()
+                .map(|(limit, column)| (*limit, *column))
+                .collect(),
         }
     }
 }
@@ -115,6 +129,7 @@ impl TryFrom<Record> for Numbers {
             let key = LimitKey {
                 policy: name(limit.policy)?,
                 limit: name(limit.limit)?,
+                level: limit.level,
                 algorithm: limit.algorithm,
                 window: limit.window,
             };
@@ -132,6 +147,7 @@ impl TryFrom<Record> for Numbers {
             shared: shared
                 .map(|(limit, first, count)| (limit, (first, count)))
                 .collect(),
+            columns: record.columns.into_iter().collect(),
         })
     }
 }
@@ -155,9 +171,9 @@ impl Numbers {
         Ok(number)
     }
 
-    /// The limit's number.
-    pub fn limit(&mut self, policy: &Name, limit: &PacketLimit) -> u32 {
-        self.numbered(LimitKey::new(policy, limit))
+    /// The number of a level of a limit.
+    pub fn limit(&mut self, policy: &Name, limit: &PacketLimit, level: u32) -> u32 {
+        self.numbered(LimitKey::new(policy, limit, level))
     }
 
     /// The egress limit's number.
@@ -220,6 +236,24 @@ impl Numbers {
         self.shared(limit, places.next_multiple_of(16))
     }
 
+    /// Which of each identity's limiters a limit per identity has.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn column(&mut self, limit: u32) -> Result<u32, KernelError> {
+        if let Some(&column) = self.columns.get(&limit) {
+            return Ok(column);
+        }
+        let taken: BTreeSet<u32> = self.columns.values().copied().collect();
+        let column = (1..CELLS_PER_IDENTITY).find(|column| !taken.contains(column));
+        let column = column.ok_or(KernelError::TooMany {
+            what: "limits per identity, in all policies together",
+            limit: CELLS_PER_IDENTITY as usize - 1,
+        })?;
+        self.columns.insert(limit, column);
+        Ok(column)
+    }
+
     /// Forgets what neither `set` nor the interfaces that there are speak of.
     pub fn retain(&mut self, set: &PolicySet, interfaces: &BTreeSet<String>) {
         let policies: BTreeSet<&Name> = set.packet_policies.iter().map(|policy| &policy.name).collect();
@@ -227,17 +261,19 @@ impl Numbers {
             .packet_policies
             .iter()
             .flat_map(|policy| {
+                let levels = |limit: &PacketLimit| 0..u32::try_from(limit.levels.len()).unwrap_or(0);
+                let limits = policy.limits.iter().flat_map(move |limit| {
+                    levels(limit).map(|level| LimitKey::new(&policy.name, limit, level))
+                });
                 let egress = policy.egress.limits.iter();
-                let limits = policy.limits.iter();
-                limits
-                    .map(|limit| LimitKey::new(&policy.name, limit))
-                    .chain(egress.map(|limit| LimitKey::of_egress(&policy.name, limit)))
+                limits.chain(egress.map(|limit| LimitKey::of_egress(&policy.name, limit)))
             })
             .collect();
         self.policies.retain(|name, _| policies.contains(name));
         self.limits.retain(|key, _| limits.contains(key));
         let limits: BTreeSet<u32> = self.limits.values().copied().collect();
         self.shared.retain(|limit, _| limits.contains(limit));
+        self.columns.retain(|limit, _| limits.contains(limit));
         self.positions.retain(|name, _| interfaces.contains(name));
     }
 
@@ -253,6 +289,15 @@ impl Numbers {
             .iter()
             .filter(|(limit, place)| before.shared.get(limit) != Some(place));
         new.flat_map(|(_, (first, count))| *first..first + count)
+    }
+
+    /// The limiters of each identity that their limits did not have in `before`: others may have used them.
+    pub fn new_columns(&self, before: &Self) -> impl Iterator<Item = u32> {
+        let new = self
+            .columns
+            .iter()
+            .filter(|(limit, column)| before.columns.get(limit) != Some(column));
+        new.map(|(_, column)| *column)
     }
 
     /// The first of `count` places that no limit holds.
@@ -271,108 +316,4 @@ impl Numbers {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name(text: &str) -> Name {
-        text.parse().unwrap()
-    }
-
-    fn set(text: &str) -> PolicySet {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("policies.yaml");
-        std::fs::write(&file, text).unwrap();
-        crate::policy::load(&[file]).unwrap().set
-    }
-
-    fn one(policy: &str, algorithm: &str, rate: &str) -> PolicySet {
-        set(&format!(
-            "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {policy}}}\nspec:\n  interfaces: [eth0]\n  \
-             limits: [{{name: x, algorithm: {algorithm}, rate: {rate}}}]\n"
-        ))
-    }
-
-    #[test]
-    fn names_keep_their_numbers() {
-        let mut numbers = Numbers::default();
-        let a = numbers.policy(&name("a")).unwrap();
-        let b = numbers.policy(&name("b")).unwrap();
-        assert_ne!(a, b);
-        numbers.retain(&one("b", "token-bucket", "1/s"), &BTreeSet::new());
-        assert_eq!(numbers.policy(&name("b")).unwrap(), b);
-        assert_eq!(numbers.policy(&name("c")).unwrap(), a);
-    }
-
-    #[test]
-    fn a_record_says_all() {
-        let mut numbers = Numbers::default();
-        numbers.policy(&name("a")).unwrap();
-        for algorithm in ["token-bucket", "fixed-window"] {
-            let set = one("a", algorithm, "10/m");
-            numbers.limit(&name("a"), &set.packet_policies[0].limits[0]);
-        }
-        numbers.position("eth0").unwrap();
-        numbers.shared(1, 16).unwrap();
-        let text = serde_json::to_string(&Record::from(&numbers)).unwrap();
-        let record: Record = serde_json::from_str(&text).unwrap();
-        assert_eq!(Numbers::try_from(record).unwrap(), numbers);
-    }
-
-    #[test]
-    fn a_limit_is_another_one_when_its_states_mean_something_else() {
-        let mut numbers = Numbers::default();
-        let mut number = |algorithm: &str, rate: &str| {
-            let set = one("a", algorithm, rate);
-            numbers.limit(&name("a"), &set.packet_policies[0].limits[0])
-        };
-        let bucket = number("token-bucket", "10/s");
-        assert_eq!(
-            number("token-bucket", "20/m"),
-            bucket,
-            "a bucket's state is a time"
-        );
-        let window = number("fixed-window", "10/s");
-        assert_ne!(window, bucket);
-        assert_eq!(number("fixed-window", "20/s"), window);
-        assert_ne!(number("fixed-window", "20/m"), window);
-        assert_ne!(number("sliding-window", "20/s"), window);
-    }
-
-    #[test]
-    fn limit_numbers_are_never_given_twice_and_do_not_pile_up() {
-        let mut numbers = Numbers::default();
-        let set = one("a", "token-bucket", "1/s");
-        let limit = &set.packet_policies[0].limits[0];
-        let first = numbers.limit(&name("a"), limit);
-        numbers.retain(&PolicySet::default(), &BTreeSet::new());
-        assert!(numbers.limits.is_empty());
-        assert_ne!(numbers.limit(&name("a"), limit), first);
-    }
-
-    #[test]
-    fn too_many_policies_are_an_error() {
-        let mut numbers = Numbers::default();
-        for number in 0..MAX_POLICIES {
-            numbers.policy(&name(&format!("p{number}"))).unwrap();
-        }
-        assert!(matches!(
-            numbers.policy(&name("more")),
-            Err(KernelError::TooMany { .. })
-        ));
-    }
-
-    #[test]
-    fn shared_limiters_do_not_overlap_and_are_used_again() {
-        let mut numbers = Numbers::default();
-        let a = numbers.shared(1, 16).unwrap();
-        let b = numbers.shared(2, 1).unwrap();
-        let c = numbers.shared(1, 32).unwrap();
-        assert_eq!((a, b), (0, 16));
-        assert!(c >= 17, "{c}");
-        assert_eq!(
-            numbers.shared(3, 16).unwrap(),
-            0,
-            "what a larger need left behind"
-        );
-    }
-}
+mod tests;

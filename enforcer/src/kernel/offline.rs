@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 
 use super::{
     Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
+    Recents,
     compile::Moment,
     control::ControlBlock,
     decision::carried_out,
@@ -37,6 +38,8 @@ const GROWTH: usize = 64;
 pub struct Offline {
     /// Verified connections.
     pub flows: Arc<Flows>,
+    /// Sources that were verified recently.
+    pub recents: Arc<Recents>,
     /// Denials. They end by the real monotonic clock.
     pub denials: Denials,
     /// What has been decided.
@@ -79,6 +82,8 @@ impl Offline {
         let mut ebpf = object::load(sizes)?;
         let Parts {
             flows,
+            recents,
+            budgets,
             denials,
             counters,
             access,
@@ -86,13 +91,14 @@ impl Offline {
             syn,
             ..
         } = Parts::over(&mut ebpf, config, sketch_lines, false)?;
-        let store = Store::new(&mut ebpf, access, Numbers::default())?;
+        let store = Store::new(&mut ebpf, access, budgets, Numbers::default())?;
         let clock = object::take(&mut ebpf, "CLOCK")?;
         let flow_memory = object::take(&mut ebpf, "FLOW_MEMORY")?;
         let events = Events::new(object::take(&mut ebpf, "EVENTS")?);
         let event_counts = EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?);
         Ok(Self {
             flows,
+            recents,
             denials,
             counters,
             syn,

@@ -26,7 +26,7 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 18] = [
+pub const KEPT: [&str; 22] = [
     "CONTROL",
     "INTERFACES",
     "SEATS",
@@ -36,6 +36,9 @@ pub const KEPT: [&str; 18] = [
     "PRESENCE",
     "BUDGETS",
     "HOLDERS",
+    "RECENT",
+    "RECENT_BITS",
+    "RESERVES",
     "SHARED",
     "SKETCH",
     "COUNTERS",
@@ -43,6 +46,7 @@ pub const KEPT: [&str; 18] = [
     "EGRESS_RULES",
     "EGRESS_LIMITS",
     "FLOW_MEMORY",
+    "UDP_FLOWS",
     "REASONS",
     "NOTES",
 ];

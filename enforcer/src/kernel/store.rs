@@ -1,5 +1,6 @@
 //! The tables that the programs read: two slots, one in force and one being written.
 
+mod adapting;
 mod answering;
 mod write;
 
@@ -17,11 +18,13 @@ use enforcer_common::{
         AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES,
         Policy, ServiceKey, interface_flag, table_kind, table_parts,
     },
-    limiter::{FRESH, Params},
+    limiter::FRESH,
 };
 
+use self::adapting::Adapted;
 use super::{
     AccessMap, KernelError,
+    budgets::Budgets,
     compile::{Moment, Tables, compile},
     counters::Counters,
     interfaces::Interface,
@@ -43,6 +46,8 @@ pub struct Store {
     egress_limits: Array<EgressLimits>,
     /// Limiter states of services and interfaces.
     shared: Array<u64>,
+    /// Limiter states of identities.
+    budgets: Budgets,
     notes: Notes,
     numbers: Numbers,
     slot: u32,
@@ -63,14 +68,6 @@ struct Written {
     services: Vec<ServiceKey>,
     access: Vec<Key<AccessKey>>,
     egress_rules: Vec<EgressKey>,
-}
-
-/// A limit that the controller has changed.
-#[derive(Clone, Copy)]
-struct Adapted {
-    /// As the policy has it: a change of policy ends the adaptation.
-    configured: Params,
-    now: Params,
 }
 
 /// A generation that is written and not yet in force.
@@ -95,7 +92,12 @@ impl Store {
     ///
     /// # Errors
     /// The object lacks a map, or the kernel refuses.
-    pub fn new(ebpf: &mut Ebpf, access: AccessMap, numbers: Numbers) -> Result<Self, KernelError> {
+    pub fn new(
+        ebpf: &mut Ebpf,
+        access: AccessMap,
+        budgets: Budgets,
+        numbers: Numbers,
+    ) -> Result<Self, KernelError> {
         let mut store = Self {
             access,
             interfaces: object::take(ebpf, "INTERFACES")?,
@@ -105,6 +107,7 @@ impl Store {
             egress_rules: object::take(ebpf, "EGRESS_RULES")?,
             egress_limits: object::take(ebpf, "EGRESS_LIMITS")?,
             shared: object::take(ebpf, "SHARED")?,
+            budgets,
             notes: Notes::new(object::take(ebpf, "NOTES")?)?,
             numbers,
             slot: 0,
@@ -178,6 +181,9 @@ impl Store {
             self.shared
                 .set(place, FRESH, 0)
                 .map_err(KernelError::map("SHARED"))?;
+        }
+        for column in numbers.new_columns(&self.numbers) {
+            self.budgets.renew_column(column)?;
         }
         self.carry_adapted_over(set, &mut tables, &numbers);
         self.carry_answering_over(set, &mut tables, &numbers);
@@ -270,25 +276,6 @@ impl Store {
         self.in_force = tables.policies;
     }
 
-    /// Lowers or raises a limit's rate at once, for the controller. Unknown names change nothing.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn adapt(&mut self, policy: &Name, limit: &Name, params: Params) -> Result<(), KernelError> {
-        let Some((number, index, configured)) = self.find(policy, limit) else {
-            return Ok(());
-        };
-        self.change(number, |bank| bank.limits[index].params = params)?;
-        self.adapted.insert(
-            (policy.clone(), limit.clone()),
-            Adapted {
-                configured,
-                now: params,
-            },
-        );
-        Ok(())
-    }
-
     /// The number that the kernel knows a policy by.
     #[must_use]
     pub fn number(&self, policy: &Name) -> Option<u32> {
@@ -315,12 +302,6 @@ impl Store {
             .map_err(KernelError::map("POLICIES"))
     }
 
-    /// Whether the controller's change of a limit is in force.
-    #[must_use]
-    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
-        self.adapted.contains_key(&(policy.clone(), limit.clone()))
-    }
-
     /// What is in force.
     #[must_use]
     pub fn set(&self) -> &Arc<PolicySet> {
@@ -337,50 +318,5 @@ impl Store {
     pub fn bank(&self, policy: &Name) -> Option<&Bank> {
         let entry = self.in_force.get(&self.number(policy)?)?;
         Some(&entry.banks[usize::from(entry.select & 1 == 1)])
-    }
-
-    fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, Params)> {
-        let document = self
-            .set
-            .packet_policies
-            .iter()
-            .find(|document| document.name == *policy)?;
-        let index = document
-            .limits
-            .iter()
-            .position(|candidate| candidate.name == *limit)?;
-        let number = self.number(policy)?;
-        Some((number, index, document.limits[index].params))
-    }
-
-    /// Carries the controller's changes over to limits that the new generation has unchanged.
-    fn carry_adapted_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
-        self.adapted.retain(|(policy, limit), adapted| {
-            let number = numbers
-                .policies()
-                .find(|(name, _)| *name == policy)
-                .map(|(_, number)| number);
-            let document = set
-                .packet_policies
-                .iter()
-                .find(|document| document.name == *policy);
-            let found = document.zip(number).and_then(|(document, number)| {
-                let index = document
-                    .limits
-                    .iter()
-                    .position(|candidate| candidate.name == *limit)?;
-                let unchanged = document.limits[index].params == adapted.configured;
-                tables
-                    .policies
-                    .get_mut(&number)
-                    .filter(|_| unchanged)
-                    .map(|entry| (entry, index))
-            });
-            let Some((entry, index)) = found else { return false };
-            for bank in &mut entry.banks {
-                bank.limits[index].params = adapted.now;
-            }
-            true
-        });
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     net::IpAddr,
-    num::{NonZeroU16, NonZeroU64},
+    num::{NonZeroU16, NonZeroU32, NonZeroU64},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -72,10 +72,13 @@ pub struct PacketPolicy {
     pub deny: Vec<DenyEntry>,
     /// At most [`enforcer_common::layout::LIMITS_PER_POLICY`].
     pub limits: Vec<PacketLimit>,
-    /// The budget that each verified identity has for itself. `None`: as the first limit by source.
+    /// The budget that each verified identity has for itself, in packets. `None`: as the first limit by source,
+    /// unless a limit is per identity.
     pub verified: Option<Budget>,
     /// What may leave.
     pub egress: Egress,
+    /// What is kept for each source that was verified recently.
+    pub recent: Option<Recent>,
     /// Whether SYNs are answered with cookies before the stack sees them.
     pub syn: SynDefence,
 }
@@ -203,20 +206,43 @@ pub struct Budget {
     pub burst: NonZeroU64,
 }
 
+/// A share, in packets, that sources keep for a time after they were verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent {
+    pub budget: Budget,
+    /// What the limiter runs with: a token bucket.
+    pub params: limiter::Params,
+    /// After the source's last verified connection.
+    pub lasts: Duration,
+}
+
 /// A limit that the kernel keeps.
 #[derive(Clone, Debug)]
 pub struct PacketLimit {
     pub name: Name,
     pub per: PacketKey,
-    /// Bits of an IPv4 source that are one source: 1 to 32.
-    pub prefix_v4: u8,
-    /// Bits of an IPv6 source that are one source: 1 to 128.
-    pub prefix_v6: u8,
+    /// At least one, and one alone unless it is per source. All levels must admit.
+    pub levels: Vec<Level>,
+    /// What it is about: bits of [`enforcer_common::layout::traffic`], at least one.
+    pub traffic: u8,
     pub count: Count,
     pub budget: Budget,
-    /// What the limiter runs with, made from `budget` and the algorithm.
+    /// What a level of `times` one runs with, made from `budget` and the algorithm.
     pub params: limiter::Params,
     pub adaptive: Option<Adaptive>,
+}
+
+/// One of the prefixes that a limit per source has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// Bits of an IPv4 source that are one source: 1 to 32. `None`: no IPv4 source has this level.
+    pub ipv4: Option<u8>,
+    /// Bits of an IPv6 source that are one source: 1 to 128. `None`: no IPv6 source has this level.
+    pub ipv6: Option<u8>,
+    /// What the limit's rate and burst are multiplied by.
+    pub times: NonZeroU32,
+    /// What the limiter runs with.
+    pub params: limiter::Params,
 }
 
 /// Whose packets share one limiter.
@@ -228,6 +254,8 @@ pub enum PacketKey {
     Service,
     /// All traffic of this policy on one interface shares one.
     Interface,
+    /// Each verified identity has its own, over all its connections; strangers have none of it.
+    Identity,
 }
 
 /// What a limit counts.
@@ -235,7 +263,7 @@ pub enum PacketKey {
 pub enum Count {
     Packets,
     Bytes,
-    /// New TCP connections, by their SYN.
+    /// New TCP connections, by their SYN, and new UDP flows.
     Connections,
 }
 

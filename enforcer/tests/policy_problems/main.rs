@@ -8,6 +8,7 @@ use table::{packet, problems, rule, service};
 use tempfile::TempDir;
 
 mod documents;
+mod limits;
 mod packets;
 mod routes;
 mod services;

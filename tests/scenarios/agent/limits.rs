@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use lab::topology::Neighbour;
+use lab::{frame::Payload, topology::Neighbour};
 
 use crate::{
     hooks::{GENERIC, Hooks, NATIVE},
     setting::{EDGE, Setting, json, packet_policy, put_in_force},
-    traffic::{Sink, expect_arrivals, is_answered, listen, packets},
+    traffic::{Sink, expect_arrivals, flood, is_answered, listen, packets},
 };
 
 const PORT: u16 = 7001;
@@ -213,4 +213,56 @@ fn shadow_counts_the_same_and_drops_nothing() -> Result<()> {
         to,
         [SENT, 0],
     )
+}
+
+/// Sources that change their address within a prefix are held by it, and `explain` names the prefix.
+#[test]
+fn a_prefix_of_many_sources_has_its_own_share() -> Result<()> {
+    let edge = packet_policy(
+        "edge",
+        &format!(
+            "interfaces: [to-attacker]
+  ports: [udp/{PORT}]
+  limits:
+    - {{name: datagrams, rate: 6/m, burst: 5, prefix: [{{ipv4: 32, ipv6: 64}}, {{ipv4: 24, ipv6: 48, times: 10}}]}}"
+        ),
+    );
+    let Some(stage) = setting(edge).stage()? else {
+        return Ok(());
+    };
+    let agent = stage.agent();
+    for (node, first, prefix) in [
+        (Neighbour::Attacker.node_ipv4(), "100.64.1.0", "100.64.1.0/24"),
+        (Neighbour::Attacker.node_ipv6(), "2001:db8:7::", "2001:db8:7::/48"),
+    ] {
+        let passed = || packets(agent, &[("policy", "edge"), ("verdict", "pass")]);
+        let before = passed()?;
+        let to = SocketAddr::new(node, PORT);
+        let flooding = flood(
+            stage.lab(),
+            Payload::Udp { bytes: 64 },
+            first.parse()?,
+            200,
+            to,
+            2_000,
+        )?;
+        let dropped = packets(agent, &[("limit", "datagrams")])?;
+        agent.wait_for("a flood over the limit", |metrics| {
+            let now = metrics.sum("enforcer_packets_total", &[("limit", "datagrams")]);
+            now as u64 > dropped + 3_000
+        })?;
+        flooding.stop()?;
+        // Ten times the burst of 5, and one a second from then on.
+        let passed = passed()? - before;
+        ensure!((50..80).contains(&passed), "{passed} of all passed");
+        let explained = json(agent, &format!("/v1/explain?address={first}"))?;
+        let verdict = explained["verdict"].as_str().unwrap_or_default();
+        ensure!(
+            verdict.starts_with(&format!(
+                "limited: over limit datagrams for {prefix} of policy edge at "
+            )),
+            "{explained}"
+        );
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod limits;
 mod operator;
 mod reload;
 mod requests;
+mod reserves;
 mod series;
 mod setting;
 mod shutdown;

@@ -188,7 +188,6 @@ fn connections_are_counted_by_their_syn() {
                     Reason::WithinLimits,
                 ),
                 row("the first", tcp_from(client, 443, SYN), Reason::WithinLimits),
-                row("UDP is none", udp_from(client, 443), Reason::WithinLimits),
                 row(
                     "the second, with ECN's flags",
                     tcp_from(client, 443, SYN | 0xc0),
@@ -196,6 +195,7 @@ fn connections_are_counted_by_their_syn() {
                 ),
                 row("the third", tcp_from(client, 443, SYN), Reason::Limit0),
                 row("with FIN", tcp_from(client, 443, SYN | 1), Reason::Limit0),
+                row("a flow of UDP", udp_from(client, 443), Reason::Limit0),
                 row(
                     "data still passes",
                     tcp_from(client, 443, ACK),

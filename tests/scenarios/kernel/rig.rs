@@ -2,8 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -128,6 +132,9 @@ pub fn place(policy: Option<&'static str>, direction: Direction, reason: Reason,
     )
 }
 
+/// Rows of tables that have been run.
+static CASES: AtomicUsize = AtomicUsize::new(0);
+
 /// Loaded programs that nobody uses now: the verifier takes longer than most tests.
 static IDLE: Mutex<Vec<Offline>> = Mutex::new(Vec::new());
 
@@ -250,6 +257,12 @@ impl Rig {
         assert_eq!(self.offline.flows.enter(flow, &identity).unwrap(), None);
     }
 
+    /// Has a source been verified at `now_ns`. It stays remembered, so the programs are not used again.
+    pub fn saw(&mut self, source: IpAddr, now_ns: u64) {
+        self.offline.reusable = false;
+        self.offline.recents.saw(source, now_ns).unwrap();
+    }
+
     /// Whether a packet that arrives passes.
     pub fn passes(&mut self, frame: &[u8]) -> bool {
         self.offline.run(Direction::Ingress, frame).unwrap() == Verdict::Pass
@@ -310,6 +323,8 @@ impl Rig {
     /// Runs a table in order, and fails with all that is not as it says.
     pub fn check(&mut self, cases: &[Case]) {
         assert!(!cases.is_empty());
+        let ran = CASES.fetch_add(cases.len(), Ordering::Relaxed) + cases.len();
+        println!("{} cases, {ran} in this run so far", cases.len());
         let complaints: Vec<String> = cases.iter().filter_map(|case| self.complaint(case)).collect();
         assert!(
             complaints.is_empty(),

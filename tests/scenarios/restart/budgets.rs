@@ -55,6 +55,36 @@ fn a_verified_identity_finds_its_budget_as_spent_as_it_was() -> Result<()> {
     Ok(())
 }
 
+/// Sources that were verified recently are remembered over a restart, with shares as spent as they were.
+#[test]
+fn a_source_that_was_verified_keeps_its_share() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    const SPENT: u64 = 4_712;
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let bpffs = Bpffs::mount()?;
+    let sources = [Neighbour::Client.ipv4(), Neighbour::Client.ipv6()];
+    let kernel = load(&bpffs)?;
+    for (source, seen_ns) in sources.into_iter().zip([1_000_000_000, 2_000_000_000]) {
+        kernel.recents.saw(source, seen_ns)?;
+    }
+    // Places are given in order.
+    pinned_words(&bpffs, "RESERVES")?.set(0, SPENT, 0)?;
+    drop(kernel);
+
+    let kernel = load(&bpffs)?;
+    assert_eq!(kernel.standing.fresh, None);
+    assert_eq!(kernel.recents.count(), 2);
+    let seen = sources.map(|source| kernel.recents.seen_ns(source));
+    assert_eq!(seen, [Some(1_000_000_000), Some(2_000_000_000)]);
+    kernel.recents.saw(sources[0], 9_000_000_000)?;
+    kernel.recents.saw(Neighbour::Attacker.ipv4(), 9_000_000_000)?;
+    let reserves = pinned_words(&bpffs, "RESERVES")?;
+    assert_eq!((reserves.get(&0, 0)?, reserves.get(&2, 0)?), (SPENT, 0));
+    Ok(())
+}
+
 fn load(bpffs: &Bpffs) -> Result<Kernel> {
     let config = Config {
         xdp: XdpChoice::Auto,

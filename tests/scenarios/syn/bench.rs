@@ -19,11 +19,11 @@ use time::OffsetDateTime;
 
 use crate::segments::{ACK, Answer, RST, SEQUENCE, SYN, Segment};
 
-const NOW: u64 = 1_000_000_000_000_000;
+pub const NOW: u64 = 1_000_000_000_000_000;
 const STAMP: [u8; 4] = [0xde, 0xad, 0xbe, 0xef];
 
 /// As Linux sends them: MSS 1460, SACK, timestamps, window scale 9.
-fn linux() -> Vec<u8> {
+pub fn linux() -> Vec<u8> {
     let mut options = vec![2, 4, 0x05, 0xb4, 4, 2, 8, 10];
     options.extend(STAMP);
     options.extend([0, 0, 0, 0, 1, 3, 3, 9]);
@@ -35,15 +35,15 @@ fn windows() -> Vec<u8> {
     vec![2, 4, 0x05, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2]
 }
 
-struct Bench {
-    offline: Offline,
-    port: u16,
+pub struct Bench {
+    pub offline: Offline,
+    pub port: u16,
     _listener: TcpListener,
 }
 
 impl Bench {
     /// In the namespace of the calling thread.
-    fn new(mode: &str, rest: &str) -> Result<Self> {
+    pub fn new(mode: &str, rest: &str) -> Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))?;
         let port = listener.local_addr()?.port();
         let mut offline = Offline::load(&Config {
@@ -76,7 +76,7 @@ impl Bench {
         })
     }
 
-    fn segment(&self, node: IpAddr, flags: u8, options: Vec<u8>) -> Segment {
+    pub fn segment(&self, node: IpAddr, flags: u8, options: Vec<u8>) -> Segment {
         let client = if node.is_ipv4() {
             "192.0.2.7"
         } else {
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     /// Hands a segment over: what became of it, why, and the frame.
-    fn arrive(&mut self, segment: &Segment) -> (Verdict, Reason, Vec<u8>) {
+    pub fn arrive(&mut self, segment: &Segment) -> (Verdict, Reason, Vec<u8>) {
         let before = self.counts();
         let (verdict, frame) = self.offline.arrive(&segment.frame()).unwrap();
         let after = self.counts();
@@ -109,7 +109,7 @@ impl Bench {
         (verdict, moved[0].0.0, frame)
     }
 
-    fn answer(&mut self, syn: &Segment) -> Answer {
+    pub fn answer(&mut self, syn: &Segment) -> Answer {
         let (verdict, reason, frame) = self.arrive(syn);
         assert_eq!(
             (verdict, reason),
@@ -129,7 +129,7 @@ impl Bench {
 }
 
 /// Runs in the namespace of a node of the lab, with its addresses.
-fn on_a_node(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+pub fn on_a_node(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     if !root_or_skip() {
         return Ok(());
     }

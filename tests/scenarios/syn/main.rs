@@ -3,4 +3,5 @@
 
 mod bench;
 mod flood;
+mod reserves;
 mod segments;

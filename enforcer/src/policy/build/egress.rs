@@ -4,8 +4,9 @@ use enforcer_common::layout::EGRESS_LIMITS_PER_POLICY;
 
 use super::{
     distinct_of,
+    levels::prefix,
     limit::{Draft, Measure},
-    packet::{default_burst, deny_entry, parse_port, prefix},
+    packet::{default_burst, deny_entry, parse_port},
     values,
 };
 use crate::policy::{
@@ -92,7 +93,7 @@ fn deny(raw: Vec<raw::EgressDeny>, of: EgressOf, at: &Place<'_>) -> Vec<EgressDe
     })
 }
 
-fn traffic(raw: Option<raw::OneOrMany<raw::Traffic>>, at: &Place<'_>) -> Vec<Traffic> {
+fn traffic(raw: Option<raw::OneOrMany<raw::EgressPort>>, at: &Place<'_>) -> Vec<Traffic> {
     let traffic = values(distinct_of(at, "ports", raw.map(|list| list.0), parse_traffic));
     for all in [Traffic::Tcp(None), Traffic::Udp(None)] {
         let one = traffic

@@ -5,12 +5,14 @@
 
 mod egress;
 mod issuer;
+mod levels;
 mod limit;
 mod packet;
 mod request;
 mod require;
 mod route;
 mod service;
+mod verified;
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},

@@ -2,20 +2,20 @@
 
 use std::{collections::HashMap, num::NonZeroU64, sync::Arc, time::Duration};
 
-use enforcer_common::layout::LIMITS_PER_POLICY;
+use enforcer_common::layout::{LEVELS_PER_POLICY, LIMITS_PER_POLICY};
 use ipnet::IpNet;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Head, Located, distinct, distinct_of, egress,
+    levels::{kinds, levels},
     limit::{Draft, Measure},
     mode, values,
+    verified::{default_recent, verified},
 };
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
-    model::{
-        Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
-    },
+    model::{Adaptive, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport},
     raw,
     yaml::{
         place::{Place, Unique, parsed},
@@ -54,8 +54,17 @@ pub(super) fn build(
     let deny = deny_entries(at, raw.deny.unwrap_or_default());
     contradictions(&allow, &deny);
     everybody(&allow);
-    let limits = limits(raw.limits.unwrap_or_default(), at);
-    let verified = at.optional("verified", raw.verified, verified);
+    let limits = limits(raw.limits.unwrap_or_default(), &ports, at);
+    let speaks_of_verified = limits.iter().any(|limit| limit.per == PacketKey::Identity);
+    let written = raw.verified.is_some();
+    let (verified, recent) = at
+        .optional("verified", raw.verified, verified)
+        .unwrap_or_default();
+    let recent = if written || !speaks_of_verified {
+        recent
+    } else {
+        default_recent()
+    };
     let egress = at.optional("egress", raw.egress, |raw, at| {
         Some(egress::build(raw, &limits, at))
     });
@@ -73,6 +82,7 @@ pub(super) fn build(
         deny: values(deny),
         limits,
         verified,
+        recent,
         egress: egress.unwrap_or_default(),
         syn,
     })
@@ -198,7 +208,7 @@ fn everybody(allow: &[Located<'_, IpNet>]) {
     }
 }
 
-fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
+fn limits(raw: Vec<raw::PacketLimit>, ports: &[Located<'_, Port>], at: &Place<'_>) -> Vec<PacketLimit> {
     let mut names = Unique::new();
     let mut position = 0;
     if let Some(surplus) = at.field("limits").items().get(LIMITS_PER_POLICY)
@@ -209,9 +219,9 @@ fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
             "leave one out, or write another policy for other ports",
         );
     }
-    at.each("limits", raw, |(raw, at)| {
+    let limits = at.each("limits", raw, |(raw, at)| {
         position += 1;
-        let built = limit(raw, position, &at)?;
+        let built = limit(raw, position, ports, &at)?;
         names.claim(built.name.clone(), &at, |first| {
             format!(
                 "the limit at {first} is named `{}` too: give one of them another name",
@@ -219,10 +229,25 @@ fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
             )
         });
         Some(built)
-    })
+    });
+    let levels: usize = limits.iter().map(|limit| limit.levels.len()).sum();
+    if levels > LEVELS_PER_POLICY {
+        at.field("limits").error_with(
+            format!(
+                "these are {levels} levels, and the limits of a policy have at most {LEVELS_PER_POLICY} together: each prefix of a limit counts, and each limit without one"
+            ),
+            "leave a prefix out, or write another policy for other ports",
+        );
+    }
+    limits
 }
 
-fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<PacketLimit> {
+fn limit(
+    raw: raw::PacketLimit,
+    position: usize,
+    ports: &[Located<'_, Port>],
+    at: &Place<'_>,
+) -> Option<PacketLimit> {
     let name = match raw.name {
         Some(text) => parsed(str::parse::<Name>)(text, &at.field("name")),
         None => format!("limit-{position}").parse().ok(),
@@ -236,14 +261,16 @@ fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<Packe
         None | Some(raw::PacketKey::Source) => PacketKey::Source,
         Some(raw::PacketKey::Service) => PacketKey::Service,
         Some(raw::PacketKey::Interface) => PacketKey::Interface,
+        Some(raw::PacketKey::Identity) => PacketKey::Identity,
     };
     if per != PacketKey::Source && raw.prefix.is_some() {
         at.field("prefix")
             .error_with("only a limit per source has a prefix", "leave `prefix` out");
     }
-    let (prefix_v4, prefix_v6) = at
-        .optional("prefix", raw.prefix.as_ref(), prefix)
-        .unwrap_or((32, 64));
+    if per == PacketKey::Identity {
+        identity(count, ports, at);
+    }
+    let traffic = kinds(raw.traffic, (per, count), ports, at);
     let rate = at.required("rate", raw.rate, |text, at| measure.rate(text.as_ref(), at));
     let adaptive = at.optional("adaptive", raw.adaptive, |adaptive, at| {
         let floor = at.required("floor", adaptive.floor, |text, at| {
@@ -269,8 +296,8 @@ fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<Packe
     Some(PacketLimit {
         name: name?,
         per,
-        prefix_v4,
-        prefix_v6,
+        levels: levels(raw.prefix, (budget, params), at),
+        traffic,
         count,
         budget,
         params,
@@ -289,33 +316,20 @@ pub(super) fn default_burst(measure: Measure) -> fn(Rate) -> NonZeroU64 {
     }
 }
 
-pub(super) fn prefix(raw: &raw::Prefix, at: &Place<'_>) -> Option<(u8, u8)> {
-    let within = |most: u8| {
-        move |bits: u32, at: &Place<'_>| match u8::try_from(bits) {
-            Ok(bits) if (1..=most).contains(&bits) => Some(bits),
-            _ => {
-                at.error(format!("{bits} is no prefix length from 1 to {most}"));
-                None
-            }
-        }
-    };
-    let ipv4 = at.optional("ipv4", raw.ipv4, within(32));
-    let ipv6 = at.optional("ipv6", raw.ipv6, within(128));
-    Some((ipv4.unwrap_or(32), ipv6.unwrap_or(64)))
-}
-
-fn verified(raw: raw::Budget, at: &Place<'_>) -> Option<Budget> {
-    let rate = at.required("rate", raw.rate, |text, at| {
-        Measure::Packets.rate(text.as_ref(), at)
-    });
-    let burst = at.optional("burst", raw.burst, |burst, at| Measure::Packets.burst(burst, at));
-    let draft = Draft {
-        algorithm: None,
-        rate,
-        burst,
-        default_burst: default_burst(Measure::Packets),
-    };
-    draft.build(at).map(|(budget, _)| budget)
+/// What a limit per identity cannot be about.
+fn identity(count: Count, ports: &[Located<'_, Port>], at: &Place<'_>) {
+    if count == Count::Connections {
+        at.field("count").error_with(
+            "who is behind a connection is known only once it stands and the gateway has verified it",
+            "count packets or bytes, limit new connections `per: source`, or requests by a Route's limit `per: certificate`",
+        );
+    }
+    if !ports.is_empty() && ports.iter().all(|(port, _)| port.protocol == Transport::Udp) {
+        at.field("per").error_with(
+            "this policy is about UDP ports alone, and verified connections are TCP's",
+            "leave the limit out, or add the service's port, like tcp/443",
+        );
+    }
 }
 
 /// SYNs per second from which on they are answered with cookies, unless the policy says.

@@ -10,7 +10,8 @@ use serde::{Deserialize, de::IgnoredAny};
 mod shape;
 
 pub(crate) use shape::{
-    DenyEntry, Duration, EgressAllow, EgressDeny, OneOrMany, Port, Quantity, Rate, Traffic,
+    DenyEntry, Duration, EgressAllow, EgressDeny, EgressPort, OneOrMany, Port, Prefixes, Quantity, Rate,
+    Recent, RecentShare,
 };
 
 /// What every document has.
@@ -88,7 +89,7 @@ pub(crate) struct PacketPolicy {
     pub(crate) allow: Option<Vec<String>>,
     pub(crate) deny: Option<Vec<DenyEntry>>,
     pub(crate) limits: Option<Vec<PacketLimit>>,
-    pub(crate) verified: Option<Budget>,
+    pub(crate) verified: Option<Verified>,
     pub(crate) egress: Option<Egress>,
     pub(crate) syn: Option<Syn>,
 }
@@ -157,12 +158,13 @@ pub(crate) enum Cookies {
     Always,
 }
 
-/// A rate and a burst.
+/// `verified`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Budget {
+pub(crate) struct Verified {
     pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
+    pub(crate) recent: Option<Recent>,
 }
 
 /// An element of a packet policy's `limits`.
@@ -171,7 +173,8 @@ pub(crate) struct Budget {
 pub(crate) struct PacketLimit {
     pub(crate) name: Option<String>,
     pub(crate) per: Option<PacketKey>,
-    pub(crate) prefix: Option<Prefix>,
+    pub(crate) prefix: Option<Prefixes>,
+    pub(crate) traffic: Option<OneOrMany<Traffic>>,
     pub(crate) count: Option<Count>,
     pub(crate) algorithm: Option<Algorithm>,
     pub(crate) rate: Option<Rate>,
@@ -186,6 +189,7 @@ pub(crate) enum PacketKey {
     Source,
     Service,
     Interface,
+    Identity,
 }
 
 /// Bits of an address that are one source.
@@ -194,6 +198,18 @@ pub(crate) enum PacketKey {
 pub(crate) struct Prefix {
     pub(crate) ipv4: Option<u32>,
     pub(crate) ipv6: Option<u32>,
+    pub(crate) times: Option<u32>,
+}
+
+/// A kind of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Traffic {
+    Tcp,
+    TcpSyn,
+    Udp,
+    Icmp,
+    Other,
 }
 
 /// What a limit counts.

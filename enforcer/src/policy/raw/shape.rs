@@ -7,6 +7,8 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::Prefix;
+
 /// A whole number, or text such as `40k` or `64KiB`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quantity(pub(crate) String);
@@ -60,12 +62,12 @@ pub(crate) enum PortForm {}
 
 /// `tcp/443`, `udp`, `icmp`.
 #[derive(Clone, Debug)]
-pub(crate) enum TrafficForm {}
+pub(crate) enum EgressPortForm {}
 
 pub(crate) type Rate = Text<RateForm>;
 pub(crate) type Duration = Text<DurationForm>;
 pub(crate) type Port = Text<PortForm>;
-pub(crate) type Traffic = Text<TrafficForm>;
+pub(crate) type EgressPort = Text<EgressPortForm>;
 
 impl Form for RateForm {
     const LIKE: &'static str = "a rate like 100/s";
@@ -79,7 +81,7 @@ impl Form for PortForm {
     const LIKE: &'static str = "a port like tcp/443";
 }
 
-impl Form for TrafficForm {
+impl Form for EgressPortForm {
     const LIKE: &'static str = "a protocol or port like tcp/443, udp or icmp";
 }
 
@@ -188,11 +190,82 @@ entry!(
 );
 entry!(
     /// Destinations that may be reached.
-    EgressAllow { ports: OneOrMany<Traffic> },
+    EgressAllow { ports: OneOrMany<EgressPort> },
     "a prefix like 10.0.0.0/8, or {cidr, ports}"
 );
 entry!(
     /// Destinations that may not be reached.
-    EgressDeny { ports: OneOrMany<Traffic>, reason: String, until: String },
+    EgressDeny { ports: OneOrMany<EgressPort>, reason: String, until: String },
     "a prefix like 198.51.100.0/24, or {cidr, ports, reason, until}"
 );
+/// A limit's prefix, or several.
+#[derive(Debug)]
+pub(crate) struct Prefixes(pub(crate) Vec<Prefix>);
+
+impl<'de> Deserialize<'de> for Prefixes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PrefixesVisitor;
+        impl<'de> Visitor<'de> for PrefixesVisitor {
+            type Value = Prefixes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("{ipv4, ipv6, times}, or a list of them")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Prefixes, A::Error> {
+                Prefix::deserialize(MapAccessDeserializer::new(map)).map(|one| Prefixes(vec![one]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Prefixes, A::Error> {
+                let mut prefixes = Vec::new();
+                while let Some(prefix) = list.next_element()? {
+                    prefixes.push(prefix);
+                }
+                Ok(Prefixes(prefixes))
+            }
+        }
+        deserializer.deserialize_any(PrefixesVisitor)
+    }
+}
+
+/// `verified.recent`: `off`, or a mapping.
+#[derive(Debug)]
+pub(crate) enum Recent {
+    Off,
+    Share(RecentShare),
+}
+
+/// The share of a source that was verified recently.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RecentShare {
+    pub(crate) rate: Option<Rate>,
+    pub(crate) burst: Option<Quantity>,
+    #[serde(rename = "for")]
+    pub(crate) lasts: Option<Duration>,
+}
+
+impl<'de> Deserialize<'de> for Recent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RecentVisitor;
+        impl<'de> Visitor<'de> for RecentVisitor {
+            type Value = Recent;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`off`, or {rate, burst, for}")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Recent, E> {
+                match text {
+                    "off" => Ok(Recent::Off),
+                    other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Recent, A::Error> {
+                RecentShare::deserialize(MapAccessDeserializer::new(map)).map(Recent::Share)
+            }
+        }
+        deserializer.deserialize_any(RecentVisitor)
+    }
+}

@@ -1,0 +1,45 @@
+//! Limiter states of verified identities: one of each identity for each limit per identity on the node.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use enforcer_common::{
+    layout::{CELLS_PER_IDENTITY, MAX_IDENTITIES},
+    limiter::FRESH,
+};
+
+use super::{KernelError, object::Array};
+
+/// The states, for those who give identities places and those who give limits columns.
+#[derive(Clone)]
+pub struct Budgets(Arc<Mutex<Array<u64>>>);
+
+impl Budgets {
+    /// Over the given map.
+    #[must_use]
+    pub fn new(map: Array<u64>) -> Self {
+        Self(Arc::new(Mutex::new(map)))
+    }
+
+    /// Fills all limiters of the identity at a place, for another one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn renew_identity(&self, place: u32) -> Result<(), KernelError> {
+        self.renew((0..CELLS_PER_IDENTITY).map(|column| column * MAX_IDENTITIES + place))
+    }
+
+    /// Fills one limiter of every identity, for another limit.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn renew_column(&self, column: u32) -> Result<(), KernelError> {
+        self.renew((0..MAX_IDENTITIES).map(|place| column * MAX_IDENTITIES + place))
+    }
+
+    fn renew(&self, mut cells: impl Iterator<Item = u32>) -> Result<(), KernelError> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cells
+            .try_for_each(|cell| map.set(cell, FRESH, 0))
+            .map_err(KernelError::map("BUDGETS"))
+    }
+}
