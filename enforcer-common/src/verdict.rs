@@ -14,13 +14,16 @@ pub enum Verdict {
     Shadow = 2,
     /// It ends here and is answered in its own place.
     Answer = 3,
+    /// It ends here, and its sender is told so: a TCP reset, or an ICMP error in its place.
+    Reset = 4,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
     /// All of them, by number.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::Pass, Self::Drop, Self::Shadow, Self::Answer];
+    pub const ALL: [Self; Self::COUNT as usize] =
+        [Self::Pass, Self::Drop, Self::Shadow, Self::Answer, Self::Reset];
 
     /// The name in metrics.
     #[must_use]
@@ -30,6 +33,7 @@ impl Verdict {
             Self::Drop => "drop",
             Self::Shadow => "shadow",
             Self::Answer => "answer",
+            Self::Reset => "reset",
         }
     }
 }
@@ -114,13 +118,23 @@ reasons! {
     SynCookieInvalid = 23, "syn-cookie-invalid", true;
     /// Nothing has been heard of the agent for too long: its limits have lapsed.
     AgentGone = 24, "agent-gone", false;
+    /// Of a connection that an operator has revoked.
+    Revoked = 25, "revoked", true;
 }
 
 impl Reason {
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
-    /// What becomes of a packet for this reason, under a policy that only counts or one that does not.
+    /// The reason's bit in a [`Bank`](crate::layout::Bank)'s `resets`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u64 {
+        1 << (self as u32 & 63)
+    }
+
+    /// What becomes of a packet for this reason, under a policy that only counts or one that does not. A
+    /// drop may yet be told to the sender: [`Verdict::Reset`].
     #[inline(always)]
     pub const fn verdict(self, shadow: bool) -> Verdict {
         match (self.drops(), shadow) {
@@ -186,6 +200,7 @@ mod tests {
 
     #[test]
     fn numbers_are_positions() {
+        assert!(Reason::COUNT <= 64, "each has a bit of its own");
         for (position, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, position);
         }

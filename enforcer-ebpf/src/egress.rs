@@ -47,7 +47,8 @@ pub fn program(ctx: &TcContext) -> i32 {
             .and_then(|destination| denied(interface, &destination))
             .unwrap_or(Finding::pass(NO_POLICY, Reason::EgressAllowed)),
     };
-    let conclusion = finding.conclude(Direction::Egress, bytes);
+    let conclusion = finding.conclude(Direction::Egress);
+    conclusion.count(bytes);
     if conclusion.is_event() {
         let now_ns = clock::now_ns();
         let due = events::due(now_ns);
@@ -86,6 +87,7 @@ fn denied(interface: Interface, destination: &Address) -> Option<Finding> {
         policy: entry.policy,
         reason: Reason::EgressDenied,
         shadow: service::is_shadow(interface, entry.policy),
+        resets: 0,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use enforcer_common::{
-    layout::{Bank, Control, NO_POLICY, control_flag, policy_flag, table, table_kind},
-    verdict::{Direction, Reason},
+    layout::{Bank, Control, NO_POLICY, access_flag, control_flag, policy_flag, table, table_kind},
+    verdict::{Direction, Reason, Verdict},
 };
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     limits::{self, Charge},
     maps::CONTROL,
     parse::{Packet, Parsed, parse},
+    reset,
     service::{self, Place},
     syn,
     verdict::{self, Finding},
@@ -31,14 +32,27 @@ pub fn program(ctx: &XdpContext) -> u32 {
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
     let now_ns = clock::now_ns();
-    let conclusion =
-        examine(ctx, control, interface, &frame, bytes, now_ns).conclude(Direction::Ingress, bytes);
+    let finding = examine(ctx, control, interface, &frame, bytes, now_ns);
+    let resets = finding.resets;
+    let mut conclusion = finding.conclude(Direction::Ingress);
+    let told = resets != 0
+        && matches!(conclusion.verdict, Verdict::Drop)
+        && reset::enforcer_reset_due(ctx.ctx, now_ns) != 0;
+    let dropped = conclusion;
+    if told {
+        conclusion = dropped.told_to_sender();
+    }
+    // Before the answer takes the packet's place.
     if conclusion.is_event() {
         let due = events::due(now_ns);
         if due != 0 {
             events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place), due);
         }
     }
+    if told && reset::enforcer_reset(ctx.ctx) == 0 {
+        conclusion = dropped;
+    }
+    conclusion.count(bytes);
     verdict::xdp(&conclusion)
 }
 
@@ -66,6 +80,7 @@ fn examine(
             policy: interface.base(),
             reason,
             shadow: service::is_shadow(interface, interface.base()),
+            resets: 0,
         },
     }
 }
@@ -94,14 +109,15 @@ fn decide(
             policy: NO_POLICY,
             reason,
             shadow,
+            resets: u64::from(entry.flags & access_flag::RESET),
         };
     }
     let policy = service::find(interface, packet, packet.destination_port);
     let Some((place, bank)) = service::bank(interface, policy) else {
         return Finding::pass(NO_POLICY, Reason::NoPolicy);
     };
-    let reason = match settled(control, interface, policy, bank, packet, now_ns) {
-        Some(reason) => reason,
+    let (reason, listed) = match settled(control, interface, policy, bank, packet, now_ns) {
+        Some(settled) => settled,
         None => {
             let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet);
             let charge = Charge {
@@ -111,17 +127,18 @@ fn decide(
                 now_ns,
                 handshake,
             };
-            limited(ctx, place, bank, &charge)
+            (limited(ctx, place, bank, &charge), 0)
         }
     };
     Finding {
         policy,
         reason,
         shadow: bank.flags & policy_flag::SHADOW != 0,
+        resets: listed | bank.resets >> (reason as u32 & 63) & 1,
     }
 }
 
-/// What a policy says of a packet before its limits are asked.
+/// What a policy says of a packet before its limits are asked, and 1 if its list says that the sender is told.
 #[inline(always)]
 fn settled(
     control: &Control,
@@ -130,24 +147,25 @@ fn settled(
     bank: &Bank,
     packet: &Packet,
     now_ns: u64,
-) -> Option<Reason> {
+) -> Option<(Reason, u64)> {
     if bank.flags & policy_flag::ACCESS != 0 {
         let list = table(table_kind::INGRESS, interface.slot(), policy);
         if let Some(entry) = access::lookup(list, &packet.source, now_ns)
             && !lapsed(control, entry.reason, now_ns)
         {
-            return Some(if entry.reason == Reason::Allowed as u32 {
+            let reason = if entry.reason == Reason::Allowed as u32 {
                 Reason::Allowed
             } else {
                 Reason::Denied
-            });
+            };
+            return Some((reason, u64::from(entry.flags & access_flag::RESET)));
         }
     }
     // After this nothing is decided but by SYN defence and limits, which need somebody who watches them.
     if now_ns > control.alive_until_ns {
-        return Some(Reason::AgentGone);
+        return Some((Reason::AgentGone, 0));
     }
-    flow::check(control, bank, packet, now_ns)
+    flow::check(control, bank, packet, now_ns).map(|reason| (reason, 0))
 }
 
 /// What SYN defence and limits say.

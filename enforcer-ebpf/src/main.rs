@@ -12,6 +12,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod access;
+mod answer;
 mod atomic;
 mod clock;
 mod egress;
@@ -25,6 +26,7 @@ mod lifeline;
 mod limits;
 mod maps;
 mod parse;
+mod reset;
 mod service;
 mod sketch;
 mod syn;

@@ -57,8 +57,14 @@ pub struct Access {
     pub policy: u32,
     /// How many bits of the key it is about. Once it has ended, a shorter one may hold.
     pub prefix: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`access_flag`]s.
+    pub flags: u32,
+}
+
+/// What an entry has.
+pub mod access_flag {
+    /// Senders that it denies are told so. The program takes this for a number, so it is 1.
+    pub const RESET: u32 = 1;
 }
 
 impl Access {
@@ -70,8 +76,15 @@ impl Access {
             reason: reason as u32,
             policy,
             prefix: 0,
-            reserved: 0,
+            flags: 0,
         }
+    }
+
+    /// The same, whose senders are told.
+    #[must_use]
+    pub const fn resetting(mut self, resets: bool) -> Self {
+        self.flags = if resets { access_flag::RESET } else { 0 };
+        self
     }
 }
 

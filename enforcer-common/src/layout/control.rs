@@ -45,4 +45,8 @@ pub mod control_flag {
     pub const FLOWS: u64 = 1 << 2;
     /// When the agent is gone, deny lists lapse too.
     pub const DENIALS_LAPSE: u64 = 1 << 3;
+    /// Some connections are revoked.
+    pub const REVOKED: u64 = 1 << 8;
+    /// When the agent is gone, SYNs go on being answered with cookies where they were.
+    pub const COOKIES_HOLD: u64 = 1 << 9;
 }

@@ -22,7 +22,7 @@ pub use policy::*;
 use crate::limiter::Params;
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
 /// Packet policies in force at one time on one node, at most.
@@ -43,6 +43,8 @@ pub const MAX_PREFIXES: u32 = 524_288;
 pub const MAX_DENIALS: u32 = 65_536;
 /// Verified connections at once, unless configured.
 pub const DEFAULT_FLOWS: u32 = 65_536;
+/// Connections that are revoked at once.
+pub const MAX_REVOKED: u32 = 4_096;
 /// Identities with a budget of their own at once.
 pub const MAX_IDENTITIES: u32 = 16_384;
 /// Limiters shared by all packets of a service or an interface.
@@ -73,7 +75,7 @@ macro_rules! layout {
 
 const PARAMS: usize = size_of::<Params>();
 const LIMIT: usize = PARAMS + 40;
-const BANK: usize = 8 + PARAMS + LIMITS_PER_POLICY * LIMIT;
+const BANK: usize = 16 + PARAMS + LIMITS_PER_POLICY * LIMIT;
 
 layout! {
     Control: 56, {key: 0, flags: 16, sketch_mask: 24, zero: 32, alive_until_ns: 40, syn_options: 48};
@@ -82,10 +84,10 @@ layout! {
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
     Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, id: PARAMS + 8, shared: PARAMS + 12,
         mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};
-    Bank: BANK, {flags: 0, limit_count: 4, verified: 8, limits: 8 + PARAMS};
+    Bank: BANK, {flags: 0, limit_count: 4, resets: 8, verified: 16, limits: 16 + PARAMS};
     Policy: 8 + 2 * BANK, {select: 0, banks: 8};
     AccessKey: 20, {table: 0, address: 4};
-    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, reserved: 20};
+    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, flags: 20};
     FlowKey: 36, {source: 0, destination: 16, source_port: 32, destination_port: 34};
     Flow: 8, {identity: 0, reserved: 4};
     Counter: 16, {packets: 0, bytes: 8};

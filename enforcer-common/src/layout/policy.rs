@@ -22,6 +22,9 @@ pub struct Bank {
     pub flags: u32,
     /// How many of `limits` are in use.
     pub limit_count: u32,
+    /// [`Reason::bit`](crate::verdict::Reason::bit)s of those limits and of the budget whose drops the sender
+    /// is told of. Entries of deny lists say so themselves.
+    pub resets: u64,
     /// The budget of each verified identity.
     pub verified: Params,
     /// The limits.

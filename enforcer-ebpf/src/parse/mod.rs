@@ -6,6 +6,8 @@ mod ipv4;
 mod ipv6;
 mod transport;
 
+pub use ipv6::is_extension;
+
 use enforcer_common::{layout::Address, verdict::Reason};
 
 use self::address::{address, is_mapped, words};

@@ -19,7 +19,7 @@ use super::{
     KernelError, address::access_key, clock::monotonic_at, denials::MAX_DENIALS, interfaces, numbers::Numbers,
 };
 use crate::policy::model::{
-    Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
+    Action, Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
 };
 
 /// Two generations and all denials share one map.
@@ -196,7 +196,8 @@ fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPoli
     }
     for entry in policy.deny.iter().filter(|entry| !has_ended(entry, now)) {
         let expires_ns = expiry(entry.until, now);
-        let access = Access::new(expires_ns, Reason::Denied, number);
+        let access =
+            Access::new(expires_ns, Reason::Denied, number).resetting(entry.action == Action::Reset);
         tables.access.push((access_key(list, entry.cidr), access));
     }
 }
@@ -235,9 +236,20 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
     Ok(Bank {
         flags,
         limit_count,
+        resets: resets(policy),
         verified: verified.unwrap_or(UNUSED.params),
         limits,
     })
+}
+
+/// Of which drops the sender is told, as bits of their reasons; deny lists say so in each entry.
+fn resets(policy: &PacketPolicy) -> u64 {
+    let limits = (0..).zip(&policy.limits);
+    let of_limits = limits
+        .filter(|(_, limit)| limit.action == Action::Reset)
+        .map(|(index, _)| Reason::limit(index).bit());
+    let of_budget = (policy.action == Action::Reset).then(|| Reason::OverBudget.bit());
+    of_limits.chain(of_budget).fold(0, |bits, bit| bits | bit)
 }
 
 /// The budget of each verified identity: what the policy says, else the same as a stranger has by the

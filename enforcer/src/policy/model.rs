@@ -50,12 +50,24 @@ pub enum Mode {
     Shadow,
 }
 
+/// What becomes of a packet that a rule ends, where the policy is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// Its sender is told too, within bounds: by a TCP reset, or by an ICMP error.
+    Reset,
+}
+
 /// Limits and access lists for packets on some interfaces.
 #[derive(Clone, Debug)]
 pub struct PacketPolicy {
     pub name: Name,
     pub origin: Origin,
     pub mode: Mode,
+    /// Of the budget of verified identities; deny entries and limits have their own.
+    pub action: Action,
     /// At least one.
     pub interfaces: Vec<InterfacePattern>,
     /// Empty: all traffic of the interfaces.
@@ -107,6 +119,7 @@ pub struct DenyEntry {
     pub reason: Option<Arc<str>>,
     /// Afterwards the entry no longer holds.
     pub until: Option<OffsetDateTime>,
+    pub action: Action,
 }
 
 /// A rate and how much may come at once.
@@ -130,6 +143,7 @@ pub struct PacketLimit {
     /// What the limiter runs with, made from `budget` and the algorithm.
     pub params: limiter::Params,
     pub adaptive: Option<Adaptive>,
+    pub action: Action,
 }
 
 /// Whose packets share one limiter.

@@ -14,7 +14,7 @@ use super::{
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
     model::{
-        Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
+        Action, Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
     },
     raw,
     yaml::{
@@ -51,20 +51,19 @@ pub(super) fn build(
         claims,
     );
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
-    let deny = deny_entries(
-        at,
-        raw.deny.unwrap_or_default(),
-        "all traffic is dropped but what is allowed",
-    );
+    let action = action(raw.action).unwrap_or_default();
+    let everything = "all traffic is dropped but what is allowed";
+    let deny = deny_entries(at, raw.deny.unwrap_or_default(), Some(action), everything);
     contradictions(&allow, &deny);
     everybody(&allow);
-    let limits = limits(raw.limits.unwrap_or_default(), at);
+    let limits = limits(raw.limits.unwrap_or_default(), action, at);
     let verified = at.optional("verified", raw.verified, verified);
     let egress_deny = at.optional("egress", raw.egress, |egress, at| {
         let everything = "nothing is sent but to `kernel.management`";
         Some(values(deny_entries(
             at,
             egress.deny.unwrap_or_default(),
+            None,
             everything,
         )))
     });
@@ -76,6 +75,7 @@ pub(super) fn build(
         name: head.name,
         origin: head.origin,
         mode: mode(raw.mode),
+        action,
         interfaces: interfaces?,
         ports: values(ports),
         allow: values(allow),
@@ -127,10 +127,12 @@ fn claim(
     }
 }
 
-/// `everything`: what it comes to if all is denied.
+/// `inherited`: what becomes of packets unless an entry says; `None` where nobody can be told. `everything`:
+/// what it comes to if all is denied.
 fn deny_entries<'a>(
     at: &Place<'a>,
     raw: Vec<raw::DenyEntry>,
+    inherited: Option<Action>,
     everything: &str,
 ) -> Vec<Located<'a, DenyEntry>> {
     let mut seen = Unique::new();
@@ -142,6 +144,13 @@ fn deny_entries<'a>(
         };
         let reason = at.optional("reason", entry.reason, reason);
         let until = at.optional("until", entry.until, |text, at| until(&text, at));
+        if inherited.is_none() && entry.action == Some(raw::Action::Reset) {
+            at.field("action").error_with(
+                "what leaves is dropped, and its sender, which is behind this node, is not told",
+                "leave `action` out",
+            );
+        }
+        let action = action(entry.action).or(inherited).unwrap_or_default();
         let cidr = cidr?;
         if cidr.prefix_len() == 0 {
             at.warning(
@@ -152,7 +161,20 @@ fn deny_entries<'a>(
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
-        Some((DenyEntry { cidr, reason, until }, at))
+        let entry = DenyEntry {
+            cidr,
+            reason,
+            until,
+            action,
+        };
+        Some((entry, at))
+    })
+}
+
+fn action(raw: Option<raw::Action>) -> Option<Action> {
+    raw.map(|action| match action {
+        raw::Action::Drop => Action::Drop,
+        raw::Action::Reset => Action::Reset,
     })
 }
 
@@ -203,7 +225,7 @@ fn everybody(allow: &[Located<'_, IpNet>]) {
     }
 }
 
-fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
+fn limits(raw: Vec<raw::PacketLimit>, inherited: Action, at: &Place<'_>) -> Vec<PacketLimit> {
     let mut names = Unique::new();
     let mut position = 0;
     if let Some(surplus) = at.field("limits").items().get(LIMITS_PER_POLICY)
@@ -216,7 +238,7 @@ fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
     }
     at.each("limits", raw, |(raw, at)| {
         position += 1;
-        let built = limit(raw, position, &at)?;
+        let built = limit(raw, position, inherited, &at)?;
         names.claim(built.name.clone(), &at, |first| {
             format!(
                 "the limit at {first} is named `{}` too: give one of them another name",
@@ -227,7 +249,7 @@ fn limits(raw: Vec<raw::PacketLimit>, at: &Place<'_>) -> Vec<PacketLimit> {
     })
 }
 
-fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<PacketLimit> {
+fn limit(raw: raw::PacketLimit, position: usize, inherited: Action, at: &Place<'_>) -> Option<PacketLimit> {
     let name = match raw.name {
         Some(text) => parsed(str::parse::<Name>)(text, &at.field("name")),
         None => format!("limit-{position}").parse().ok(),
@@ -280,6 +302,7 @@ fn limit(raw: raw::PacketLimit, position: usize, at: &Place<'_>) -> Option<Packe
         budget,
         params,
         adaptive,
+        action: action(raw.action).unwrap_or(inherited),
     })
 }
 

@@ -7,6 +7,8 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::Action;
+
 /// A whole number, or text such as `40k` or `64KiB`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quantity(pub(crate) String);
@@ -134,6 +136,7 @@ pub(crate) struct DenyEntry {
     pub(crate) cidr: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) until: Option<String>,
+    pub(crate) action: Option<Action>,
 }
 
 impl<'de> Deserialize<'de> for DenyEntry {
@@ -144,13 +147,14 @@ impl<'de> Deserialize<'de> for DenyEntry {
             cidr: Option<String>,
             reason: Option<String>,
             until: Option<String>,
+            action: Option<Action>,
         }
         struct EntryVisitor;
         impl<'de> Visitor<'de> for EntryVisitor {
             type Value = DenyEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a prefix like 198.51.100.0/24, or {cidr, reason, until}")
+                f.write_str("a prefix like 198.51.100.0/24, or {cidr, reason, until, action}")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<DenyEntry, E> {
@@ -161,8 +165,18 @@ impl<'de> Deserialize<'de> for DenyEntry {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DenyEntry, A::Error> {
-                let Full { cidr, reason, until } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(DenyEntry { cidr, reason, until })
+                let Full {
+                    cidr,
+                    reason,
+                    until,
+                    action,
+                } = Full::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(DenyEntry {
+                    cidr,
+                    reason,
+                    until,
+                    action,
+                })
             }
         }
         deserializer.deserialize_any(EntryVisitor)
