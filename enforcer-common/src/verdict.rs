@@ -145,6 +145,23 @@ impl Reason {
         }
     }
 
+    /// Whether the sender of what it ends may be told: [`Verdict::Reset`]. It is somebody's decision about
+    /// that sender, not something wrong with the packet.
+    #[must_use]
+    pub const fn may_be_told(self) -> bool {
+        matches!(
+            self,
+            Self::Denied
+                | Self::DeniedByOperator
+                | Self::OverBudget
+                | Self::Limit0
+                | Self::Limit1
+                | Self::Limit2
+                | Self::Limit3
+                | Self::Revoked
+        )
+    }
+
     /// The reason of the limit at `index` of its policy.
     #[inline(always)]
     #[must_use]
@@ -221,6 +238,13 @@ mod tests {
                 Verdict::Pass
             };
             assert_eq!(reason.verdict(true), shadow);
+        }
+    }
+
+    #[test]
+    fn only_drops_are_told() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.may_be_told()) {
+            assert_eq!(reason.verdict(false), Verdict::Drop);
         }
     }
 

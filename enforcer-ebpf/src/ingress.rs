@@ -112,6 +112,14 @@ fn decide(
             resets: u64::from(entry.flags & access_flag::RESET),
         };
     }
+    if flow::is_revoked(control, packet, now_ns) {
+        return Finding {
+            policy: NO_POLICY,
+            reason: Reason::Revoked,
+            shadow: false,
+            resets: 1,
+        };
+    }
     let policy = service::find(interface, packet, packet.destination_port);
     let Some((place, bank)) = service::bank(interface, policy) else {
         return Finding::pass(NO_POLICY, Reason::NoPolicy);
@@ -127,7 +135,7 @@ fn decide(
                 now_ns,
                 handshake,
             };
-            (limited(ctx, place, bank, &charge), 0)
+            (limited(ctx, control, place, bank, &charge), 0)
         }
     };
     Finding {
@@ -162,28 +170,49 @@ fn settled(
         }
     }
     // After this nothing is decided but by SYN defence and limits, which need somebody who watches them.
-    if now_ns > control.alive_until_ns {
-        return Some((Reason::AgentGone, 0));
+    if is_gone(control, now_ns) {
+        return if cookies_hold(control, bank) {
+            None
+        } else {
+            Some((Reason::AgentGone, 0))
+        };
     }
     flow::check(control, bank, packet, now_ns).map(|reason| (reason, 0))
 }
 
 /// What SYN defence and limits say.
 #[inline(always)]
-fn limited(ctx: &XdpContext, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
+fn limited(ctx: &XdpContext, control: &Control, place: Place, bank: &Bank, charge: &Charge<'_>) -> Reason {
     if charge.handshake.is_forged() {
         return Reason::SynCookieInvalid;
     }
-    let reason = limits::check(charge, place, bank);
+    // SYN defence may outlive limits.
+    let reason = if is_gone(control, charge.now_ns) {
+        Reason::AgentGone
+    } else {
+        limits::check(charge, place, bank)
+    };
     let shadow = bank.flags & policy_flag::SHADOW != 0;
     syn::conclude(ctx.ctx, charge.handshake, reason, shadow)
+}
+
+/// Whether nothing has been heard of the agent for too long.
+#[inline(always)]
+fn is_gone(control: &Control, now_ns: u64) -> bool {
+    now_ns > control.alive_until_ns
+}
+
+/// Whether SYNs go on being answered without the agent.
+#[inline(always)]
+fn cookies_hold(control: &Control, bank: &Bank) -> bool {
+    control.flags & control_flag::COOKIES_HOLD != 0 && bank.flags & policy_flag::SYN_ANSWERED != 0
 }
 
 /// Whether an entry of a list no longer holds because the agent is gone: what it has denied of its own
 /// accord, and all denials where that is configured.
 #[inline(always)]
 fn lapsed(control: &Control, reason: u32, now_ns: u64) -> bool {
-    now_ns > control.alive_until_ns
+    is_gone(control, now_ns)
         && (reason == Reason::DeniedForAuthentication as u32
             || (control.flags & control_flag::DENIALS_LAPSE != 0 && reason != Reason::Allowed as u32))
 }

@@ -120,7 +120,7 @@ pub fn examine(ctx: *mut xdp_md, zero: u64, bank: &Bank, policy: u32, packet: &P
 /// The reason, given what the limits say; answers SYNs.
 #[inline(always)]
 pub fn conclude(ctx: *mut xdp_md, handshake: Handshake, limits: Reason, shadow: bool) -> Reason {
-    if !matches!(limits, Reason::WithinLimits) {
+    if !matches!(limits, Reason::WithinLimits | Reason::AgentGone) {
         return limits;
     }
     if handshake.is(Handshake::PROVEN) {

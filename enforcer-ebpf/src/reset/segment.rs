@@ -45,7 +45,11 @@ pub fn write<F: Family>(ctx: *mut xdp_md, frame: &Frame, start: usize) -> u64 {
     let sum = F::turn(ip, protocol::TCP, LENGTH as u16);
     let ports = segment.u32::<0>().rotate_left(16);
     let flags = word([(LENGTH as u8 / 4) << 4, reset.flags, 0, 0]);
-    let sum = sum.add(ports).add(reset.sequence).add(reset.acknowledged).add(flags);
+    let sum = sum
+        .add(ports)
+        .add(reset.sequence)
+        .add(reset.acknowledged)
+        .add(flags);
     segment.put_u32::<0>(ports);
     segment.put_u32::<4>(reset.sequence);
     segment.put_u32::<8>(reset.acknowledged);

@@ -36,9 +36,8 @@ pub fn write<F: Family>(ctx: *mut xdp_md, frame: &Frame, start: usize) -> u64 {
     };
     let change = ((start + words * 4) as i32).wrapping_sub(frame.len() as i32);
     // SAFETY: the context is valid; no pointer into the packet from before is used after.
-    let moved = unsafe {
-        bpf_xdp_adjust_tail(ctx, change) == 0 && bpf_xdp_adjust_head(ctx, -(shift as i32)) == 0
-    };
+    let moved =
+        unsafe { bpf_xdp_adjust_tail(ctx, change) == 0 && bpf_xdp_adjust_head(ctx, -(shift as i32)) == 0 };
     if !moved {
         return FAILED;
     }
@@ -59,7 +58,11 @@ pub fn write<F: Family>(ctx: *mut xdp_md, frame: &Frame, start: usize) -> u64 {
     F::copy_addresses(old, ip);
     let pseudo = F::turn(ip, F::ICMP, (LENGTH + words * 4) as u16);
     // ICMP over IPv4 is summed without one.
-    let sum = if F::ICMP == protocol::ICMPV6 { pseudo } else { Sum::of(&[]) };
+    let sum = if F::ICMP == protocol::ICMPV6 {
+        pseudo
+    } else {
+        Sum::of(&[])
+    };
     let [kind, code] = F::PROHIBITED;
     let head = word([kind, code, 0, 0]);
     error.put_u32::<0>(head);

@@ -9,7 +9,7 @@ use enforcer_common::layout::{Control, syn_option};
 
 use super::options::Offer;
 use crate::{
-    answer::{SHORTEST_FRAME, family::Family, turn_link, word, Sum},
+    answer::{SHORTEST_FRAME, Sum, family::Family, turn_link, word},
     frame::{Frame, Header},
     parse::{protocol, tcp},
 };

@@ -85,6 +85,7 @@ pub async fn denials(State(shared): State<Arc<Shared>>) -> Json<Vec<DenialStatus
         prefix,
         kind: denial.by.reason().name().to_owned(),
         reason: denial.reason.to_string(),
+        action: denial.action.into(),
         ends_in_seconds: denial.expires_ns.saturating_sub(now_ns).div_ceil(1_000_000_000),
     });
     Json(status.collect())
@@ -98,7 +99,13 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
     let lasts = Duration::from_secs(request.for_seconds);
-    match shared.deny(request.prefix, DeniedBy::Operator, &request.reason, lasts) {
+    match shared.deny(
+        request.prefix,
+        DeniedBy::Operator,
+        &request.reason,
+        lasts,
+        request.action.into(),
+    ) {
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Ok(Some(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
         Err(error) => failed(&error),
@@ -211,9 +218,10 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
                 .to_owned(),
                 state: state.name().to_owned(),
                 passed_packets: sum(Verdict::Pass),
-                dropped_packets: sum(Verdict::Drop),
+                dropped_packets: sum(Verdict::Drop) + sum(Verdict::Reset),
                 shadow_packets: sum(Verdict::Shadow),
                 answered_packets: sum(Verdict::Answer),
+                reset_packets: sum(Verdict::Reset),
                 answers_syns: shared.standing().answering.get(&policy.name).copied(),
             })
         })

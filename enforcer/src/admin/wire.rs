@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::policy::model;
+
 /// How things stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,6 +84,9 @@ pub struct PolicyStatus {
     /// SYNs answered with a cookie before the stack.
     #[serde(default)]
     pub answered_packets: u64,
+    /// Of those that were dropped: their senders were told so.
+    #[serde(default)]
+    pub reset_packets: u64,
     /// Whether SYNs are answered with cookies now; `None`: the policy says never.
     #[serde(default)]
     pub answers_syns: Option<bool>,
@@ -94,6 +99,37 @@ pub struct DenyRequest {
     pub prefix: IpNet,
     pub reason: String,
     pub for_seconds: u64,
+    #[serde(default)]
+    pub action: Action,
+}
+
+/// What becomes of the packets of a denied source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// Their senders are told: by a TCP reset, or by an ICMP error.
+    Reset,
+}
+
+impl From<Action> for model::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Drop => Self::Drop,
+            Action::Reset => Self::Reset,
+        }
+    }
+}
+
+impl From<model::Action> for Action {
+    fn from(action: model::Action) -> Self {
+        match action {
+            model::Action::Drop => Self::Drop,
+            model::Action::Reset => Self::Reset,
+        }
+    }
 }
 
 /// A request to end a denial.
@@ -110,6 +146,8 @@ pub struct DenialStatus {
     pub prefix: IpNet,
     pub kind: String,
     pub reason: String,
+    #[serde(default)]
+    pub action: Action,
     pub ends_in_seconds: u64,
 }
 

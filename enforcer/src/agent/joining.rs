@@ -8,6 +8,7 @@ use crate::{
     adapt::failures::Failures,
     gateway::signal::{Flow, Identity, Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
+    policy::model::Action,
 };
 
 /// Listens to the gateway on behalf of the kernel and the controller.
@@ -66,6 +67,7 @@ impl Observer for Joining {
             DeniedBy::Authentication,
             "authentication keeps failing",
             *lasts,
+            Action::Drop,
         ) {
             Ok(None) => self.shared.metrics.denials.inc(),
             Ok(Some(_)) => spared("management"),

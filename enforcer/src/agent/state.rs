@@ -21,7 +21,10 @@ use crate::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
         KernelError, Shortfall, Sketch, Syn,
     },
-    policy::{Loaded, PolicySet, Problems, model::Name},
+    policy::{
+        Loaded, PolicySet, Problems,
+        model::{Action, Name},
+    },
 };
 
 /// Everything that parts of the agent ask each other for.
@@ -242,6 +245,7 @@ impl Shared {
         by: DeniedBy,
         reason: &str,
         lasts: Duration,
+        action: Action,
     ) -> Result<Option<String>, KernelError> {
         let Some(kernel) = &self.kernel else {
             return Ok(Some(
@@ -253,7 +257,7 @@ impl Shared {
                 "{prefix} is on the management list ({protected}), which is never denied"
             )));
         }
-        kernel.denials.deny(prefix, by, reason, lasts)?;
+        kernel.denials.deny(prefix, by, reason, lasts, action)?;
         tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
         Ok(None)
     }

@@ -19,7 +19,8 @@ use super::{
     KernelError, address::access_key, clock::monotonic_at, denials::MAX_DENIALS, interfaces, numbers::Numbers,
 };
 use crate::policy::model::{
-    Action, Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence, Transport,
+    Action, Budget, Count, DenyEntry, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence,
+    Transport,
 };
 
 /// Two generations and all denials share one map.
@@ -196,8 +197,7 @@ fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPoli
     }
     for entry in policy.deny.iter().filter(|entry| !has_ended(entry, now)) {
         let expires_ns = expiry(entry.until, now);
-        let access =
-            Access::new(expires_ns, Reason::Denied, number).resetting(entry.action == Action::Reset);
+        let access = Access::new(expires_ns, Reason::Denied, number).resetting(entry.action == Action::Reset);
         tables.access.push((access_key(list, entry.cidr), access));
     }
 }

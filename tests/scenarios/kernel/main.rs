@@ -22,4 +22,5 @@ mod limits;
 mod ports;
 mod random;
 mod rates;
+mod resets;
 mod transport;

@@ -14,7 +14,8 @@ use super::{
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
     model::{
-        Action, Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
+        Action, Adaptive, Budget, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence,
+        Transport,
     },
     raw,
     yaml::{
