@@ -74,6 +74,7 @@ impl Controller {
         // First, so that nothing that goes wrong below makes limits lapse.
         kernel.heartbeat.beat()?;
         kernel.denials.expire()?;
+        kernel.revoked.expire()?;
         match kernel.generations().refresh(&kernel.counters) {
             Ok(false) => {}
             Ok(true) => {

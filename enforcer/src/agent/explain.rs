@@ -10,7 +10,6 @@ use super::{
     state::{KernelHalf, Shared},
 };
 use crate::{
-    gateway::signal::Identity,
     kernel::{KernelError, monotonic_ns},
     policy::model::{Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
 };
@@ -29,6 +28,9 @@ pub struct Explanation {
     pub denied: Option<Denied>,
     /// Who is verified there.
     pub verified: Vec<String>,
+    /// Its connections that are revoked.
+    #[serde(default)]
+    pub revoked: Vec<String>,
     /// What each packet policy says of it.
     pub policies: Vec<PolicyView>,
     /// The latest of its packets that the kernel told of, if it is still kept.
@@ -98,7 +100,11 @@ impl Shared {
             .iter()
             .find(|prefix| prefix.contains(&address))
             .map(ToString::to_string);
-        let verified: Vec<String> = self.verified_at(address).iter().map(describe).collect();
+        let verified: Vec<String> = self
+            .verified_at(address)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let (denied, policies) = match &self.kernel {
             Some(kernel) => (denial(kernel, address), self.policy_views(kernel, address, port)?),
             None => (None, Vec::new()),
@@ -109,6 +115,11 @@ impl Shared {
             management,
             denied,
             verified,
+            revoked: self
+                .kernel
+                .as_ref()
+                .map(|kernel| revoked(kernel, address))
+                .unwrap_or_default(),
             policies,
             last_event: self.journal.last_of(address),
         };
@@ -264,6 +275,17 @@ fn denial(kernel: &KernelHalf, address: IpAddr) -> Option<Denied> {
     })
 }
 
+/// The revoked connections of an address, in words.
+fn revoked(kernel: &KernelHalf, address: IpAddr) -> Vec<String> {
+    let revoked = kernel.revoked.at(address).into_iter();
+    revoked
+        .map(|(flow, left)| {
+            let seconds = left.as_secs_f64().ceil();
+            format!("{} to {}, for another {seconds} s", flow.peer, flow.local)
+        })
+        .collect()
+}
+
 /// The access list's longest matching prefix, in words.
 fn listed(policy: &PacketPolicy, address: IpAddr) -> Option<String> {
     let allowed = policy
@@ -293,12 +315,5 @@ fn port_name(port: &Port) -> String {
     match port.protocol {
         Transport::Tcp => format!("tcp/{}", port.number),
         Transport::Udp => format!("udp/{}", port.number),
-    }
-}
-
-fn describe(identity: &Identity) -> String {
-    match identity {
-        Identity::Certificate(name) => format!("certificate {name}"),
-        Identity::Token { issuer, subject } => format!("token {subject} of {issuer}"),
     }
 }

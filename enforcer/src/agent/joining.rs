@@ -69,7 +69,11 @@ impl Observer for Joining {
             *lasts,
             Action::Drop,
         ) {
-            Ok(None) => self.shared.metrics.denials.inc(),
+            Ok(None) => {
+                self.shared.metrics.denials.inc();
+                // What the source has open already ends too; this worker does not wait for that.
+                tokio::spawn(Arc::clone(&self.shared).end_denied(prefix));
+            }
             Ok(Some(_)) => spared("management"),
             Err(error) => {
                 spared("kernel");

@@ -8,6 +8,7 @@ pub mod explain;
 mod joining;
 mod metrics;
 mod privileges;
+pub mod revoke;
 mod run;
 pub mod state;
 mod syn;

@@ -146,6 +146,7 @@ fn start_gateway(
         return Err(GatewayError::NoListener.into());
     };
     let started = Gateway::start(gateway, policies, &observer, &shared.metrics.registry)?;
+    shared.set_revoker(started.revoker());
     for (name, address) in started.addresses() {
         tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
     }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
-    gateway::{policies::Policies, signal::Identity},
+    gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
         KernelError, Shortfall, Sketch, Syn,
@@ -41,6 +41,9 @@ pub struct Shared {
     pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
+    /// Held while sockets are looked through.
+    pub(super) destroying: tokio::sync::Mutex<()>,
+    revoker: OnceLock<Revoker>,
     ready: AtomicBool,
     standing: Mutex<Standing>,
     started: Instant,
@@ -52,6 +55,8 @@ pub struct KernelHalf {
     pub flows: Arc<Flows>,
     /// Denials.
     pub denials: Denials,
+    /// Revoked connections.
+    pub revoked: Arc<kernel::Revoked>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// The sketch.
@@ -108,6 +113,7 @@ impl From<Kernel> for KernelHalf {
         let Kernel {
             flows,
             denials,
+            revoked,
             counters,
             sketch,
             heartbeat,
@@ -120,6 +126,7 @@ impl From<Kernel> for KernelHalf {
         Self {
             flows,
             denials,
+            revoked,
             counters,
             sketch,
             heartbeat,
@@ -160,6 +167,8 @@ impl Shared {
             metrics,
             journal: Journal::default(),
             management,
+            destroying: tokio::sync::Mutex::default(),
+            revoker: OnceLock::new(),
             ready: AtomicBool::new(false),
             standing: Mutex::default(),
             started: Instant::now(),
@@ -252,7 +261,7 @@ impl Shared {
                 "the kernel half is off: `kernel.enabled` is false".to_owned(),
             ));
         };
-        if let Some(protected) = self.management.iter().find(|listed| overlap(listed, &prefix)) {
+        if let Some(protected) = self.protected(&prefix) {
             return Ok(Some(format!(
                 "{prefix} is on the management list ({protected}), which is never denied"
             )));
@@ -260,6 +269,22 @@ impl Shared {
         kernel.denials.deny(prefix, by, reason, lasts, action)?;
         tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
         Ok(None)
+    }
+
+    /// The entry of the management list that has to do with a prefix.
+    pub(super) fn protected(&self, prefix: &IpNet) -> Option<&IpNet> {
+        self.management.iter().find(|listed| overlap(listed, prefix))
+    }
+
+    /// What ends connections of the gateway, once it has started.
+    #[must_use]
+    pub fn revoker(&self) -> Option<&Revoker> {
+        self.revoker.get()
+    }
+
+    /// Says what does. Only the first counts: there is one gateway.
+    pub fn set_revoker(&self, revoker: Revoker) {
+        self.revoker.get_or_init(|| revoker);
     }
 
     /// Whether anybody is verified at the addresses of one client.

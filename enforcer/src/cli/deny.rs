@@ -87,7 +87,7 @@ impl Allow {
     }
 }
 
-fn parse_prefix(text: &str) -> Result<IpNet, String> {
+pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
@@ -112,7 +112,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 /// Whether a denial is more likely a slip than meant: nobody is given so much.
-fn is_vast(prefix: IpNet) -> bool {
+pub(super) fn is_vast(prefix: IpNet) -> bool {
     match prefix {
         IpNet::V4(prefix) => prefix.prefix_len() < 8,
         IpNet::V6(prefix) => prefix.prefix_len() < 16,

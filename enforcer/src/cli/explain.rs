@@ -79,6 +79,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     for identity in &explanation.verified {
         writeln!(out, "  verified here: {}", printable(identity))?;
     }
+    for connection in &explanation.revoked {
+        writeln!(out, "  revoked: {}", printable(connection))?;
+    }
     for view in &explanation.policies {
         let ports = if view.ports.is_empty() {
             "all traffic".to_owned()
@@ -133,6 +136,7 @@ mod tests {
             management: None,
             denied: None,
             verified: Vec::new(),
+            revoked: Vec::new(),
             policies: Vec::new(),
             last_event: None,
         };

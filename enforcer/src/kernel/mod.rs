@@ -24,8 +24,10 @@ mod object;
 mod offline;
 mod pins;
 mod presence;
+mod revoked;
 mod seats;
 mod sketch;
+pub mod sockets;
 mod store;
 mod syn;
 
@@ -58,6 +60,7 @@ pub use heartbeat::Heartbeat;
 pub use interfaces::names as interface_names;
 pub use offline::Offline;
 pub use pins::PinsError;
+pub use revoked::Revoked;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
@@ -96,6 +99,8 @@ pub struct Staying {
     pub dead_man: Option<Duration>,
     /// Deny lists hold on when limits have lapsed.
     pub keeps_denials: bool,
+    /// SYNs go on being answered with cookies when limits have lapsed.
+    pub keeps_cookies: bool,
 }
 
 impl Staying {
@@ -104,6 +109,7 @@ impl Staying {
         pins: None,
         dead_man: None,
         keeps_denials: true,
+        keeps_cookies: false,
     };
 }
 
@@ -122,6 +128,8 @@ pub struct Kernel {
     pub flows: Arc<Flows>,
     /// Denials with a lifetime.
     pub denials: Denials,
+    /// Revoked connections.
+    pub revoked: Arc<Revoked>,
     /// What has been decided.
     pub counters: Arc<Counters>,
     /// Limiter states of unknown sources.
@@ -177,10 +185,11 @@ impl Kernel {
         };
         standing.log();
         let parts = Parts::over(&mut ebpf, config, sketch_lines, standing.fresh.is_none())?;
-        let heartbeat = Heartbeat::new(parts.control.clone(), staying.dead_man, staying.keeps_denials)?;
+        let heartbeat = Heartbeat::new(parts.control.clone(), staying)?;
         Ok(Self {
             flows: parts.flows,
             denials: parts.denials,
+            revoked: parts.revoked,
             counters: parts.counters,
             sketch: parts.sketch,
             heartbeat,
@@ -234,6 +243,7 @@ pub fn detach_all(root: &Path) -> Result<bool, PinsError> {
 struct Parts {
     flows: Arc<Flows>,
     denials: Denials,
+    revoked: Arc<Revoked>,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
     syn: Syn,
@@ -270,6 +280,7 @@ impl Parts {
         Ok(Self {
             flows: Arc::new(flows),
             denials,
+            revoked: Arc::new(Revoked::new(object::take(ebpf, "REVOKED")?, control.clone())?),
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
             syn: Syn::new(
                 object::take(ebpf, "LOCAL")?,

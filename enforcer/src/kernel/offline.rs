@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use super::{
     Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
+    Revoked,
     compile::Moment,
     control::ControlBlock,
     decision::carried_out,
@@ -38,6 +39,8 @@ pub struct Offline {
     pub flows: Arc<Flows>,
     /// Denials. They end by the real monotonic clock.
     pub denials: Denials,
+    /// Revoked connections. They end by the real monotonic clock.
+    pub revoked: Arc<Revoked>,
     /// What has been decided.
     pub counters: Arc<Counters>,
     /// SYN defence.
@@ -78,6 +81,7 @@ impl Offline {
         let Parts {
             flows,
             denials,
+            revoked,
             counters,
             access,
             control,
@@ -91,6 +95,7 @@ impl Offline {
         Ok(Self {
             flows,
             denials,
+            revoked,
             counters,
             syn,
             store,
@@ -144,6 +149,14 @@ impl Offline {
         self.control
             .set_flag(control_flag::DENIALS_LAPSE, !keeps_denials)?;
         self.control.alive_until(moment_ns)
+    }
+
+    /// Sets whether SYNs go on being answered with cookies once the agent no longer counts as alive.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_keeps_cookies(&mut self, keeps: bool) -> Result<(), KernelError> {
+        self.control.set_flag(control_flag::COOKIES_HOLD, keeps)
     }
 
     /// Hands `frame` to the program of its direction. A frame that goes on in shadow passes.
