@@ -8,6 +8,7 @@ mod capabilities;
 mod check;
 mod denial;
 mod egress;
+mod ending;
 mod exposition;
 mod hooks;
 mod interfaces;
