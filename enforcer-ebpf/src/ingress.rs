@@ -112,7 +112,7 @@ fn decide(
             resets: u64::from(entry.flags & access_flag::RESET),
         };
     }
-    if flow::is_revoked(control, packet, now_ns) {
+    if flow::is_revoked(control, packet, now_ns) && !lapsed(control, Reason::Revoked as u32, now_ns) {
         return Finding {
             policy: NO_POLICY,
             reason: Reason::Revoked,
