@@ -8,6 +8,7 @@ mod packets;
 mod rig;
 
 mod access;
+mod actions;
 mod costs;
 mod denials;
 mod egress;
@@ -23,4 +24,5 @@ mod ports;
 mod random;
 mod rates;
 mod resets;
+mod revoked;
 mod transport;
