@@ -11,8 +11,8 @@ use lab::frame::layers::{carried, packet};
 
 use crate::{
     packets::{ACK, CLIENT_V4, CLIENT_V6, NODE_V4, NODE_V6, SYN, TCP, v4, v6},
-    resets::answers::{rig, segment},
-    rig::document,
+    resets::answers::segment,
+    rig::{Rig, document},
 };
 
 /// Each rule has its own action, which that of the policy stands in for.
@@ -29,7 +29,7 @@ fn rules_say_what_becomes_of_what_they_end() {
         let deny = format!("{policy}  deny: [{}]", entry("192.0.2.0/24", entries));
         let limit = format!("{policy}  limits: [{{rate: 1/d, burst: 1{entries}}}]");
         for (rules, reason, first) in [(deny, Reason::Denied, false), (limit, Reason::Limit0, true)] {
-            let Some(mut rig) = rig(&document("p", "enforce", &rules)) else {
+            let Some(mut rig) = Rig::new(&document("p", "enforce", &rules)) else {
                 return;
             };
             let asked = carried(&v4(TCP).packet(&segment(SYN, 5, 0)));
@@ -47,7 +47,7 @@ fn each_of_several_limits_has_its_own_action() {
     let limits = "  limits:
     - {count: connections, rate: 1/d, burst: 1}
     - {count: packets, rate: 1/d, burst: 2, action: reset}";
-    let Some(mut rig) = rig(&document("p", "enforce", limits)) else {
+    let Some(mut rig) = Rig::new(&document("p", "enforce", limits)) else {
         return;
     };
     let syn = carried(&v6(TCP).packet(&segment(SYN, 5, 0)));
@@ -66,7 +66,7 @@ fn each_of_several_limits_has_its_own_action() {
 
 #[test]
 fn an_operators_denial_may_be_told() {
-    let Some(mut rig) = rig(&document("p", "enforce", "  ports: [tcp/1]")) else {
+    let Some(mut rig) = Rig::new(&document("p", "enforce", "  ports: [tcp/1]")) else {
         return;
     };
     rig.at(monotonic_ns());
@@ -90,5 +90,8 @@ fn an_operators_denial_may_be_told() {
             (decision.verdict, decision.reason),
             (verdict, Reason::DeniedByOperator)
         );
+    }
+    for prefix in ["192.0.2.1/32", "2001:db8:1:1::1/128"] {
+        assert!(rig.offline.denials.allow(prefix.parse().unwrap()).unwrap());
     }
 }

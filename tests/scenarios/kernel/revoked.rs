@@ -14,7 +14,7 @@ use lab::frame::layers::{carried, packet, udp};
 
 use crate::{
     packets::{ACK, CLIENT_V4, FAMILIES, NODE_V4, SYN, TCP, UDP},
-    resets::answers::{RST, rig, segment},
+    resets::answers::{RST, segment},
     rig::{Rig, SECOND, document},
 };
 
@@ -23,9 +23,10 @@ use crate::{
 fn revoked_connections_are_dropped_until_that_ends() {
     for mode in ["enforce", "shadow"] {
         let policy = "  ports: [tcp/443]\n  allow: [0.0.0.0/0, \"::/0\"]";
-        let Some(mut rig) = rig(&document("p", mode, policy)) else {
+        let Some(mut rig) = Rig::new(&document("p", mode, policy)) else {
             return;
         };
+        rig.keep_to_itself();
         let now_ns = monotonic_ns();
         rig.at(now_ns);
         for (client, node) in FAMILIES {
@@ -100,9 +101,10 @@ fn revoked_connections_are_dropped_until_that_ends() {
 
 #[test]
 fn revocations_are_bounded() {
-    let Some(mut rig) = rig(&document("p", "enforce", "  ports: [tcp/443]")) else {
+    let Some(mut rig) = Rig::new(&document("p", "enforce", "  ports: [tcp/443]")) else {
         return;
     };
+    rig.keep_to_itself();
     let flow = |port| Flow {
         peer: SocketAddr::new(IpAddr::V4(CLIENT_V4), port),
         local: SocketAddr::new(IpAddr::V4(NODE_V4), 443),

@@ -14,13 +14,6 @@ pub const RST: u8 = 0x04;
 pub const ICMP: u8 = 1;
 pub const ICMPV6: u8 = 58;
 
-/// A rig of its own: how many answers there were is not forgotten between tests.
-pub fn rig(documents: &str) -> Option<Rig> {
-    let mut rig = Rig::new(documents)?;
-    rig.keep_to_itself();
-    Some(rig)
-}
-
 /// A segment with a sequence number, an acknowledgement, options and data.
 pub fn segment(flags: u8, words: u8, data: usize) -> Vec<u8> {
     let mut segment = tcp(40_000, 443, words, flags);
