@@ -174,6 +174,14 @@ async fn serve(
     ));
     let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
     let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
+    if let Some(log) = shared.kernel.as_ref().and_then(KernelHalf::take_log) {
+        tracing::info!("the kernel programs log each packet that has an event (ENFORCER_LOG)");
+        tokio::spawn(async move {
+            if let Err(error) = log.forward().await {
+                tracing::error!(%error, "what the kernel programs log is not shown");
+            }
+        });
+    }
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {

@@ -19,7 +19,7 @@ use crate::{
     gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
-        KernelError, Shortfall, Sketch, Syn,
+        KernelError, KernelLog, Shortfall, Sketch, Syn,
     },
     policy::{
         Loaded, PolicySet, Problems,
@@ -69,6 +69,7 @@ pub struct KernelHalf {
     pub event_counts: EventCounts,
     /// Until they are taken in.
     events: Mutex<Option<Events>>,
+    log: Mutex<Option<KernelLog>>,
     /// SYN defence.
     pub syn: Syn,
     generations: Mutex<Generations>,
@@ -119,6 +120,7 @@ impl From<Kernel> for KernelHalf {
             heartbeat,
             events,
             event_counts,
+            log,
             syn,
             generations,
             standing,
@@ -133,6 +135,7 @@ impl From<Kernel> for KernelHalf {
             began: standing,
             event_counts,
             events: Mutex::new(Some(events)),
+            log: Mutex::new(log),
             syn,
             generations: Mutex::new(generations),
         }
@@ -143,6 +146,11 @@ impl KernelHalf {
     /// The events, for the one who takes them in: once.
     pub fn take_events(&self) -> Option<Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the programs log, for the one who hands it on: once.
+    pub fn take_log(&self) -> Option<KernelLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The programs and tables, for one at a time.

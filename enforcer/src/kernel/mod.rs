@@ -18,6 +18,7 @@ mod flows;
 mod generation;
 mod heartbeat;
 mod interfaces;
+mod log;
 mod notes;
 mod numbers;
 mod object;
@@ -58,6 +59,7 @@ pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
 pub use heartbeat::Heartbeat;
 pub use interfaces::names as interface_names;
+pub use log::KernelLog;
 pub use offline::Offline;
 pub use pins::PinsError;
 pub use revoked::Revoked;
@@ -140,6 +142,8 @@ pub struct Kernel {
     pub events: Events,
     /// What became of those that it does not get.
     pub event_counts: EventCounts,
+    /// What the programs log, if the agent's log takes it in; for one reader.
+    pub log: Option<KernelLog>,
     /// SYN defence.
     pub syn: Syn,
     /// Programs, attachments and the tables of policies.
@@ -161,6 +165,7 @@ impl Kernel {
             max_flows: config.max_flows,
             injected_time: false,
             events: EventRate::PerSecond(EVENTS_PER_SECOND),
+            debug_log: log::is_wanted(),
         };
         let pins = match staying.pins.as_deref().map(Pins::open) {
             None => Err("`kernel.pins` is off".to_owned()),
@@ -193,6 +198,7 @@ impl Kernel {
             counters: parts.counters,
             sketch: parts.sketch,
             heartbeat,
+            log: sizes.debug_log.then(|| KernelLog::new(&mut ebpf)).transpose()?,
             events: Events::new(object::take(&mut ebpf, "EVENTS")?),
             event_counts: EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?),
             syn: parts.syn,

@@ -76,6 +76,7 @@ impl Offline {
             max_flows: config.max_flows,
             injected_time: true,
             events,
+            debug_log: false,
         };
         let mut ebpf = object::load(sizes)?;
         let Parts {

@@ -6,6 +6,7 @@
 mod adaptation;
 mod capabilities;
 mod check;
+mod debug;
 mod denial;
 mod egress;
 mod ending;
