@@ -14,13 +14,16 @@ pub enum Verdict {
     Shadow = 2,
     /// It ends here and is answered in its own place.
     Answer = 3,
+    /// It ends here, and its sender is told so: a TCP reset, or an ICMP error in its place.
+    Reset = 4,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
     /// All of them, by number.
-    pub const ALL: [Self; Self::COUNT as usize] = [Self::Pass, Self::Drop, Self::Shadow, Self::Answer];
+    pub const ALL: [Self; Self::COUNT as usize] =
+        [Self::Pass, Self::Drop, Self::Shadow, Self::Answer, Self::Reset];
 
     /// The name in metrics.
     #[must_use]
@@ -30,6 +33,7 @@ impl Verdict {
             Self::Drop => "drop",
             Self::Shadow => "shadow",
             Self::Answer => "answer",
+            Self::Reset => "reset",
         }
     }
 }
@@ -126,13 +130,23 @@ reasons! {
     ToPod = 29, "to-pod", false;
     /// Over a limit, and within the share in reserve of a source that was verified recently.
     RecentlyVerified = 30, "recently-verified", false;
+    /// Of a connection that an operator has revoked.
+    Revoked = 31, "revoked", true;
 }
 
 impl Reason {
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
-    /// What becomes of a packet for this reason, under a policy that only counts or one that does not.
+    /// The reason's bit in a [`Bank`](crate::layout::Bank)'s `resets`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u64 {
+        1 << (self as u32 & 63)
+    }
+
+    /// What becomes of a packet for this reason, under a policy that only counts or one that does not. A
+    /// drop may yet be told to the sender: [`Verdict::Reset`].
     #[inline(always)]
     pub const fn verdict(self, shadow: bool) -> Verdict {
         match (self.drops(), shadow) {
@@ -141,6 +155,23 @@ impl Reason {
             (true, false) if self as u32 == Self::SynCookieSent as u32 => Verdict::Answer,
             (true, false) => Verdict::Drop,
         }
+    }
+
+    /// Whether the sender of what it ends may be told: [`Verdict::Reset`]. It is somebody's decision about
+    /// that sender, not something wrong with the packet.
+    #[must_use]
+    pub const fn may_be_told(self) -> bool {
+        matches!(
+            self,
+            Self::Denied
+                | Self::DeniedByOperator
+                | Self::OverBudget
+                | Self::Limit0
+                | Self::Limit1
+                | Self::Limit2
+                | Self::Limit3
+                | Self::Revoked
+        )
     }
 
     /// The reason of the limit at `index` of its policy.
@@ -220,6 +251,7 @@ mod tests {
 
     #[test]
     fn numbers_are_positions() {
+        assert!(Reason::COUNT <= 64, "each has a bit of its own");
         for (position, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, position);
         }
@@ -240,6 +272,13 @@ mod tests {
                 Verdict::Pass
             };
             assert_eq!(reason.verdict(true), shadow);
+        }
+    }
+
+    #[test]
+    fn only_drops_are_told() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.may_be_told()) {
+            assert_eq!(reason.verdict(false), Verdict::Drop);
         }
     }
 

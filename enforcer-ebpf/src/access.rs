@@ -37,7 +37,7 @@ pub fn lookup(list: u32, address: &Address, now_ns: u64) -> Option<Access> {
             return Some(*entry);
         }
         key = Key::new(
-            entry.prefix.saturating_sub(1),
+            u32::from(entry.prefix).saturating_sub(1),
             AccessKey {
                 table,
                 address: *address,

@@ -119,7 +119,8 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
             None => departure.nameless(Reason::EgressAllowed),
         },
     };
-    let conclusion = finding.conclude(Direction::Egress, bytes);
+    let conclusion = finding.conclude(Direction::Egress);
+    conclusion.count(bytes);
     if conclusion.is_event() {
         let due = events::due(now_ns);
         if due != 0 {

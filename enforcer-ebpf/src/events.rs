@@ -11,12 +11,16 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
     programs::{TcContext, XdpContext},
 };
+use aya_log_ebpf::{
+    debug,
+    macro_support::{Level, level_enabled},
+};
 use enforcer_common::layout::{EVENT_BURST_NS, EVENT_RING_BYTES, Event, EventGate, event_flag};
 
 use crate::{
     atomic::Cell,
     frame::Frame,
-    parse::{Parsed, parse},
+    parse::{Parsed, ethernet, parse},
 };
 
 /// Nanoseconds from one event to the next on one CPU, in the long run. Zero: every packet has one.
@@ -74,6 +78,7 @@ pub extern "C" fn enforcer_tell_egress(ctx: *mut __sk_buff, now_ns: u64, place: 
 impl Occurrence {
     #[inline(always)]
     fn tell(&self, frame: &Frame, due: u64) -> u64 {
+        self.log(frame);
         let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
             return enforcer_event_lost();
         };
@@ -103,6 +108,40 @@ impl Occurrence {
         entry.submit(0);
         1
     }
+}
+
+impl Occurrence {
+    /// Says to people who look for a fault of the programs what the frame's bytes are, of which an event says
+    /// nothing. Where the level is below (`AYA_LOG_LEVEL`, set before loading), the verifier takes it out.
+    #[inline(always)]
+    fn log(&self, frame: &Frame) {
+        if !level_enabled(Level::Debug) {
+            return;
+        }
+        let (kind, offset) = ethernet::parse(frame).unwrap_or((0, 0));
+        enforcer_log(
+            u64::from(self.place),
+            u64::from(self.interface),
+            u64::from(self.bytes),
+            u64::from(kind) << 16 | offset as u64,
+        );
+    }
+}
+
+/// One line of the log. A global function: it takes a stack of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_log(place: u64, interface: u64, bytes: u64, payload: u64) -> u64 {
+    debug!(
+        (),
+        "interface {}: {} bytes, counted at {}, type {:x} at {}",
+        interface,
+        bytes,
+        place,
+        payload >> 16,
+        payload & 0xffff
+    );
+    0
 }
 
 /// Zero if this packet has no event, else one more than how many had none since the last.

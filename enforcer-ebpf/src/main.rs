@@ -12,6 +12,7 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod access;
+mod answer;
 mod atomic;
 mod clock;
 mod egress;
@@ -27,6 +28,7 @@ mod limits;
 mod maps;
 mod parse;
 mod recent;
+mod reset;
 mod service;
 mod sketch;
 mod syn;

@@ -11,9 +11,9 @@ use enforcer_common::{
         Access, AccessKey, Address, CELLS_PER_IDENTITY, COUNTERS as COUNTER_ENTRIES, Control, Counter,
         DEFAULT_FLOWS, DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES,
         Flow, FlowKey, Interface, MAX_DENIALS, MAX_EGRESS_RULES, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL,
-        MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK, NOTE_CHUNKS,
-        POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat, ServiceKey,
-        UDP_LINES,
+        MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_REVOKED, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK,
+        NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat,
+        ServiceKey, UDP_LINES,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -50,6 +50,10 @@ pub static PRESENCE: Array<u64> = Array::with_max_entries(PRESENCE_WORDS, 0);
 /// Connections that the gateway has verified. Only the agent inserts, so nobody is evicted.
 #[map]
 pub static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(DEFAULT_FLOWS, 0);
+
+/// Connections that an operator has revoked, and until when on the kernel's monotonic clock.
+#[map]
+pub static REVOKED: HashMap<FlowKey, u64> = HashMap::with_max_entries(MAX_REVOKED, BPF_F_NO_PREALLOC);
 
 /// Limiter states of verified identities: one of each identity for the first limit, then one of each for the
 /// next.

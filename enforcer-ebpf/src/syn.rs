@@ -5,7 +5,6 @@
 //! the packet and asks the stack, the other writes the answer. The limits lie between them.
 
 mod answer;
-mod family;
 mod options;
 mod proven;
 mod socket;
@@ -16,8 +15,8 @@ use enforcer_common::{
     verdict::Reason,
 };
 
-use self::family::{Family, Ipv4, Ipv6};
 use crate::{
+    answer::family::{Family, Ipv4, Ipv6},
     atomic::Cell,
     clock,
     frame::Frame,

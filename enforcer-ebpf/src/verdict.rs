@@ -16,6 +16,8 @@ pub struct Finding {
     pub reason: Reason,
     /// The policy only counts.
     pub shadow: bool,
+    /// 1: where it is dropped, its sender is told so. A number, so that the verifier looks at what follows once.
+    pub resets: u64,
 }
 
 impl Finding {
@@ -26,35 +28,51 @@ impl Finding {
             policy,
             reason,
             shadow: false,
+            resets: 0,
         }
     }
 
-    /// Counts the verdict and says it.
+    /// The verdict, and where it is counted.
     #[inline(always)]
-    pub fn conclude(self, direction: Direction, bytes: u64) -> Conclusion {
+    pub fn conclude(self, direction: Direction) -> Conclusion {
         let verdict = self.reason.verdict(self.shadow);
         let place = counter(direction, self.policy, self.reason, verdict);
-        if let Some(entry) = COUNTERS.get_ptr_mut(place) {
-            count(entry, bytes);
-        }
         Conclusion { verdict, place }
     }
 }
 
-/// What has been decided and counted.
+/// What has been decided.
 #[must_use]
+#[derive(Clone, Copy)]
 pub struct Conclusion {
     pub verdict: Verdict,
-    /// Where it has been counted.
+    /// Where it is counted.
     pub place: u32,
 }
 
 impl Conclusion {
-    /// Whether people may want to look at it: a drop, or what would be one but for shadow. An answer is no
-    /// longer the packet that it answers.
+    /// The same drop, of which the sender is told.
+    #[inline(always)]
+    pub fn told_to_sender(self) -> Self {
+        Self {
+            verdict: Verdict::Reset,
+            place: self.place + (Verdict::Reset as u32 - Verdict::Drop as u32),
+        }
+    }
+
+    /// Counts it.
+    #[inline(always)]
+    pub fn count(&self, bytes: u64) {
+        if let Some(entry) = COUNTERS.get_ptr_mut(self.place) {
+            count(entry, bytes);
+        }
+    }
+
+    /// Whether people may want to look at it: a drop, or what would be one but for shadow. The answer to a
+    /// SYN is no longer the packet that it answers.
     #[inline(always)]
     pub fn is_event(&self) -> bool {
-        matches!(self.verdict, Verdict::Drop | Verdict::Shadow)
+        matches!(self.verdict, Verdict::Drop | Verdict::Shadow | Verdict::Reset)
     }
 
     /// Whether the packet goes on.
@@ -89,7 +107,7 @@ pub fn xdp(conclusion: &Conclusion) -> u32 {
     conclusion.told(match conclusion.verdict {
         Verdict::Pass | Verdict::Shadow => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
-        Verdict::Answer => xdp_action::XDP_TX,
+        Verdict::Answer | Verdict::Reset => xdp_action::XDP_TX,
     })
 }
 
@@ -100,7 +118,7 @@ pub fn tc(conclusion: &Conclusion) -> i32 {
     let number = match conclusion.verdict {
         Verdict::Pass | Verdict::Shadow => TC_ACT_UNSPEC,
         // Nothing that leaves is answered.
-        Verdict::Drop | Verdict::Answer => TC_ACT_SHOT,
+        Verdict::Drop | Verdict::Answer | Verdict::Reset => TC_ACT_SHOT,
     };
     conclusion.told(number as u32) as i32
 }

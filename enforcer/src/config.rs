@@ -80,6 +80,8 @@ pub struct Kernel {
     pub dead_man: Option<Duration>,
     /// Deny lists and operators' denials hold on when limits have lapsed.
     pub dead_man_keeps_denials: bool,
+    /// SYNs go on being answered with cookies when limits have lapsed.
+    pub dead_man_keeps_cookies: bool,
 }
 
 /// Where links and maps are pinned unless configured.

@@ -26,6 +26,7 @@ kernel:
   onStop: detach
   deadMan: 10s
   deadManKeepsDenials: false
+  deadManKeepsCookies: true
 gateway:
   workers: 2
   drain: 20s
@@ -86,9 +87,10 @@ fn everything_that_is_written_is_meant() {
         (
             config.kernel.on_stop,
             config.kernel.dead_man,
-            config.kernel.dead_man_keeps_denials
+            config.kernel.dead_man_keeps_denials,
+            config.kernel.dead_man_keeps_cookies
         ),
-        (OnStop::Detach, Some(Duration::from_secs(10)), false)
+        (OnStop::Detach, Some(Duration::from_secs(10)), false, true)
     );
     assert_eq!(config.kernel.management, ["10.0.0.0/24".parse().unwrap()]);
     assert_eq!(config.gateway.workers.map(usize::from), Some(2));
@@ -138,9 +140,10 @@ fn little_is_enough() {
         (
             config.kernel.on_stop,
             config.kernel.dead_man,
-            config.kernel.dead_man_keeps_denials
+            config.kernel.dead_man_keeps_denials,
+            config.kernel.dead_man_keeps_cookies
         ),
-        (OnStop::Keep, Some(Duration::from_secs(30)), true)
+        (OnStop::Keep, Some(Duration::from_secs(30)), true, false)
     );
     assert_eq!(
         (config.gateway.workers, config.gateway.max_connections),

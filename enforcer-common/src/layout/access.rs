@@ -58,9 +58,17 @@ pub struct Access {
     /// The policy to which it is counted, or [`NO_POLICY`](super::NO_POLICY).
     pub policy: u32,
     /// How many bits of the key it is about. Once it has ended, a shorter one may hold.
-    pub prefix: u32,
+    pub prefix: u16,
+    /// [`access_flag`]s.
+    pub flags: u16,
     /// On egress lists, the prefix's set of rules: [`egress_set`](super::egress_set). Zero on others.
     pub rules: u32,
+}
+
+/// What an entry has.
+pub mod access_flag {
+    /// Senders that it denies are told so. The program takes this for a number, so it is 1.
+    pub const RESET: u16 = 1;
 }
 
 impl Access {
@@ -72,8 +80,16 @@ impl Access {
             reason: reason as u32,
             policy,
             prefix: 0,
+            flags: 0,
             rules: 0,
         }
+    }
+
+    /// The same, whose senders are told.
+    #[must_use]
+    pub const fn resetting(mut self, resets: bool) -> Self {
+        self.flags = if resets { access_flag::RESET } else { 0 };
+        self
     }
 }
 

@@ -47,4 +47,8 @@ pub mod control_flag {
     pub const DENIALS_LAPSE: u64 = 1 << 3;
     /// There are sources that were verified recently.
     pub const RECENTS: u64 = 1 << 4;
+    /// Some connections are revoked.
+    pub const REVOKED: u64 = 1 << 8;
+    /// When the agent is gone, SYNs go on being answered with cookies where they were.
+    pub const COOKIES_HOLD: u64 = 1 << 9;
 }

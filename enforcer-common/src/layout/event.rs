@@ -8,6 +8,13 @@ pub const EVENT_RING_BYTES: u32 = 1 << 18;
 /// How much of an idle CPU's rate of events may come at once: that of a tenth of a second.
 pub const EVENT_BURST_NS: u64 = 100_000_000;
 
+/// Nanoseconds from one answer to what is dropped (`reset`) to the next on one CPU, in the long run: 1,000 a
+/// second.
+pub const RESET_SPACING_NS: u64 = 1_000_000;
+
+/// How much of an idle CPU's rate of such answers may come at once: that of a tenth of a second, 100.
+pub const RESET_BURST_NS: u64 = 100_000_000;
+
 /// A packet that was dropped, or would have been but for shadow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -49,6 +49,8 @@ pub const MAX_PREFIXES: u32 = 524_288;
 pub const MAX_DENIALS: u32 = 65_536;
 /// Verified connections at once, unless configured.
 pub const DEFAULT_FLOWS: u32 = 65_536;
+/// Connections that are revoked at once.
+pub const MAX_REVOKED: u32 = 4_096;
 /// Identities with a budget of their own at once.
 pub const MAX_IDENTITIES: u32 = 16_384;
 /// Limiters that each identity has: the budget of `verified`, and one for each limit per identity.
@@ -87,7 +89,7 @@ macro_rules! layout {
 
 const PARAMS: usize = size_of::<Params>();
 const LIMIT: usize = PARAMS + 40;
-const BANK: usize = 24 + PARAMS + LIMITS_PER_BANK * LIMIT;
+const BANK: usize = 32 + PARAMS + LIMITS_PER_BANK * LIMIT;
 const _: () = assert!(LEVELS_PER_POLICY < LIMITS_PER_BANK && LIMITS_PER_BANK.is_power_of_two());
 
 layout! {
@@ -99,10 +101,10 @@ layout! {
         index: PARAMS + 7, id: PARAMS + 8, shared: PARAMS + 12,
         mask_v6_high: PARAMS + 16, mask_v6_low: PARAMS + 24, mask_v4_low: PARAMS + 32};
     Bank: BANK, {flags: 0, limit_count: 4, identity_count: 8, udp_id: 12, recent_for_ns: 16, recent: 24,
-        limits: 24 + PARAMS};
+        resets: 24 + PARAMS, limits: 32 + PARAMS};
     Policy: 8 + 2 * BANK, {select: 0, banks: 8};
     AccessKey: 20, {table: 0, address: 4};
-    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, rules: 20};
+    Access: 24, {expires_ns: 0, reason: 8, policy: 12, prefix: 16, flags: 18, rules: 20};
     EgressKey: 8, {set: 0, port: 4, protocol: 6, slot: 7};
     EgressRule: 32, {denied_until_ns: 0, tried_until_ns: 8, denied_by: 16, tried_by: 20, default_by: 24,
         default_tried_by: 28};

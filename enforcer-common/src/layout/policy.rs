@@ -31,6 +31,9 @@ pub struct Bank {
     pub recent_for_ns: u64,
     /// That share, of each source.
     pub recent: Params,
+    /// [`Reason::bit`](crate::verdict::Reason::bit)s of the limits and of the budget whose drops the sender
+    /// is told of. Entries of deny lists say so themselves.
+    pub resets: u64,
     /// The limits.
     pub limits: [Limit; LIMITS_PER_BANK],
 }

@@ -73,6 +73,7 @@ impl Load<'_> {
                 reason: Reason::egress_limit(index),
                 shadow: service::bank(self.interface, policy)
                     .is_none_or(|(_, bank)| bank.flags & policy_flag::SHADOW != 0),
+                resets: 0,
             },
         }
     }

@@ -68,6 +68,7 @@ impl Ruling {
             policy: self.policy(),
             reason,
             shadow: self.is_shadow(),
+            resets: 0,
         }
     }
 

@@ -88,8 +88,9 @@ fn extensions(frame: &Frame, start: usize, end: usize, packet: &mut Packet) -> R
     }
 }
 
+/// Whether a next header is an extension header, behind which comes another.
 #[inline(always)]
-fn is_extension(kind: u8) -> bool {
+pub fn is_extension(kind: u8) -> bool {
     matches!(
         kind,
         HOP_BY_HOP

@@ -10,6 +10,7 @@ use enforcer_common::{
     layout::{Address, traffic},
     verdict::Reason,
 };
+pub use ipv6::is_extension;
 
 use self::address::{address, is_mapped, words};
 use crate::frame::Frame;

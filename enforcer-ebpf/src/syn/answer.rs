@@ -7,10 +7,11 @@ use aya_ebpf::{
 };
 use enforcer_common::layout::{Control, syn_option};
 
-use super::{family::Family, options::Offer};
+use super::options::Offer;
 use crate::{
+    answer::{SHORTEST_FRAME, Sum, family::Family, turn_link, word},
     frame::{Frame, Header},
-    parse::tcp,
+    parse::{protocol, tcp},
 };
 
 /// The answer is in the frame.
@@ -20,8 +21,6 @@ const FAILED: u64 = 0;
 /// A TCP header with nothing but the MSS, and one with everything.
 const SHORT: usize = 24;
 const LONG: usize = 40;
-/// Ethernet's shortest frame, without its checksum.
-const SHORTEST_FRAME: usize = 60;
 /// Bytes that a client may send before the stack has told it more: what is right for a small receive
 /// buffer too. Twenty segments of 1,460.
 const WINDOW: u16 = 29_200;
@@ -31,50 +30,6 @@ const STAMP_STEP: u32 = 1 << 6;
 const NS_PER_TICK: u64 = 1_000_000;
 /// The largest MSS that the stack tells, for either family.
 const MOST_MSS: u32 = 65_475;
-
-/// Four bytes as they are to lie there.
-#[inline(always)]
-pub const fn word(bytes: [u8; 4]) -> u32 {
-    u32::from_ne_bytes(bytes)
-}
-
-/// A sum for an Internet checksum (RFC 1071), of words as they lie there.
-#[derive(Clone, Copy)]
-pub struct Sum(u64);
-
-impl Sum {
-    /// Of some words.
-    #[inline(always)]
-    pub fn of(words: &[u32]) -> Self {
-        let mut sum = Self(0);
-        for word in words {
-            sum = sum.add(*word);
-        }
-        sum
-    }
-
-    /// One word more.
-    #[inline(always)]
-    pub fn add(self, word: u32) -> Self {
-        Self(self.0 + u64::from(word))
-    }
-
-    /// With what a pseudo-header has besides addresses, for TCP.
-    #[inline(always)]
-    pub fn pseudo(self, length: u16) -> Self {
-        let [high, low] = length.to_be_bytes();
-        self.add(word([0, crate::parse::protocol::TCP, high, low]))
-    }
-
-    /// The checksum, as it is to lie there.
-    #[inline(always)]
-    pub fn checksum(self) -> u16 {
-        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        !((sum & 0xffff) + (sum >> 16)) as u16
-    }
-}
 
 /// Writes the answer to the SYN whose IP header is at `start`.
 #[inline(always)]
@@ -108,7 +63,7 @@ pub fn write<F: Family>(ctx: *mut xdp_md, control: &Control, start: usize, cooki
         return FAILED;
     };
     turn_link(link);
-    let sum = F::turn(ip, length as u16);
+    let sum = F::turn(ip, protocol::TCP, length as u16);
     if !with_options {
         segment.fill(sum, cookie, mss, length);
         return WRITTEN;
@@ -143,17 +98,6 @@ fn own_mss<F: Family>(ctx: *mut xdp_md) -> Option<u16> {
     }
     let mss = mtu - headers;
     Some(if mss > MOST_MSS { MOST_MSS } else { mss } as u16)
-}
-
-/// The addresses of both stations change places.
-#[inline(always)]
-fn turn_link(link: Header<12>) {
-    let (to_high, to_low) = (link.u32::<0>(), link.u16::<4>());
-    let (from_high, from_low) = (link.u32::<6>(), link.u16::<10>());
-    link.put_u32::<0>(from_high);
-    link.put_u16::<4>(from_low);
-    link.put_u32::<6>(to_high);
-    link.put_u16::<10>(to_low);
 }
 
 /// The options besides the MSS: those that both sides have, and in the timestamp what the client's were.

@@ -11,8 +11,12 @@ use aya_ebpf::{
     },
 };
 
-use super::{answer::word, family::Family, options::Offer};
-use crate::{frame::Header, parse::tcp};
+use super::options::Offer;
+use crate::{
+    answer::{family::Family, word},
+    frame::Header,
+    parse::tcp,
+};
 
 /// The network namespace of the interface.
 const THIS_NAMESPACE: u64 = u64::MAX;

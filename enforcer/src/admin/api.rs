@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -13,11 +13,15 @@ use time::format_description::well_known::Rfc3339;
 
 use super::wire::{
     AllowRequest, DenialStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus, KernelStatus,
-    PolicyStatus, Status,
+    PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status,
 };
 use crate::{
-    agent::state::{KernelHalf, Shared},
-    kernel::{DeniedBy, KernelError, Shortfall, monotonic_ns},
+    agent::{
+        revoke::RevokeError,
+        state::{KernelHalf, Shared},
+    },
+    gateway::signal::Whom,
+    kernel::{DeniedBy, KernelError, Shortfall, monotonic_ns, sockets},
     policy::model::Mode,
 };
 
@@ -85,6 +89,7 @@ pub async fn denials(State(shared): State<Arc<Shared>>) -> Json<Vec<DenialStatus
         prefix,
         kind: denial.by.reason().name().to_owned(),
         reason: denial.reason.to_string(),
+        action: denial.action.into(),
         ends_in_seconds: denial.expires_ns.saturating_sub(now_ns).div_ceil(1_000_000_000),
     });
     Json(status.collect())
@@ -98,7 +103,13 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
     let lasts = Duration::from_secs(request.for_seconds);
-    match shared.deny(request.prefix, DeniedBy::Operator, &request.reason, lasts) {
+    match shared.deny(
+        request.prefix,
+        DeniedBy::Operator,
+        &request.reason,
+        lasts,
+        request.action.into(),
+    ) {
         Ok(None) => StatusCode::NO_CONTENT.into_response(),
         Ok(Some(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
         Err(error) => failed(&error),
@@ -122,6 +133,38 @@ pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowR
         )
             .into_response(),
         Err(error) => failed(&error),
+    }
+}
+
+/// `POST /v1/revocations`
+pub async fn revoke(State(shared): State<Arc<Shared>>, Json(request): Json<RevokeRequest>) -> Response {
+    if request.for_seconds == 0 || request.reason.len() > LONGEST_REASON {
+        let text = format!(
+            "a revocation lasts at least a second, and its reason has at most {LONGEST_REASON} bytes\n"
+        );
+        return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
+    }
+    let whom = match request.whom {
+        Revokee::Prefix(prefix) => Whom::Source(prefix.trunc()),
+        Revokee::Endpoint(peer) => Whom::Endpoint(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+        Revokee::Identity(name) => Whom::Identity(name.into()),
+    };
+    let lasts = Duration::from_secs(request.for_seconds);
+    match shared.revoke(&whom, &request.reason, lasts).await {
+        Ok(revoked) => Json(RevokedStatus {
+            gateway_connections: revoked.gateway as u64,
+            tcp_sockets: revoked.sockets.tcp as u64,
+            udp_sockets: revoked.sockets.udp as u64,
+            dropped_connections: revoked.marked as u64,
+            denied: revoked.denied,
+            shortfalls: revoked.shortfalls,
+        })
+        .into_response(),
+        Err(error @ RevokeError::Protected(_)) => {
+            (StatusCode::CONFLICT, format!("{error}\n")).into_response()
+        }
+        Err(error @ RevokeError::Nobody(_)) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
+        Err(RevokeError::Kernel(error)) => failed(&error),
     }
 }
 
@@ -150,6 +193,7 @@ fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus 
         verified_flows: flows as u64,
         verified_identities: identities as u64,
         denials: kernel.denials.list().len() as u64,
+        revoked_flows: kernel.revoked.count() as u64,
         sketch_bytes: kernel.sketch.bytes(),
         pins: kernel
             .began
@@ -166,6 +210,7 @@ fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus 
         .to_owned(),
         state_why: kernel.began.fresh.clone(),
         syn_shortfalls: shortfalls.iter().map(ToString::to_string).collect(),
+        revoke_shortfall: sockets::probe().err(),
     }
 }
 
@@ -212,9 +257,10 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
                 .to_owned(),
                 state: state.name().to_owned(),
                 passed_packets: sum(Verdict::Pass),
-                dropped_packets: sum(Verdict::Drop),
+                dropped_packets: sum(Verdict::Drop) + sum(Verdict::Reset),
                 shadow_packets: sum(Verdict::Shadow),
                 answered_packets: sum(Verdict::Answer),
+                reset_packets: sum(Verdict::Reset),
                 answers_syns: shared.standing().answering.get(&policy.name).copied(),
             })
         })

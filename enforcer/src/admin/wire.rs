@@ -1,9 +1,11 @@
 //! What goes over the admin address, as JSON.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::policy::model;
 
 /// How things stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub struct KernelStatus {
     pub verified_flows: u64,
     pub verified_identities: u64,
     pub denials: u64,
+    /// Connections that are revoked.
+    #[serde(default)]
+    pub revoked_flows: u64,
     pub sketch_bytes: u64,
     /// Where links and maps are pinned. `None`: they end with the agent.
     pub pins: Option<String>,
@@ -48,6 +53,9 @@ pub struct KernelStatus {
     /// What SYN defence lacks on this node; empty if nothing, or if no policy has it.
     #[serde(default)]
     pub syn_shortfalls: Vec<String>,
+    /// Why other processes' sockets cannot be destroyed here. `None`: they can.
+    #[serde(default)]
+    pub revoke_shortfall: Option<String>,
 }
 
 /// An interface with the programs on it.
@@ -85,6 +93,9 @@ pub struct PolicyStatus {
     /// SYNs answered with a cookie before the stack.
     #[serde(default)]
     pub answered_packets: u64,
+    /// Of those that were dropped: their senders were told so.
+    #[serde(default)]
+    pub reset_packets: u64,
     /// Whether SYNs are answered with cookies now; `None`: the policy says never.
     #[serde(default)]
     pub answers_syns: Option<bool>,
@@ -97,6 +108,77 @@ pub struct DenyRequest {
     pub prefix: IpNet,
     pub reason: String,
     pub for_seconds: u64,
+    #[serde(default)]
+    pub action: Action,
+}
+
+/// What becomes of the packets of a denied source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// Their senders are told: by a TCP reset, or by an ICMP error.
+    Reset,
+}
+
+impl From<Action> for model::Action {
+    fn from(action: Action) -> Self {
+        match action {
+            Action::Drop => Self::Drop,
+            Action::Reset => Self::Reset,
+        }
+    }
+}
+
+impl From<model::Action> for Action {
+    fn from(action: model::Action) -> Self {
+        match action {
+            model::Action::Drop => Self::Drop,
+            model::Action::Reset => Self::Reset,
+        }
+    }
+}
+
+/// A request to end connections.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RevokeRequest {
+    pub whom: Revokee,
+    pub reason: String,
+    /// How long what still comes of them is dropped.
+    pub for_seconds: u64,
+}
+
+/// Whose connections are to end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Revokee {
+    /// Those of an address or a prefix, which is denied too.
+    Prefix(IpNet),
+    /// Those from one address and port.
+    Endpoint(SocketAddr),
+    /// Those of the gateway behind which somebody has proved to be, as `explain` names them.
+    Identity(String),
+}
+
+/// What has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedStatus {
+    /// Connections of the gateway.
+    pub gateway_connections: u64,
+    /// Other processes' sockets.
+    pub tcp_sockets: u64,
+    /// Those of them that are UDP.
+    pub udp_sockets: u64,
+    /// Connections whose packets are dropped now.
+    pub dropped_connections: u64,
+    /// The source is denied.
+    pub denied: bool,
+    /// What was not done, and why.
+    pub shortfalls: Vec<String>,
 }
 
 /// A request to end a denial.
@@ -113,6 +195,8 @@ pub struct DenialStatus {
     pub prefix: IpNet,
     pub kind: String,
     pub reason: String,
+    #[serde(default)]
+    pub action: Action,
     pub ends_in_seconds: u64,
 }
 

@@ -79,6 +79,7 @@ impl Controller {
         // The kernel tells of interfaces as they come, but its messages can be lost.
         shared.follow_interfaces(&BTreeSet::new());
         follow_recents(kernel)?;
+        kernel.revoked.expire()?;
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
         let latency = activity

@@ -28,6 +28,7 @@ pub fn staying(config: &Config) -> kernel::Staying {
         pins: config.kernel.pins.clone(),
         dead_man: config.kernel.dead_man,
         keeps_denials: config.kernel.dead_man_keeps_denials,
+        keeps_cookies: config.kernel.dead_man_keeps_cookies,
     }
 }
 

@@ -12,7 +12,6 @@ use super::{
     state::{KernelHalf, Shared},
 };
 use crate::{
-    gateway::signal::Identity,
     kernel::{KernelError, SourceState, monotonic_ns},
     policy::model::{Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
 };
@@ -34,6 +33,9 @@ pub struct Explanation {
     /// Seconds since it last had a verified connection, if that is remembered.
     #[serde(default)]
     pub verified_seconds_ago: Option<u64>,
+    /// Its connections that are revoked.
+    #[serde(default)]
+    pub revoked: Vec<String>,
     /// What each packet policy says of it.
     pub policies: Vec<PolicyView>,
     /// The latest of its packets that the kernel told of, if it is still kept.
@@ -106,7 +108,11 @@ impl Shared {
             .iter()
             .find(|prefix| prefix.contains(&address))
             .map(ToString::to_string);
-        let verified: Vec<String> = self.verified_at(address).iter().map(describe).collect();
+        let verified: Vec<String> = self
+            .verified_at(address)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         let (denied, policies) = match &self.kernel {
             Some(kernel) => (denial(kernel, address), self.policy_views(kernel, address, port)?),
             None => (None, Vec::new()),
@@ -124,6 +130,11 @@ impl Shared {
             denied,
             verified,
             verified_seconds_ago,
+            revoked: self
+                .kernel
+                .as_ref()
+                .map(|kernel| revoked(kernel, address))
+                .unwrap_or_default(),
             policies,
             last_event: self.journal.last_of(address),
         };
@@ -310,6 +321,17 @@ fn denial(kernel: &KernelHalf, address: IpAddr) -> Option<Denied> {
     })
 }
 
+/// The revoked connections of an address, in words.
+fn revoked(kernel: &KernelHalf, address: IpAddr) -> Vec<String> {
+    let revoked = kernel.revoked.at(address).into_iter();
+    revoked
+        .map(|(flow, left)| {
+            let seconds = left.as_secs_f64().ceil();
+            format!("{} to {}, for another {seconds} s", flow.peer, flow.local)
+        })
+        .collect()
+}
+
 /// The access list's longest matching prefix, in words.
 fn listed(policy: &PacketPolicy, address: IpAddr) -> Option<String> {
     let allowed = policy
@@ -339,12 +361,5 @@ fn port_name(port: &Port) -> String {
     match port.protocol {
         Transport::Tcp => format!("tcp/{}", port.number),
         Transport::Udp => format!("udp/{}", port.number),
-    }
-}
-
-fn describe(identity: &Identity) -> String {
-    match identity {
-        Identity::Certificate(name) => format!("certificate {name}"),
-        Identity::Token { issuer, subject } => format!("token {subject} of {issuer}"),
     }
 }

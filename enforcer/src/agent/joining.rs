@@ -8,6 +8,7 @@ use crate::{
     adapt::failures::Failures,
     gateway::signal::{Flow, Identity, Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
+    policy::model::Action,
 };
 
 /// Listens to the gateway on behalf of the kernel and the controller.
@@ -78,8 +79,13 @@ impl Observer for Joining {
             DeniedBy::Authentication,
             "authentication keeps failing",
             *lasts,
+            Action::Drop,
         ) {
-            Ok(None) => self.shared.metrics.denials.inc(),
+            Ok(None) => {
+                self.shared.metrics.denials.inc();
+                // What the source has open already ends too; this worker does not wait for that.
+                tokio::spawn(Arc::clone(&self.shared).end_denied(prefix));
+            }
             Ok(Some(_)) => spared("management"),
             Err(error) => {
                 spared("kernel");

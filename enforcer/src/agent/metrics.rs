@@ -35,6 +35,8 @@ pub struct Metrics {
     pub denials: IntCounter,
     /// Sources that were over the limit of failures and not denied.
     pub denials_spared: IntCounterVec,
+    /// Other processes' sockets that were destroyed.
+    pub sockets_destroyed: IntCounterVec,
     /// Per second, as the controller has it.
     pub adaptive_rate: GaugeVec,
     /// Samples of dropped packets that were taken in.
@@ -106,6 +108,11 @@ impl Metrics {
                 "enforcer_authentication_denials_spared_total",
                 "Sources whose authentication kept failing and that were not denied, by why.",
                 &["why"],
+            )?,
+            sockets_destroyed: counters(
+                "enforcer_sockets_destroyed_total",
+                "Sockets of other processes that were destroyed because their peers were revoked, by protocol.",
+                &["protocol"],
             )?,
             adaptive_rate: register(
                 &registry,

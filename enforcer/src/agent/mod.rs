@@ -9,6 +9,7 @@ mod joining;
 mod links;
 mod metrics;
 mod privileges;
+pub mod revoke;
 mod run;
 pub mod state;
 mod syn;

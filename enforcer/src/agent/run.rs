@@ -147,6 +147,7 @@ fn start_gateway(
         return Err(GatewayError::NoListener.into());
     };
     let started = Gateway::start(gateway, policies, &observer, &shared.metrics.registry)?;
+    shared.set_revoker(started.revoker());
     for (name, address) in started.addresses() {
         tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
     }
@@ -178,6 +179,14 @@ async fn serve(
         .kernel
         .is_some()
         .then(|| tokio::spawn(links::follow(Arc::clone(shared))));
+    if let Some(log) = shared.kernel.as_ref().and_then(KernelHalf::take_log) {
+        tracing::info!("the kernel programs log each packet that has an event (ENFORCER_LOG)");
+        tokio::spawn(async move {
+            if let Err(error) = log.forward().await {
+                tracing::error!(%error, "what the kernel programs log is not shown");
+            }
+        });
+    }
     shared.set_ready(true);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
     loop {

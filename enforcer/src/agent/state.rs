@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -16,12 +16,15 @@ use time::OffsetDateTime;
 use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
-    gateway::{policies::Policies, signal::Identity},
+    gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
-        KernelError, Recents, Shortfall, Sketch, Syn,
+        KernelError, KernelLog, Recents, Shortfall, Sketch, Syn,
     },
-    policy::{Loaded, PolicySet, Problems, model::Name},
+    policy::{
+        Loaded, PolicySet, Problems,
+        model::{Action, Name},
+    },
 };
 
 /// Everything that parts of the agent ask each other for.
@@ -38,6 +41,9 @@ pub struct Shared {
     pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
+    /// Held while sockets are looked through.
+    pub(super) destroying: tokio::sync::Mutex<()>,
+    revoker: OnceLock<Revoker>,
     ready: AtomicBool,
     standing: Mutex<Standing>,
     started: Instant,
@@ -51,6 +57,8 @@ pub struct KernelHalf {
     pub recents: Arc<Recents>,
     /// Denials.
     pub denials: Denials,
+    /// Revoked connections.
+    pub revoked: Arc<kernel::Revoked>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// The sketch.
@@ -63,6 +71,7 @@ pub struct KernelHalf {
     pub event_counts: EventCounts,
     /// Until they are taken in.
     events: Mutex<Option<Events>>,
+    log: Mutex<Option<KernelLog>>,
     /// SYN defence.
     pub syn: Syn,
     generations: Mutex<Generations>,
@@ -108,11 +117,13 @@ impl From<Kernel> for KernelHalf {
             flows,
             recents,
             denials,
+            revoked,
             counters,
             sketch,
             heartbeat,
             events,
             event_counts,
+            log,
             syn,
             generations,
             standing,
@@ -121,12 +132,14 @@ impl From<Kernel> for KernelHalf {
             flows,
             recents,
             denials,
+            revoked,
             counters,
             sketch,
             heartbeat,
             began: standing,
             event_counts,
             events: Mutex::new(Some(events)),
+            log: Mutex::new(log),
             syn,
             generations: Mutex::new(generations),
         }
@@ -137,6 +150,11 @@ impl KernelHalf {
     /// The events, for the one who takes them in: once.
     pub fn take_events(&self) -> Option<Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the programs log, for the one who hands it on: once.
+    pub fn take_log(&self) -> Option<KernelLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The programs and tables, for one at a time.
@@ -161,6 +179,8 @@ impl Shared {
             metrics,
             journal: Journal::default(),
             management,
+            destroying: tokio::sync::Mutex::default(),
+            revoker: OnceLock::new(),
             ready: AtomicBool::new(false),
             standing: Mutex::default(),
             started: Instant::now(),
@@ -260,20 +280,37 @@ impl Shared {
         by: DeniedBy,
         reason: &str,
         lasts: Duration,
+        action: Action,
     ) -> Result<Option<String>, KernelError> {
         let Some(kernel) = &self.kernel else {
             return Ok(Some(
                 "the kernel half is off: `kernel.enabled` is false".to_owned(),
             ));
         };
-        if let Some(protected) = self.management.iter().find(|listed| overlap(listed, &prefix)) {
+        if let Some(protected) = self.protected(&prefix) {
             return Ok(Some(format!(
                 "{prefix} is on the management list ({protected}), which is never denied"
             )));
         }
-        kernel.denials.deny(prefix, by, reason, lasts)?;
+        kernel.denials.deny(prefix, by, reason, lasts, action)?;
         tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
         Ok(None)
+    }
+
+    /// The entry of the management list that has to do with a prefix.
+    pub(super) fn protected(&self, prefix: &IpNet) -> Option<&IpNet> {
+        self.management.iter().find(|listed| overlap(listed, prefix))
+    }
+
+    /// What ends connections of the gateway, once it has started.
+    #[must_use]
+    pub fn revoker(&self) -> Option<&Revoker> {
+        self.revoker.get()
+    }
+
+    /// Says what does. Only the first counts: there is one gateway.
+    pub fn set_revoker(&self, revoker: Revoker) {
+        self.revoker.get_or_init(|| revoker);
     }
 
     /// Whether anybody is verified at the addresses of one client.

@@ -18,6 +18,8 @@ use crate::admin::{TOKEN_FILE, TOKEN_HEADER};
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const OTHER_VERSION: &str = "the agent's answer is not of this version: is the agent another one?";
+
 /// The longest line of a stream.
 const LONGEST_LINE: usize = 1 << 16;
 
@@ -47,8 +49,7 @@ impl Client {
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let request = Request::get(self.uri(path)).body(Full::default())?;
         let body = self.send(request)?;
-        serde_json::from_slice(&body)
-            .context("the agent's answer is not of this version: is the agent another one?")
+        serde_json::from_slice(&body).context(OTHER_VERSION)
     }
 
     /// Reads a stream, line by line, until it ends.
@@ -91,6 +92,21 @@ impl Client {
 
     /// Changes something.
     pub(super) fn change(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
+        self.demand(method, path, body).map(drop)
+    }
+
+    /// Changes something, and reads what has come of it.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let answer = self.demand(method, path, body)?;
+        serde_json::from_slice(&answer).context(OTHER_VERSION)
+    }
+
+    fn demand(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Bytes> {
         let file = self.runtime_dir.join(TOKEN_FILE);
         let token = fs::read_to_string(&file).with_context(|| {
             format!(
@@ -104,7 +120,7 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .header(TOKEN_HEADER, token.trim())
             .body(Full::from(serde_json::to_vec(body)?))?;
-        self.send(request).map(drop)
+        self.send(request)
     }
 
     fn uri(&self, path: &str) -> String {

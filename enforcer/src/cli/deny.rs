@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{Failure, client::Client};
 use crate::{
-    admin::wire::{AllowRequest, DenyRequest},
+    admin::wire::{Action, AllowRequest, DenyRequest},
     policy::leaf::quantity::parse_duration,
 };
 
@@ -20,6 +20,7 @@ use crate::{
 #[command(after_help = "Examples:
   enforcer deny 192.0.2.7 --for 10m --reason \"scraper, ticket 4711\"
   enforcer deny 2001:db8:7::/48 --for 1h --reason botnet
+  enforcer deny 10.4.0.0/16 --for 1h --reason moved --action reset   tells its senders
   enforcer allow 192.0.2.7                         ends it early")]
 pub struct Deny {
     /// An address or a prefix
@@ -31,6 +32,9 @@ pub struct Deny {
     /// Why, for those who ask later
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// What becomes of its packets
+    #[arg(long, value_enum, default_value_t = Action::Drop)]
+    action: Action,
     /// Yes, a prefix shorter than /8 (IPv4) or /16 (IPv6)
     #[arg(long)]
     yes: bool,
@@ -63,6 +67,7 @@ impl Deny {
             prefix: self.prefix,
             reason: self.reason,
             for_seconds,
+            action: self.action,
         };
         self.client.change(Method::POST, "/v1/denials", &request)?;
         println!("{} is denied for {for_seconds} s", self.prefix);
@@ -82,7 +87,7 @@ impl Allow {
     }
 }
 
-fn parse_prefix(text: &str) -> Result<IpNet, String> {
+pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
@@ -107,7 +112,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 /// Whether a denial is more likely a slip than meant: nobody is given so much.
-fn is_vast(prefix: IpNet) -> bool {
+pub(super) fn is_vast(prefix: IpNet) -> bool {
     match prefix {
         IpNet::V4(prefix) => prefix.prefix_len() < 8,
         IpNet::V6(prefix) => prefix.prefix_len() < 16,

@@ -82,6 +82,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     if let Some(seconds) = explanation.verified_seconds_ago {
         writeln!(out, "  recently verified: {seconds} s ago")?;
     }
+    for connection in &explanation.revoked {
+        writeln!(out, "  revoked: {}", printable(connection))?;
+    }
     for view in &explanation.policies {
         let ports = if view.ports.is_empty() {
             "all traffic".to_owned()
@@ -137,6 +140,7 @@ mod tests {
             denied: None,
             verified: Vec::new(),
             verified_seconds_ago: None,
+            revoked: Vec::new(),
             policies: Vec::new(),
             last_event: None,
         };

@@ -7,6 +7,7 @@ mod detach;
 mod events;
 mod explain;
 mod replay;
+mod revoke;
 mod run;
 mod status;
 mod text;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand, ValueEnum};
   enforcer explain 192.0.2.7:443                   why is this source (not) limited?
   enforcer events --follow                         what is being dropped?
   enforcer deny 192.0.2.7 --for 10m --reason \"scraper, ticket 4711\"
+  enforcer revoke 192.0.2.7 --for 10m --reason \"ticket 4711\"   ends its connections too
   enforcer replay edge.pcap --policy candidate.yaml   what would this policy have done?
 
 Exit codes: 0 done, 1 failed, 2 usage or invalid configuration.")]
@@ -44,6 +46,7 @@ enum Command {
     Explain(explain::Explain),
     Deny(deny::Deny),
     Allow(deny::Allow),
+    Revoke(revoke::Revoke),
     Detach(detach::Detach),
     Events(events::Events),
     Replay(replay::Replay),
@@ -93,6 +96,7 @@ impl Cli {
             Command::Explain(command) => command.run(),
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
+            Command::Revoke(command) => command.run(),
             Command::Detach(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Replay(command) => command.run(),

@@ -111,12 +111,17 @@ fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) 
             paint(&format!("SYN defence: {shortfall}"), Color::Yellow, color)
         )?;
     }
+    if let Some(shortfall) = &kernel.revoke_shortfall {
+        let line = format!("`enforcer revoke`: {shortfall}");
+        writeln!(out, "  {}", paint(&line, Color::Yellow, color))?;
+    }
     writeln!(
         out,
-        "\nverified connections {} of {} identities, denied prefixes {}, sketch {} KiB",
+        "\nverified connections {} of {} identities, denied prefixes {}, revoked connections {}, sketch {} KiB",
         kernel.verified_flows,
         kernel.verified_identities,
         kernel.denials,
+        kernel.revoked_flows,
         kernel.sketch_bytes / 1024
     )?;
     match (&kernel.pins, &kernel.pins_off) {

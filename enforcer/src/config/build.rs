@@ -141,6 +141,7 @@ fn kernel(raw: raw::Kernel, beat: Duration, at: &Place<'_>) -> Kernel {
         },
         dead_man: dead_man.unwrap_or_else(|| Some(DEAD_MAN.max(beat * BEATS))),
         dead_man_keeps_denials: raw.dead_man_keeps_denials.unwrap_or(true),
+        dead_man_keeps_cookies: raw.dead_man_keeps_cookies.unwrap_or(false),
         enabled: raw.enabled.unwrap_or(true),
         xdp,
         management,

@@ -58,6 +58,7 @@ pub(super) struct Kernel {
     pub(super) on_stop: Option<OnStop>,
     pub(super) dead_man: Option<Duration>,
     pub(super) dead_man_keeps_denials: Option<bool>,
+    pub(super) dead_man_keeps_cookies: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -32,6 +32,7 @@ use super::{
     body::ResponseBody,
     greeting::{Ungreeted, greet},
     identity::certificate::ClientCertificate,
+    live::{Mark, Socket},
     metrics::Handshake,
     request,
     signal::{Flow, Identity},
@@ -63,6 +64,7 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerContext>,
     pub(super) flow: Flow,
+    mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
     pub http2: bool,
@@ -98,10 +100,21 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
         peer: unmapped(peer),
         local: unmapped(local),
     };
+    let seat = place.worker.live.enter(flow);
+    let socket = Socket::new(stream, Rc::clone(&seat.mark));
+    tokio::select! {
+        biased;
+        // What is under way is dropped with its socket, which is closed by a reset.
+        () = seat.mark.revoked() => tracing::debug!(peer = %flow.peer, "connection revoked"),
+        () = begin(place, socket, flow, &seat.mark) => {}
+    }
+}
+
+async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
     let Place { worker, listener } = &place;
     match &listener.tls {
         None => {
-            let connection = Connection::new(&place, flow, None, false);
+            let connection = Connection::new(&place, flow, mark, None, false);
             converse(connection, stream).await;
         }
         Some(tls) => {
@@ -123,7 +136,7 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
             worker.metrics.handshake(listener.name.as_str(), result);
             match greeted {
                 Ok(greeted) => {
-                    let connection = Connection::new(&place, flow, greeted.certificate, greeted.http2);
+                    let connection = Connection::new(&place, flow, mark, greeted.certificate, greeted.http2);
                     converse(connection, greeted.stream).await;
                 }
                 Err(reason) => {
@@ -139,11 +152,18 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
 }
 
 impl Connection {
-    fn new(place: &Place, flow: Flow, certificate: Option<ClientCertificate>, http2: bool) -> Rc<Self> {
+    fn new(
+        place: &Place,
+        flow: Flow,
+        mark: &Rc<Mark>,
+        certificate: Option<ClientCertificate>,
+        http2: bool,
+    ) -> Rc<Self> {
         let connection = Self {
             worker: Rc::clone(&place.worker),
             listener: Arc::clone(&place.listener),
             flow,
+            mark: Rc::clone(mark),
             certificate,
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
@@ -164,7 +184,9 @@ impl Connection {
     pub(super) fn verified(&self, identity: impl FnOnce() -> Identity) {
         if self.standing.get() == Standing::Unknown {
             self.standing.set(Standing::Verified);
-            self.worker.observer.verified(self.flow, &identity());
+            let identity = identity();
+            self.mark.identify(&identity);
+            self.worker.observer.verified(self.flow, &identity);
         }
     }
 

@@ -2,17 +2,17 @@
 
 use std::{io, time::SystemTime};
 
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     identity::certificate::{CertificateError, ClientCertificate},
+    live::Socket,
     metrics::Handshake,
 };
 
 /// What the handshake has shown.
 pub(super) struct Greeted {
-    pub(super) stream: TlsStream<TcpStream>,
+    pub(super) stream: TlsStream<Socket>,
     pub(super) http2: bool,
     pub(super) certificate: Option<ClientCertificate>,
 }
@@ -36,7 +36,7 @@ pub(super) enum Ungreeted {
 ///
 /// # Errors
 /// Why there is no TLS connection.
-pub(super) async fn greet(acceptor: TlsAcceptor, stream: TcpStream) -> Result<Greeted, Ungreeted> {
+pub(super) async fn greet(acceptor: TlsAcceptor, stream: Socket) -> Result<Greeted, Ungreeted> {
     let stream = acceptor.accept(stream).await.map_err(Ungreeted::Tls)?;
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");

@@ -36,6 +36,7 @@ pub(super) struct GatewayMetrics {
     pub(super) endpoint_healthy: IntGaugeVec,
     pub(super) certificate_expiry: IntGaugeVec,
     pub(super) reload_failures: IntCounter,
+    pub(super) connections_revoked: IntCounter,
 }
 
 /// How a handshake, or the admission before it, ended.
@@ -102,6 +103,10 @@ impl GatewayMetrics {
                 "enforcer_certificate_reload_failures_total",
                 "Changed certificate files that were not taken over; the old ones stay in use.",
             )?,
+            connections_revoked: IntCounter::new(
+                "enforcer_connections_revoked_total",
+                "Connections of clients that were revoked, and so ended by a reset.",
+            )?,
         };
         for collector in metrics.collectors() {
             registry.register(collector)?;
@@ -109,7 +114,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 8] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 9] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -119,6 +124,7 @@ impl GatewayMetrics {
             Box::new(self.endpoint_healthy.clone()),
             Box::new(self.certificate_expiry.clone()),
             Box::new(self.reload_failures.clone()),
+            Box::new(self.connections_revoked.clone()),
         ]
     }
 

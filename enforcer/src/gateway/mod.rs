@@ -20,6 +20,7 @@ mod host;
 pub mod identity;
 pub mod limit;
 mod listener;
+mod live;
 mod metrics;
 pub mod policies;
 pub mod problem;
@@ -43,16 +44,18 @@ use std::{
 
 use tokio::{
     runtime::{Builder as Runtime, Runtime as Started},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::LocalSet,
     time::Instant,
 };
 
 pub(crate) use listener::port_taken;
+pub use live::Revoker;
 
 use self::{
     config::{GatewayConfig, ListenerConfig},
     identity::cache::{self, TokenCache},
+    live::Revocation,
     metrics::GatewayMetrics,
     policies::Policies,
     signal::Observer,
@@ -74,6 +77,7 @@ pub struct Gateway {
 #[derive(Debug)]
 struct Worker {
     commands: oneshot::Sender<Drain>,
+    revocations: mpsc::Sender<Revocation>,
     thread: JoinHandle<()>,
 }
 
@@ -143,6 +147,7 @@ impl Gateway {
         let max_connections = config.max_connections.get().div_ceil(count);
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = oneshot::channel();
+            let (revoke, revocations) = mpsc::channel(live::WAITING);
             let (policies, metrics) = (policies.clone(), gateway.metrics.clone());
             let tokens = TokenCache::new(cache::DEFAULT_CAPACITY).map_err(|_| GatewayError::Random)?;
             let setup = Setup {
@@ -152,11 +157,13 @@ impl Gateway {
                 max_connections,
                 tokens,
                 commands,
+                revocations,
             };
             let observer = Arc::clone(observer);
             let thread = thread(&format!("gateway-{index}"), move || worker::run(setup, observer))?;
             gateway.workers.push(Worker {
                 commands: sender,
+                revocations: revoke,
                 thread,
             });
         }
@@ -189,6 +196,13 @@ impl Gateway {
             .collect()
     }
 
+    /// What ends connections of this gateway.
+    #[must_use]
+    pub fn revoker(&self) -> Revoker {
+        let workers = self.workers.iter().map(|worker| worker.revocations.clone());
+        Revoker::new(workers.collect())
+    }
+
     /// Looks at all certificate files now instead of within seconds.
     ///
     /// # Errors
@@ -210,7 +224,7 @@ impl Gateway {
     pub async fn drain(mut self, within: Option<Duration>) -> usize {
         let deadline = Instant::now() + within.unwrap_or(self.drain);
         let mut waits = Vec::new();
-        for Worker { commands, thread } in self.workers.drain(..) {
+        for Worker { commands, thread, .. } in self.workers.drain(..) {
             let (sender, cut) = oneshot::channel();
             // A worker that has died takes no command and answers nothing.
             commands
@@ -232,7 +246,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        for Worker { commands, thread } in self.workers.drain(..) {
+        for Worker { commands, thread, .. } in self.workers.drain(..) {
             drop(commands);
             join(thread);
         }

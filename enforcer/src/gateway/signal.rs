@@ -1,10 +1,13 @@
 //! What the gateway tells the rest of the agent, as it happens, from the worker that it happens on.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
+
+use ipnet::IpNet;
 
 use crate::policy::model::Name;
 
@@ -24,6 +27,39 @@ pub enum Identity {
     Certificate(Arc<str>),
     /// A token: its issuer's policy name and its `sub` (or `client_id`).
     Token { issuer: Name, subject: Arc<str> },
+}
+
+/// As `explain` shows it.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate(name) => write!(f, "certificate {name}"),
+            Self::Token { issuer, subject } => write!(f, "token {subject} of {issuer}"),
+        }
+    }
+}
+
+/// Whose connections are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Those from a prefix.
+    Source(IpNet),
+    /// Those from one address and port.
+    Endpoint(SocketAddr),
+    /// Those behind which somebody has proved to be, by the name that `explain` shows.
+    Identity(Arc<str>),
+}
+
+impl Whom {
+    /// Whether a connection is one of them.
+    #[must_use]
+    pub fn is(&self, flow: &Flow, identity: Option<&Identity>) -> bool {
+        match self {
+            Self::Source(prefix) => prefix.contains(&flow.peer.ip()),
+            Self::Endpoint(peer) => flow.peer == *peer,
+            Self::Identity(name) => identity.is_some_and(|identity| identity.to_string() == **name),
+        }
+    }
 }
 
 /// Why a request was not let through, or that it was.

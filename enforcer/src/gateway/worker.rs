@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::JoinSet,
     time::Instant,
 };
@@ -23,6 +23,7 @@ use super::{
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
     listener::Acceptor,
+    live::{Live, Revocation},
     metrics::{GatewayMetrics, Handshake},
     policies::{Generation, Latest, Policies},
     router::RuleIndex,
@@ -46,6 +47,7 @@ pub(super) struct Setup {
     pub(super) max_connections: usize,
     pub(super) tokens: TokenCache,
     pub(super) commands: oneshot::Receiver<Drain>,
+    pub(super) revocations: mpsc::Receiver<Revocation>,
 }
 
 /// What the workers' sockets of one listener have in common.
@@ -73,6 +75,7 @@ pub(super) struct Worker {
     pub(super) handshakes: Handshakes,
     pub(super) tokens: RefCell<TokenCache>,
     pub(super) waiting: WaitingRoom,
+    pub(super) live: Rc<Live>,
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
     max_connections: usize,
@@ -102,6 +105,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         max_connections,
         tokens,
         commands,
+        revocations,
     } = setup;
     let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections, tokens));
     let mut accepting = JoinSet::new();
@@ -116,6 +120,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         }
     }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
     if let Ok(drain) = commands.await {
         worker.drain(drain, accepting).await;
     }
@@ -146,6 +151,14 @@ async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<Listene
     }
 }
 
+/// Ends connections as they are revoked.
+async fn revoke(worker: Rc<Worker>, mut revocations: mpsc::Receiver<Revocation>) {
+    while let Some(revocation) = revocations.recv().await {
+        let ended = worker.live.end(revocation);
+        worker.metrics.connections_revoked.inc_by(ended as u64);
+    }
+}
+
 async fn keep_house(worker: Rc<Worker>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
@@ -171,6 +184,7 @@ impl Worker {
             handshakes: Handshakes::new(MAX_HANDSHAKES),
             tokens: RefCell::new(tokens),
             waiting: WaitingRoom::default(),
+            live: Rc::default(),
             latest: RefCell::new(policies.latest()),
             policy: RefCell::new(Rc::new(WorkerPolicy::new(policies.current(), None, &metrics))),
             metrics,

@@ -38,7 +38,8 @@ impl AccessMap {
         let mut lists = self.lists();
         lists.presence.add(key.prefix_len(), &key.data())?;
         let entry = Access {
-            prefix: key.prefix_len(),
+            // At most 160.
+            prefix: u16::try_from(key.prefix_len()).unwrap_or(u16::MAX),
             ..entry
         };
         lists

@@ -26,8 +26,8 @@ use super::{
     numbers::Numbers,
 };
 use crate::policy::model::{
-    Budget, Count, DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet, SynDefence,
-    Transport,
+    Action, Budget, Count, DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet,
+    SynDefence, Transport,
 };
 
 /// Two generations and all denials share one map.
@@ -214,7 +214,7 @@ fn add_prefixes(tables: &mut Tables, list: u32, number: u32, policy: &PacketPoli
     }
     for entry in policy.deny.iter().filter(|entry| !has_ended(entry, now)) {
         let expires_ns = expiry(entry.until, now);
-        let access = Access::new(expires_ns, Reason::Denied, number);
+        let access = Access::new(expires_ns, Reason::Denied, number).resetting(entry.action == Action::Reset);
         tables.access.push((access_key(list, entry.cidr), access));
     }
 }
@@ -278,8 +278,19 @@ fn bank(policy: &PacketPolicy, numbers: &mut Numbers) -> Result<Bank, KernelErro
             u64::try_from(recent.lasts.as_nanos()).unwrap_or(u64::MAX)
         }),
         recent: recent.map_or(Params::REFUSE_ALL, |recent| recent.params),
+        resets: resets(policy),
         limits,
     })
+}
+
+/// Of which drops the sender is told, as bits of their reasons; deny lists say so in each entry.
+fn resets(policy: &PacketPolicy) -> u64 {
+    let limits = (0..).zip(&policy.limits);
+    let of_limits = limits
+        .filter(|(_, limit)| limit.action == Action::Reset)
+        .map(|(index, _)| Reason::limit(index).bit());
+    let of_budget = (policy.action == Action::Reset).then(|| Reason::OverBudget.bit());
+    of_limits.chain(of_budget).fold(0, |bits, bit| bits | bit)
 }
 
 /// The levels of the policy's limits that are `meant`, in order.

@@ -81,7 +81,8 @@ fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
             .flat_map(move |&reason| Verdict::ALL.map(|verdict| (direction, reason, verdict)))
     });
     all.filter(|&(direction, reason, verdict)| {
-        let possible = verdict == reason.verdict(false) || verdict == reason.verdict(true);
+        let told = verdict == Verdict::Reset && reason.may_be_told();
+        let possible = verdict == reason.verdict(false) || verdict == reason.verdict(true) || told;
         possible && occurs(direction, reason)
     })
 }

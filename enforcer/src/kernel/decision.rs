@@ -36,14 +36,12 @@ impl Decision {
 
     pub(super) fn from_number(direction: Direction, number: u32) -> Result<Self, KernelError> {
         let unknown = || KernelError::UnknownVerdict(number);
-        let done = match (direction, number & ((1 << PLACE_SHIFT) - 1)) {
-            (Direction::Ingress, XDP_PASS) | (Direction::Egress, TC_ACT_UNSPEC) => Verdict::Pass,
-            (Direction::Ingress, XDP_DROP) | (Direction::Egress, TC_ACT_SHOT) => Verdict::Drop,
-            (Direction::Ingress, XDP_TX) => Verdict::Answer,
-            _ => return Err(unknown()),
-        };
+        let done = number & ((1 << PLACE_SHIFT) - 1);
         // The interface has no policies, so nothing is counted. TC's number for that has all bits set.
         if number >> PLACE_SHIFT == 0 || number == u32::MAX {
+            if Some(done) != hook_number(direction, Verdict::Pass) {
+                return Err(unknown());
+            }
             return Ok(Self {
                 direction,
                 policy: NO_POLICY,
@@ -53,7 +51,7 @@ impl Decision {
         }
         let (counted_as, policy, reason, verdict) =
             counted((number >> PLACE_SHIFT) - 1).ok_or_else(unknown)?;
-        if counted_as != direction || done != carried_out(verdict) {
+        if counted_as != direction || Some(done) != hook_number(direction, verdict) {
             return Err(unknown());
         }
         Ok(Self {
@@ -62,6 +60,18 @@ impl Decision {
             reason,
             verdict,
         })
+    }
+}
+
+/// The hook's own number for a verdict.
+const fn hook_number(direction: Direction, verdict: Verdict) -> Option<u32> {
+    match (direction, verdict) {
+        (Direction::Ingress, Verdict::Pass | Verdict::Shadow) => Some(XDP_PASS),
+        (Direction::Ingress, Verdict::Drop) => Some(XDP_DROP),
+        (Direction::Ingress, Verdict::Answer | Verdict::Reset) => Some(XDP_TX),
+        (Direction::Egress, Verdict::Pass | Verdict::Shadow) => Some(TC_ACT_UNSPEC),
+        (Direction::Egress, Verdict::Drop) => Some(TC_ACT_SHOT),
+        (Direction::Egress, Verdict::Answer | Verdict::Reset) => None,
     }
 }
 

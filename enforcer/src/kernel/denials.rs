@@ -10,8 +10,8 @@ use std::{
 use aya::maps::{HashMap, MapData, lpm_trie::Key};
 use enforcer_common::{
     layout::{
-        Access, AccessKey, DenialReason, DeniedPrefix, IPV4_LIST, NO_POLICY, REASON_BYTES, control_flag,
-        table, table_kind,
+        Access, AccessKey, DenialReason, DeniedPrefix, IPV4_LIST, NO_POLICY, REASON_BYTES, access_flag,
+        control_flag, table, table_kind,
     },
     verdict::Reason,
 };
@@ -23,6 +23,7 @@ use super::{
     clock::{after, monotonic_ns},
     control::ControlBlock,
 };
+use crate::policy::model::Action;
 
 /// Denials at one time, at most; a further one is refused.
 pub const MAX_DENIALS: usize = enforcer_common::layout::MAX_DENIALS as usize;
@@ -53,6 +54,8 @@ pub struct Denial {
     pub reason: Arc<str>,
     /// When it ends, on the monotonic clock.
     pub expires_ns: u64,
+    /// What becomes of its packets.
+    pub action: Action,
 }
 
 /// Who asked for a denial.
@@ -99,6 +102,11 @@ impl Denials {
                     by,
                     reason: reason.as_ref().and_then(text).unwrap_or("not recorded").into(),
                     expires_ns: entry.expires_ns,
+                    action: if entry.flags & access_flag::RESET == 0 {
+                        Action::Drop
+                    } else {
+                        Action::Reset
+                    },
                 },
             );
         }
@@ -123,6 +131,7 @@ impl Denials {
         by: DeniedBy,
         reason: &str,
         lasts: Duration,
+        action: Action,
     ) -> Result<(), KernelError> {
         let prefix = prefix.trunc();
         let mut state = self.state();
@@ -141,7 +150,7 @@ impl Denials {
             let (what, limit) = ("denials", room);
             return Err(KernelError::TooMany { what, limit });
         }
-        let entry = Access::new(expires_ns, by.reason(), NO_POLICY);
+        let entry = Access::new(expires_ns, by.reason(), NO_POLICY).resetting(action == Action::Reset);
         let key = access_key(runtime_table(), prefix);
         state
             .reasons
@@ -155,6 +164,7 @@ impl Denials {
                 by,
                 reason,
                 expires_ns,
+                action,
             },
         );
         state.control.set_flag(control_flag::RUNTIME, true)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use enforcer_common::layout::control_flag;
 
 use super::{
-    KernelError,
+    KernelError, Staying,
     clock::{after, monotonic_ns},
     control::ControlBlock,
 };
@@ -19,16 +19,14 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Beats for the first time. `lapse`: how long limits hold after each beat; `None`: for ever.
+    /// Beats for the first time.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn new(
-        control: ControlBlock,
-        lapse: Option<Duration>,
-        keeps_denials: bool,
-    ) -> Result<Self, KernelError> {
-        control.set_flag(control_flag::DENIALS_LAPSE, !keeps_denials)?;
+    pub fn new(control: ControlBlock, staying: &Staying) -> Result<Self, KernelError> {
+        control.set_flag(control_flag::DENIALS_LAPSE, !staying.keeps_denials)?;
+        control.set_flag(control_flag::COOKIES_HOLD, staying.keeps_cookies)?;
+        let lapse = staying.dead_man;
         let heartbeat = Self { control, lapse };
         heartbeat.beat()?;
         Ok(heartbeat)

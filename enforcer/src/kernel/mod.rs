@@ -21,6 +21,7 @@ mod generation;
 mod heartbeat;
 mod interfaces;
 mod links;
+mod log;
 mod notes;
 mod numbers;
 mod object;
@@ -28,8 +29,10 @@ mod offline;
 mod pins;
 mod presence;
 mod recents;
+mod revoked;
 mod seats;
 mod sketch;
+pub mod sockets;
 mod store;
 mod syn;
 
@@ -61,9 +64,11 @@ pub use generation::{Attached, Generations};
 pub use heartbeat::Heartbeat;
 pub use interfaces::names as interface_names;
 pub use links::{Changes, Links};
+pub use log::KernelLog;
 pub use offline::Offline;
 pub use pins::PinsError;
 pub use recents::Recents;
+pub use revoked::Revoked;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
@@ -103,6 +108,8 @@ pub struct Staying {
     pub dead_man: Option<Duration>,
     /// Deny lists hold on when limits have lapsed.
     pub keeps_denials: bool,
+    /// SYNs go on being answered with cookies when limits have lapsed.
+    pub keeps_cookies: bool,
 }
 
 impl Staying {
@@ -111,6 +118,7 @@ impl Staying {
         pins: None,
         dead_man: None,
         keeps_denials: true,
+        keeps_cookies: false,
     };
 }
 
@@ -131,6 +139,8 @@ pub struct Kernel {
     pub recents: Arc<Recents>,
     /// Denials with a lifetime.
     pub denials: Denials,
+    /// Revoked connections.
+    pub revoked: Arc<Revoked>,
     /// What has been decided.
     pub counters: Arc<Counters>,
     /// Limiter states of unknown sources.
@@ -141,6 +151,8 @@ pub struct Kernel {
     pub events: Events,
     /// What became of those that it does not get.
     pub event_counts: EventCounts,
+    /// What the programs log, if the agent's log takes it in; for one reader.
+    pub log: Option<KernelLog>,
     /// SYN defence.
     pub syn: Syn,
     /// Programs, attachments and the tables of policies.
@@ -162,6 +174,7 @@ impl Kernel {
             max_flows: config.max_flows,
             injected_time: false,
             events: EventRate::PerSecond(EVENTS_PER_SECOND),
+            debug_log: log::is_wanted(),
         };
         let pins = match staying.pins.as_deref().map(Pins::open) {
             None => Err("`kernel.pins` is off".to_owned()),
@@ -186,14 +199,16 @@ impl Kernel {
         };
         standing.log();
         let parts = Parts::over(&mut ebpf, config, sketch_lines, standing.fresh.is_none())?;
-        let heartbeat = Heartbeat::new(parts.control.clone(), staying.dead_man, staying.keeps_denials)?;
+        let heartbeat = Heartbeat::new(parts.control.clone(), staying)?;
         Ok(Self {
             flows: parts.flows,
             recents: parts.recents,
             denials: parts.denials,
+            revoked: parts.revoked,
             counters: parts.counters,
             sketch: parts.sketch,
             heartbeat,
+            log: sizes.debug_log.then(|| KernelLog::new(&mut ebpf)).transpose()?,
             events: Events::new(object::take(&mut ebpf, "EVENTS")?),
             event_counts: EventCounts::new(object::take(&mut ebpf, "EVENT_GATES")?),
             syn: parts.syn,
@@ -252,6 +267,7 @@ struct Parts {
     recents: Arc<Recents>,
     budgets: Budgets,
     denials: Denials,
+    revoked: Arc<Revoked>,
     counters: Arc<Counters>,
     sketch: Arc<Sketch>,
     syn: Syn,
@@ -297,6 +313,7 @@ impl Parts {
             recents: Arc::new(recents),
             budgets,
             denials,
+            revoked: Arc::new(Revoked::new(object::take(ebpf, "REVOKED")?, control.clone())?),
             counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
             syn: Syn::new(
                 object::take(ebpf, "LOCAL")?,

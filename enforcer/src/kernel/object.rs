@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{
-    EventRate, KernelError,
+    EventRate, KernelError, log,
     notes::Notes,
     numbers::Numbers,
     pins::{KEPT, Pins, pinned_array},
@@ -33,6 +33,8 @@ pub struct Sizes {
     pub injected_time: bool,
     /// How many packets have an event.
     pub events: EventRate,
+    /// Packets that have an event have a line in the log too.
+    pub debug_log: bool,
 }
 
 /// What was made of the maps that another agent had left.
@@ -81,6 +83,7 @@ pub fn load(sizes: Sizes) -> Result<Ebpf, KernelError> {
 fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
     let injected_time = u32::from(sizes.injected_time);
     let event_spacing_ns = sizes.events.spacing_ns();
+    let log_level = log::level(sizes.debug_log);
     let mut loader = EbpfLoader::new();
     for (name, pins) in KEPT.into_iter().zip(std::iter::repeat(pins)) {
         if let Some(pins) = pins {
@@ -94,6 +97,7 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
         .map_max_entries("FLOWS", sizes.max_flows)
         .override_global("INJECTED_TIME", &injected_time, true)
         .override_global("EVENT_SPACING_NS", &event_spacing_ns, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
         .load(OBJECT)
         .map_err(|error| KernelError::Load {
             what: "the maps",

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use super::{
     Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
-    Recents,
+    Recents, Revoked,
     compile::Moment,
     control::ControlBlock,
     decision::carried_out,
@@ -42,6 +42,8 @@ pub struct Offline {
     pub recents: Arc<Recents>,
     /// Denials. They end by the real monotonic clock.
     pub denials: Denials,
+    /// Revoked connections. They end by the real monotonic clock.
+    pub revoked: Arc<Revoked>,
     /// What has been decided.
     pub counters: Arc<Counters>,
     /// SYN defence.
@@ -78,6 +80,7 @@ impl Offline {
             max_flows: config.max_flows,
             injected_time: true,
             events,
+            debug_log: false,
         };
         let mut ebpf = object::load(sizes)?;
         let Parts {
@@ -85,6 +88,7 @@ impl Offline {
             recents,
             budgets,
             denials,
+            revoked,
             counters,
             access,
             control,
@@ -100,6 +104,7 @@ impl Offline {
             flows,
             recents,
             denials,
+            revoked,
             counters,
             syn,
             flow_memory,
@@ -154,6 +159,14 @@ impl Offline {
         self.control
             .set_flag(control_flag::DENIALS_LAPSE, !keeps_denials)?;
         self.control.alive_until(moment_ns)
+    }
+
+    /// Sets whether SYNs go on being answered with cookies once the agent no longer counts as alive.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_keeps_cookies(&mut self, keeps: bool) -> Result<(), KernelError> {
+        self.control.set_flag(control_flag::COOKIES_HOLD, keeps)
     }
 
     /// Hands `frame` to the program of its direction. A frame that goes on in shadow passes.

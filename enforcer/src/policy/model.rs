@@ -57,12 +57,24 @@ pub enum Mode {
     Shadow,
 }
 
+/// What becomes of a packet that a rule ends, where the policy is enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// Its sender is told too, within bounds: by a TCP reset, or by an ICMP error.
+    Reset,
+}
+
 /// Limits and access lists for packets on some interfaces.
 #[derive(Clone, Debug)]
 pub struct PacketPolicy {
     pub name: Name,
     pub origin: Origin,
     pub mode: Mode,
+    /// Of the budget of verified identities; deny entries and limits have their own.
+    pub action: Action,
     /// At least one.
     pub interfaces: Vec<InterfacePattern>,
     /// Empty: all traffic of the interfaces.
@@ -117,6 +129,7 @@ pub struct DenyEntry {
     pub reason: Option<Arc<str>>,
     /// Afterwards the entry no longer holds.
     pub until: Option<OffsetDateTime>,
+    pub action: Action,
 }
 
 /// What may leave by some interfaces, or from their other ends.
@@ -230,6 +243,7 @@ pub struct PacketLimit {
     /// What a level of `times` one runs with, made from `budget` and the algorithm.
     pub params: limiter::Params,
     pub adaptive: Option<Adaptive>,
+    pub action: Action,
 }
 
 /// One of the prefixes that a limit per source has.

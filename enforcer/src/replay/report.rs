@@ -132,7 +132,7 @@ pub fn of(tally: &Tally, store: &Store, about: &Circumstances<'_>) -> Report {
         packets: all.packets,
         bytes: all.bytes,
         passed: sum(&|verdict| verdict == Verdict::Pass).packets,
-        dropped: sum(&|verdict| verdict == Verdict::Drop).packets,
+        dropped: sum(&|verdict| matches!(verdict, Verdict::Drop | Verdict::Reset)).packets,
         shadow: sum(&|verdict| verdict == Verdict::Shadow).packets,
         first: tally.first_ns.and_then(calendar),
         last: tally.last_ns.and_then(calendar),

@@ -154,6 +154,22 @@ fn of_packet_policies() {
             "give one of them another name",
         ),
         (
+            packet("egress: {deny: [{cidr: 192.0.2.0/24, ▶action: reset}]}"),
+            "spec.egress.deny[0].action",
+            "action",
+        ),
+        (packet("action: ▶reject"), "spec.action", "one of drop or reset"),
+        (
+            packet("deny: [{cidr: 192.0.2.0/24, action: ▶rst}]"),
+            "spec.deny[0].action",
+            "one of drop or reset",
+        ),
+        (
+            packet("limits: [{rate: 1/s, action: ▶shadow}]"),
+            "spec.limits[0].action",
+            "one of drop or reset",
+        ),
+        (
             packet("syn: {cookies: always, above: ▶5/s}"),
             "spec.syn.above",
             "only `cookies: auto` waits",

@@ -6,8 +6,10 @@
 mod adaptation;
 mod capabilities;
 mod check;
+mod debug;
 mod denial;
 mod egress;
+mod ending;
 mod exposition;
 mod hooks;
 mod interfaces;

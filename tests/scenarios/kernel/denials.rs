@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use enforcer::kernel::{DeniedBy, monotonic_ns};
+use enforcer::{
+    kernel::{DeniedBy, monotonic_ns},
+    policy::model::Action,
+};
 use enforcer_common::verdict::Reason;
 
 use crate::{
@@ -43,7 +46,7 @@ fn denials_come_before_lists() {
         let deny = |rig: &Rig, prefix: &str, by| {
             rig.offline
                 .denials
-                .deny(prefix.parse().unwrap(), by, "test", HOUR)
+                .deny(prefix.parse().unwrap(), by, "test", HOUR, Action::Drop)
                 .unwrap();
         };
         rig.check(&[row("before", "192.0.2.1", Reason::Allowed)]);
@@ -97,7 +100,7 @@ fn a_denial_that_has_ended_hides_no_other() {
     let deny = |prefix: &str, by, lasts| {
         rig.offline
             .denials
-            .deny(prefix.parse().unwrap(), by, "test", lasts)
+            .deny(prefix.parse().unwrap(), by, "test", lasts, Action::Drop)
     };
     deny("192.0.2.0/24", DeniedBy::Operator, HOUR).unwrap();
     deny("192.0.2.7/32", DeniedBy::Authentication, Duration::from_secs(60)).unwrap();

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use enforcer::kernel::{DeniedBy, monotonic_ns};
+use enforcer::{
+    kernel::{DeniedBy, monotonic_ns},
+    policy::model::Action,
+};
 use enforcer_common::verdict::Reason;
 use lab::frame::layers::{carried, packet, tcp};
 
@@ -45,7 +48,7 @@ fn rig(mode: &str) -> Option<(Rig, u64)> {
         let hour = Duration::from_secs(3600);
         rig.offline
             .denials
-            .deny(prefix.parse().unwrap(), by, "test", hour)
+            .deny(prefix.parse().unwrap(), by, "test", hour, Action::Drop)
             .unwrap();
     }
     Some((rig, now_ns))

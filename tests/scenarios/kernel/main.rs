@@ -8,6 +8,7 @@ mod packets;
 mod rig;
 
 mod access;
+mod actions;
 mod costs;
 mod datagrams;
 mod denials;
@@ -29,5 +30,7 @@ mod ports;
 mod random;
 mod rates;
 mod recents;
+mod resets;
+mod revoked;
 mod traffic;
 mod transport;

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use enforcer::{
@@ -201,6 +202,7 @@ impl Drop for Programs {
 pub struct Rig {
     pub offline: Programs,
     policies: Vec<&'static str>,
+    now_ns: u64,
 }
 
 impl Rig {
@@ -223,6 +225,7 @@ impl Rig {
         let mut rig = Self {
             offline,
             policies: Vec::new(),
+            now_ns: START,
         };
         rig.at(START);
         rig.apply(documents, START);
@@ -247,12 +250,23 @@ impl Rig {
 
     /// Sets the time that packets are told.
     pub fn at(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
         self.offline.set_time(now_ns).unwrap();
+    }
+
+    /// Moves it on.
+    pub fn later(&mut self, by: Duration) {
+        self.at(self.now_ns + u64::try_from(by.as_nanos()).unwrap());
+    }
+
+    /// Programs that no other test uses: something of what happens to them is not forgotten.
+    pub fn keep_to_itself(&mut self) {
+        self.offline.reusable = false;
     }
 
     /// Enters a verified connection. An identity keeps its budget, so the programs are not used again.
     pub fn enter(&mut self, flow: Flow, identity: &str) {
-        self.offline.reusable = false;
+        self.keep_to_itself();
         let identity = Identity::Certificate(identity.into());
         assert_eq!(self.offline.flows.enter(flow, &identity).unwrap(), None);
     }

@@ -96,6 +96,7 @@ fn load(bpffs: &Bpffs) -> Result<Kernel> {
         pins: Some(bpffs.pins()),
         dead_man: None,
         keeps_denials: true,
+        keeps_cookies: false,
     };
     let mut kernel = Kernel::load(&config, &staying)?;
     kernel.generations.apply(&Arc::default(), &kernel.counters)?;

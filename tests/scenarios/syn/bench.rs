@@ -468,6 +468,49 @@ fn without_the_sysctl_the_stack_answers_until_its_queue_is_full() -> Result<()> 
     })
 }
 
+/// Where that is wanted, SYNs are answered and ACKs looked at though nothing is heard of the agent, and limits
+/// bound neither.
+#[test]
+fn cookies_may_hold_on_without_the_agent() -> Result<()> {
+    on_a_node(|| {
+        let limits = "  limits: [{per: source, rate: 1/d, burst: 1}]";
+        let mut bench = Bench::new("enforce", limits)?;
+        let syn = bench.segment(Neighbour::Client.node_ipv4(), SYN, linux());
+        let ack = |cookie: u32| Segment {
+            flags: ACK,
+            sequence: SEQUENCE + 1,
+            acknowledged: cookie.wrapping_add(1),
+            options: Vec::new(),
+            ..syn.clone()
+        };
+        let forged = Segment {
+            client: "192.0.2.8".parse()?,
+            ..ack(0x1234_5678)
+        };
+        let _ = bench.answer(&syn);
+        assert_eq!(bench.arrive(&syn).1, Reason::Limit0);
+        bench.offline.set_alive_until(NOW - 1, true)?;
+        assert_eq!(
+            bench.arrive(&syn).1,
+            Reason::AgentGone,
+            "they lapse with the limits"
+        );
+        assert_eq!(bench.arrive(&forged).1, Reason::AgentGone);
+
+        bench.offline.set_keeps_cookies(true)?;
+        let _ = bench.answer(&syn);
+        let cookie = bench.answer(&syn).cookie;
+        assert_eq!(bench.arrive(&ack(cookie)).1, Reason::SynCookieValid);
+        assert_eq!(bench.arrive(&forged).1, Reason::SynCookieInvalid);
+        let closed = Segment {
+            port: 1,
+            ..syn.clone()
+        };
+        assert_eq!(bench.arrive(&closed).1, Reason::AgentGone);
+        Ok(())
+    })
+}
+
 #[test]
 fn the_program_stays_within_the_verifiers_bound() -> Result<()> {
     on_a_node(|| {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use enforcer::{
     gateway::signal::{Flow, Identity},
     kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached},
-    policy::{self, PolicySet},
+    policy::{self, PolicySet, model::Action},
 };
 
 use super::{
@@ -223,9 +223,13 @@ fn ours(pair: &Pair, policy: &str, xdp: XdpChoice) -> Result<Held> {
 fn everything(pair: &Pair) -> Result<Held> {
     let kernel = load(&["198.18.0.0/24"], XdpChoice::Native)?;
     let denied = "192.0.2.0/24".parse()?;
-    kernel
-        .denials
-        .deny(denied, DeniedBy::Operator, "benchmark", Duration::from_secs(3600))?;
+    kernel.denials.deny(
+        denied,
+        DeniedBy::Operator,
+        "benchmark",
+        Duration::from_secs(3600),
+        Action::Drop,
+    )?;
     let mut set = parse(&policies::everything())?;
     for policy in &mut set.packet_policies {
         if policy.name.as_str() == policies::ATTACKED {

@@ -61,6 +61,7 @@ pub(super) fn long_list() -> Result<Vec<DenyEntry>> {
                 cidr: Ipv4Net::new(Ipv4Addr::from_bits(spread), 24)?.into(),
                 reason: None,
                 until: None,
+                action: enforcer::policy::model::Action::Drop,
             })
         })
         .collect()

@@ -12,8 +12,8 @@ use super::{
 use crate::policy::{
     leaf::{Name, cidr},
     model::{
-        Egress, EgressAllow, EgressDefault, EgressDeny, EgressKey, EgressLimit, EgressOf, PacketLimit,
-        Traffic, Transport,
+        Action, Egress, EgressAllow, EgressDefault, EgressDeny, EgressKey, EgressLimit, EgressOf,
+        PacketLimit, Traffic, Transport,
     },
     raw,
     yaml::{
@@ -74,7 +74,14 @@ fn deny(raw: Vec<raw::EgressDeny>, of: EgressOf, at: &Place<'_>) -> Vec<EgressDe
             until,
         } = entry;
         let traffic = traffic(ports, &at);
-        let entry = deny_entry(raw::DenyEntry { cidr, reason, until }, &at)?;
+        // Who is told of a drop is somewhere else, so there is no action.
+        let entry = raw::DenyEntry {
+            cidr,
+            reason,
+            until,
+            action: None,
+        };
+        let entry = deny_entry(entry, Action::Drop, &at)?;
         let cidr = entry.cidr;
         if cidr.prefix_len() == 0 && traffic.is_empty() {
             let left = match of {

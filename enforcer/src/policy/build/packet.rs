@@ -15,7 +15,9 @@ use super::{
 };
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
-    model::{Adaptive, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport},
+    model::{
+        Action, Adaptive, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
+    },
     raw,
     yaml::{
         place::{Place, Unique, parsed},
@@ -51,10 +53,11 @@ pub(super) fn build(
         claims,
     );
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
-    let deny = deny_entries(at, raw.deny.unwrap_or_default());
+    let action = action(raw.action).unwrap_or_default();
+    let deny = deny_entries(at, raw.deny.unwrap_or_default(), action);
     contradictions(&allow, &deny);
     everybody(&allow);
-    let limits = limits(raw.limits.unwrap_or_default(), &ports, at);
+    let limits = limits(raw.limits.unwrap_or_default(), &ports, action, at);
     let speaks_of_verified = limits.iter().any(|limit| limit.per == PacketKey::Identity);
     let written = raw.verified.is_some();
     let (verified, recent) = at
@@ -76,6 +79,7 @@ pub(super) fn build(
         name: head.name,
         origin: head.origin,
         mode: mode(raw.mode),
+        action,
         interfaces: interfaces?,
         ports: values(ports),
         allow: values(allow),
@@ -128,10 +132,15 @@ fn claim(
     }
 }
 
-fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a, DenyEntry>> {
+/// `inherited`: what becomes of packets unless an entry says.
+fn deny_entries<'a>(
+    at: &Place<'a>,
+    raw: Vec<raw::DenyEntry>,
+    inherited: Action,
+) -> Vec<Located<'a, DenyEntry>> {
     let mut seen = Unique::new();
     at.each("deny", raw, |(entry, at)| {
-        let entry = deny_entry(entry, &at)?;
+        let entry = deny_entry(entry, inherited, &at)?;
         let cidr = entry.cidr;
         if cidr.prefix_len() == 0 {
             at.warning(
@@ -146,7 +155,7 @@ fn deny_entries<'a>(at: &Place<'a>, raw: Vec<raw::DenyEntry>) -> Vec<Located<'a,
     })
 }
 
-pub(super) fn deny_entry(entry: raw::DenyEntry, at: &Place<'_>) -> Option<DenyEntry> {
+pub(super) fn deny_entry(entry: raw::DenyEntry, inherited: Action, at: &Place<'_>) -> Option<DenyEntry> {
     // An entry that is a plain prefix has no field of its own to point at.
     let cidr = match (&at.node().value, entry.cidr) {
         (Value::Text(_), Some(text)) => parsed(cidr::parse)(text, at),
@@ -158,6 +167,14 @@ pub(super) fn deny_entry(entry: raw::DenyEntry, at: &Place<'_>) -> Option<DenyEn
         cidr: cidr?,
         reason,
         until,
+        action: action(entry.action).unwrap_or(inherited),
+    })
+}
+
+fn action(raw: Option<raw::Action>) -> Option<Action> {
+    raw.map(|action| match action {
+        raw::Action::Drop => Action::Drop,
+        raw::Action::Reset => Action::Reset,
     })
 }
 
@@ -208,7 +225,12 @@ fn everybody(allow: &[Located<'_, IpNet>]) {
     }
 }
 
-fn limits(raw: Vec<raw::PacketLimit>, ports: &[Located<'_, Port>], at: &Place<'_>) -> Vec<PacketLimit> {
+fn limits(
+    raw: Vec<raw::PacketLimit>,
+    ports: &[Located<'_, Port>],
+    inherited: Action,
+    at: &Place<'_>,
+) -> Vec<PacketLimit> {
     let mut names = Unique::new();
     let mut position = 0;
     if let Some(surplus) = at.field("limits").items().get(LIMITS_PER_POLICY)
@@ -221,7 +243,7 @@ fn limits(raw: Vec<raw::PacketLimit>, ports: &[Located<'_, Port>], at: &Place<'_
     }
     let limits = at.each("limits", raw, |(raw, at)| {
         position += 1;
-        let built = limit(raw, position, ports, &at)?;
+        let built = limit(raw, position, ports, inherited, &at)?;
         names.claim(built.name.clone(), &at, |first| {
             format!(
                 "the limit at {first} is named `{}` too: give one of them another name",
@@ -246,6 +268,7 @@ fn limit(
     raw: raw::PacketLimit,
     position: usize,
     ports: &[Located<'_, Port>],
+    inherited: Action,
     at: &Place<'_>,
 ) -> Option<PacketLimit> {
     let name = match raw.name {
@@ -302,6 +325,7 @@ fn limit(
         budget,
         params,
         adaptive,
+        action: action(raw.action).unwrap_or(inherited),
     })
 }
 

@@ -79,11 +79,20 @@ pub(crate) enum Mode {
     Shadow,
 }
 
+/// What becomes of a packet that a rule ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Action {
+    Drop,
+    Reset,
+}
+
 /// The `spec` of a `PacketPolicy`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PacketPolicy {
     pub(crate) mode: Option<Mode>,
+    pub(crate) action: Option<Action>,
     pub(crate) interfaces: Option<OneOrMany<String>>,
     pub(crate) ports: Option<OneOrMany<Port>>,
     pub(crate) allow: Option<Vec<String>>,
@@ -180,6 +189,7 @@ pub(crate) struct PacketLimit {
     pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
     pub(crate) adaptive: Option<Adaptive>,
+    pub(crate) action: Option<Action>,
 }
 
 /// Whose packets share one limiter.

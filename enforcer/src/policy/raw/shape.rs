@@ -7,7 +7,7 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::Prefix;
+use super::{Action, Prefix};
 
 /// A whole number, or text such as `40k` or `64KiB`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,8 +185,8 @@ macro_rules! entry {
 
 entry!(
     /// A denied prefix.
-    DenyEntry { reason: String, until: String },
-    "a prefix like 198.51.100.0/24, or {cidr, reason, until}"
+    DenyEntry { reason: String, until: String, action: Action },
+    "a prefix like 198.51.100.0/24, or {cidr, reason, until, action}"
 );
 entry!(
     /// Destinations that may be reached.
@@ -198,6 +198,7 @@ entry!(
     EgressDeny { ports: OneOrMany<EgressPort>, reason: String, until: String },
     "a prefix like 198.51.100.0/24, or {cidr, ports, reason, until}"
 );
+
 /// A limit's prefix, or several.
 #[derive(Debug)]
 pub(crate) struct Prefixes(pub(crate) Vec<Prefix>);

@@ -2,17 +2,19 @@
 
 use enforcer_common::layout::Address;
 
-use super::answer::{Sum, word};
+use super::{Sum, word};
 use crate::{
     frame::{Frame, Header},
     parse::{
         address::{address, mapped},
-        protocol,
+        is_extension, protocol,
     },
 };
 
 /// TTL and hop limit of answers.
 const HOPS: u8 = 64;
+/// More fragments follow, or came before.
+const FRAGMENTED: u16 = 0x3fff;
 
 /// An IP version.
 pub trait Family {
@@ -25,11 +27,22 @@ pub trait Family {
     const TUPLE: usize;
     /// What is sent to who does not say how much it takes (RFC 9293, 3.7.1).
     const LEAST_MSS: u16;
+    /// ICMP's protocol number over it.
+    const ICMP: u8;
+    /// Type and code of the error that says that something is administratively prohibited.
+    const PROHIBITED: [u8; 2];
 
     /// The header at `start`.
     fn header(frame: &Frame, start: usize) -> Option<Self::Header>;
     /// TCP follows, with nothing in between.
     fn is_plain_tcp(header: Self::Header) -> bool;
+    /// The transport's protocol, if its header follows, with nothing in between, and the packet is whole.
+    fn plain_protocol(header: Self::Header) -> Option<u8>;
+    /// Bytes of the packet. No more than the header's: it does not say.
+    fn total(header: Self::Header) -> usize;
+    /// Whether it comes from one host and goes to one host, as far as addresses tell: errors go to such
+    /// alone, and are about such alone (RFC 1122, 3.2.2; RFC 4443, 2.4).
+    fn is_between_hosts(header: Self::Header) -> bool;
     /// Where it comes from.
     fn source(header: Self::Header) -> Address;
     /// Where it goes.
@@ -38,8 +51,10 @@ pub trait Family {
     fn pointer<T>(header: Self::Header) -> *mut T;
     /// The key of a socket lookup: source, destination, and `ports` as they lie in the segment.
     fn tuple(header: Self::Header, ports: u32) -> [u32; 9];
-    /// Turns the header round, for a TCP segment of `length` bytes; gives the sum of the pseudo-header.
-    fn turn(header: Self::Header, length: u16) -> Sum;
+    /// Gives `to` the addresses of `from`.
+    fn copy_addresses(from: Self::Header, to: Self::Header);
+    /// Turns the header round, for `length` bytes of `protocol`; gives the sum of the pseudo-header.
+    fn turn(header: Self::Header, protocol: u8, length: u16) -> Sum;
 }
 
 /// RFC 791.
@@ -54,6 +69,8 @@ impl Family for Ipv4 {
     const LENGTH: usize = 20;
     const TUPLE: usize = 12;
     const LEAST_MSS: u16 = 536;
+    const ICMP: u8 = protocol::ICMP;
+    const PROHIBITED: [u8; 2] = [3, 13];
 
     #[inline(always)]
     fn header(frame: &Frame, start: usize) -> Option<Self::Header> {
@@ -63,6 +80,29 @@ impl Family for Ipv4 {
     #[inline(always)]
     fn is_plain_tcp(header: Self::Header) -> bool {
         header.u8::<0>() == 0x45 && header.u8::<9>() == protocol::TCP
+    }
+
+    #[inline(always)]
+    fn plain_protocol(header: Self::Header) -> Option<u8> {
+        let whole = header.be16::<6>() & FRAGMENTED == 0;
+        (header.u8::<0>() == 0x45 && whole).then_some(header.u8::<9>())
+    }
+
+    #[inline(always)]
+    fn total(header: Self::Header) -> usize {
+        usize::from(header.be16::<2>())
+    }
+
+    #[inline(always)]
+    fn is_between_hosts(header: Self::Header) -> bool {
+        let (source, destination) = (header.u8::<12>(), header.u8::<16>());
+        // Of this network, of the host itself; multicast, reserved and broadcast (RFC 6890).
+        source != 0 && source != 127 && source < 224 && destination < 224
+    }
+
+    #[inline(always)]
+    fn copy_addresses(from: Self::Header, to: Self::Header) {
+        to.put_u64::<12>(from.u64::<12>());
     }
 
     #[inline(always)]
@@ -86,23 +126,23 @@ impl Family for Ipv4 {
     }
 
     #[inline(always)]
-    fn turn(header: Self::Header, length: u16) -> Sum {
+    fn turn(header: Self::Header, protocol: u8, length: u16) -> Sum {
         let (source, destination) = (header.u32::<12>(), header.u32::<16>());
         let [high, low] = (length + Self::LENGTH as u16).to_be_bytes();
         let words = [
             word([0x45, 0, high, low]),
             // No identification, for it is never fragmented (RFC 6864, 4.1).
             word([0, 0, 0x40, 0]),
-            word([HOPS, protocol::TCP, 0, 0]),
+            word([HOPS, protocol, 0, 0]),
         ];
         let checksum = Sum::of(&words).add(source).add(destination).checksum();
         header.put_u32::<0>(words[0]);
         header.put_u32::<4>(words[1]);
-        header.put_u16::<8>(u16::from_ne_bytes([HOPS, protocol::TCP]));
+        header.put_u16::<8>(u16::from_ne_bytes([HOPS, protocol]));
         header.put_u16::<10>(checksum);
         header.put_u32::<12>(destination);
         header.put_u32::<16>(source);
-        Sum::of(&[source, destination]).pseudo(length)
+        Sum::of(&[source, destination]).pseudo(protocol, length)
     }
 }
 
@@ -112,6 +152,8 @@ impl Family for Ipv6 {
     const LENGTH: usize = 40;
     const TUPLE: usize = 36;
     const LEAST_MSS: u16 = 1_220;
+    const ICMP: u8 = protocol::ICMPV6;
+    const PROHIBITED: [u8; 2] = [1, 1];
 
     #[inline(always)]
     fn header(frame: &Frame, start: usize) -> Option<Self::Header> {
@@ -121,6 +163,32 @@ impl Family for Ipv6 {
     #[inline(always)]
     fn is_plain_tcp(header: Self::Header) -> bool {
         header.u8::<0>() >> 4 == 6 && header.u8::<6>() == protocol::TCP
+    }
+
+    #[inline(always)]
+    fn plain_protocol(header: Self::Header) -> Option<u8> {
+        let next = header.u8::<6>();
+        (!is_extension(next)).then_some(next)
+    }
+
+    #[inline(always)]
+    fn total(header: Self::Header) -> usize {
+        Self::LENGTH + usize::from(header.be16::<4>())
+    }
+
+    #[inline(always)]
+    fn is_between_hosts(header: Self::Header) -> bool {
+        // The unspecified address and loopback are no senders (RFC 4291, 2.5.2 and 2.5.3).
+        let host = header.u64::<8>() != 0 || u64::from_be(header.u64::<16>()) > 1;
+        host && header.u8::<24>() != 0xff
+    }
+
+    #[inline(always)]
+    fn copy_addresses(from: Self::Header, to: Self::Header) {
+        to.put_u64::<8>(from.u64::<8>());
+        to.put_u64::<16>(from.u64::<16>());
+        to.put_u64::<24>(from.u64::<24>());
+        to.put_u64::<32>(from.u64::<32>());
     }
 
     #[inline(always)]
@@ -154,12 +222,12 @@ impl Family for Ipv6 {
     }
 
     #[inline(always)]
-    fn turn(header: Self::Header, length: u16) -> Sum {
+    fn turn(header: Self::Header, protocol: u8, length: u16) -> Sum {
         let source = [header.u64::<8>(), header.u64::<16>()];
         let destination = [header.u64::<24>(), header.u64::<32>()];
         let [high, low] = length.to_be_bytes();
         header.put_u32::<0>(word([0x60, 0, 0, 0]));
-        header.put_u32::<4>(word([high, low, protocol::TCP, HOPS]));
+        header.put_u32::<4>(word([high, low, protocol, HOPS]));
         header.put_u64::<8>(destination[0]);
         header.put_u64::<16>(destination[1]);
         header.put_u64::<24>(source[0]);
@@ -168,6 +236,6 @@ impl Family for Ipv6 {
         let sum = sum.add(source[1] as u32).add((source[1] >> 32) as u32);
         let sum = sum.add(destination[0] as u32).add((destination[0] >> 32) as u32);
         let sum = sum.add(destination[1] as u32).add((destination[1] >> 32) as u32);
-        sum.pseudo(length)
+        sum.pseudo(protocol, length)
     }
 }

@@ -1,0 +1,203 @@
+//! Ending live connections: the gateway's own by a reset, other processes' by destroying their sockets, and
+//! whatever still comes of them in the kernel.
+
+use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
+
+use ipnet::IpNet;
+
+use super::state::Shared;
+use crate::{
+    gateway::signal::{Flow, Whom},
+    kernel::{
+        DeniedBy, KernelError,
+        sockets::{self, Destroyed},
+    },
+    policy::model::Action,
+};
+
+/// What a revocation has come to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// Connections of the gateway that were closed.
+    pub gateway: usize,
+    /// Other sockets that were destroyed.
+    pub sockets: Destroyed,
+    /// Connections whose packets are dropped from now on.
+    pub marked: usize,
+    /// The source is denied.
+    pub denied: bool,
+    /// What was not done, and why.
+    pub shortfalls: Vec<String>,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// It is never cut off.
+    #[error("{0}")]
+    Protected(String),
+    /// There is nobody.
+    #[error("{0}")]
+    Nobody(String),
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl Shared {
+    /// Ends the connections of `whom`, and drops what still comes of them for a while. A whole source is denied
+    /// for that time.
+    ///
+    /// # Errors
+    /// It is on the management list or this node itself; nobody is connected so; the kernel refuses.
+    pub async fn revoke(
+        self: &Arc<Self>,
+        whom: &Whom,
+        reason: &str,
+        lasts: Duration,
+    ) -> Result<Revoked, RevokeError> {
+        self.spare(whom)?;
+        let mut revoked = Revoked::default();
+        if let Whom::Source(prefix) = whom {
+            // First, so that none comes in between.
+            match self.deny(*prefix, DeniedBy::Operator, reason, lasts, Action::Reset)? {
+                None => revoked.denied = true,
+                Some(why) => revoked.shortfalls.push(format!("{prefix} is not denied: {why}")),
+            }
+        }
+        let own = self.end(whom, &mut revoked).await;
+        let flows: Vec<Flow> = own.iter().chain(&revoked.sockets.flows).copied().collect();
+        if !revoked.denied {
+            self.mark(&flows, lasts, &mut revoked)?;
+        }
+        if flows.is_empty() {
+            match whom {
+                Whom::Source(_) => {}
+                Whom::Endpoint(peer) => {
+                    return Err(RevokeError::Nobody(format!(
+                        "no connection from {peer} ends at this node"
+                    )));
+                }
+                Whom::Identity(name) => {
+                    return Err(RevokeError::Nobody(format!(
+                        "nobody is connected as `{name}`: `enforcer explain ADDRESS` shows who is, as `certificate …` \
+                         or `token … of …`"
+                    )));
+                }
+            }
+        }
+        tracing::warn!(
+            ?whom,
+            reason,
+            ?lasts,
+            gateway = revoked.gateway,
+            tcp = revoked.sockets.tcp,
+            udp = revoked.sockets.udp,
+            shortfalls = ?revoked.shortfalls,
+            "connections revoked"
+        );
+        Ok(revoked)
+    }
+
+    /// Ends what a source that the gateway itself has denied still has open.
+    pub async fn end_denied(self: Arc<Self>, prefix: IpNet) {
+        let mut revoked = Revoked::default();
+        self.end(&Whom::Source(prefix), &mut revoked).await;
+        tracing::debug!(%prefix, ?revoked, "connections of a denied source ended");
+    }
+
+    /// Management and the node itself are never cut off.
+    fn spare(&self, whom: &Whom) -> Result<(), RevokeError> {
+        let prefix = match whom {
+            Whom::Source(prefix) => *prefix,
+            Whom::Endpoint(peer) => IpNet::from(peer.ip().to_canonical()),
+            Whom::Identity(_) => return Ok(()),
+        };
+        if is_loopback(&prefix) {
+            return Err(RevokeError::Protected(format!(
+                "{prefix} is this node itself, which is not cut off from itself"
+            )));
+        }
+        match self.protected(&prefix) {
+            Some(protected) => Err(RevokeError::Protected(format!(
+                "{prefix} is on the management list ({protected}), whose connections are never revoked"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the gateway's connections, and destroys other sockets. The gateway's.
+    async fn end(self: &Arc<Self>, whom: &Whom, revoked: &mut Revoked) -> Vec<Flow> {
+        let own = match self.revoker() {
+            Some(revoker) => revoker.revoke(whom).await,
+            None => Vec::new(),
+        };
+        revoked.gateway = own.len();
+        // Nobody has proved to other processes who they are, as far as this one knows.
+        if matches!(whom, Whom::Identity(_)) {
+            return own;
+        }
+        match self.destroy(whom, own.iter().copied().collect()).await {
+            Ok(destroyed) => revoked.sockets = destroyed,
+            Err(error) => revoked.shortfalls.push(sockets::shortfall(&error)),
+        }
+        let metrics = &self.metrics.sockets_destroyed;
+        metrics
+            .with_label_values(&["tcp"])
+            .inc_by(revoked.sockets.tcp as u64);
+        metrics
+            .with_label_values(&["udp"])
+            .inc_by(revoked.sockets.udp as u64);
+        own
+    }
+
+    /// One at a time: each looks through all sockets of the node.
+    async fn destroy(self: &Arc<Self>, whom: &Whom, except: HashSet<Flow>) -> io::Result<Destroyed> {
+        let _turn = self.destroying.lock().await;
+        let whom = whom.clone();
+        let looked = tokio::task::spawn_blocking(move || sockets::destroy(&whom, &except)).await;
+        looked.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    fn mark(&self, flows: &[Flow], lasts: Duration, revoked: &mut Revoked) -> Result<(), RevokeError> {
+        let Some(kernel) = &self.kernel else {
+            revoked
+                .shortfalls
+                .push("the kernel half is off: what the peers still send is not dropped".to_owned());
+            return Ok(());
+        };
+        for flow in flows {
+            if kernel.revoked.revoke(*flow, lasts)? {
+                revoked.marked += 1;
+            }
+        }
+        let unmarked = flows.len() - revoked.marked;
+        if unmarked > 0 {
+            revoked.shortfalls.push(format!(
+                "what the peers of {unmarked} connections still send is not dropped: as many are revoked as there can be"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn is_loopback(prefix: &IpNet) -> bool {
+    let IpAddr::V4(first) = prefix.network().to_canonical() else {
+        return prefix.network().is_loopback() && prefix.prefix_len() == 128;
+    };
+    first.is_loopback() && prefix.prefix_len() >= 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_this_node() {
+        for prefix in ["127.0.0.1/32", "127.0.0.0/8", "::1/128"] {
+            assert!(is_loopback(&prefix.parse().unwrap()), "{prefix}");
+        }
+        for prefix in ["192.0.2.0/24", "126.0.0.0/7", "::/64", "2001:db8::1/128"] {
+            assert!(!is_loopback(&prefix.parse().unwrap()), "{prefix}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A worker's open connections, so that some can be ended at once: see [`Revoker`].
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::{Notify, mpsc, oneshot},
+};
+
+use super::signal::{Flow, Identity, Whom};
+
+/// Revocations that wait for one worker; who asks for another waits too.
+pub(super) const WAITING: usize = 64;
+
+/// Asks a worker to end connections, and is told which it was.
+#[derive(Debug)]
+pub(super) struct Revocation {
+    whom: Whom,
+    ended: oneshot::Sender<Vec<Flow>>,
+}
+
+/// Ends connections of the gateway, on all workers.
+#[derive(Clone, Debug)]
+pub struct Revoker(Arc<[mpsc::Sender<Revocation>]>);
+
+impl Revoker {
+    pub(super) fn new(workers: Vec<mpsc::Sender<Revocation>>) -> Self {
+        Self(workers.into())
+    }
+
+    /// Ends the connections of `whom` at once, whatever they are doing: their peers get a reset. Which they were.
+    pub async fn revoke(&self, whom: &Whom) -> Vec<Flow> {
+        let mut asked = Vec::new();
+        for worker in self.0.iter() {
+            let (ended, answer) = oneshot::channel();
+            let whom = whom.clone();
+            // A worker that has ended has no connections.
+            if worker.send(Revocation { whom, ended }).await.is_ok() {
+                asked.push(answer);
+            }
+        }
+        let mut flows = Vec::new();
+        for answer in asked {
+            flows.extend(answer.await.unwrap_or_default());
+        }
+        flows
+    }
+}
+
+/// The open connections of a worker; bounded as they are.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    next: Cell<u64>,
+    open: RefCell<HashMap<u64, Rc<Mark>>>,
+}
+
+/// An open connection, and the end that it may be brought to.
+#[derive(Debug)]
+pub(super) struct Mark {
+    flow: Flow,
+    identity: RefCell<Option<Identity>>,
+    revoked: Cell<bool>,
+    ends: Notify,
+}
+
+/// A connection among those that are open, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    live: Rc<Live>,
+    number: u64,
+    pub(super) mark: Rc<Mark>,
+}
+
+impl Live {
+    /// Enters a connection.
+    pub(super) fn enter(self: &Rc<Self>, flow: Flow) -> Seat {
+        let number = self.next.replace(self.next.get() + 1);
+        let mark = Rc::new(Mark {
+            flow,
+            identity: RefCell::default(),
+            revoked: Cell::new(false),
+            ends: Notify::new(),
+        });
+        self.open.borrow_mut().insert(number, Rc::clone(&mark));
+        Seat {
+            live: Rc::clone(self),
+            number,
+            mark,
+        }
+    }
+
+    /// Ends what a revocation is about.
+    pub(super) fn end(&self, revocation: Revocation) -> usize {
+        let open = self.open.borrow();
+        let about = |mark: &&Rc<Mark>| {
+            !mark.revoked.get() && revocation.whom.is(&mark.flow, mark.identity.borrow().as_ref())
+        };
+        let flows: Vec<Flow> = open
+            .values()
+            .filter(about)
+            .map(|mark| {
+                mark.revoked.set(true);
+                mark.ends.notify_one();
+                mark.flow
+            })
+            .collect();
+        let count = flows.len();
+        // Who asked may have stopped waiting.
+        revocation.ended.send(flows).unwrap_or_default();
+        count
+    }
+}
+
+impl Mark {
+    /// Says who is behind the connection.
+    pub(super) fn identify(&self, identity: &Identity) {
+        *self.identity.borrow_mut() = Some(identity.clone());
+    }
+
+    /// Waits until the connection is revoked.
+    pub(super) async fn revoked(&self) {
+        self.ends.notified().await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.live.open.borrow_mut().remove(&self.number);
+    }
+}
+
+/// A client's socket. Where the connection has been revoked it is closed by a reset, and what waits to be sent
+/// is thrown away (`SO_LINGER` with no time, socket(7)).
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    mark: Rc<Mark>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, mark: Rc<Mark>) -> Self {
+        Self { stream, mark }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.mark.revoked.get()
+            && let Err(error) = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!(peer = %self.mark.flow.peer, %error, "a revoked connection is closed without a reset");
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(peer: &str) -> Flow {
+        Flow {
+            peer: peer.parse().unwrap(),
+            local: "203.0.113.9:443".parse().unwrap(),
+        }
+    }
+
+    fn end(live: &Live, whom: Whom) -> Vec<Flow> {
+        let (ended, mut answer) = oneshot::channel();
+        live.end(Revocation { whom, ended });
+        answer.try_recv().unwrap()
+    }
+
+    #[test]
+    fn only_those_that_are_meant_end_and_each_once() {
+        let live = Rc::new(Live::default());
+        let [first, second] = ["192.0.2.7:1", "192.0.2.7:2"].map(|peer| live.enter(flow(peer)));
+        first.mark.identify(&Identity::Certificate("a".into()));
+        second.mark.identify(&Identity::Certificate("b".into()));
+        assert_eq!(end(&live, Whom::Identity("certificate c".into())), []);
+        assert_eq!(
+            end(&live, Whom::Identity("certificate a".into())),
+            [first.mark.flow]
+        );
+        assert!(first.mark.revoked.get() && !second.mark.revoked.get());
+        assert_eq!(
+            end(&live, Whom::Source("192.0.2.0/24".parse().unwrap())),
+            [second.mark.flow],
+            "the first has ended already"
+        );
+        drop(first);
+        drop(second);
+        assert!(live.open.borrow().is_empty());
+    }
+}
