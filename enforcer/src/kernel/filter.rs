@@ -90,6 +90,7 @@ mod tests {
                 max_flows: 16,
                 injected_time: false,
                 events: EventRate::None,
+                debug_log: false,
             };
             for _ in 0..2 {
                 let mut ebpf = object::load(sizes).unwrap();
