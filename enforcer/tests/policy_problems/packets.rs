@@ -24,7 +24,7 @@ fn of_packet_policies() {
         (
             packet("▶colour: red"),
             "spec.colour",
-            "the fields here are mode, interfaces,",
+            "the fields here are mode, action, interfaces,",
         ),
         (packet("mode: ▶enforced"), "spec.mode", "did you mean `enforce`?"),
         (
