@@ -107,7 +107,7 @@ fn of_packet_policies() {
         (
             packet("deny: [{cidr: 192.0.2.0/24, action: ▶rst}]"),
             "spec.deny[0].action",
-            "one of drop or reset",
+            "`rst` is not known here",
         ),
         (
             packet("limits: [{rate: 1/s, action: ▶shadow}]"),
