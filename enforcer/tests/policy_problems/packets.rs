@@ -112,7 +112,7 @@ fn of_packet_policies() {
         (
             packet("limits: [{rate: 1/s, action: ▶shadow}]"),
             "spec.limits[0].action",
-            "one of drop or reset",
+            "`shadow` is not known here",
         ),
         (
             packet("syn: {cookies: always, above: ▶5/s}"),
