@@ -134,6 +134,9 @@ reasons! {
     Revoked = 31, "revoked", true;
 }
 
+/// Each has a bit of its own.
+const _: () = assert!(Reason::COUNT <= 64);
+
 impl Reason {
     /// How many there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
@@ -251,7 +254,6 @@ mod tests {
 
     #[test]
     fn numbers_are_positions() {
-        assert!(Reason::COUNT <= 64, "each has a bit of its own");
         for (position, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, position);
         }

@@ -24,7 +24,7 @@ fn of_packet_policies() {
         (
             packet("▶colour: red"),
             "spec.colour",
-            "the fields here are mode, interfaces,",
+            "the fields here are mode, action, interfaces,",
         ),
         (packet("mode: ▶enforced"), "spec.mode", "did you mean `enforce`?"),
         (
@@ -162,12 +162,12 @@ fn of_packet_policies() {
         (
             packet("deny: [{cidr: 192.0.2.0/24, action: ▶rst}]"),
             "spec.deny[0].action",
-            "one of drop or reset",
+            "`rst` is not known here",
         ),
         (
             packet("limits: [{rate: 1/s, action: ▶shadow}]"),
             "spec.limits[0].action",
-            "one of drop or reset",
+            "`shadow` is not known here",
         ),
         (
             packet("syn: {cookies: always, above: ▶5/s}"),
