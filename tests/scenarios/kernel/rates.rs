@@ -14,7 +14,7 @@ use crate::{
 
 const PER_SECOND: u64 = 20;
 const SECONDS: u64 = 10;
-const FRAME: u64 = 100;
+const FRAME: u64 = 1_000;
 
 /// Twice what arrives in a second, of [`PER_SECOND`].
 const TWICE_OFFERED: [u64; 4] = [1, 2, 4, 200];
