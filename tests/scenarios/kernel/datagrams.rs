@@ -145,7 +145,7 @@ fn a_forged_flood_forgets_no_flow() {
     for flow in &flows {
         assert!(rig.passes(flow));
     }
-    for number in 0..20_000_u32 {
+    for number in 0..4_000_u32 {
         let forged = IpAddr::from((0x0a00_0000 | number).to_be_bytes());
         assert!(!rig.passes(&datagram(forged, 1, 53)), "{forged}");
     }

@@ -210,7 +210,7 @@ fn a_syn_spends_nothing_of_it() {
 fn sixteen_limits_per_identity_are_too_many() {
     let documents: String = (0..4)
         .map(|number| {
-            let limits = vec!["{per: identity, rate: 1/s}"; 4].join(", ");
+            let limits = ["{per: identity, rate: 1/s}"; 4].join(", ");
             document(
                 &format!("p{number}"),
                 "enforce",

@@ -12,9 +12,9 @@ use crate::{
     rig::{Rig, SECOND, START, document},
 };
 
-const PER_SECOND: u64 = 50;
+const PER_SECOND: u64 = 20;
 const SECONDS: u64 = 10;
-const FRAME: u64 = 100;
+const FRAME: u64 = 1_000;
 
 /// Twice what arrives in a second, of [`PER_SECOND`].
 const TWICE_OFFERED: [u64; 4] = [1, 2, 4, 200];
@@ -127,7 +127,9 @@ fn check(algorithm: &str, has_burst: bool) {
             "  limits: [{{per: {per}, algorithm: {algorithm}, count: {count}, rate: {amount}{unit}/s{burst}}}]"
         );
         for (client, _) in FAMILIES {
-            for twice_offered in TWICE_OFFERED {
+            // A limiter that sources share is the same one, so that its table may be shorter.
+            let rows = if per == "source" { 4 } else { 3 };
+            for twice_offered in TWICE_OFFERED.into_iter().take(rows) {
                 let Some(mut rig) = Rig::new(&document("p", "enforce", &limit)) else {
                     return;
                 };

@@ -133,6 +133,9 @@ pub fn place(policy: Option<&'static str>, direction: Direction, reason: Reason,
     )
 }
 
+/// Rigs that there have been.
+static RIGS: AtomicUsize = AtomicUsize::new(0);
+
 /// Rows of tables that have been run.
 static CASES: AtomicUsize = AtomicUsize::new(0);
 
@@ -142,7 +145,8 @@ static IDLE: Mutex<Vec<Offline>> = Mutex::new(Vec::new());
 /// Loaded programs, which the next test uses again.
 pub struct Programs {
     loaded: Option<Offline>,
-    /// There is no management list and no identity.
+    entered: Vec<Flow>,
+    /// There is no management list, and no source was verified.
     reusable: bool,
 }
 
@@ -151,6 +155,7 @@ impl Programs {
         match IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
             Some(offline) => Self {
                 loaded: Some(offline),
+                entered: Vec::new(),
                 reusable: true,
             },
             None => Self::load(&[]),
@@ -166,6 +171,7 @@ impl Programs {
         };
         Self {
             loaded: Some(Offline::load(&config).unwrap()),
+            entered: Vec::new(),
             reusable: management.is_empty(),
         }
     }
@@ -193,6 +199,9 @@ impl Drop for Programs {
         };
         if self.reusable && offline.denials.list().is_empty() && !thread::panicking() {
             offline.apply(&Arc::default(), INTERFACE, wall(), START).unwrap();
+            for flow in &self.entered {
+                offline.flows.leave(flow).unwrap();
+            }
             IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(offline);
         }
     }
@@ -203,6 +212,8 @@ pub struct Rig {
     pub offline: Programs,
     policies: Vec<&'static str>,
     now_ns: u64,
+    /// Tells its identities from those of other rigs.
+    number: usize,
 }
 
 impl Rig {
@@ -226,6 +237,7 @@ impl Rig {
             offline,
             policies: Vec::new(),
             now_ns: START,
+            number: RIGS.fetch_add(1, Ordering::Relaxed),
         };
         rig.at(START);
         rig.apply(documents, START);
@@ -264,10 +276,10 @@ impl Rig {
         self.offline.reusable = false;
     }
 
-    /// Enters a verified connection. An identity keeps its budget, so the programs are not used again.
+    /// Enters a verified connection. An identity keeps its budget, so each rig has identities of its own.
     pub fn enter(&mut self, flow: Flow, identity: &str) {
-        self.keep_to_itself();
-        let identity = Identity::Certificate(identity.into());
+        self.offline.entered.push(flow);
+        let identity = Identity::Certificate(format!("{identity}-{}", self.number).into());
         assert_eq!(self.offline.flows.enter(flow, &identity).unwrap(), None);
     }
 
