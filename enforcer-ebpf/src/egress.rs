@@ -4,7 +4,10 @@
 mod limits;
 mod rules;
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
 use enforcer_common::{
     layout::{Address, Control, NO_POLICY, control_flag, egress_side, interface_flag},
     verdict::{Direction, Reason},
@@ -15,7 +18,8 @@ use self::{
     rules::{Kind, Outcome, Ruling, ruling},
 };
 use crate::{
-    clock, events, flow_memory,
+    clock, events,
+    flow_memory::{self, Deed, Recalled},
     frame::Frame,
     interface::{self, Interface},
     lifeline,
@@ -71,6 +75,7 @@ impl Side {
 
 /// A frame on its way.
 struct Departure<'a> {
+    skb: *mut __sk_buff,
     control: &'a Control,
     interface: Interface,
     side: Side,
@@ -101,6 +106,7 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
     let frame = Frame::of_tc(ctx);
     let now_ns = if interface.has(JUDGED) { clock::now_ns() } else { 0 };
     let departure = Departure {
+        skb: ctx.skb.skb,
         control,
         interface,
         side,
@@ -146,7 +152,7 @@ impl Departure<'_> {
             && self.interface.has(interface_flag::POD_MEMORY)
             && (finding.shadow || !finding.reason.drops())
         {
-            flow_memory::arrived(packet, self.now_ns);
+            self.recall(Deed::Arrives);
         }
         finding
     }
@@ -161,28 +167,27 @@ impl Departure<'_> {
             if self.is_management(&packet.destination) {
                 return Finding::pass(NO_POLICY, Reason::Management);
             }
-            let answers = if self.remembers() {
-                flow_memory::answers(packet, self.now_ns)
+            let recalled = if self.remembers() {
+                self.recall(Deed::Answers)
             } else {
-                None
+                Recalled::Nothing
             };
-            let Some(is_answer) = answers else {
-                // What goes on in shadow has been said nevertheless: what comes back is no reason to answer.
-                if ruling.is_shadow() && self.remembers() {
-                    flow_memory::tried(packet, self.now_ns);
+            let reason = match recalled {
+                Recalled::Answer => Reason::EgressReply,
+                Recalled::Rest => Reason::EgressAllowed,
+                Recalled::Nothing => {
+                    // What goes on in shadow has been said nevertheless: what comes back is no reason to answer.
+                    if ruling.is_shadow() && self.remembers() {
+                        self.recall(Deed::Tries);
+                    }
+                    return ruling.finding();
                 }
-                return ruling.finding();
-            };
-            let reason = if is_answer {
-                Reason::EgressReply
-            } else {
-                Reason::EgressAllowed
             };
             let pass = Finding::pass(ruling.policy(), reason);
             return self.limited(packet, pass);
         }
         if self.remembers() {
-            flow_memory::spoke(packet, self.now_ns);
+            self.recall(Deed::Speaks);
         }
         self.limited(packet, self.counted(packet))
     }
@@ -206,6 +211,11 @@ impl Departure<'_> {
     #[inline(always)]
     fn is_management(&self, destination: &Address) -> bool {
         self.side == Side::Node && lifeline::is_management(destination, self.now_ns)
+    }
+
+    #[inline(always)]
+    fn recall(&self, deed: Deed) -> Recalled {
+        flow_memory::recall(self.skb, deed, self.now_ns)
     }
 
     #[inline(always)]
@@ -244,7 +254,6 @@ impl Departure<'_> {
             destination,
             bytes: self.bytes,
             now_ns: self.now_ns,
-            alive_until_ns: self.control.alive_until_ns,
         }
     }
 
