@@ -1,10 +1,7 @@
 //! Who spoke first: replies to those that were let in leave where the default is to deny. See
 //! `enforcer_common::flow_memory`, which has the pure part.
 
-use aya_ebpf::{
-    bindings::{__sk_buff, xdp_md},
-    programs::{TcContext, XdpContext},
-};
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use enforcer_common::{
     flow_memory::{CELLS, Entry, Phase, Sighting, line},
     hash,
@@ -17,6 +14,7 @@ use crate::{
     frame::Frame,
     maps::{CONTROL, FLOW_MEMORY},
     parse::{Packet, Parsed, address::words, both_families, parse},
+    scratch,
 };
 
 /// Attempts against other CPUs that write to the same line.
@@ -65,29 +63,23 @@ pub enum Recalled {
 const ANSWER: u64 = 1;
 const REST: u64 = 2;
 
-/// Remembers what a packet does, or says whether it answers.
+/// Remembers what the packet in [`scratch`] does, or says whether it answers.
 #[inline(always)]
-pub fn recall(skb: *mut __sk_buff, deed: Deed, now_ns: u64) -> Recalled {
-    match enforcer_recall(skb, deed as u64, now_ns) {
+pub fn recall(deed: Deed, now_ns: u64) -> Recalled {
+    match enforcer_recall(deed as u64, now_ns) {
         ANSWER => Recalled::Answer,
         REST => Recalled::Rest,
         _ => Recalled::Nothing,
     }
 }
 
-/// As [`recall`]. The packet is read once more, as by [`enforcer_arrived`]: so the verifier does not look at all
-/// of this for each way by which a packet comes here.
+/// As [`recall`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_recall(skb: *mut __sk_buff, deed: u64, now_ns: u64) -> u64 {
-    let ctx = TcContext::new(skb);
-    let Some(control) = CONTROL.get(0) else {
+extern "C" fn enforcer_recall(deed: u64, now_ns: u64) -> u64 {
+    let Some(packet) = scratch::get() else {
         return NOTHING;
     };
-    let Ok(Parsed::Ip(packet)) = parse(&Frame::of_tc(&ctx)) else {
-        return NOTHING;
-    };
-    let packet = packet.blurred(control.zero);
     if deed == Deed::Answers as u64 {
         return match answers(&packet, now_ns) {
             Some(true) => ANSWER,

@@ -26,6 +26,7 @@ mod lifeline;
 mod limits;
 mod maps;
 mod parse;
+mod scratch;
 mod service;
 mod sketch;
 mod syn;

@@ -2,9 +2,7 @@
 //! call of a global function.
 
 use enforcer_common::{
-    layout::{
-        Address, EGRESS_LIMITS_PER_POLICY, Limit, MAX_POLICIES, NO_POLICY, limit_key,
-    },
+    layout::{Address, EGRESS_LIMITS_PER_POLICY, Limit, MAX_POLICIES, NO_POLICY, limit_key},
     limiter::Algorithm,
     verdict::Reason,
 };
@@ -76,7 +74,10 @@ extern "C" fn enforcer_egress_limits(interface: u64, what: u64, high: u64, low: 
         return WITHIN;
     }
     // Limits need somebody who watches them.
-    if CONTROL.get(0).is_some_and(|control| now_ns > control.alive_until_ns) {
+    if CONTROL
+        .get(0)
+        .is_some_and(|control| now_ns > control.alive_until_ns)
+    {
         return LAPSED;
     }
     let bytes = what >> BYTES;
