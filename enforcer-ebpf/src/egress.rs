@@ -4,7 +4,10 @@
 mod limits;
 mod rules;
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
 use enforcer_common::{
     layout::{Address, Control, NO_POLICY, control_flag, egress_side, interface_flag},
     verdict::{Direction, Reason},
@@ -15,14 +18,15 @@ use self::{
     rules::{Kind, Outcome, Ruling, ruling},
 };
 use crate::{
-    clock, events, flow_memory,
+    clock, events,
+    flow_memory::{self, Deed, Recalled},
     frame::Frame,
     interface::{self, Interface},
     lifeline,
     maps::CONTROL,
     parse::{Packet, Parsed, destination, parse},
-    service,
-    verdict::{self, Finding},
+    scratch, service,
+    verdict::{self, Conclusion, Finding},
 };
 
 /// Enough for Ethernet, two tags, IPv6 with an extension header, and TCP.
@@ -86,9 +90,6 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
     let Some(interface) = interface::find(index) else {
         return TC_ACT_UNSPEC;
     };
-    let Some(control) = CONTROL.get(0) else {
-        return TC_ACT_UNSPEC;
-    };
     if side == Side::Pod && !interface.has(interface_flag::POD) {
         return TC_ACT_UNSPEC;
     }
@@ -98,29 +99,11 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
         let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
         let _ = ctx.pull_data(wanted);
     }
-    let frame = Frame::of_tc(ctx);
+    let what = side as u64 | enforcer_read(ctx.skb.skb) << KIND;
+    let wire = on_the_wire(ctx, bytes);
     let now_ns = if interface.has(JUDGED) { clock::now_ns() } else { 0 };
-    let departure = Departure {
-        control,
-        interface,
-        side,
-        bytes: on_the_wire(ctx, bytes),
-        now_ns,
-    };
-    let finding = match parse(&frame) {
-        Ok(Parsed::Ip(packet)) => departure.packet(&packet.blurred(control.zero)),
-        Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
-        Ok(Parsed::Other(kind)) if lifeline::is_link_control(kind) => Finding::pass(NO_POLICY, Reason::NotIp),
-        Ok(Parsed::Other(_)) => departure.nameless(Reason::NotIp),
-        // What is malformed, or not understood, is judged by where it goes: nobody gets past a list by what a
-        // parser refuses.
-        Err(_) => match destination(&frame) {
-            Some(destination) => departure.misshapen(&destination),
-            None => departure.nameless(Reason::EgressAllowed),
-        },
-    };
-    let conclusion = finding.conclude(Direction::Egress);
-    conclusion.count(bytes);
+    let number = enforcer_leave(interface.word(), what, bytes, wire, now_ns);
+    let conclusion = Conclusion::from_number(number);
     if conclusion.is_event() {
         let due = events::due(now_ns);
         if due != 0 {
@@ -130,12 +113,81 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
     verdict::tc(&conclusion)
 }
 
+/// Where a frame's kind is beside the side.
+const KIND: u32 = 8;
+
+/// What a frame carries.
+const IP: u64 = 0;
+const ARP: u64 = 1;
+const LINK_CONTROL: u64 = 2;
+const OTHER: u64 = 3;
+/// What a parser refuses, with a destination that can be read.
+const MISSHAPEN: u64 = 4;
+/// The same without one.
+const UNREADABLE: u64 = 5;
+
+/// Reads a frame: its kind, and the packet in [`scratch`]. What is malformed, or not understood, is judged by where
+/// it goes: nobody gets past a list by what a parser refuses.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_read(skb: *mut __sk_buff) -> u64 {
+    let frame = Frame::of_tc(&TcContext::new(skb));
+    match parse(&frame) {
+        Ok(Parsed::Ip(packet)) => {
+            scratch::put(&packet);
+            IP
+        }
+        Ok(Parsed::Arp) => ARP,
+        Ok(Parsed::Other(kind)) if lifeline::is_link_control(kind) => LINK_CONTROL,
+        Ok(Parsed::Other(_)) => OTHER,
+        Err(_) => match destination(&frame) {
+            Some(destination) => {
+                scratch::put_destination(&destination);
+                MISSHAPEN
+            }
+            None => UNREADABLE,
+        },
+    }
+}
+
 /// The length that a frame has when the card has cut it up: the kernel says so for what is on its way out.
 #[inline(always)]
 fn on_the_wire(ctx: &TcContext, bytes: u64) -> u64 {
     // SAFETY: the context is valid while the program runs.
     let wire = u64::from(unsafe { (*ctx.skb.skb).wire_len });
     if wire > bytes { wire } else { bytes }
+}
+
+/// Decides about the packet in [`scratch`], counts it and says so. `what` is the side and the kind of frame, `wire`
+/// its bytes as a limit counts them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_leave(interface: u64, what: u64, bytes: u64, wire: u64, now_ns: u64) -> u64 {
+    let (Some(control), Some(packet)) = (CONTROL.get(0), scratch::get()) else {
+        return Conclusion::NOTHING.number();
+    };
+    let departure = Departure {
+        control,
+        interface: Interface::from_word(interface),
+        side: if what & 1 == Side::Node as u64 {
+            Side::Node
+        } else {
+            Side::Pod
+        },
+        bytes: wire,
+        now_ns,
+    };
+    let finding = match what >> KIND {
+        IP => departure.packet(&packet),
+        ARP => Finding::pass(NO_POLICY, Reason::Lifeline),
+        LINK_CONTROL => Finding::pass(NO_POLICY, Reason::NotIp),
+        OTHER => departure.nameless(Reason::NotIp),
+        MISSHAPEN => departure.misshapen(&packet.destination),
+        _ => departure.nameless(Reason::EgressAllowed),
+    };
+    let conclusion = finding.conclude(Direction::Egress);
+    conclusion.count(bytes);
+    conclusion.number()
 }
 
 impl Departure<'_> {
@@ -147,7 +199,7 @@ impl Departure<'_> {
             && self.interface.has(interface_flag::POD_MEMORY)
             && (finding.shadow || !finding.reason.drops())
         {
-            flow_memory::arrived(packet, self.now_ns);
+            self.recall(Deed::Arrives);
         }
         finding
     }
@@ -162,28 +214,27 @@ impl Departure<'_> {
             if self.is_management(&packet.destination) {
                 return Finding::pass(NO_POLICY, Reason::Management);
             }
-            let answers = if self.remembers() {
-                flow_memory::answers(packet, self.now_ns)
+            let recalled = if self.remembers() {
+                self.recall(Deed::Answers)
             } else {
-                None
+                Recalled::Nothing
             };
-            let Some(is_answer) = answers else {
-                // What goes on in shadow has been said nevertheless: what comes back is no reason to answer.
-                if ruling.is_shadow() && self.remembers() {
-                    flow_memory::tried(packet, self.now_ns);
+            let reason = match recalled {
+                Recalled::Answer => Reason::EgressReply,
+                Recalled::Rest => Reason::EgressAllowed,
+                Recalled::Nothing => {
+                    // What goes on in shadow has been said nevertheless: what comes back is no reason to answer.
+                    if ruling.is_shadow() && self.remembers() {
+                        self.recall(Deed::Tries);
+                    }
+                    return ruling.finding();
                 }
-                return ruling.finding();
-            };
-            let reason = if is_answer {
-                Reason::EgressReply
-            } else {
-                Reason::EgressAllowed
             };
             let pass = Finding::pass(ruling.policy(), reason);
             return self.limited(packet, pass);
         }
         if self.remembers() {
-            flow_memory::spoke(packet, self.now_ns);
+            self.recall(Deed::Speaks);
         }
         self.limited(packet, self.counted(packet))
     }
@@ -207,6 +258,11 @@ impl Departure<'_> {
     #[inline(always)]
     fn is_management(&self, destination: &Address) -> bool {
         self.side == Side::Node && lifeline::is_management(destination, self.now_ns)
+    }
+
+    #[inline(always)]
+    fn recall(&self, deed: Deed) -> Recalled {
+        flow_memory::recall(deed, self.now_ns)
     }
 
     #[inline(always)]
@@ -245,7 +301,6 @@ impl Departure<'_> {
             destination,
             bytes: self.bytes,
             now_ns: self.now_ns,
-            alive_until_ns: self.control.alive_until_ns,
         }
     }
 

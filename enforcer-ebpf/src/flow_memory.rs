@@ -14,6 +14,7 @@ use crate::{
     frame::Frame,
     maps::{CONTROL, FLOW_MEMORY},
     parse::{Packet, Parsed, address::words, both_families, parse},
+    scratch,
 };
 
 /// Attempts against other CPUs that write to the same line.
@@ -35,9 +36,70 @@ pub extern "C" fn enforcer_arrived(ctx: *mut xdp_md, now_ns: u64) -> u64 {
     0
 }
 
+/// What a packet at TC does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Deed {
+    /// It leaves if it answers.
+    Answers = 0,
+    /// It leaves, as rules allow.
+    Speaks = 1,
+    /// It leaves although rules that are only tried do not allow it.
+    Tries = 2,
+    /// It arrives, and passes.
+    Arrives = 3,
+}
+
+/// What [`recall`] says of a packet that answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    Nothing,
+    /// Its peer spoke first.
+    Answer,
+    /// It is the rest of a datagram whose first fragment was allowed.
+    Rest,
+}
+
+const ANSWER: u64 = 1;
+const REST: u64 = 2;
+
+/// Remembers what the packet in [`scratch`] does, or says whether it answers.
+#[inline(always)]
+pub fn recall(deed: Deed, now_ns: u64) -> Recalled {
+    match enforcer_recall(deed as u64, now_ns) {
+        ANSWER => Recalled::Answer,
+        REST => Recalled::Rest,
+        _ => Recalled::Nothing,
+    }
+}
+
+/// As [`recall`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_recall(deed: u64, now_ns: u64) -> u64 {
+    let Some(packet) = scratch::get() else {
+        return NOTHING;
+    };
+    if deed == Deed::Answers as u64 {
+        return match answers(&packet, now_ns) {
+            Some(true) => ANSWER,
+            Some(false) => REST,
+            None => NOTHING,
+        };
+    }
+    if deed == Deed::Speaks as u64 {
+        spoke(&packet, now_ns);
+    } else if deed == Deed::Tries as u64 {
+        tried(&packet, now_ns);
+    } else {
+        arrived(&packet, now_ns);
+    }
+    NOTHING
+}
+
 /// Remembers a packet from the peer, which passes.
 #[inline(always)]
-pub fn arrived(packet: &Packet, now_ns: u64) {
+fn arrived(packet: &Packet, now_ns: u64) {
     let protocol = both_families(packet.protocol);
     if packet.later_fragment {
         return;
@@ -55,7 +117,7 @@ pub fn arrived(packet: &Packet, now_ns: u64) {
 
 /// Remembers that this end has spoken, as rules allow.
 #[inline(always)]
-pub fn spoke(packet: &Packet, now_ns: u64) {
+fn spoke(packet: &Packet, now_ns: u64) {
     if packet.later_fragment {
         return;
     }
@@ -70,7 +132,7 @@ pub fn spoke(packet: &Packet, now_ns: u64) {
 
 /// Remembers that this end has spoken although rules that are only tried do not allow it.
 #[inline(always)]
-pub fn tried(packet: &Packet, now_ns: u64) {
+fn tried(packet: &Packet, now_ns: u64) {
     if packet.later_fragment {
         return;
     }
@@ -82,7 +144,7 @@ pub fn tried(packet: &Packet, now_ns: u64) {
 /// Whether a packet that no rule allows may leave: `Some(true)` as an answer, `Some(false)` as the rest of a
 /// datagram whose first fragment was allowed.
 #[inline(always)]
-pub fn answers(packet: &Packet, now_ns: u64) -> Option<bool> {
+fn answers(packet: &Packet, now_ns: u64) -> Option<bool> {
     if packet.later_fragment {
         let number = Sighting::LATER_FRAGMENT.number();
         let phase = enforcer_flow(fragments(packet), number, now_ns);

@@ -29,6 +29,7 @@ mod maps;
 mod parse;
 mod recent;
 mod reset;
+mod scratch;
 mod service;
 mod sketch;
 mod syn;

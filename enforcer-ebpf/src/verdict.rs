@@ -3,7 +3,7 @@
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use enforcer_common::{
-    layout::{Counter, PLACE_SHIFT, counter},
+    layout::{Counter, NO_POLICY, PLACE_SHIFT, counter},
     verdict::{Direction, Reason, Verdict},
 };
 
@@ -65,6 +65,34 @@ impl Conclusion {
     pub fn count(&self, bytes: u64) {
         if let Some(entry) = COUNTERS.get_ptr_mut(self.place) {
             count(entry, bytes);
+        }
+    }
+
+    /// Of a packet about which nothing can be said, for a map is missing, for which there is no way.
+    pub const NOTHING: Self = Self {
+        verdict: Verdict::Pass,
+        place: counter(Direction::Egress, NO_POLICY, Reason::NoPolicy, Verdict::Pass),
+    };
+
+    /// As a number, for global functions.
+    #[inline(always)]
+    pub fn number(&self) -> u64 {
+        u64::from(self.place) << 8 | self.verdict as u64
+    }
+
+    /// What [`Self::number`] gave.
+    #[inline(always)]
+    pub fn from_number(number: u64) -> Self {
+        let verdict = match number as u8 {
+            1 => Verdict::Drop,
+            2 => Verdict::Shadow,
+            3 => Verdict::Answer,
+            4 => Verdict::Reset,
+            _ => Verdict::Pass,
+        };
+        Self {
+            verdict,
+            place: (number >> 8) as u32,
         }
     }
 

@@ -2,10 +2,7 @@
 //! call of a global function.
 
 use enforcer_common::{
-    layout::{
-        Address, EGRESS_LIMITS_PER_POLICY, EgressLimits, Limit, MAX_POLICIES, NO_POLICY, limit_key,
-        policy_flag,
-    },
+    layout::{Address, EGRESS_LIMITS_PER_POLICY, Limit, MAX_POLICIES, NO_POLICY, limit_key},
     limiter::Algorithm,
     verdict::Reason,
 };
@@ -28,14 +25,18 @@ pub struct Load<'a> {
     pub destination: &'a Address,
     pub bytes: u64,
     pub now_ns: u64,
-    /// Until when the agent counts as alive.
-    pub alive_until_ns: u64,
 }
 
 /// Asks, and does not charge. Above the policy's place and the limit's index.
 const ASK: u64 = 1 << 40;
 const INDEX: u32 = 32;
 
+/// What limits say of a packet: nothing, that they have lapsed, or which of them it is over, from here on.
+const WITHIN: u64 = 0;
+const LAPSED: u64 = 1;
+const OVER: u64 = 2;
+
+/// What one attempt at one limit has come to.
 const REFUSED: u64 = 0;
 const ADMITTED: u64 = 1;
 /// Another CPU was faster: nothing is decided.
@@ -48,65 +49,78 @@ impl Load<'_> {
         if policy >= NO_POLICY {
             return pass;
         }
-        let place = self.interface.slot() * MAX_POLICIES + policy;
-        let Some(limits) = EGRESS_LIMITS.get(place) else {
-            return pass;
-        };
-        if limits.count == 0 || limits.side != self.side as u32 {
-            return pass;
-        }
-        // Limits need somebody who watches them.
-        if self.now_ns > self.alive_until_ns {
-            return Finding::pass(policy, Reason::AgentGone);
-        }
-        let place = u64::from(place);
-        let several = limits.count > 1;
-        let over = if several {
-            self.refused_by(limits, place | ASK)
-        } else {
-            None
-        };
-        match over.or_else(|| self.refused_by(limits, place)) {
-            None => pass,
-            Some(index) => Finding {
+        let (high, low) = words(self.destination);
+        let what = u64::from(policy) | (self.side as u64) << SIDE | self.bytes << BYTES;
+        match enforcer_egress_limits(self.interface.word(), what, high, low, self.now_ns) {
+            WITHIN => pass,
+            LAPSED => Finding::pass(policy, Reason::AgentGone),
+            over => Finding {
                 policy,
-                reason: Reason::egress_limit(index),
-                shadow: service::bank(self.interface, policy)
-                    .is_none_or(|(_, bank)| bank.flags & policy_flag::SHADOW != 0),
+                reason: Reason::egress_limit((over - OVER) as u32),
+                shadow: service::is_shadow(self.interface, policy),
                 resets: 0,
             },
         }
     }
+}
 
-    /// The first limit that refuses, when all are asked or charged.
-    #[inline(always)]
-    fn refused_by(&self, limits: &EgressLimits, selector: u64) -> Option<u32> {
+const SIDE: u32 = 16;
+const BYTES: u32 = 32;
+
+/// What the limits of a policy say of a packet. `what` is the policy, the side, and the bytes; `high` and `low`
+/// are the destination. All limits must admit the packet, and only then all are charged.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_egress_limits(interface: u64, what: u64, high: u64, low: u64, now_ns: u64) -> u64 {
+    let interface = Interface::from_word(interface);
+    let place = interface.slot() * MAX_POLICIES + (what as u32 & 0xff);
+    let Some(limits) = EGRESS_LIMITS.get(place) else {
+        return WITHIN;
+    };
+    if limits.count == 0 || u64::from(limits.side) != what >> SIDE & 1 {
+        return WITHIN;
+    }
+    // Limits need somebody who watches them.
+    if CONTROL
+        .get(0)
+        .is_some_and(|control| now_ns > control.alive_until_ns)
+    {
+        return LAPSED;
+    }
+    let bytes = what >> BYTES;
+    let passes: [u64; 2] = if limits.count > 1 { [ASK, 0] } else { [0, 0] };
+    for (round, ask) in passes.into_iter().enumerate() {
+        if round == 1 && limits.count == 1 {
+            break;
+        }
         for (index, limit) in limits.limits.iter().enumerate() {
             if index as u32 >= limits.count {
                 break;
             }
             let (high, low) = if limit.key == limit_key::SOURCE {
-                words(self.destination)
+                (high, low)
             } else {
-                (0, u64::from(limit.shared + self.interface.position()))
+                (0, u64::from(limit.shared + interface.position()))
             };
-            if !self.admits(selector | (index as u64) << INDEX, high, low) {
-                return Some(index as u32);
+            let selector = u64::from(place) | (index as u64) << INDEX | ask;
+            if !admits(selector, high, low, now_ns, bytes) {
+                return OVER + index as u64;
             }
         }
-        None
     }
+    WITHIN
+}
 
-    #[inline(always)]
-    fn admits(&self, selector: u64, high: u64, low: u64) -> bool {
-        for _ in 0..ATTEMPTS {
-            match enforcer_egress_limit(selector, high, low, self.now_ns, self.bytes) {
-                CONTENDED => {}
-                answer => return answer == ADMITTED,
-            }
+/// One limit's answer, by as many attempts as contention may take.
+#[inline(always)]
+fn admits(selector: u64, high: u64, low: u64, now_ns: u64, bytes: u64) -> bool {
+    for _ in 0..ATTEMPTS {
+        match enforcer_egress_limit(selector, high, low, now_ns, bytes) {
+            CONTENDED => {}
+            answer => return answer == ADMITTED,
         }
-        false
     }
+    false
 }
 
 #[inline(always)]

@@ -106,7 +106,7 @@ fn of_packet_policies() {
         (
             packet("egress: {default: ▶drop}"),
             "spec.egress.default",
-            "`allow` or `deny`",
+            "write allow or deny",
         ),
         (
             packet("egress: {allow: [{cidr: 192.0.2.0/24, ports: ▶sctp}]}"),
