@@ -28,7 +28,7 @@ pub const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOC
 pub const BINARY_VARIABLE: &str = "ENFORCER_BIN";
 
 /// How long it may take until it is ready, and until it has ended.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 const LOG: &str = "agent.log";
 const LOG_TAIL_LINES: usize = 30;

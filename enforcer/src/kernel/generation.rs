@@ -162,7 +162,7 @@ impl Generations {
         match detach(&mut self.ebpf, &interface, attachment, self.pins.as_ref()) {
             Ok(()) => tracing::info!(interface = interface.name, "gone"),
             Err(error) => {
-                tracing::debug!(interface = interface.name, %error, "gone, and its programs with it")
+                tracing::debug!(interface = interface.name, %error, "gone, and its programs with it");
             }
         }
     }

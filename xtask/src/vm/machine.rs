@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use super::EMULATOR;
 
 /// How long a machine may be on.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Processors and memory. A machine whose host has fewer processors is slower and no less right.
 const PROCESSORS: &str = "2";
