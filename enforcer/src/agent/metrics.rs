@@ -318,7 +318,7 @@ impl Metrics {
     }
 }
 
-/// The names of a policy's limits, as [`PacketPolicy::limit_names`] has them.
+/// The names of a policy's limits, as `PacketPolicy::limit_names` has them.
 fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> [Vec<Name>; 2] {
     let set = generations.store.set();
     let document = set
