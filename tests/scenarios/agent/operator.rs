@@ -123,9 +123,9 @@ fn status_says_how_things_stand() -> Result<()> {
     for part in [
         ", ready, up ",
         "generation 1 (",
-        "  to-attacker  native  tcx\n",
-        "  to-client    native  tcx\n",
-        "verified connections 0 of 0 identities, denied prefixes 0, sketch 1024 KiB",
+        "  to-attacker  native  tcx  node\n",
+        "  to-client    native  tcx  node\n",
+        "verified connections 0 of 0 identities, denied prefixes 0, revoked connections 0, sketch 1024 KiB",
         "  edge  enforce  calm ",
         "routes    orders\n",
         "services  orders\n",
@@ -139,7 +139,7 @@ fn status_says_how_things_stand() -> Result<()> {
         .cloned()
         .unwrap_or_default();
     interfaces.sort_by_key(ToString::to_string);
-    let hooks = |name| json!({"name": name, "xdp": "native", "tc": "tcx"});
+    let hooks = |name| json!({"name": name, "xdp": "native", "tc": "tcx", "pod": false});
     ensure!(
         interfaces == [hooks("to-attacker"), hooks("to-client")],
         "{interfaces:?}"

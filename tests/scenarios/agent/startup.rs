@@ -182,7 +182,7 @@ fn a_missing_interface_does_not_hinder() -> Result<()> {
     };
     let text = String::from_utf8(stage.agent().command(&["status"])?.stdout)?;
     ensure!(
-        text.contains("  to-client  native  tcx\n") && text.contains("  eth7: no such interface yet\n"),
+        text.contains("  to-client  native  tcx  node\n") && text.contains("  eth7: no such interface yet\n"),
         "{text}"
     );
     ensure!(stage.agent().ask(Ask::get("/readyz"))??.status.is_success());

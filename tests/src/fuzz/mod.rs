@@ -232,7 +232,9 @@ fn told(decision: &Decision, event: &Event, frame: &[u8]) -> Result<Option<Packe
         protocol: seen.protocol,
         ports: (seen.source_port, seen.destination_port),
         later_fragment: seen.later_fragment,
-        opens_connection: seen.protocol == 6 && !seen.later_fragment && seen.detail & 0x12 == 0x02,
+        // Of a datagram, whether its flow is new is no matter of parsing.
+        opens_connection: !seen.later_fragment
+            && (seen.protocol == 17 || (seen.protocol == 6 && seen.detail & 0x12 == 0x02)),
         neighbour_discovery: false,
     }))
 }
