@@ -144,31 +144,35 @@ extern "C" fn enforcer_log(place: u64, interface: u64, bytes: u64, payload: u64)
     0
 }
 
-/// Zero if this packet has no event, else one more than how many had none since the last.
+/// Zero if no event is due, else one more than how many there would have been since the last. In place: most
+/// packets of a flood have none.
 #[inline(always)]
 pub fn due(now_ns: u64) -> u64 {
-    if EVENT_SPACING_NS.load() == u64::MAX {
+    let spacing = EVENT_SPACING_NS.load();
+    if spacing == u64::MAX {
+        return 0;
+    }
+    let Some([next, skipped, _, total]) = gate() else {
+        return 0;
+    };
+    if spacing != 0 && next.read() > now_ns.saturating_add(EVENT_BURST_NS) {
+        skipped.add_local(1);
+        total.add_local(1);
         return 0;
     }
     enforcer_event_due(now_ns)
 }
 
-/// Zero if no event is due, else one more than how many there would have been since the last.
+/// Takes the event that is due: one more than how many there would have been since the last.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_event_due(now_ns: u64) -> u64 {
-    let Some([next, skipped, _, total]) = gate() else {
+    let Some([next, skipped, ..]) = gate() else {
         return 0;
     };
-    let spacing = EVENT_SPACING_NS.load();
     let at = next.read();
-    if spacing != 0 && at > now_ns.saturating_add(EVENT_BURST_NS) {
-        skipped.add_local(1);
-        total.add_local(1);
-        return 0;
-    }
     let from = if at > now_ns { at } else { now_ns };
-    next.put_local(from.saturating_add(spacing));
+    next.put_local(from.saturating_add(EVENT_SPACING_NS.load()));
     let since = skipped.read();
     skipped.put_local(0);
     since.saturating_add(1)

@@ -9,7 +9,11 @@ use enforcer_common::{
 use crate::{
     limits::check_identity,
     maps::{FLOWS, REVOKED},
-    parse::{Packet, protocol, tcp},
+    parse::{
+        Packet,
+        address::{address, words},
+        protocol, tcp,
+    },
     service::Place,
 };
 
@@ -20,24 +24,53 @@ pub fn is_revoked(control: &Control, packet: &Packet, now_ns: u64) -> bool {
     {
         return false;
     }
-    let key = key(packet);
+    let [a, b, c, d, ports] = words_of(packet);
+    enforcer_revoked(a, b, c, d, ports) > now_ns
+}
+
+/// A connection as global functions take it: its key would take up a stack that is short.
+#[inline(always)]
+fn words_of(packet: &Packet) -> [u64; 5] {
+    let ([a, b], [c, d]) = (words(&packet.source), words(&packet.destination));
+    let ports = u64::from(packet.source_port) << 16 | u64::from(packet.destination_port);
+    [a, b, c, d, ports]
+}
+
+#[inline(always)]
+fn key([a, b, c, d, ports]: [u64; 5]) -> FlowKey {
+    FlowKey {
+        source: address([a, b]),
+        destination: address([c, d]),
+        source_port: (ports >> 16) as u16,
+        destination_port: ports as u16,
+    }
+}
+
+/// When the revocation of a connection ends; zero if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_revoked(a: u64, b: u64, c: u64, d: u64, ports: u64) -> u64 {
+    let key = key([a, b, c, d, ports]);
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "a key by value is copied, on a stack that is short"
     )]
     // SAFETY: only the end of the revocation is read, in one aligned load.
-    let ends = unsafe { REVOKED.get(&key) };
-    ends.is_some_and(|ends_ns| *ends_ns > now_ns)
+    unsafe { REVOKED.get(&key) }.copied().unwrap_or(0)
 }
 
-#[inline(always)]
-fn key(packet: &Packet) -> FlowKey {
-    FlowKey {
-        source: packet.source,
-        destination: packet.destination,
-        source_port: packet.source_port,
-        destination_port: packet.destination_port,
-    }
+/// One more than the number of the identity behind a verified connection; zero if it is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_identity(a: u64, b: u64, c: u64, d: u64, ports: u64) -> u64 {
+    let key = key([a, b, c, d, ports]);
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key by value is copied, on a stack that is short"
+    )]
+    // SAFETY: only the number of the identity is read, in one aligned load.
+    let flow = unsafe { FLOWS.get(&key) };
+    flow.map_or(0, |flow| u64::from(flow.identity) + 1)
 }
 
 /// The verdict on a packet of a verified connection; `None` for all others.
@@ -59,12 +92,7 @@ pub fn check(
     {
         return None;
     }
-    let key = key(packet);
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "a key by value is copied, on a stack that is short"
-    )]
-    // SAFETY: only the number of the identity is read, in one aligned load.
-    let identity = unsafe { FLOWS.get(&key) }?.identity;
+    let [a, b, c, d, ports] = words_of(packet);
+    let identity = enforcer_identity(a, b, c, d, ports).checked_sub(1)? as u32;
     Some(check_identity(identity, place, traffic::TCP_OTHER, bytes, now_ns))
 }

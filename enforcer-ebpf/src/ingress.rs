@@ -33,20 +33,19 @@ pub fn program(ctx: &XdpContext) -> u32 {
     };
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
-    // The time is read anew where it is needed later, which is rare: the stack has no room for it.
-    let finding = examine(ctx, control, interface, &frame, bytes, clock::tick_ns());
+    let now_ns = clock::tick_ns();
+    let finding = examine(ctx, control, interface, &frame, bytes, now_ns);
     let resets = finding.resets;
     let mut conclusion = finding.conclude(Direction::Ingress);
     let told = resets != 0
         && matches!(conclusion.verdict, Verdict::Drop)
-        && reset::enforcer_reset_due(ctx.ctx, clock::tick_ns()) != 0;
+        && reset::enforcer_reset_due(ctx.ctx, now_ns) != 0;
     let dropped = conclusion;
     if told {
         conclusion = dropped.told_to_sender();
     }
     // Before the answer takes the packet's place.
     if conclusion.is_event() {
-        let now_ns = clock::tick_ns();
         let due = events::due(now_ns);
         if due != 0 {
             events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place), due);
@@ -57,7 +56,7 @@ pub fn program(ctx: &XdpContext) -> u32 {
     }
     conclusion.count(bytes);
     if interface.has(interface_flag::EGRESS_MEMORY) && conclusion.passes() {
-        flow_memory::enforcer_arrived(ctx.ctx, clock::tick_ns());
+        flow_memory::enforcer_arrived(ctx.ctx, now_ns);
     }
     verdict::xdp(&conclusion)
 }

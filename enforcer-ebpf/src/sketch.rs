@@ -3,7 +3,7 @@
 use enforcer_common::{
     layout::{Control, Limit},
     limiter::Params,
-    sketch::{CELLS, Place},
+    sketch::{CELLS, Place, ROWS},
 };
 
 pub use enforcer_common::sketch::words;
@@ -38,6 +38,26 @@ impl Cells {
         unsafe { Cell::new(self.line.cast::<u64>().add(self.place.cell(row))) }
     }
 
+    #[inline(always)]
+    fn states(self) -> [u64; ROWS] {
+        [0, 1, 2, 3].map(|row| self.cell(row).read())
+    }
+
+    /// Whether the source may not spend `cost`.
+    #[inline(always)]
+    pub fn refuse(self, params: &Params, now_ns: u64, cost: u64) -> bool {
+        self.all_refuse(self.states(), params, now_ns, cost)
+    }
+
+    /// Most of a flood ends here, by branches that all go one way: the processor need not wait for the line to
+    /// come before it goes on. Which cell is least used, it could only guess.
+    #[inline(always)]
+    fn all_refuse(self, states: [u64; ROWS], params: &Params, now_ns: u64, cost: u64) -> bool {
+        let refuses = |state| params.admit(forget(state, self.zero), now_ns, cost).is_none();
+        let [a, b, c, d] = states;
+        params.orders_all() && refuses(a) && refuses(b) && refuses(c) && refuses(d)
+    }
+
     /// Whether the source may spend `cost`, and, if `charges`, takes it.
     ///
     /// The least state that the cells allow for is what the source has used at most; no cell is raised
@@ -50,12 +70,8 @@ impl Cells {
         // to the next.
         let blurred = |number| forget(number, self.zero);
         let settled = |state| blurred(params.settled(blurred(state), now_ns));
-        let states = [0, 1, 2, 3].map(|row| self.cell(row).read());
-        // Most of a flood ends here, by branches that all go one way: the processor need not wait for the
-        // line to come before it goes on. Which cell is least used, it could only guess.
-        let refuses = |state| params.admit(blurred(state), now_ns, cost).is_none();
-        let [a, b, c, d] = states;
-        if params.orders_all() && refuses(a) && refuses(b) && refuses(c) && refuses(d) {
+        let states = self.states();
+        if self.all_refuse(states, params, now_ns, cost) {
             return Outcome::Refused;
         }
         let mut used = settled(states[0]);

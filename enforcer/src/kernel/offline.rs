@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use super::{
     Config, Count, Counters, Decision, Denials, EventCounts, EventRate, Events, Flows, KernelError, Parts,
-    Recents, Revoked,
+    Recents, Revoked, Sketch,
     compile::Moment,
     control::ControlBlock,
     decision::carried_out,
@@ -49,6 +49,7 @@ pub struct Offline {
     /// SYN defence.
     pub syn: Syn,
     flow_memory: Array<Line>,
+    sketch: Arc<Sketch>,
     /// The tables.
     pub store: Store,
     control: ControlBlock,
@@ -93,6 +94,7 @@ impl Offline {
             access,
             control,
             syn,
+            sketch,
             ..
         } = Parts::over(&mut ebpf, config, sketch_lines, false)?;
         let store = Store::new(&mut ebpf, access, budgets, Numbers::default())?;
@@ -108,6 +110,7 @@ impl Offline {
             counters,
             syn,
             flow_memory,
+            sketch,
             store,
             control,
             events,
@@ -224,6 +227,14 @@ impl Offline {
                 .set(line, Line { cells: [0; CELLS] }, 0)
                 .map_err(KernelError::map("FLOW_MEMORY"))
         })
+    }
+
+    /// Forgets what sources have used.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_sources(&self) -> Result<(), KernelError> {
+        self.sketch.forget()
     }
 
     /// Hands `frame` over `repeat` times: the last verdict, and how long each took on average.

@@ -7,7 +7,7 @@ use std::{
 
 use enforcer_common::{
     layout::Limit,
-    sketch::{Line, Place, ROWS, words},
+    sketch::{CELLS, Line, Place, ROWS, words},
 };
 
 use super::{KernelError, address::address, clock::monotonic_ns, control::ControlBlock, object::Array};
@@ -42,6 +42,16 @@ impl Sketch {
     pub fn bytes(&self) -> u64 {
         let lines = self.map.lock().unwrap_or_else(PoisonError::into_inner).len();
         u64::from(lines) * size_of::<Line>() as u64
+    }
+
+    /// Forgets what all sources have used.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget(&self) -> Result<(), KernelError> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        let unused = Line { cells: [0; CELLS] };
+        (0..map.len()).try_for_each(|line| map.set(line, unused, 0).map_err(KernelError::map("SKETCH")))
     }
 
     /// The state of `source` under a limit by source.

@@ -166,7 +166,7 @@ impl Programs {
         let config = Config {
             xdp: XdpChoice::Auto,
             management: management.iter().map(|prefix| prefix.parse().unwrap()).collect(),
-            sketch_bytes: 4 << 20,
+            sketch_bytes: 1 << 20,
             max_flows: 64,
         };
         Self {
@@ -192,7 +192,8 @@ impl DerefMut for Programs {
 }
 
 impl Drop for Programs {
-    /// Without policies nothing is left of limiters; of denials there might be.
+    /// A source that shares its cells with those of an earlier test would have less than the test expects.
+    /// Other limiters are forgotten with their policies; of denials something might be left.
     fn drop(&mut self) {
         let Some(mut offline) = self.loaded.take() else {
             return;
@@ -202,6 +203,7 @@ impl Drop for Programs {
             for flow in &self.entered {
                 offline.flows.leave(flow).unwrap();
             }
+            offline.forget_sources().unwrap();
             IDLE.lock().unwrap_or_else(PoisonError::into_inner).push(offline);
         }
     }
