@@ -1,7 +1,7 @@
 //! The sketch: a count-min sketch (Cormode and Muthukrishnan, 2005) whose cells are limiters.
 //!
 //! A source's cells lie in one line of eight, so that it costs one cache miss: a keyed hash picks the
-//! line and, in it, one cell of each of four pairs. A source is over its limit only if all its cells
+//! line and, in it, four of the eight. A source is over its limit only if all its cells
 //! are; whoever shares fewer than four with heavy ones is never hurt. Nothing is inserted or evicted,
 //! so nothing can be refilled, and memory is what it was at the start.
 
@@ -14,6 +14,37 @@ use crate::{
 pub const CELLS: usize = 8;
 /// Cells that one source is charged in.
 pub const ROWS: usize = 4;
+
+/// All ways to choose a source's cells of a line, 8 over 4, and after them some of these again, so that there
+/// are as many as a number of seven bits has values. Each is four cells of a byte each, in order.
+pub static CHOICES: [u32; 128] = choices();
+
+const fn choices() -> [u32; 128] {
+    let mut all = [0; 128];
+    let (mut set, mut count) = (0_u32, 0);
+    while count < all.len() {
+        let cells = set & ((1 << CELLS) - 1);
+        if cells.count_ones() as usize == ROWS {
+            all[count] = packed(cells);
+            count += 1;
+        }
+        set += 1;
+    }
+    all
+}
+
+/// The members of a set of four cells.
+const fn packed(set: u32) -> u32 {
+    let (mut packed, mut cell, mut row) = (0, 0, 0);
+    while cell < CELLS as u32 {
+        if set >> cell & 1 == 1 {
+            packed |= cell << (8 * row);
+            row += 1;
+        }
+        cell += 1;
+    }
+    packed
+}
 
 /// One line: the limiters' states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +61,7 @@ const _: () = assert!(size_of::<Line>() == 64);
 pub struct Place {
     /// The line.
     pub line: u32,
-    /// One bit for each row: which cell of its pair.
+    /// One of the [`CHOICES`].
     pub choice: u32,
 }
 
@@ -51,9 +82,16 @@ impl Place {
             };
             hash::of_two(key, high & limit.mask_v6_high, low & limit.mask_v6_low)
         };
+        Self::of_hash(hash, mask)
+    }
+
+    /// The place of whoever has this hash, in a sketch of `mask + 1` lines, 2^32 at most.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_hash(hash: u64, mask: u64) -> Self {
         Self {
             line: (hash & mask) as u32,
-            choice: (hash >> 60) as u32,
+            choice: CHOICES[(hash >> 57) as usize],
         }
     }
 
@@ -61,7 +99,7 @@ impl Place {
     #[inline(always)]
     #[must_use]
     pub const fn cell(self, row: usize) -> usize {
-        (row * 2 + ((self.choice >> row) & 1) as usize) & (CELLS - 1)
+        (self.choice >> (8 * row)) as usize & (CELLS - 1)
     }
 }
 
@@ -124,12 +162,23 @@ mod tests {
 
     #[test]
     fn a_place_has_four_cells_of_its_line() {
-        for choice in 0..16 {
+        for choice in CHOICES {
             let place = Place { line: 0, choice };
             let mut seen = [false; CELLS];
             for row in 0..ROWS {
                 assert!(!core::mem::replace(&mut seen[place.cell(row)], true));
             }
         }
+    }
+
+    #[test]
+    fn each_choice_is_there_once_or_twice() {
+        for choice in &CHOICES {
+            let count = CHOICES.iter().filter(|other| *other == choice).count();
+            assert!((1..=2).contains(&count));
+        }
+        let mut all = CHOICES;
+        all.sort_unstable();
+        assert_eq!(all.chunk_by(|a, b| a == b).count(), 70);
     }
 }

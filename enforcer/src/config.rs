@@ -203,7 +203,7 @@ impl SketchMemory {
 
 impl Default for SketchMemory {
     fn default() -> Self {
-        Self(8 << 20)
+        Self(4 << 20)
     }
 }
 

@@ -131,7 +131,7 @@ fn little_is_enough() {
     );
     assert_eq!(config.runtime_dir.to_str(), Some("/run/enforcer"));
     assert!(config.kernel.enabled && config.gateway.listeners.is_empty());
-    assert_eq!(config.kernel.sketch_memory.bytes(), 8 << 20);
+    assert_eq!(config.kernel.sketch_memory.bytes(), 4 << 20);
     assert_eq!(
         config.kernel.pins.as_deref(),
         Some(Path::new("/sys/fs/bpf/enforcer"))

@@ -44,7 +44,7 @@ fn programs(spec: &str) -> Option<(MutexGuard<'static, ()>, Offline)> {
     let config = Config {
         xdp: XdpChoice::Auto,
         management: Vec::new(),
-        sketch_bytes: 8 << 20,
+        sketch_bytes: 4 << 20,
         max_flows: 65_536,
     };
     let mut offline = Offline::load(&config).unwrap();

@@ -24,7 +24,7 @@ pub use policy::*;
 use crate::limiter::Params;
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
 /// Levels of all limits of one packet policy together, at most: each prefix of a limit is one.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Bytes of the sketch: the agent's default.
-const SKETCH_BYTES: u64 = 8 << 20;
+const SKETCH_BYTES: u64 = 4 << 20;
 /// Sources that peers' tables have room for: all that are sent.
 const TABLE: u32 = 1 << 22;
 

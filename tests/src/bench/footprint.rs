@@ -30,7 +30,7 @@ pub(super) fn measure() -> Result<Footprint> {
     let config = Config {
         xdp: XdpChoice::Auto,
         management: Vec::new(),
-        sketch_bytes: 8 << 20,
+        sketch_bytes: 4 << 20,
         max_flows: 65_536,
     };
     let kernel = Kernel::load(&config, &Staying::NOT)?;

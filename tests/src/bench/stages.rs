@@ -53,7 +53,7 @@ pub(super) fn measure() -> Result<Vec<Stage>> {
     let mut offline = Offline::load(&Config {
         xdp: XdpChoice::Auto,
         management: Vec::new(),
-        sketch_bytes: 8 << 20,
+        sketch_bytes: 4 << 20,
         max_flows: 1_024,
     })?;
     let flow = Flow {

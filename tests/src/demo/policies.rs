@@ -47,7 +47,7 @@ pub fn config() -> String {
 admin: {{address: 127.0.0.1:9600}}
 runtimeDir: run
 log: {{level: info, format: json}}
-kernel: {{enabled: true, xdp: auto, management: [], sketchMemory: 8MiB, maxFlows: 65536, pins: off}}
+kernel: {{enabled: true, xdp: auto, management: [], sketchMemory: 4MiB, maxFlows: 65536, pins: off}}
 gateway:
   workers: 2
   drain: 5s

@@ -22,15 +22,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use enforcer_common::limiter::{Decision, Params};
+use enforcer_common::{
+    limiter::{Decision, Params},
+    sketch::{CELLS, Place, ROWS},
+};
 
 /// Cache lines of a sketch unless told otherwise: 4 MiB.
 pub const DEFAULT_LINES: usize = 1 << 16;
-
-const CELLS_PER_LINE: usize = 8;
-const CELLS_PER_KEY: usize = 4;
-/// All ways to choose a key's cells of a line: 8 over 4.
-const CHOICES: [[u8; CELLS_PER_KEY]; 70] = choices();
 
 /// Cells that all belong to limiters of the same parameters.
 #[derive(Debug)]
@@ -41,29 +39,9 @@ pub struct Sketch {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Line([AtomicU64; CELLS_PER_LINE]);
+struct Line([AtomicU64; CELLS]);
 
 const _: () = assert!(size_of::<Line>() == 64);
-
-const fn choices() -> [[u8; CELLS_PER_KEY]; 70] {
-    let mut all = [[0; CELLS_PER_KEY]; 70];
-    let (mut mask, mut count) = (0_u16, 0);
-    while mask < 1 << CELLS_PER_LINE {
-        if mask.count_ones() as usize == CELLS_PER_KEY {
-            let (mut cell, mut index) = (0, 0);
-            while cell < CELLS_PER_LINE {
-                if mask >> cell & 1 == 1 {
-                    all[count][index] = cell as u8;
-                    index += 1;
-                }
-                cell += 1;
-            }
-            count += 1;
-        }
-        mask += 1;
-    }
-    all
-}
 
 impl Sketch {
     /// At least `lines` cache lines (a power of two) of fresh limiters.
@@ -119,14 +97,13 @@ impl Sketch {
         }
     }
 
-    fn cells(&self, key: u64) -> [&AtomicU64; CELLS_PER_KEY] {
-        // Both masks leave what fits: the lines' number is a power of two.
-        let line = &self.lines[(key as usize) & (self.lines.len() - 1)];
-        let choice = (key >> 32) % CHOICES.len() as u64;
-        CHOICES[choice as usize].map(|cell| &line.0[usize::from(cell)])
+    fn cells(&self, key: u64) -> [&AtomicU64; ROWS] {
+        let place = Place::of_hash(key, self.lines.len() as u64 - 1);
+        let line = &self.lines[place.line as usize];
+        [0, 1, 2, 3].map(|row| &line.0[place.cell(row)])
     }
 
-    fn read(&self, cells: &[&AtomicU64; CELLS_PER_KEY], now_ns: u64) -> [State; CELLS_PER_KEY] {
+    fn read(&self, cells: &[&AtomicU64; ROWS], now_ns: u64) -> [State; ROWS] {
         cells.map(|cell| {
             let raw = cell.load(Ordering::Acquire);
             State {
@@ -136,7 +113,7 @@ impl Sketch {
         })
     }
 
-    fn least(&self, states: &[State; CELLS_PER_KEY]) -> u64 {
+    fn least(&self, states: &[State; ROWS]) -> u64 {
         let [first, rest @ ..] = states;
         rest.iter().fold(first.settled, |least, state| {
             self.params.less_used(least, state.settled)
@@ -144,7 +121,7 @@ impl Sketch {
     }
 
     /// The first cell that is the least, else the first that the charge changes.
-    fn deciding(&self, states: &[State; CELLS_PER_KEY], least: u64, charged: u64) -> usize {
+    fn deciding(&self, states: &[State; ROWS], least: u64, charged: u64) -> usize {
         let changes = |state: &State| self.params.more_used(state.settled, charged) != state.settled;
         states
             .iter()
