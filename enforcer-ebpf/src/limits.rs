@@ -21,7 +21,7 @@ use crate::{
     syn::Handshake,
 };
 
-/// Compare-and-swap attempts before a contended charge is refused.
+/// Compare-and-swap attempts of a loop before a contended charge is refused.
 pub const ATTEMPTS: usize = 4;
 
 /// A packet under limits.

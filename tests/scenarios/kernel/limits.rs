@@ -276,7 +276,7 @@ fn strangers_by_the_thousand_hurt_nobody_else() {
         let stranger = IpAddr::from((0x0a00_0000 | number).to_be_bytes());
         rig.passing(4, &udp_from(stranger, 53));
     }
-    // Nobody is refilled. Who shares all four cells with strangers, 0.4 % of all here, is exhausted.
+    // Nobody is refilled. Who shares all four cells with strangers, 0.13 % of all here, is exhausted.
     let left: Vec<u32> = clients.iter().map(|client| rig.passing(9, client)).collect();
     assert!(left.iter().all(|left| *left <= 1), "{left:?}");
     assert!(left.iter().sum::<u32>() >= 46, "{left:?}");
