@@ -172,7 +172,7 @@ pub fn check(charge: &Charge<'_>, place: Place, bank: &Bank) -> Reason {
 /// The first limit's refusal, if that is a bucket by source: most of a flood goes no further.
 ///
 /// It is said in place. Where the processor's speculation of returns is kept safe (Linux calls it
-/// `spec_rstack_overflow`), none is predicted, and the way through two functions took as long as all else.
+/// `spec_rstack_overflow`), none is predicted, and each call costs about as much as a stage.
 #[inline(always)]
 fn refused_at_once(
     question: u64,
