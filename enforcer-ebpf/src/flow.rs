@@ -1,6 +1,7 @@
 //! Stage 5: connections that the gateway has verified have their identity's own limits, which
 //! strangers cannot spend. Those that an operator has revoked are ended before any policy is asked.
 
+use aya_ebpf::maps::HashMap;
 use enforcer_common::{
     layout::{Bank, Control, FlowKey, control_flag, policy_flag, traffic},
     verdict::Reason,
@@ -36,13 +37,22 @@ fn words_of(packet: &Packet) -> [u64; 5] {
     [a, b, c, d, ports]
 }
 
+/// What `map` has of a connection, as [`words_of`] gives it.
 #[inline(always)]
-fn key([a, b, c, d, ports]: [u64; 5]) -> FlowKey {
-    FlowKey {
+fn find<V>(map: &'static HashMap<FlowKey, V>, [a, b, c, d, ports]: [u64; 5]) -> Option<&'static V> {
+    let key = FlowKey {
         source: address([a, b]),
         destination: address([c, d]),
         source_port: (ports >> 16) as u16,
         destination_port: ports as u16,
+    };
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key by value is copied, on a stack that is short"
+    )]
+    // SAFETY: callers read one field, in one aligned load.
+    unsafe {
+        map.get(&key)
     }
 }
 
@@ -50,27 +60,14 @@ fn key([a, b, c, d, ports]: [u64; 5]) -> FlowKey {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_revoked(a: u64, b: u64, c: u64, d: u64, ports: u64) -> u64 {
-    let key = key([a, b, c, d, ports]);
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "a key by value is copied, on a stack that is short"
-    )]
-    // SAFETY: only the end of the revocation is read, in one aligned load.
-    unsafe { REVOKED.get(&key) }.copied().unwrap_or(0)
+    find(&REVOKED, [a, b, c, d, ports]).copied().unwrap_or(0)
 }
 
 /// One more than the number of the identity behind a verified connection; zero if it is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn enforcer_identity(a: u64, b: u64, c: u64, d: u64, ports: u64) -> u64 {
-    let key = key([a, b, c, d, ports]);
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "a key by value is copied, on a stack that is short"
-    )]
-    // SAFETY: only the number of the identity is read, in one aligned load.
-    let flow = unsafe { FLOWS.get(&key) };
-    flow.map_or(0, |flow| u64::from(flow.identity) + 1)
+    find(&FLOWS, [a, b, c, d, ports]).map_or(0, |flow| u64::from(flow.identity) + 1)
 }
 
 /// The verdict on a packet of a verified connection; `None` for all others.
