@@ -38,6 +38,7 @@ mod verdict;
 
 use self::egress::Side;
 use aya_ebpf::{
+    bindings::xdp_action,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -46,6 +47,13 @@ use aya_ebpf::{
 #[xdp]
 fn enforcer_xdp(ctx: XdpContext) -> u32 {
     ingress::program(&ctx)
+}
+
+/// Measures when the kernel's ticks began, for [`enforcer_xdp`]: the agent runs it before it attaches anything.
+#[xdp]
+fn enforcer_origin(_ctx: XdpContext) -> u32 {
+    clock::measure_origin();
+    xdp_action::XDP_PASS
 }
 
 /// Decides about what leaves by an interface.

@@ -91,7 +91,7 @@ pub static SKETCH: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
 
-/// One element: the time that packets are told when [`crate::clock`] is told to inject it.
+/// One element: the time that packets are told when [`crate::clock`] is told to inject it, else when ticks began.
 #[map]
 pub static CLOCK: Array<u64> = Array::with_max_entries(1, 0);
 

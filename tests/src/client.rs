@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, head
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -137,6 +137,17 @@ impl Client {
     #[must_use]
     pub fn at(mut self, target: SocketAddr) -> Self {
         self.target = target;
+        self
+    }
+
+    /// The same client, which begins each connection with a whole handshake (RFC 8446, 2.2, has the other one).
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        if let Some((connector, _)) = &mut self.tls {
+            let mut config = ClientConfig::clone(connector.config());
+            config.resumption = Resumption::disabled();
+            *connector = TlsConnector::from(Arc::new(config));
+        }
         self
     }
 

@@ -43,10 +43,21 @@ enum Command {
         #[arg(long, value_name = "S", default_value_t = 1)]
         seed: u64,
     },
-    /// Measures what the kernel half can do.
+    /// Measures what the halves can do.
     Bench {
         #[command(subcommand)]
         what: Bench,
+    },
+    /// The bare forwarder that the gateway's benchmark has as its floor.
+    #[command(hide = true)]
+    Forward {
+        #[arg(long, value_name = "ADDRESS")]
+        listen: SocketAddr,
+        #[arg(long, value_name = "ADDRESS")]
+        origin: SocketAddr,
+        /// With `server.pem`, `server-key.pem` and `ca.pem`.
+        #[arg(long, value_name = "FOLDER")]
+        folder: PathBuf,
     },
     /// Makes the namespaces, waits for Ctrl-C, removes them.
     #[command(after_help = "Example: lab up")]
@@ -102,6 +113,33 @@ enum Bench {
         #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000)]
         milliseconds: u64,
     },
+    /// Processor time per request, rates, latencies and memory beside nginx, HAProxy, Envoy and Caddy.
+    #[command(
+        after_help = "Example: lab bench gateway --peers target/tools/peers --only enforcer,nginx --cases http1"
+    )]
+    Gateway {
+        /// Write the results as JSON.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write a chart as SVG.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+        /// Rounds, of which medians are taken.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Only these: floor, enforcer, nginx, haproxy, envoy, caddy.
+        #[arg(long, value_name = "PROXIES", value_delimiter = ',')]
+        only: Vec<String>,
+        /// Only these: http1, http2, handshake, resumed, down_64k, down_1m, up_64k, up_1m, cold_token.
+        #[arg(long, value_name = "CASES", value_delimiter = ',')]
+        cases: Vec<String>,
+        /// Idle connections at which memory is measured; zero for none.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        idle: usize,
+        /// Folder with the peers' programs.
+        #[arg(long, value_name = "FOLDER", default_value = "target/tools/peers")]
+        peers: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -125,21 +163,15 @@ fn run(command: Command) -> Result<ExitCode> {
             let outcome = fuzz::run(packets, seed, &mut |line| eprintln!("{line}"))?;
             print!("{outcome}");
         }
-        Command::Bench {
-            what:
-                Bench::Kernel {
-                    json,
-                    plot,
-                    rounds,
-                    only,
-                    milliseconds,
-                },
-        } => bench::kernel(&bench::Options {
-            json,
-            plot,
-            rounds,
-            only,
-            each: Duration::from_millis(milliseconds),
+        Command::Bench { what } => measure(what)?,
+        Command::Forward {
+            listen,
+            origin,
+            folder,
+        } => bench::gateway::floor::run(&bench::gateway::floor::Settings {
+            listen,
+            origin,
+            folder,
         })?,
         Command::Up => up()?,
         Command::Issuer {
@@ -168,6 +200,41 @@ fn run(command: Command) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn measure(what: Bench) -> Result<()> {
+    match what {
+        Bench::Kernel {
+            json,
+            plot,
+            rounds,
+            only,
+            milliseconds,
+        } => bench::kernel::run(&bench::kernel::Options {
+            json,
+            plot,
+            rounds,
+            only,
+            each: Duration::from_millis(milliseconds),
+        }),
+        Bench::Gateway {
+            json,
+            plot,
+            rounds,
+            only,
+            cases,
+            idle,
+            peers,
+        } => bench::gateway::run(&bench::gateway::Options {
+            json,
+            plot,
+            rounds,
+            only,
+            cases,
+            idle,
+            peers,
+        }),
+    }
 }
 
 fn up() -> Result<()> {

@@ -26,20 +26,41 @@ enum What {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         lab: Vec<OsString>,
     },
+    /// What requests cost the gateway, beside nginx, HAProxy, Envoy and Caddy (needs root)
+    #[command(after_help = "Example:\n  cargo xtask bench gateway --json gateway.json")]
+    Gateway {
+        /// Options of the benchmark itself: --json FILE, --plot FILE, --rounds N, --only PROXIES, --cases CASES, --idle N
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        lab: Vec<OsString>,
+    },
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let What::Kernel { lab: arguments } = &options.what;
+    let (name, arguments) = match &options.what {
+        What::Kernel { lab } => ("kernel", lab),
+        What::Gateway { lab } => ("gateway", lab),
+    };
     if !shell::is_root() {
         bail!(
-            "the benchmark makes network namespaces and loads kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench kernel`"
+            "the benchmark makes network namespaces and loads kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench {name}`"
         );
     }
     setup::ensure(Need::Lab)?;
-    setup::ensure_peers()?;
+    match options.what {
+        What::Kernel { .. } => setup::ensure_filters()?,
+        What::Gateway { .. } => {
+            setup::ensure_proxies()?;
+            // The lab starts the agent that lies beside it.
+            build::release("enforcer")?;
+        }
+    }
     let lab = build::release("lab")?;
     let mut command = Command::new(&lab);
-    command.args(["bench", "kernel"]).args(arguments);
+    command.args(["bench", name]);
+    if let What::Gateway { .. } = options.what {
+        command.arg("--peers").arg(setup::proxies_folder());
+    }
+    command.args(arguments);
     // The lab takes this process's place: signals and the exit code are its own.
     let error = command.exec();
     Err(error).with_context(|| format!("{} could not be started", lab.display()))

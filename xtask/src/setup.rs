@@ -7,6 +7,7 @@ mod checks;
 mod debian;
 mod kernel;
 mod machines;
+mod proxies;
 
 use std::time::Instant;
 
@@ -98,8 +99,10 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
 }
 
 pub(crate) use machines::install_with_kernel as install_machine;
-/// What the benchmark compares with. Nothing else needs it, so nothing else installs it.
-const PEERS: Part = Part {
+pub(crate) use proxies::folder as proxies_folder;
+
+/// What the kernel half is compared with. Nothing else needs it, so nothing else installs it.
+const FILTERS: Part = Part {
     name: "nftables, iptables",
     need: Need::Lab,
     find: || program_among(&["nft", "iptables-legacy", "ethtool"]),
@@ -111,10 +114,26 @@ const PEERS: Part = Part {
     },
 };
 
-/// Sets up what the benchmark compares with.
-pub(crate) fn ensure_peers() -> Result<()> {
-    if (PEERS.find)().is_none() {
-        install(&PEERS)?;
+/// What the gateway is compared with, likewise.
+const PROXIES: Part = Part {
+    name: "nginx, HAProxy, Envoy, Caddy",
+    need: Need::Lab,
+    find: proxies::find,
+    install: proxies::install,
+};
+
+/// Sets up what the kernel half is compared with.
+pub(crate) fn ensure_filters() -> Result<()> {
+    if (FILTERS.find)().is_none() {
+        install(&FILTERS)?;
+    }
+    Ok(())
+}
+
+/// Sets up what the gateway is compared with.
+pub(crate) fn ensure_proxies() -> Result<()> {
+    if (PROXIES.find)().is_none() {
+        install(&PROXIES)?;
     }
     Ok(())
 }

@@ -140,7 +140,7 @@ pub fn attach(
     choice: XdpChoice,
     pins: Option<&Pins>,
 ) -> Result<Attachment, KernelError> {
-    let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf)?, interface, choice, pins)?;
+    let (xdp_link, xdp) = attach_xdp(object::xdp(ebpf, object::XDP)?, interface, choice, pins)?;
     match attach_tc(ebpf, Way::Out, interface, pins) {
         Ok((tc_link, tc)) => Ok(Attachment {
             xdp,
@@ -150,7 +150,7 @@ pub fn attach(
             pod_link: None,
         }),
         Err(error) => {
-            detach_xdp(object::xdp(ebpf)?, interface, xdp_link, pins)?;
+            detach_xdp(object::xdp(ebpf, object::XDP)?, interface, xdp_link, pins)?;
             Err(error)
         }
     }
@@ -185,7 +185,12 @@ pub fn detach(
     attachment: Attachment,
     pins: Option<&Pins>,
 ) -> Result<(), KernelError> {
-    let xdp = detach_xdp(object::xdp(ebpf)?, interface, attachment.xdp_link, pins);
+    let xdp = detach_xdp(
+        object::xdp(ebpf, object::XDP)?,
+        interface,
+        attachment.xdp_link,
+        pins,
+    );
     let tc = detach_tc(ebpf, Way::Out, interface, attachment.tc_link, pins);
     let pod = attachment
         .pod_link

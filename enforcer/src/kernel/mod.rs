@@ -173,6 +173,7 @@ impl Kernel {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: false,
+            tick_ns: clock::tick_ns(),
             events: EventRate::PerSecond(EVENTS_PER_SECOND),
             debug_log: log::is_wanted(),
         };
@@ -198,6 +199,9 @@ impl Kernel {
             fresh,
         };
         standing.log();
+        if sizes.tick_ns != 0 {
+            clock::measure_origin(&mut ebpf)?;
+        }
         let parts = Parts::over(&mut ebpf, config, sketch_lines, standing.fresh.is_none())?;
         let heartbeat = Heartbeat::new(parts.control.clone(), staying)?;
         Ok(Self {

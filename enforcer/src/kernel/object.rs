@@ -17,6 +17,8 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforce
 
 /// The XDP program's name.
 pub const XDP: &str = "enforcer_xdp";
+/// The name of the program that measures when ticks began, into the map `CLOCK`.
+pub const ORIGIN: &str = "enforcer_origin";
 /// The name of the TC program for what leaves by an interface.
 pub const TC_EGRESS: &str = "enforcer_tc_egress";
 /// The name of the TC program for what an interface's other end sends.
@@ -31,6 +33,8 @@ pub struct Sizes {
     pub max_flows: u32,
     /// Packets are told the time in the clock map, not the kernel's own: for replay and tests.
     pub injected_time: bool,
+    /// Nanoseconds from one tick of the kernel to the next; zero: the time of the last is asked for.
+    pub tick_ns: u64,
     /// How many packets have an event.
     pub events: EventRate,
     /// Packets that have an event have a line in the log too.
@@ -96,6 +100,7 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
         .map_max_entries("SKETCH", sizes.sketch_lines)
         .map_max_entries("FLOWS", sizes.max_flows)
         .override_global("INJECTED_TIME", &injected_time, true)
+        .override_global("TICK_NS", &sizes.tick_ns, true)
         .override_global("EVENT_SPACING_NS", &event_spacing_ns, true)
         .override_global(aya_log::LEVEL, &log_level, true)
         .load(OBJECT)
@@ -106,10 +111,12 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
 }
 
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
-    xdp(ebpf)?.load().map_err(|error| KernelError::Load {
-        what: XDP,
-        error: chain(&error),
-    })?;
+    for what in [XDP, ORIGIN] {
+        xdp(ebpf, what)?.load().map_err(|error| KernelError::Load {
+            what,
+            error: chain(&error),
+        })?;
+    }
     for what in [TC_EGRESS, TC_INGRESS] {
         tc(ebpf, what)?.load().map_err(|error| KernelError::Load {
             what,
@@ -119,13 +126,13 @@ fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The XDP program.
+/// The XDP program of that name.
 ///
 /// # Errors
 /// The object has none, which a build of this crate rules out.
-pub fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
-    let program = ebpf.program_mut(XDP).ok_or(KernelError::Missing(XDP))?;
-    program.try_into().map_err(|_| KernelError::Missing(XDP))
+pub fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, KernelError> {
+    let program = ebpf.program_mut(name).ok_or(KernelError::Missing(name))?;
+    program.try_into().map_err(|_| KernelError::Missing(name))
 }
 
 /// The TC program of that name.

@@ -80,6 +80,7 @@ impl Offline {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: true,
+            tick_ns: 0,
             events,
             debug_log: false,
         };
@@ -192,7 +193,7 @@ impl Offline {
             data_out: Some(&mut left),
             ..TestRunOptions::default()
         };
-        let run = object::xdp(&mut self.ebpf)?
+        let run = object::xdp(&mut self.ebpf, object::XDP)?
             .test_run(options)
             .map_err(|error| KernelError::TestRun(Box::new(error)))?;
         left.truncate(run.data_size_out as usize);
@@ -271,7 +272,7 @@ impl Offline {
             ..TestRunOptions::default()
         };
         let run = match direction {
-            Direction::Ingress => object::xdp(&mut self.ebpf)?.test_run(options()),
+            Direction::Ingress => object::xdp(&mut self.ebpf, object::XDP)?.test_run(options()),
             Direction::Egress => object::tc(&mut self.ebpf, object::TC_EGRESS)?.test_run(options()),
         };
         let run = run.map_err(|error| KernelError::TestRun(Box::new(error)))?;
@@ -306,7 +307,10 @@ impl Offline {
                 .map_err(|error| KernelError::TestRun(Box::new(error)))
         };
         Ok([
-            (object::XDP, count(object::xdp(&mut self.ebpf)?.info())?),
+            (
+                object::XDP,
+                count(object::xdp(&mut self.ebpf, object::XDP)?.info())?,
+            ),
             (
                 object::TC_EGRESS,
                 count(object::tc(&mut self.ebpf, object::TC_EGRESS)?.info())?,

@@ -1,103 +1,65 @@
-//! The benchmark of the kernel half: how many packets a second one processor decides about, beside an
-//! empty program and beside what the kernel brings along (nftables, iptables).
+//! What the halves can do, measured beside their peers in one run.
 //!
-//! Rounds are interleaved and medians reported, and every figure has its ratio to the empty program of
-//! the same round: machines are noisy, and noise hits neighbours alike.
+//! Rounds are interleaved and medians reported, and figures are compared within a round: machines are noisy, and
+//! noise hits neighbours alike.
 
-mod contenders;
-mod footprint;
-mod link;
-mod plot;
-mod policies;
-mod report;
-mod stages;
-mod traffic;
+pub mod gateway;
+pub mod kernel;
 
-use std::{path::PathBuf, time::Duration};
+use serde::Serialize;
 
-use anyhow::{Context as _, Result, bail};
-
-use self::{
-    contenders::{Contender, Standing},
-    report::{Cell, Results},
-    traffic::Column,
-};
-use crate::{cleanup, netns, privilege};
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where the results go as JSON.
-    pub json: Option<PathBuf>,
-    /// Where the plot goes as SVG.
-    pub plot: Option<PathBuf>,
-    /// Rounds, of which medians are taken.
-    pub rounds: usize,
-    /// Rows to measure beside the empty program's; empty for all.
-    pub only: Vec<String>,
-    /// How long each cell is measured in each round.
-    pub each: Duration,
+/// Where it was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Machine {
+    pub(super) kernel: String,
+    pub(super) processor: String,
+    pub(super) processors: usize,
 }
 
-/// Measures, prints the tables and writes the files.
-///
-/// # Errors
-/// If this process is not root, a tool is missing, or the kernel refuses something.
-pub fn kernel(options: &Options) -> Result<()> {
-    if !privilege::is_root() {
-        bail!(
-            "the benchmark makes network namespaces and loads kernel programs, which needs root: run it with sudo"
-        );
-    }
-    if options.rounds == 0 || options.each.is_zero() {
-        bail!("rounds and time must be above zero");
-    }
-    let contenders = Contender::chosen(&options.only)?;
-    contenders::require_tools(&contenders)?;
-    cleanup::on_signals();
-    netns::remove_stale()?;
-    let stages = stages::measure()?;
-    let footprint = footprint::measure()?;
-    let results = Results {
-        machine: report::Machine::this(),
-        rounds: options.rounds,
-        seconds: options.each.as_secs_f64(),
-        cells: measure(options, &contenders)?,
-        stages,
-        footprint,
-    };
-    results.print();
-    if let Some(file) = &options.json {
-        let json = serde_json::to_string_pretty(&results)?;
-        std::fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    if let Some(file) = &options.plot {
-        std::fs::write(file, plot::svg(&results))
-            .with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
-}
-
-/// All cells, row by row.
-fn measure(options: &Options, contenders: &[Contender]) -> Result<Vec<Cell>> {
-    let mut standing = Vec::new();
-    for &contender in contenders {
-        eprintln!("bench: setting up: {}", contender.title());
-        standing.push(Standing::new(contender)?);
-    }
-    let mut samples = vec![vec![Vec::new(); Column::ALL.len()]; standing.len()];
-    for round in 0..=options.rounds {
-        for (at, column) in Column::ALL.into_iter().enumerate() {
-            for (row, standing) in standing.iter().enumerate() {
-                if round == 0 {
-                    // Tables fill in the first round, which nobody counts.
-                    standing.warm(column)?;
-                } else {
-                    samples[row][at].push(standing.measure(column, options.each)?);
-                }
-            }
+impl Machine {
+    /// This one.
+    pub(super) fn this() -> Self {
+        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+        let processors = read("/proc/cpuinfo");
+        let name = |line: &str| {
+            Some(
+                line.strip_prefix("model name")?
+                    .split_once(':')?
+                    .1
+                    .trim()
+                    .to_owned(),
+            )
+        };
+        Self {
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            processor: processors
+                .lines()
+                .find_map(name)
+                .unwrap_or_else(|| "unknown".to_owned()),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
         }
-        eprintln!("bench: round {round} of {}", options.rounds);
     }
-    Ok(report::cells(contenders, &samples))
+}
+
+/// The middle of what is there; zero of nothing.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.len(), sorted.len() / 2) {
+        (0, _) => 0.0,
+        (length, half) if length % 2 == 1 => sorted[half],
+        (_, half) => f64::midpoint(sorted[half - 1], sorted[half]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_the_middle() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
 }

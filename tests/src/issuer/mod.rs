@@ -2,7 +2,7 @@
 //! (RFC 9068), metadata (RFC 8414) and keys (RFC 7517).
 
 mod endpoints;
-mod signing;
+pub(crate) mod signing;
 
 use std::{
     net::SocketAddr,

@@ -17,20 +17,20 @@ const COORDINATE: usize = 32;
 
 /// The claims of RFC 9068, section 2.2.
 #[derive(Debug, Serialize)]
-pub(super) struct Claims<'a> {
-    pub(super) iss: &'a str,
-    pub(super) sub: &'a str,
-    pub(super) aud: &'a str,
-    pub(super) client_id: &'a str,
-    pub(super) scope: &'a str,
-    pub(super) iat: u64,
-    pub(super) exp: u64,
-    pub(super) jti: String,
+pub(crate) struct Claims<'a> {
+    pub(crate) iss: &'a str,
+    pub(crate) sub: &'a str,
+    pub(crate) aud: &'a str,
+    pub(crate) client_id: &'a str,
+    pub(crate) scope: &'a str,
+    pub(crate) iat: u64,
+    pub(crate) exp: u64,
+    pub(crate) jti: String,
 }
 
 /// The published keys, newest last: that one signs.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     made: u64,
     keys: Vec<Key>,
 }
@@ -39,6 +39,7 @@ struct Key {
     id: String,
     signing: EncodingKey,
     jwk: serde_json::Value,
+    pem: String,
 }
 
 impl std::fmt::Debug for Key {
@@ -50,7 +51,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Keys {
-    pub(super) fn create() -> Result<Self> {
+    pub(crate) fn create() -> Result<Self> {
         let mut keys = Self {
             made: 0,
             keys: Vec::new(),
@@ -59,7 +60,7 @@ impl Keys {
         Ok(keys)
     }
 
-    pub(super) fn rotate(&mut self) -> Result<()> {
+    pub(crate) fn rotate(&mut self) -> Result<()> {
         self.made += 1;
         self.keys.push(Key::create(format!("lab-{}", self.made))?);
         if self.keys.len() > MOST_KEYS {
@@ -68,7 +69,7 @@ impl Keys {
         Ok(())
     }
 
-    pub(super) fn sign(&self, claims: &Claims<'_>) -> Result<String> {
+    pub(crate) fn sign(&self, claims: &Claims<'_>) -> Result<String> {
         let key = self.keys.last().ok_or_else(|| anyhow!("the issuer has no key"))?;
         let header = Header {
             typ: Some("at+jwt".to_owned()),
@@ -78,9 +79,14 @@ impl Keys {
         Ok(jsonwebtoken::encode(&header, claims, &key.signing)?)
     }
 
-    pub(super) fn published(&self) -> serde_json::Value {
+    pub(crate) fn published(&self) -> serde_json::Value {
         let keys: Vec<&serde_json::Value> = self.keys.iter().map(|key| &key.jwk).collect();
         serde_json::json!({ "keys": keys })
+    }
+
+    /// The public key that belongs to new tokens, as PEM (RFC 7468).
+    pub(crate) fn public_pem(&self) -> &str {
+        self.keys.last().map_or("", |key| &key.pem)
     }
 }
 
@@ -100,19 +106,20 @@ impl Key {
             id,
             signing: EncodingKey::from_ec_der(&pair.serialize_der()),
             jwk,
+            pem: pair.public_key_pem(),
         })
     }
 }
 
 /// Seconds since 1970.
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
 /// An unguessable token identifier.
-pub(super) fn token_id() -> Result<String> {
+pub(crate) fn token_id() -> Result<String> {
     let mut bytes = [0; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_unspecified| anyhow!("no randomness"))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))

@@ -54,19 +54,29 @@ pub(super) fn install_deployment_checks() -> Result<()> {
     if shell::program("systemd-analyze").is_none() {
         debian::install(&["systemd"], "`systemd-analyze`")?;
     }
+    let python = shell::tools().join("python");
+    install_python(&python, Path::new("xtask/tools.txt"))?;
+    for (name, file) in DEPLOYMENT_CHECKS {
+        link(name, file)?;
+    }
+    // Last, so that an installation that was broken off counts as missing.
+    fs::write(python.join("installed.txt"), REQUIREMENTS).context("target/tools is not writable")
+}
+
+/// Makes a Python environment with what the file `requirements` below the project's folder lists.
+pub(super) fn install_python(environment: &Path, requirements: &Path) -> Result<()> {
     if shell::output_of("python3", ["-c", "import ensurepip, venv"]).is_none() {
         debian::install(&["python3-venv"], "Python 3 with venv")?;
     }
-    let python = shell::tools().join("python");
     fs::create_dir_all(shell::tools())?;
-    println!("   pip install into target/tools/python");
+    println!("   pip install what {} lists", requirements.display());
     shell::run(
         Command::new("python3")
             .args(["-m", "venv", "--clear"])
-            .arg(&python),
+            .arg(environment),
     )?;
     shell::run(
-        Command::new(python.join("bin/pip"))
+        Command::new(environment.join("bin/pip"))
             .args([
                 "install",
                 "--quiet",
@@ -74,14 +84,9 @@ pub(super) fn install_deployment_checks() -> Result<()> {
                 "--disable-pip-version-check",
                 "--requirement",
             ])
-            .arg(shell::root().join("xtask/tools.txt")),
+            .arg(shell::root().join(requirements)),
     )
-    .context("pip could not install (no network?): mend that, then run `cargo xtask setup`")?;
-    for (name, file) in DEPLOYMENT_CHECKS {
-        link(name, file)?;
-    }
-    // Last, so that an installation that was broken off counts as missing.
-    fs::write(python.join("installed.txt"), REQUIREMENTS).context("target/tools is not writable")
+    .context("pip could not install (no network?): mend that, then run `cargo xtask setup`")
 }
 
 pub(super) fn find_promtool() -> Option<String> {

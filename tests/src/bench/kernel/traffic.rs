@@ -8,11 +8,8 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{
-    link::{INTERFACE, NODE, Pair},
-    report::median,
-};
-use crate::{flood::Flood, frame::Payload, interface};
+use super::link::{INTERFACE, NODE, Pair};
+use crate::{bench::median, flood::Flood, frame::Payload, interface};
 
 /// The port of the service under attack.
 pub(super) const PORT: u16 = 443;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{contenders::Contender, footprint::Footprint, stages::Stage, traffic::Column};
+use crate::bench::{Machine, median};
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -14,14 +15,6 @@ pub(super) struct Results {
     pub(super) cells: Vec<Cell>,
     pub(super) stages: Vec<Stage>,
     pub(super) footprint: Footprint,
-}
-
-/// Where it was measured.
-#[derive(Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) kernel: String,
-    pub(super) processor: String,
-    pub(super) processors: usize,
 }
 
 /// One contender under one kind of traffic.
@@ -36,31 +29,6 @@ pub(super) struct Cell {
     /// Median of the ratios to the nftables meter of the same round.
     pub(super) ratio_to_nftables: Option<f64>,
     pub(super) samples: Vec<f64>,
-}
-
-impl Machine {
-    /// This one.
-    pub(super) fn this() -> Self {
-        let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-        let processors = read("/proc/cpuinfo");
-        let name = |line: &str| {
-            Some(
-                line.strip_prefix("model name")?
-                    .split_once(':')?
-                    .1
-                    .trim()
-                    .to_owned(),
-            )
-        };
-        Self {
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            processor: processors
-                .lines()
-                .find_map(name)
-                .unwrap_or_else(|| "unknown".to_owned()),
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-        }
-    }
 }
 
 /// Cells of samples by row, column and round.
@@ -85,17 +53,6 @@ pub(super) fn cells(contenders: &[Contender], samples: &[Vec<Vec<f64>>]) -> Vec<
         }
     }
     cells
-}
-
-/// The middle of what is there; zero of nothing.
-pub(super) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match (sorted.len(), sorted.len() / 2) {
-        (0, _) => 0.0,
-        (length, half) if length % 2 == 1 => sorted[half],
-        (_, half) => f64::midpoint(sorted[half - 1], sorted[half]),
-    }
 }
 
 impl Results {
@@ -159,13 +116,6 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert_eq!(median(&[]), 0.0);
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-    }
 
     #[test]
     fn ratios_are_within_a_round() {
