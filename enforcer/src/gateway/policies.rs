@@ -16,7 +16,7 @@ use super::{
     identity::verifier::Verifier,
     limit::{RequestLimiters, RuleLimits},
     router::{Router, RuleIndex},
-    upstream::endpoint::SharedEndpoint,
+    upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint},
 };
 use crate::policy::model::{Endpoint, PolicySet, Route, Rule};
 
@@ -34,6 +34,7 @@ pub struct Policies {
 struct Shared {
     runtime: Handle,
     limiters: Arc<RequestLimiters>,
+    board: Arc<Board>,
     /// Where the clock of the limiters begins.
     start: Instant,
 }
@@ -46,6 +47,8 @@ pub struct Generation {
     pub(super) verifier: Verifier,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
     pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
+    /// Where keys lead, of services that hash, in the same order.
+    pub(super) tables: Vec<Option<Arc<Table>>>,
     rules: Vec<Vec<Bound>>,
     start: Instant,
 }
@@ -68,6 +71,7 @@ impl Policies {
         let shared = Shared {
             runtime,
             limiters: Arc::default(),
+            board: Arc::default(),
             start: Instant::now(),
         };
         Self {
@@ -98,6 +102,10 @@ impl Policies {
         Cache::new(Arc::clone(&self.current))
     }
 
+    pub(super) fn board(&self) -> &Board {
+        &self.shared.board
+    }
+
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -111,17 +119,30 @@ impl Generation {
             .flatten()
             .map(|known| ((&known.service, &known.authority), known))
             .collect();
+        let before: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| old.set.services.iter().zip(&old.tables))
+            .map(|(service, table)| (&service.name, (service, table)))
+            .collect();
         let endpoints = set.services.iter().map(|service| {
-            let mut endpoints: Vec<Arc<SharedEndpoint>> = Vec::new();
-            for Endpoint { authority } in &service.endpoints {
-                // One that is named twice is still one.
-                if !endpoints.iter().any(|endpoint| endpoint.authority == *authority) {
-                    let known = known.get(&(&service.name, authority)).copied();
-                    endpoints.push(SharedEndpoint::renewed(service, authority, known));
-                }
-            }
-            endpoints
+            let joins = before.contains_key(&service.name);
+            let renewed = |Endpoint { authority, .. }: &Endpoint| {
+                let known = known.get(&(&service.name, authority)).copied();
+                SharedEndpoint::renewed(service, authority, known, joins, &shared.board)
+            };
+            service.endpoints.iter().map(renewed).collect()
         });
+        let tables = set
+            .services
+            .iter()
+            .map(|service| match before.get(&service.name) {
+                Some((old, table))
+                    if old.balance == service.balance && old.endpoints == service.endpoints =>
+                {
+                    (*table).clone()
+                }
+                _ => Table::new(&service.balance, &service.endpoints).map(Arc::new),
+            });
         let positions: HashMap<_, _> = set
             .services
             .iter()
@@ -136,6 +157,7 @@ impl Generation {
             router: Router::new(&set.routes),
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
             endpoints: endpoints.collect(),
+            tables: tables.collect(),
             rules: set
                 .routes
                 .iter()

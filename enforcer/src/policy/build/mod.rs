@@ -11,7 +11,8 @@ mod packet;
 mod request;
 mod require;
 mod route;
-mod service;
+pub(crate) mod service;
+mod upstream;
 mod verified;
 
 use std::{
