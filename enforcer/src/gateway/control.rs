@@ -78,6 +78,11 @@ pub(super) async fn run(
                     // The error is logged and counted; the next look may find better files.
                     reload(listener, &metrics).unwrap_or_default();
                 }
+                for tls in generation.tls.iter().flatten() {
+                    if !tls.reload() {
+                        metrics.reload_failures.inc();
+                    }
+                }
             }
             _ = validity.tick() => {
                 for listener in &listeners {

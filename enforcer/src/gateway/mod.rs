@@ -51,6 +51,7 @@ use tokio::{
 
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
+pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
     config::{GatewayConfig, ListenerConfig},

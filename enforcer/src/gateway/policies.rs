@@ -16,7 +16,7 @@ use super::{
     identity::verifier::Verifier,
     limit::{RequestLimiters, RuleLimits},
     router::{Router, RuleIndex},
-    upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint},
+    upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
 use crate::policy::model::{Endpoint, PolicySet, Route, Rule};
 
@@ -47,6 +47,8 @@ pub struct Generation {
     pub(super) verifier: Verifier,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
     pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
+    /// How `https` endpoints of each service are spoken to, in the same order.
+    pub(super) tls: Vec<Option<Arc<ServiceTls>>>,
     /// Where keys lead, of services that hash, in the same order.
     pub(super) tables: Vec<Option<Arc<Table>>>,
     rules: Vec<Vec<Bound>>,
@@ -124,14 +126,31 @@ impl Generation {
             .flat_map(|old| old.set.services.iter().zip(&old.tables))
             .map(|(service, table)| (&service.name, (service, table)))
             .collect();
-        let endpoints = set.services.iter().map(|service| {
+        let known_tls: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| old.set.services.iter().zip(&old.tls))
+            .filter_map(|(service, tls)| Some((&service.name, tls.as_ref()?)))
+            .collect();
+        let tls: Vec<Option<Arc<ServiceTls>>> = set
+            .services
+            .iter()
+            .map(|service| {
+                let known = known_tls.get(&service.name).filter(|tls| tls.keeps(&service.tls));
+                let new = || ServiceTls::new(&service.name, &service.tls);
+                let is_used = service.endpoints.iter().any(|endpoint| endpoint.https);
+                is_used.then(|| known.map_or_else(new, |known| Arc::clone(known)))
+            })
+            .collect();
+        let endpoints = set.services.iter().zip(&tls).map(|(service, tls)| {
             let joins = before.contains_key(&service.name);
-            let renewed = |Endpoint { authority, .. }: &Endpoint| {
+            let renewed = |Endpoint { authority, https, .. }: &Endpoint| {
                 let known = known.get(&(&service.name, authority)).copied();
-                SharedEndpoint::renewed(service, authority, known, joins, &shared.board)
+                let tls = tls.as_ref().filter(|_| *https);
+                SharedEndpoint::renewed(service, authority, tls, known, joins, &shared.board)
             };
             service.endpoints.iter().map(renewed).collect()
         });
+        let endpoints = endpoints.collect();
         let tables = set
             .services
             .iter()
@@ -156,8 +175,9 @@ impl Generation {
         Self {
             router: Router::new(&set.routes),
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
-            endpoints: endpoints.collect(),
+            endpoints,
             tables: tables.collect(),
+            tls,
             rules: set
                 .routes
                 .iter()

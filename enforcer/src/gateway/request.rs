@@ -404,6 +404,7 @@ fn unanswered(error: &UpstreamError) -> Refusal {
             StatusCode::GATEWAY_TIMEOUT
         }
         UpstreamError::Connect { .. }
+        | UpstreamError::Tls { .. }
         | UpstreamError::Handshake { .. }
         | UpstreamError::Broken { .. }
         | UpstreamError::Switched { .. } => StatusCode::BAD_GATEWAY,

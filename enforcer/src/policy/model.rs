@@ -20,7 +20,8 @@ use time::OffsetDateTime;
 pub use super::{
     leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
     service::{
-        Balance, Endpoint, HashKey, Health, Outliers, Retries, RetryOn, Service, SuccessRate, UpstreamLimits,
+        Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
+        UpstreamLimits, UpstreamTls,
     },
 };
 

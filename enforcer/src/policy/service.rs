@@ -2,11 +2,12 @@
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use super::model::{Name, Origin};
+use super::model::{Name, Origin, SpiffePattern};
 
 /// A set of instances that serve the same thing.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Service {
     pub balance: Balance,
     pub health: Option<Health>,
     pub connect_timeout: Duration,
+    /// Of `https` endpoints.
+    pub tls: UpstreamTls,
     pub limits: UpstreamLimits,
     pub retries: Retries,
     /// `None`: what requests meet says nothing about an endpoint.
@@ -28,11 +31,34 @@ pub struct Service {
     pub panic_percent: u8,
 }
 
-/// Where an instance listens: `http` with an address or a DNS name.
+/// How `https` endpoints are spoken to. All files are PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// The authorities that vouch for endpoints. `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// What endpoints are asked for, and whose name their certificates must have. `None`: the endpoint's host.
+    pub server_name: Option<Arc<str>>,
+    /// If there are any, the certificate must have one of these SPIFFE identities, whatever its names.
+    pub spiffe: Vec<SpiffePattern>,
+    /// Who we are.
+    pub own: Option<OwnCertificate>,
+}
+
+/// A certificate, its intermediates, and the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnCertificate {
+    /// Leaf first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Where an instance listens: `http` or `https` with an address or a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// `host:port`.
     pub authority: http::uri::Authority,
+    /// By TLS, as the service's [`UpstreamTls`] says.
+    pub https: bool,
     /// Its share of the requests, in proportion to the others': 1 to 1000.
     pub weight: NonZeroU16,
     pub zone: Option<Arc<str>>,

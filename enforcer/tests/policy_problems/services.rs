@@ -11,9 +11,34 @@ fn of_services_and_issuers() {
             "at least one endpoint",
         ),
         (
-            service("endpoints: [▶'https://a:1']"),
+            service("endpoints: [▶'https://a..b:1']"),
             "spec.endpoints[0]",
-            "TLS to upstreams is not offered by this version",
+            "is no name of a server",
+        ),
+        (
+            service("endpoints: ['http://a:1']\ntls: ▶{serverName: b}"),
+            "spec.tls",
+            "is about https endpoints",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: {ca: ▶absent.pem}"),
+            "spec.tls.ca",
+            "there is no file",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: ▶{key: policy.yaml}"),
+            "spec.tls",
+            "are given together",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: ▶{ca: policy.yaml}"),
+            "spec.tls",
+            "holds no certificate",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: {spiffe: ▶x}"),
+            "spec.tls.spiffe",
+            "is no SPIFFE identity",
         ),
         (
             service("endpoints: [▶a]"),

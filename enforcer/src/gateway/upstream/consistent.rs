@@ -171,6 +171,7 @@ mod tests {
     fn endpoints(weights: &[u16]) -> Vec<Endpoint> {
         let endpoint = |(index, &weight)| Endpoint {
             authority: format!("10.0.0.{index}:80").parse().unwrap(),
+            https: false,
             weight: NonZeroU16::new(weight).unwrap(),
             zone: None,
         };

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use http::uri::Authority;
 use tokio::sync::Notify;
 
-use super::board::Board;
+use super::{board::Board, tls::ServiceTls};
 use crate::policy::model::{Health, Name, Service};
 
 /// The port of `http` endpoints that name none.
@@ -27,6 +27,8 @@ pub(in crate::gateway) struct SharedEndpoint {
     pub(in crate::gateway) authority: Authority,
     /// `None`: always taken for healthy.
     pub(in crate::gateway) health: Option<Health>,
+    /// `None`: it speaks plain HTTP.
+    pub(super) tls: Option<Arc<ServiceTls>>,
     board: Arc<Board>,
     /// What its checks say.
     healthy: AtomicBool,
@@ -92,11 +94,18 @@ impl Seen {
 impl SharedEndpoint {
     /// An endpoint that is usable until shown otherwise.
     #[must_use]
-    fn new(service: Name, authority: Authority, health: Option<Health>, board: Arc<Board>) -> Self {
+    fn new(
+        service: Name,
+        authority: Authority,
+        health: Option<Health>,
+        tls: Option<Arc<ServiceTls>>,
+        board: Arc<Board>,
+    ) -> Self {
         let literal = literal(&authority);
         Self {
             service,
             health,
+            tls,
             board,
             healthy: AtomicBool::new(true),
             ejected: AtomicBool::new(false),
@@ -109,20 +118,30 @@ impl SharedEndpoint {
         }
     }
 
-    /// The endpoint of `service` at `authority`: the `known` one if it is checked in the same way, else
+    /// The endpoint of `service` at `authority`: the `known` one if it is checked and spoken to in the same way, else
     /// a new one, which is as usable as that was. `joins`: the service has been there before.
     pub(in crate::gateway) fn renewed(
         service: &Service,
         authority: &Authority,
+        tls: Option<&Arc<ServiceTls>>,
         known: Option<&Arc<Self>>,
         joins: bool,
         board: &Arc<Board>,
     ) -> Arc<Self> {
-        if let Some(same) = known.filter(|known| known.health == service.health) {
+        let is_same = |known: &&Arc<Self>| {
+            known.health == service.health && known.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+        };
+        if let Some(same) = known.filter(is_same) {
             return Arc::clone(same);
         }
         let health = service.health.clone();
-        let new = Self::new(service.name.clone(), authority.clone(), health, Arc::clone(board));
+        let new = Self::new(
+            service.name.clone(),
+            authority.clone(),
+            health,
+            tls.cloned(),
+            Arc::clone(board),
+        );
         if let Some(known) = known {
             let healthy = known.healthy.load(Ordering::Relaxed) || service.health.is_none();
             new.healthy.store(healthy, Ordering::Relaxed);
@@ -255,6 +274,7 @@ mod tests {
         SharedEndpoint::new(
             "s".parse().unwrap(),
             Authority::from_static(authority),
+            None,
             None,
             Arc::default(),
         )

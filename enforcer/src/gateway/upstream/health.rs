@@ -8,7 +8,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::endpoint::SharedEndpoint;
 use crate::policy::model::Health;
@@ -83,6 +86,17 @@ async fn exchange(
 ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let addresses = endpoint.known_addresses().await;
     let stream = TcpStream::connect(&**addresses).await?;
+    match &endpoint.tls {
+        None => ask(endpoint, path, stream).await,
+        Some(tls) => ask(endpoint, path, tls.connect(endpoint, stream).await?).await,
+    }
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    endpoint: &SharedEndpoint,
+    path: &str,
+    stream: S,
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, endpoint.authority.as_str())

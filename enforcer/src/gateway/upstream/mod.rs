@@ -3,6 +3,7 @@
 mod balance;
 pub(in crate::gateway) mod board;
 mod budget;
+mod choice;
 pub(in crate::gateway) mod consistent;
 pub(in crate::gateway) mod endpoint;
 pub(in crate::gateway) mod health;
@@ -11,6 +12,7 @@ pub(in crate::gateway) mod pool;
 pub(in crate::gateway) mod resolve;
 pub(in crate::gateway) mod send;
 pub(in crate::gateway) mod service;
+pub(in crate::gateway) mod tls;
 mod view;
 
 use std::time::Duration;
@@ -26,6 +28,11 @@ pub(in crate::gateway) enum UpstreamError {
     ConnectTimeout { endpoint: String, within: Duration },
     #[error("the endpoint {endpoint} accepts no connection")]
     Connect {
+        endpoint: String,
+        source: std::io::Error,
+    },
+    #[error("there is no TLS with the endpoint {endpoint}")]
+    Tls {
         endpoint: String,
         source: std::io::Error,
     },

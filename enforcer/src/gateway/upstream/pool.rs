@@ -10,7 +10,11 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
 
 use super::{
     UpstreamError,
@@ -75,6 +79,8 @@ pub(super) enum End {
 pub(in crate::gateway) struct Connection {
     sender: SendRequest<RequestBody>,
     peer: SocketAddr,
+    /// Of the certificate files that it was made with.
+    version: u64,
 }
 
 #[derive(Debug)]
@@ -143,13 +149,10 @@ impl LocalEndpoint {
     #[must_use]
     pub(super) fn seat(self: &Rc<Self>, limit: usize, fresh: bool) -> Seat {
         let now = Instant::now();
-        while !fresh {
-            let Some(idle) = self.idle.borrow_mut().pop() else {
-                break;
-            };
-            if self.is_kept(&idle, now) {
-                return Seat::Kept(idle.connection);
-            }
+        let kept =
+            || std::iter::from_fn(|| self.idle.borrow_mut().pop()).find(|idle| self.is_kept(idle, now));
+        if let Some(idle) = (!fresh).then(kept).flatten() {
+            return Seat::Kept(idle.connection);
         }
         if self.open.get() >= limit {
             // Its place is free as soon as its task has noticed.
@@ -170,9 +173,11 @@ impl LocalEndpoint {
             && self.is_current(&idle.connection)
     }
 
-    /// Whether the endpoint is still where the connection leads.
+    /// Whether the endpoint is still where the connection leads, and what it trusts and shows is in use.
     fn is_current(&self, connection: &Connection) -> bool {
-        !self.shared.is_name() || self.shared.addresses().contains(&connection.peer)
+        let tls = self.shared.tls.as_ref();
+        tls.is_none_or(|tls| tls.version() == connection.version)
+            && (!self.shared.is_name() || self.shared.addresses().contains(&connection.peer))
     }
 
     /// Takes in how a request ended.
@@ -225,7 +230,8 @@ impl Slot {
     pub(super) async fn connect(self, within: Duration) -> Result<Connection, UpstreamError> {
         let shared = Arc::clone(&self.0.shared);
         let endpoint = || shared.authority.to_string();
-        let (stream, peer) = tokio::time::timeout(within, self.open(within))
+        let deadline = Instant::now() + within;
+        let (stream, peer) = tokio::time::timeout_at(deadline, self.open(within))
             .await
             .map_err(|_| UpstreamError::ConnectTimeout {
                 endpoint: endpoint(),
@@ -235,11 +241,44 @@ impl Slot {
                 endpoint: endpoint(),
                 source,
             })?;
+        let Some(tls) = &shared.tls else {
+            let sender = self.speak(stream).await?;
+            return Ok(Connection {
+                sender,
+                peer,
+                version: 0,
+            });
+        };
+        // Before the configuration is taken, so that a change in between is noticed.
+        let version = tls.version();
+        let stream = tokio::time::timeout_at(deadline, tls.connect(&shared, stream))
+            .await
+            .map_err(|_| UpstreamError::ConnectTimeout {
+                endpoint: endpoint(),
+                within,
+            })?
+            .map_err(|source| UpstreamError::Tls {
+                endpoint: endpoint(),
+                source,
+            })?;
+        let sender = self.speak(stream).await?;
+        Ok(Connection {
+            sender,
+            peer,
+            version,
+        })
+    }
+
+    /// HTTP/1.1 over `stream`.
+    async fn speak<S>(self, stream: S) -> Result<SendRequest<RequestBody>, UpstreamError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|source| UpstreamError::Handshake {
-                    endpoint: endpoint(),
+                    endpoint: self.0.shared.authority.to_string(),
                     source,
                 })?;
         tokio::task::spawn_local(async move {
@@ -248,7 +287,7 @@ impl Slot {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });
-        Ok(Connection { sender, peer })
+        Ok(sender)
     }
 
     /// Connects to the next address, or to one after it if that does not accept.

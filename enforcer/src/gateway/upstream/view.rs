@@ -142,11 +142,12 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::policy::model::{Balance, Endpoint, Origin, Retries, UpstreamLimits};
+    use crate::policy::model::{Balance, Endpoint, Origin, Retries, UpstreamLimits, UpstreamTls};
 
     fn service(zones: &[&str]) -> Service {
         let endpoint = |(index, zone): (usize, &&str)| Endpoint {
             authority: format!("10.0.0.{index}:80").parse().unwrap(),
+            https: false,
             weight: NonZeroU16::MIN,
             zone: (!zone.is_empty()).then(|| (*zone).into()),
         };
@@ -160,6 +161,7 @@ mod tests {
             balance: Balance::default(),
             health: None,
             connect_timeout: Duration::from_secs(1),
+            tls: UpstreamTls::default(),
             limits: UpstreamLimits::default(),
             retries: Retries::default(),
             outliers: None,
@@ -170,8 +172,9 @@ mod tests {
 
     fn shared(service: &Service) -> Vec<Arc<SharedEndpoint>> {
         let board = Arc::default();
-        let endpoint =
-            |endpoint: &Endpoint| SharedEndpoint::renewed(service, &endpoint.authority, None, false, &board);
+        let endpoint = |endpoint: &Endpoint| {
+            SharedEndpoint::renewed(service, &endpoint.authority, None, None, false, &board)
+        };
         service.endpoints.iter().map(endpoint).collect()
     }
 

@@ -13,6 +13,7 @@ mod require;
 mod route;
 pub(crate) mod service;
 mod upstream;
+mod upstream_tls;
 mod verified;
 
 use std::{

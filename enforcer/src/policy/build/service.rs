@@ -4,7 +4,8 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
 use http::uri::Authority;
 
-use super::{Head, duration_within, upstream};
+use super::{Head, duration_within, upstream, upstream_tls};
+use crate::gateway::server_name;
 use crate::policy::{
     model::{Endpoint, Health, Service},
     raw,
@@ -25,6 +26,13 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
     let health = at.optional("health", raw.health, health);
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(60));
     let connect_timeout = at.optional("connectTimeout", raw.connect_timeout, within);
+    let tls = at.optional("tls", raw.tls, upstream_tls::build);
+    let https = endpoints.iter().flatten().any(|endpoint| endpoint.https);
+    if tls.is_some() && endpoints.is_some() && !https {
+        at.field("tls").error(
+            "`tls` is about https endpoints, and there are none: write https:// in them, or leave it out",
+        );
+    }
     let limits = at.optional("limits", raw.limits, upstream::limits);
     let retries = at.optional("retries", raw.retries, upstream::retries);
     let outliers = at.optional("outliers", raw.outliers, upstream::outliers);
@@ -39,6 +47,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
         balance: balance.unwrap_or_default(),
         health,
         connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(1)),
+        tls: tls.unwrap_or_default(),
         limits: limits.unwrap_or_default(),
         retries: retries.unwrap_or_default(),
         outliers,
@@ -84,9 +93,10 @@ fn endpoint(
     zone: Option<Arc<str>>,
     at: &Place<'_>,
 ) -> Option<Endpoint> {
-    let authority = parsed(parse_endpoint)(text, at)?;
+    let (https, authority) = parsed(parse_endpoint)(text, at)?;
     Some(Endpoint {
         authority,
+        https,
         weight: weight.unwrap_or(NonZeroU16::MIN),
         zone,
     })
@@ -110,17 +120,18 @@ pub(crate) fn parse_zone(text: &str) -> Result<Arc<str>, String> {
     Ok(text.into())
 }
 
-/// `http://host:port`.
-fn parse_endpoint(text: &str) -> Result<Authority, String> {
+/// `http://host:port` or `https://host:port`: whether it is TLS, and where.
+fn parse_endpoint(text: &str) -> Result<(bool, Authority), String> {
     let example = "write it like http://10.0.0.7:8080";
-    if text.starts_with("https://") {
-        return Err(format!(
-            "`{text}`: TLS to upstreams is not offered by this version: use http:// within a network that you trust"
-        ));
-    }
-    let rest = text
-        .strip_prefix("http://")
-        .ok_or_else(|| format!("`{text}` does not begin with http://: {example}"))?;
+    let (https, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => {
+            return Err(format!(
+                "`{text}` does not begin with http:// or https://: {example}"
+            ));
+        }
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
         return Err(format!(
@@ -138,8 +149,11 @@ fn parse_endpoint(text: &str) -> Result<Authority, String> {
     if authority.host().is_empty() {
         return Err(format!("`{text}` has no host: {example}"));
     }
+    if https {
+        server_name(authority.host())?;
+    }
     match authority.port_u16() {
-        Some(port) if port > 0 => Ok(authority),
+        Some(port) if port > 0 => Ok((https, authority)),
         _ => Err(format!("`{text}` has no port from 1 to 65535: {example}")),
     }
 }

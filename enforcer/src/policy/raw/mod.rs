@@ -11,7 +11,7 @@ mod service;
 mod shape;
 
 pub(crate) use service::{
-    Balance, Endpoint, HashKey, Health, Outliers, Retries, Service, SuccessRate, UpstreamLimits,
+    Balance, Endpoint, HashKey, Health, Outliers, Retries, Service, SuccessRate, UpstreamLimits, UpstreamTls,
 };
 pub(crate) use shape::{
     DenyEntry, Duration, EgressAllow, EgressDeny, EgressPort, OneOrMany, Port, Prefixes, Quantity, Rate,

@@ -17,6 +17,7 @@ pub(crate) struct Service {
     pub(crate) balance: Option<Balance>,
     pub(crate) health: Option<Health>,
     pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) tls: Option<UpstreamTls>,
     pub(crate) limits: Option<UpstreamLimits>,
     pub(crate) retries: Option<Retries>,
     pub(crate) outliers: Option<Outliers>,
@@ -62,6 +63,17 @@ impl<'de> Deserialize<'de> for Endpoint {
     }
 }
 
+/// `tls` of a service.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct UpstreamTls {
+    pub(crate) ca: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) spiffe: Option<OneOrMany<String>>,
+    pub(crate) certificate: Option<String>,
+    pub(crate) key: Option<String>,
+}
+
 /// How an endpoint is chosen.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,7 +110,7 @@ pub(crate) struct Health {
 }
 
 /// `limits` of a service.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpstreamLimits {
     pub(crate) connections: Option<u32>,
@@ -142,7 +154,7 @@ pub(crate) struct Outliers {
 }
 
 /// `outliers.successRate`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SuccessRate {
     pub(crate) below: Option<u32>,

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Dura
 
 use enforcer::policy::model::{
     Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Requirement, Retries, Route, Rule, Service, UpstreamLimits,
+    Requirement, Retries, Route, Rule, Service, UpstreamLimits, UpstreamTls,
 };
 
 use super::pki::HOST;
@@ -46,6 +46,7 @@ pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
 pub(crate) fn endpoint(authority: &str) -> Endpoint {
     Endpoint {
         authority: authority.parse().unwrap(),
+        https: false,
         weight: NonZeroU16::MIN,
         zone: None,
     }
@@ -62,6 +63,7 @@ pub(crate) fn service(endpoints: &[SocketAddr]) -> Service {
         balance: Balance::LeastRequest,
         health: None,
         connect_timeout: Duration::from_secs(5),
+        tls: UpstreamTls::default(),
         limits: UpstreamLimits::default(),
         retries: Retries::default(),
         outliers: None,
