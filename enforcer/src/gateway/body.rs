@@ -51,7 +51,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    fn new(ended: bool) -> Self {
+    pub(super) fn new(ended: bool) -> Self {
         let began = Instant::now();
         Self {
             handed: Cell::new(began),

@@ -18,7 +18,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Endpoint, PolicySet, Route, Rule};
+use crate::policy::model::{Endpoint, Name, PolicySet, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -63,6 +63,17 @@ struct Bound {
     limits: RuleLimits,
 }
 
+/// An endpoint that gets no requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedEndpoint {
+    pub service: Name,
+    pub endpoint: String,
+    /// Its health checks fail.
+    pub unhealthy: bool,
+    /// Requests failed there, so it is left alone for a while.
+    pub ejected: bool,
+}
+
 /// A worker's view of [`Policies`], which costs no shared write to look at.
 pub(super) type Latest = Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>;
 
@@ -98,6 +109,22 @@ impl Policies {
     #[must_use]
     pub fn current(&self) -> Arc<Generation> {
         self.current.load_full()
+    }
+
+    /// Which endpoints get no requests now.
+    #[must_use]
+    pub fn unused_endpoints(&self) -> Vec<UnusedEndpoint> {
+        let current = self.current();
+        let endpoints = current.endpoints.iter().flatten();
+        let unused = endpoints.filter(|endpoint| !endpoint.is_usable());
+        unused
+            .map(|endpoint| UnusedEndpoint {
+                service: endpoint.service.clone(),
+                endpoint: endpoint.authority.to_string(),
+                unhealthy: !endpoint.is_healthy(),
+                ejected: endpoint.is_ejected(),
+            })
+            .collect()
     }
 
     pub(super) fn latest(&self) -> Latest {

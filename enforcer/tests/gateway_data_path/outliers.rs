@@ -84,6 +84,12 @@ async fn an_endpoint_that_is_out_gets_no_request_and_the_last_one_stays() {
         client.get("/").await;
     }
     ejected(&lab, bad, 1).await;
+    let unused = lab.policies.unused_endpoints();
+    assert_eq!(unused.len(), 1);
+    assert_eq!(
+        (unused[0].endpoint.clone(), unused[0].ejected, unused[0].unhealthy),
+        (bad.to_string(), true, false)
+    );
     let before = tried.load(Ordering::SeqCst);
     for _ in 0..10 {
         assert_eq!(client.get("/").await.status, 200);

@@ -156,6 +156,13 @@ impl SharedEndpoint {
         Arc::new(new)
     }
 
+    /// An endpoint of a service that has nothing else.
+    #[cfg(test)]
+    pub(super) fn for_test(authority: &'static str) -> Self {
+        let (service, board) = ("s".parse().unwrap(), Arc::default());
+        Self::new(service, Authority::from_static(authority), None, None, board)
+    }
+
     /// Whether requests may go there.
     #[must_use]
     pub(in crate::gateway) fn is_usable(&self) -> bool {
@@ -270,16 +277,6 @@ fn literal(authority: &Authority) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn endpoint(authority: &'static str) -> SharedEndpoint {
-        SharedEndpoint::new(
-            "s".parse().unwrap(),
-            Authority::from_static(authority),
-            None,
-            None,
-            Arc::default(),
-        )
-    }
-
     #[test]
     fn literals_need_no_resolving() {
         for (authority, address) in [
@@ -287,18 +284,18 @@ mod tests {
             ("10.0.0.7", "10.0.0.7:80"),
             ("[::1]:8080", "[::1]:8080"),
         ] {
-            let endpoint = endpoint(authority);
+            let endpoint = SharedEndpoint::for_test(authority);
             assert!(!endpoint.is_name(), "{authority}");
             assert_eq!(**endpoint.addresses(), [address.parse().unwrap()]);
         }
-        let named = endpoint("orders.shop.svc:8080");
+        let named = SharedEndpoint::for_test("orders.shop.svc:8080");
         assert!(named.is_name() && named.addresses().is_empty());
         assert_eq!(named.host_and_port(), ("orders.shop.svc", 8080));
     }
 
     #[test]
     fn what_comes_back_warms_up() {
-        let endpoint = endpoint("10.0.0.7:80");
+        let endpoint = SharedEndpoint::for_test("10.0.0.7:80");
         let length = Some(Duration::from_secs(3600));
         assert_eq!(
             endpoint.warmth(length),
