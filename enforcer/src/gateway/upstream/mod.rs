@@ -10,6 +10,7 @@ pub(in crate::gateway) mod health;
 pub(in crate::gateway) mod outlier;
 pub(in crate::gateway) mod pool;
 pub(in crate::gateway) mod resolve;
+mod seen;
 pub(in crate::gateway) mod send;
 pub(in crate::gateway) mod service;
 pub(in crate::gateway) mod tls;

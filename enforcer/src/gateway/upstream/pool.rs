@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     UpstreamError,
-    endpoint::{SharedEndpoint, Suspicion},
+    endpoint::SharedEndpoint,
+    seen::{End, SeenHere},
     service::{Held, LocalService},
 };
 use crate::{
@@ -41,10 +42,8 @@ const TRIED_ADDRESSES: usize = 3;
 pub(in crate::gateway) struct LocalEndpoint {
     pub(in crate::gateway) shared: Arc<SharedEndpoint>,
     pub(in crate::gateway) cells: EndpointCells,
-    service: Rc<LocalService>,
     under_way: Cell<usize>,
-    /// Connections, also those that are being made.
-    open: Cell<usize>,
+    open: Rc<Open>,
     /// The one used last is last.
     idle: RefCell<Vec<Idle>>,
     /// Which address the next connection goes to.
@@ -52,26 +51,12 @@ pub(in crate::gateway) struct LocalEndpoint {
     seen: SeenHere,
 }
 
-/// How requests ended, as this worker saw it.
-#[derive(Debug, Default)]
-struct SeenHere {
-    /// 5xx and missing responses in a row.
-    errors: Cell<u32>,
-    /// Missing responses in a row.
-    failures: Cell<u32>,
-    /// Since the control thread was told.
-    good: Cell<u64>,
-    bad: Cell<u64>,
-}
-
-/// What a request's end says about its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Good,
-    /// A 5xx.
-    Error,
-    /// No response.
-    Failure,
+/// Counts an endpoint's connections, also those that are being made. Connections hold it, and not the
+/// endpoint, which holds them.
+#[derive(Debug)]
+struct Open {
+    count: Cell<usize>,
+    service: Rc<LocalService>,
 }
 
 /// A connection to an endpoint.
@@ -91,7 +76,7 @@ struct Idle {
 
 /// A connection's place in its endpoint's count, for as long as the connection lasts.
 #[derive(Debug)]
-pub(super) struct Slot(Rc<LocalEndpoint>);
+pub(super) struct Slot(Rc<Open>);
 
 /// What a request is sent on.
 #[derive(Debug)]
@@ -123,9 +108,11 @@ impl LocalEndpoint {
         Self {
             shared,
             cells,
-            service,
             under_way: Cell::new(0),
-            open: Cell::new(0),
+            open: Rc::new(Open {
+                count: Cell::new(0),
+                service,
+            }),
             idle: RefCell::default(),
             turn: Cell::new(0),
             seen: SeenHere::default(),
@@ -141,25 +128,25 @@ impl LocalEndpoint {
     /// Whether a request finds a connection, or may make one where there are at most `limit`.
     #[must_use]
     pub(super) fn has_room(&self, limit: usize) -> bool {
-        self.open.get() < limit || !self.idle.borrow().is_empty()
+        self.open.count.get() < limit || !self.idle.borrow().is_empty()
     }
 
     /// A connection, or the right to make one, for a request at an endpoint that has room. `fresh`: one
     /// that has been kept will not do; an idle one makes room where need be.
     #[must_use]
-    pub(super) fn seat(self: &Rc<Self>, limit: usize, fresh: bool) -> Seat {
+    pub(super) fn seat(&self, limit: usize, fresh: bool) -> Seat {
         let now = Instant::now();
         let kept =
             || std::iter::from_fn(|| self.idle.borrow_mut().pop()).find(|idle| self.is_kept(idle, now));
         if let Some(idle) = (!fresh).then(kept).flatten() {
             return Seat::Kept(idle.connection);
         }
-        if self.open.get() >= limit {
+        if self.open.count.get() >= limit {
             // Its place is free as soon as its task has noticed.
             self.idle.borrow_mut().pop();
         }
-        self.open.set(self.open.get() + 1);
-        Seat::New(Slot(Rc::clone(self)))
+        self.open.count.set(self.open.count.get() + 1);
+        Seat::New(Slot(Rc::clone(&self.open)))
     }
 
     /// Closes connections that have been idle for too long, or that lead where the endpoint no longer is.
@@ -182,32 +169,8 @@ impl LocalEndpoint {
 
     /// Takes in how a request ended.
     pub(super) fn saw(&self, end: End, law: Option<&Outliers>) {
-        let Some(law) = law else { return };
-        let seen = &self.seen;
-        if end == End::Good {
-            seen.good.set(seen.good.get() + 1);
-            seen.errors.set(0);
-            seen.failures.set(0);
-            return;
-        }
-        seen.bad.set(seen.bad.get() + 1);
-        seen.errors.set(seen.errors.get() + 1);
-        let failures = if end == End::Failure {
-            seen.failures.get() + 1
-        } else {
-            0
-        };
-        seen.failures.set(failures);
-        let suspicion = if failures >= law.consecutive_failures.get() {
-            Suspicion::Failures
-        } else if seen.errors.get() >= law.consecutive_5xx.get() {
-            Suspicion::Errors
-        } else {
-            return;
-        };
-        seen.errors.set(0);
-        seen.failures.set(0);
-        if !self.shared.is_ejected() {
+        let suspicion = law.and_then(|law| self.seen.add(end, law));
+        if let Some(suspicion) = suspicion.filter(|_| !self.shared.is_ejected()) {
             self.shared.suspect(suspicion);
         }
     }
@@ -215,88 +178,18 @@ impl LocalEndpoint {
     /// Tells the control thread what has been counted since the last time.
     pub(in crate::gateway) fn report(&self) {
         self.cells.flush();
-        let (good, bad) = (self.seen.good.take(), self.seen.bad.take());
+        let (good, bad) = self.seen.take();
         if good + bad > 0 {
             self.shared.seen.add(good, bad);
         }
     }
-}
-
-impl Slot {
-    /// A new connection.
-    ///
-    /// # Errors
-    /// When the endpoint does not accept one in time.
-    pub(super) async fn connect(self, within: Duration) -> Result<Connection, UpstreamError> {
-        let shared = Arc::clone(&self.0.shared);
-        let endpoint = || shared.authority.to_string();
-        let deadline = Instant::now() + within;
-        let (stream, peer) = tokio::time::timeout_at(deadline, self.open(within))
-            .await
-            .map_err(|_| UpstreamError::ConnectTimeout {
-                endpoint: endpoint(),
-                within,
-            })?
-            .map_err(|source| UpstreamError::Connect {
-                endpoint: endpoint(),
-                source,
-            })?;
-        let Some(tls) = &shared.tls else {
-            let sender = self.speak(stream).await?;
-            return Ok(Connection {
-                sender,
-                peer,
-                version: 0,
-            });
-        };
-        // Before the configuration is taken, so that a change in between is noticed.
-        let version = tls.version();
-        let stream = tokio::time::timeout_at(deadline, tls.connect(&shared, stream))
-            .await
-            .map_err(|_| UpstreamError::ConnectTimeout {
-                endpoint: endpoint(),
-                within,
-            })?
-            .map_err(|source| UpstreamError::Tls {
-                endpoint: endpoint(),
-                source,
-            })?;
-        let sender = self.speak(stream).await?;
-        Ok(Connection {
-            sender,
-            peer,
-            version,
-        })
-    }
-
-    /// HTTP/1.1 over `stream`.
-    async fn speak<S>(self, stream: S) -> Result<SendRequest<RequestBody>, UpstreamError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|source| UpstreamError::Handshake {
-                    endpoint: self.0.shared.authority.to_string(),
-                    source,
-                })?;
-        tokio::task::spawn_local(async move {
-            let _slot = self;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to an endpoint broke");
-            }
-        });
-        Ok(sender)
-    }
 
     /// Connects to the next address, or to one after it if that does not accept.
     async fn open(&self, within: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
-        let endpoint = &self.0;
-        let turn = endpoint.turn.replace(endpoint.turn.get().wrapping_add(1));
-        let known = endpoint.shared.addresses().clone();
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let known = self.shared.addresses().clone();
         let addresses = if known.is_empty() {
-            endpoint.shared.known_addresses().await
+            self.shared.known_addresses().await
         } else {
             known
         };
@@ -317,9 +210,82 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// A new connection.
+    ///
+    /// # Errors
+    /// When the endpoint does not accept one in time.
+    pub(super) async fn connect(
+        self,
+        to: &LocalEndpoint,
+        within: Duration,
+    ) -> Result<Connection, UpstreamError> {
+        let shared = &to.shared;
+        let endpoint = || shared.authority.to_string();
+        let deadline = Instant::now() + within;
+        let (stream, peer) = tokio::time::timeout_at(deadline, to.open(within))
+            .await
+            .map_err(|_| UpstreamError::ConnectTimeout {
+                endpoint: endpoint(),
+                within,
+            })?
+            .map_err(|source| UpstreamError::Connect {
+                endpoint: endpoint(),
+                source,
+            })?;
+        let Some(tls) = &shared.tls else {
+            let sender = self.speak(to, stream).await?;
+            return Ok(Connection {
+                sender,
+                peer,
+                version: 0,
+            });
+        };
+        // Before the configuration is taken, so that a change in between is noticed.
+        let version = tls.version();
+        let stream = tokio::time::timeout_at(deadline, tls.connect(shared, stream))
+            .await
+            .map_err(|_| UpstreamError::ConnectTimeout {
+                endpoint: endpoint(),
+                within,
+            })?
+            .map_err(|source| UpstreamError::Tls {
+                endpoint: endpoint(),
+                source,
+            })?;
+        let sender = self.speak(to, stream).await?;
+        Ok(Connection {
+            sender,
+            peer,
+            version,
+        })
+    }
+
+    /// HTTP/1.1 over `stream`.
+    async fn speak<S>(self, to: &LocalEndpoint, stream: S) -> Result<SendRequest<RequestBody>, UpstreamError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|source| UpstreamError::Handshake {
+                    endpoint: to.shared.authority.to_string(),
+                    source,
+                })?;
+        tokio::task::spawn_local(async move {
+            let _slot = self;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+        });
+        Ok(sender)
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        self.0.count.set(self.0.count.get() - 1);
         self.0.service.free();
     }
 }
@@ -376,7 +342,7 @@ impl Lease {
                 connection,
                 since: Instant::now(),
             });
-            endpoint.service.free();
+            endpoint.open.service.free();
         }
     }
 }
@@ -388,78 +354,5 @@ impl Drop for Lease {
 }
 
 #[cfg(test)]
-mod tests {
-    use prometheus::Registry;
-    use tokio::{net::TcpListener, task::LocalSet};
-
-    use super::*;
-    use crate::gateway::{counters::ServiceCells, metrics::GatewayMetrics};
-
-    /// An endpoint that is a name.
-    fn named() -> Rc<LocalEndpoint> {
-        let metrics = GatewayMetrics::new(&Registry::new()).unwrap();
-        let shared = Arc::new(SharedEndpoint::for_test("orders.invalid:80"));
-        let service = LocalService::new(ServiceCells::new(&metrics, "s"));
-        let cells = EndpointCells::new(&metrics, "s", "e");
-        Rc::new(LocalEndpoint::new(shared, cells, service))
-    }
-
-    /// A request's lease on a new connection.
-    async fn busy(endpoint: &Rc<LocalEndpoint>) -> Lease {
-        let Seat::New(slot) = endpoint.seat(usize::MAX, true) else {
-            panic!("a fresh seat is new");
-        };
-        let connection = slot.connect(Duration::from_secs(20)).await.unwrap();
-        let mut lease = Lease::new(Rc::clone(endpoint), Rc::new(Progress::new(true)));
-        lease.hold(connection).ready().await.unwrap();
-        lease
-    }
-
-    #[tokio::test]
-    async fn connections_to_an_address_that_is_gone_are_not_kept() {
-        let run = async {
-            let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let after = TcpListener::bind("[::1]:0").await.unwrap();
-            let (old, new) = (before.local_addr().unwrap(), after.local_addr().unwrap());
-            let endpoint = named();
-            endpoint.shared.set_addresses(vec![old]);
-            let (idle, lease) = (busy(&endpoint).await, busy(&endpoint).await);
-            idle.give_back();
-            assert_eq!((endpoint.idle.borrow().len(), endpoint.under_way()), (1, 1));
-            endpoint.shared.set_addresses(vec![new]);
-            endpoint.sweep(Instant::now());
-            assert_eq!(endpoint.idle.borrow().len(), 0, "the idle one is closed");
-            lease.give_back();
-            assert_eq!(endpoint.idle.borrow().len(), 0, "the busy one is not kept");
-            let lease = busy(&endpoint).await;
-            lease.give_back();
-            assert!(
-                matches!(endpoint.seat(usize::MAX, false), Seat::Kept(connection) if connection.peer == new)
-            );
-        };
-        LocalSet::new().run_until(run).await;
-    }
-
-    #[tokio::test]
-    async fn an_address_that_refuses_is_followed_by_the_next() {
-        let run = async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            // Nothing listens on port 1.
-            let endpoint = named();
-            endpoint.shared.set_addresses(vec![
-                "127.0.0.1:1".parse().unwrap(),
-                "[::1]:1".parse().unwrap(),
-                address,
-            ]);
-            for _ in 0..6 {
-                let lease = busy(&endpoint).await;
-                assert_eq!(
-                    lease.connection.as_ref().map(|connection| connection.peer),
-                    Some(address)
-                );
-            }
-        };
-        LocalSet::new().run_until(run).await;
-    }
-}
+#[path = "pool_tests.rs"]
+mod tests;

@@ -14,7 +14,8 @@ use super::{
     budget::Budget,
     choice::view,
     consistent::Table,
-    pool::{Connection, End, Lease, LocalEndpoint, Seat},
+    pool::{Connection, Lease, LocalEndpoint, Seat},
+    seen::End,
     service::{Held, LocalService},
     view::View,
 };
@@ -239,7 +240,7 @@ impl Upstream {
             },
             Seat::New(slot) => {
                 let within = self.service.connect_timeout.min(per_try.unwrap_or(Duration::MAX));
-                match slot.connect(within).await {
+                match slot.connect(endpoint, within).await {
                     Ok(connection) => (connection, false),
                     Err(error) => {
                         exchanging.end(Exchange::Connect, Some(End::Failure));
