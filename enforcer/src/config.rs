@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -122,6 +123,8 @@ pub struct Gateway {
     pub drain: Duration,
     /// Client connections at once, over all listeners.
     pub max_connections: u32,
+    /// Where the node is: endpoints of services in the same zone come first.
+    pub zone: Option<Arc<str>>,
     /// Empty: the agent has no gateway.
     pub listeners: Vec<Listener>,
     /// `None`: failed authentication denies nobody in the kernel.

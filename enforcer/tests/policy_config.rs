@@ -31,6 +31,7 @@ gateway:
   workers: 2
   drain: 20s
   maxConnections: 500
+  zone: eu-1a
   listeners:
     - name: edge
       address: "0.0.0.0:8443"
@@ -94,6 +95,7 @@ fn everything_that_is_written_is_meant() {
     );
     assert_eq!(config.kernel.management, ["10.0.0.0/24".parse().unwrap()]);
     assert_eq!(config.gateway.workers.map(usize::from), Some(2));
+    assert_eq!(config.gateway.zone.as_deref(), Some("eu-1a"));
     assert_eq!(
         (config.gateway.drain, config.gateway.max_connections),
         (Duration::from_secs(20), 500)
@@ -356,7 +358,7 @@ fn check_judges_configuration_and_the_policies_that_it_names() {
     assert!(report.is_ok(), "{:?}", report.problems);
     assert_eq!(report.files, 2);
 
-    fs::write(path("policies/bad.yaml"), service.replace("http:", "https:")).unwrap();
+    fs::write(path("policies/bad.yaml"), service.replace("http:", "ftp:")).unwrap();
     let report = policy::check(&[path("agent.yaml")]);
     let paths: Vec<&str> = report.problems.iter().map(|problem| &*problem.path).collect();
     // The other document of the same name is named too.

@@ -132,7 +132,7 @@ fn the_sample_issuer_and_service_mean_what_they_say() {
 
     let service = &set.services[0];
     assert_eq!(
-        (service.endpoints.len(), service.balance),
+        (service.endpoints.len(), service.balance.clone()),
         (2, Balance::LeastRequest)
     );
     assert_eq!(service.endpoints[0].authority, "10.0.0.7:8080");

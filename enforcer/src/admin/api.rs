@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::wire::{
     AllowRequest, DenialStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus, KernelStatus,
-    PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status,
+    PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
 };
 use crate::{
     agent::{
@@ -65,6 +65,17 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
             .iter()
             .map(|service| service.name.to_string())
             .collect(),
+        unused_endpoints: shared.policies.as_ref().map_or_else(Vec::new, |policies| {
+            let unused = policies.unused_endpoints().into_iter();
+            unused
+                .map(|each| UnusedEndpointStatus {
+                    service: each.service.to_string(),
+                    endpoint: each.endpoint,
+                    unhealthy: each.unhealthy,
+                    ejected: each.ejected,
+                })
+                .collect()
+        }),
     };
     Json(status).into_response()
 }

@@ -26,6 +26,21 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     pub routes: Vec<String>,
     pub services: Vec<String>,
+    /// Endpoints that get no requests now.
+    #[serde(default)]
+    pub unused_endpoints: Vec<UnusedEndpointStatus>,
+}
+
+/// An endpoint that gets no requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusedEndpointStatus {
+    pub service: String,
+    pub endpoint: String,
+    /// Its health checks fail.
+    pub unhealthy: bool,
+    /// Requests failed there, so it is left alone for a while.
+    pub ejected: bool,
 }
 
 /// The kernel half.

@@ -40,6 +40,7 @@ pub fn gateway(config: &Config) -> Option<gateway::GatewayConfig> {
     (!listeners.is_empty()).then_some(gateway::GatewayConfig {
         workers: config.gateway.workers.unwrap_or(cores),
         max_connections: NonZeroUsize::new(max_connections).unwrap_or(NonZeroUsize::MIN),
+        zone: config.gateway.zone.clone(),
         drain: config.gateway.drain,
         listeners,
     })

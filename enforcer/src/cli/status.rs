@@ -77,7 +77,17 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
         print_policies(out, &status.policies)?;
     }
     writeln!(out, "\nroutes    {}", list(&status.routes))?;
-    writeln!(out, "services  {}", list(&status.services))
+    writeln!(out, "services  {}", list(&status.services))?;
+    for each in &status.unused_endpoints {
+        let why = match (each.unhealthy, each.ejected) {
+            (true, true) => "its checks and requests fail",
+            (true, false) => "its checks fail",
+            _ => "requests failed there",
+        };
+        let line = format!("{}: {} is not used: {why}", each.service, each.endpoint);
+        writeln!(out, "  {}", paint(&line, Color::Yellow, color))?;
+    }
+    Ok(())
 }
 
 fn print_kernel(out: &mut impl Write, kernel: &wire::KernelStatus, color: bool) -> io::Result<()> {

@@ -7,7 +7,7 @@ use super::{
     OnStop, PINS, SketchMemory, Timeouts, Tls, XdpMode, raw,
 };
 use crate::policy::{
-    build::duration_within,
+    build::{duration_within, service::parse_zone},
     leaf::{Name, Rate, Unit, cidr, quantity},
     yaml::place::{Place, Unique, parsed},
 };
@@ -178,6 +178,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
     let max_connections = at.optional("maxConnections", raw.max_connections, |count, at| {
         within(count, 1, 10_000_000, at)
     });
+    let zone = at.optional("zone", raw.zone, parsed(parse_zone));
     let list = raw.listeners.unwrap_or_default();
     if list.len() > MAX_LISTENERS {
         at.field("listeners")
@@ -205,6 +206,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
         workers,
         drain: drain.unwrap_or(Duration::from_secs(30)),
         max_connections: max_connections.unwrap_or(10_000),
+        zone,
         listeners,
         auth_failures,
     }

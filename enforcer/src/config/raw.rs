@@ -82,6 +82,7 @@ pub(super) struct Gateway {
     pub(super) workers: Option<u32>,
     pub(super) drain: Option<Duration>,
     pub(super) max_connections: Option<u32>,
+    pub(super) zone: Option<String>,
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) auth_failures: Option<AuthFailures>,
 }

@@ -45,17 +45,28 @@ pub(super) struct Progress {
     /// Some of it may have been handed on.
     pub(super) begun: Cell<bool>,
     pub(super) failure: Cell<Option<Failure>>,
+    /// The service took too long.
+    pub(super) overdue: Cell<bool>,
+    began: Instant,
 }
 
 impl Progress {
-    fn new(ended: bool) -> Self {
+    pub(super) fn new(ended: bool) -> Self {
+        let began = Instant::now();
         Self {
-            handed: Cell::new(Instant::now()),
+            handed: Cell::new(began),
+            overdue: Cell::new(false),
+            began,
             owed: Cell::new(false),
             ended: Cell::new(ended),
             begun: Cell::new(false),
             failure: Cell::new(None),
         }
+    }
+
+    /// When forwarding began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Since when only the service can be waited for; `None` if the client still owes something.

@@ -1,6 +1,6 @@
 //! What the gateway is started with. The agent's configuration file is converted to this.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::policy::model::Name;
 
@@ -11,6 +11,8 @@ pub struct GatewayConfig {
     pub workers: NonZeroUsize,
     /// Connections of clients, over all workers. Each worker takes its equal share, rounded up.
     pub max_connections: NonZeroUsize,
+    /// Where the node is: endpoints of the same zone come first.
+    pub zone: Option<Arc<str>>,
     /// How long requests under way may take to finish when the gateway stops.
     pub drain: Duration,
     /// At least one.

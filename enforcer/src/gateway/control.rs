@@ -11,6 +11,7 @@ use http::uri::Authority;
 use tokio::{
     sync::oneshot,
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 use x509_parser::time::ASN1Time;
 
@@ -18,7 +19,7 @@ use super::{
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
     tls::{Reload, TlsError},
-    upstream::{endpoint::SharedEndpoint, health, resolve},
+    upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
     worker::ListenerContext,
 };
 use crate::policy::model::Name;
@@ -51,6 +52,8 @@ pub(super) async fn run(
     let mut validity = tokio::time::interval(LOOK_AT_VALIDITY);
     let mut gone = gone;
     let mut generation = policies.current();
+    let mut keeper = Keeper::default();
+    let mut next_look = keeper.look(&generation, &metrics, Instant::now());
     update(&mut watches, &mut tasks, &generation, &metrics);
     loop {
         tokio::select! {
@@ -62,11 +65,23 @@ pub(super) async fn run(
                 let old = std::mem::replace(&mut generation, policies.current());
                 forget(&old, &generation, &metrics);
                 update(&mut watches, &mut tasks, &generation, &metrics);
+                next_look = keeper.look(&generation, &metrics, Instant::now());
+            }
+            () = policies.board().alarm() => {
+                next_look = keeper.look(&generation, &metrics, Instant::now());
+            }
+            () = tokio::time::sleep_until(next_look) => {
+                next_look = keeper.look(&generation, &metrics, Instant::now());
             }
             _ = files.tick() => {
                 for listener in &listeners {
                     // The error is logged and counted; the next look may find better files.
                     reload(listener, &metrics).unwrap_or_default();
+                }
+                for tls in generation.tls.iter().flatten() {
+                    if !tls.reload() {
+                        metrics.reload_failures.inc();
+                    }
                 }
             }
             _ = validity.tick() => {
@@ -144,6 +159,17 @@ fn forget(old: &Generation, new: &Generation, metrics: &GatewayMetrics) {
             })
             .collect()
     };
+    let services = |generation: &Generation| -> HashSet<Name> {
+        generation
+            .set
+            .services
+            .iter()
+            .map(|service| service.name.clone())
+            .collect()
+    };
+    for service in services(old).difference(&services(new)) {
+        metrics.forget_service(service.as_str());
+    }
     for (route, service) in rules(old).difference(&rules(new)) {
         metrics.forget_rule(route.as_str(), service.as_str());
     }
@@ -186,6 +212,8 @@ fn watch(endpoint: &Arc<SharedEndpoint>, tasks: &mut JoinSet<()>, metrics: &Gate
     let labels = [endpoint.service.as_str(), endpoint.authority.as_str()];
     let gauge = metrics.endpoint_healthy.with_label_values(&labels);
     gauge.set(i64::from(endpoint.is_healthy()));
+    let ejected = metrics.endpoint_ejected.with_label_values(&labels);
+    ejected.set(i64::from(endpoint.is_ejected()));
     let mut handles = Vec::new();
     if let Some(health) = endpoint.health.clone() {
         handles.push(tasks.spawn(health::keep_checked(Arc::clone(endpoint), health, gauge)));

@@ -12,6 +12,7 @@ use prometheus::local::{LocalHistogram, LocalIntCounter};
 use super::{
     metrics::{CODE_CLASSES, GatewayMetrics, VERDICTS, label},
     signal::Verdict,
+    upstream::{BOUNDS, Bound},
 };
 
 /// How an exchange with an endpoint ended.
@@ -22,14 +23,17 @@ pub(super) enum Exchange {
     Broken,
     /// Given up: the client went away, or the rule's time was over.
     Abandoned,
+    /// The service took too long.
+    TimedOut,
 }
 
 /// All of them.
-pub(super) const EXCHANGES: [Exchange; 4] = [
+pub(super) const EXCHANGES: [Exchange; 5] = [
     Exchange::Answered,
     Exchange::Connect,
     Exchange::Broken,
     Exchange::Abandoned,
+    Exchange::TimedOut,
 ];
 
 /// One worker's counters that wait for the next flush.
@@ -53,9 +57,73 @@ pub(super) struct RuleCells {
 #[derive(Debug)]
 pub(super) struct EndpointCells([LocalIntCounter; EXCHANGES.len()]);
 
-/// Counts an exchange, as abandoned if it is dropped before its end.
+/// Why a request was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RetryCause {
+    Connect,
+    /// The connection broke, or the try took too long.
+    Reset,
+    /// The response's status.
+    Status,
+}
+
+/// All of them.
+pub(super) const RETRY_CAUSES: [RetryCause; 3] = [RetryCause::Connect, RetryCause::Reset, RetryCause::Status];
+
+impl RetryCause {
+    /// Its name in metrics.
+    #[must_use]
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// One worker's counters for one service.
 #[derive(Debug)]
-pub(super) struct ExchangeGuard<'a>(Option<&'a EndpointCells>);
+pub(super) struct ServiceCells {
+    overflows: [LocalIntCounter; BOUNDS.len()],
+    retries: [LocalIntCounter; RETRY_CAUSES.len()],
+}
+
+impl ServiceCells {
+    #[must_use]
+    pub(super) fn new(metrics: &GatewayMetrics, service: &str) -> Self {
+        let overflows = |bound: Bound| {
+            metrics
+                .upstream_overflows
+                .with_label_values(&[service, bound.label()])
+        };
+        let retries = |cause: RetryCause| {
+            metrics
+                .upstream_retries
+                .with_label_values(&[service, cause.label()])
+        };
+        Self {
+            overflows: BOUNDS.map(|bound| overflows(bound).local()),
+            retries: RETRY_CAUSES.map(|cause| retries(cause).local()),
+        }
+    }
+
+    /// A bound was in the way.
+    pub(super) fn overflow(&self, bound: Bound) {
+        self.overflows[bound as usize].inc();
+    }
+
+    /// A request is sent again.
+    pub(super) fn retry(&self, cause: RetryCause) {
+        self.retries[cause as usize].inc();
+    }
+
+    /// Adds what has been counted to the shared counters.
+    pub(super) fn flush(&self) {
+        self.overflows.iter().for_each(LocalIntCounter::flush);
+        self.retries.iter().for_each(LocalIntCounter::flush);
+    }
+}
 
 impl RuleCells {
     /// Counters for a rule of `route` that leads to `service`; both empty where none matched.
@@ -99,39 +167,17 @@ impl EndpointCells {
         }))
     }
 
-    /// Begins to count an exchange.
-    #[must_use]
-    pub(super) fn guard(&self) -> ExchangeGuard<'_> {
-        ExchangeGuard(Some(self))
-    }
-
     /// Adds what has been counted to the shared counters.
     pub(super) fn flush(&self) {
         self.0.iter().for_each(LocalIntCounter::flush);
     }
 
-    fn count(&self, result: Exchange) {
+    /// Counts the end of an exchange.
+    pub(super) fn count(&self, result: Exchange) {
         for (each, counter) in EXCHANGES.iter().zip(&self.0) {
             if *each == result {
                 counter.inc();
             }
-        }
-    }
-}
-
-impl ExchangeGuard<'_> {
-    /// The exchange is over.
-    pub(super) fn end(mut self, result: Exchange) {
-        if let Some(cells) = self.0.take() {
-            cells.count(result);
-        }
-    }
-}
-
-impl Drop for ExchangeGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(cells) = self.0.take() {
-            cells.count(Exchange::Abandoned);
         }
     }
 }
@@ -169,6 +215,7 @@ pub(super) fn exchange_label(result: Exchange) -> &'static str {
         Exchange::Connect => "connect_failed",
         Exchange::Broken => "broken",
         Exchange::Abandoned => "abandoned",
+        Exchange::TimedOut => "timed_out",
     }
 }
 
@@ -216,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_exchange_counts_as_abandoned() {
+    fn exchanges_are_counted_by_their_ends() {
         let metrics = GatewayMetrics::new(&Registry::new()).unwrap();
         let cells = EndpointCells::new(&metrics, "s", "e");
-        drop(cells.guard());
-        cells.guard().end(Exchange::Answered);
+        cells.count(Exchange::Abandoned);
+        cells.count(Exchange::Answered);
         cells.flush();
         let count = |result| {
             metrics

@@ -6,8 +6,9 @@
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::{
-    counters::{EXCHANGES, exchange_label},
+    counters::{EXCHANGES, RETRY_CAUSES, exchange_label},
     signal::Verdict,
+    upstream::{BOUNDS, outlier::CAUSES},
 };
 
 /// Upper bounds of latency, in seconds.
@@ -15,7 +16,7 @@ const LATENCY: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 pub(super) const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-pub(super) const VERDICTS: [Verdict; 7] = [
+pub(super) const VERDICTS: [Verdict; 8] = [
     Verdict::Allowed,
     Verdict::NoRoute,
     Verdict::Unauthenticated,
@@ -23,6 +24,7 @@ pub(super) const VERDICTS: [Verdict; 7] = [
     Verdict::Limited,
     Verdict::Invalid,
     Verdict::Upstream,
+    Verdict::Saturated,
 ];
 
 /// The shared metrics.
@@ -33,7 +35,11 @@ pub(super) struct GatewayMetrics {
     pub(super) connections: IntGaugeVec,
     handshakes: IntCounterVec,
     pub(super) upstream_requests: IntCounterVec,
+    pub(super) upstream_overflows: IntCounterVec,
+    pub(super) upstream_retries: IntCounterVec,
     pub(super) endpoint_healthy: IntGaugeVec,
+    pub(super) endpoint_ejected: IntGaugeVec,
+    pub(super) endpoint_ejections: IntCounterVec,
     pub(super) certificate_expiry: IntGaugeVec,
     pub(super) reload_failures: IntCounter,
     pub(super) connections_revoked: IntCounter,
@@ -89,9 +95,29 @@ impl GatewayMetrics {
                 "Exchanges with endpoints, by how they ended.",
                 &["service", "endpoint", "result"],
             )?,
+            upstream_overflows: counters(
+                "enforcer_upstream_overflows_total",
+                "Requests, waits and repetitions that a service's bounds or its retry budget did not admit.",
+                &["service", "bound"],
+            )?,
+            upstream_retries: counters(
+                "enforcer_upstream_retries_total",
+                "Requests that were sent again, by what had come of the try before.",
+                &["service", "cause"],
+            )?,
+            endpoint_ejected: gauges(
+                "enforcer_endpoint_ejected",
+                "Whether an endpoint is not used for a while because requests failed there: 1 or 0.",
+                &["service", "endpoint"],
+            )?,
+            endpoint_ejections: counters(
+                "enforcer_endpoint_ejections_total",
+                "How often an endpoint was taken out because requests failed there, by what was seen.",
+                &["service", "endpoint", "cause"],
+            )?,
             endpoint_healthy: gauges(
                 "enforcer_endpoint_healthy",
-                "Whether an endpoint is used: 1 if its health checks pass or it has none, else 0.",
+                "Whether an endpoint's health checks pass: 1 if they do or it has none, else 0.",
                 &["service", "endpoint"],
             )?,
             certificate_expiry: gauges(
@@ -114,14 +140,18 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 9] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 13] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.handshakes.clone()),
             Box::new(self.upstream_requests.clone()),
+            Box::new(self.upstream_overflows.clone()),
+            Box::new(self.upstream_retries.clone()),
             Box::new(self.endpoint_healthy.clone()),
+            Box::new(self.endpoint_ejected.clone()),
+            Box::new(self.endpoint_ejections.clone()),
             Box::new(self.certificate_expiry.clone()),
             Box::new(self.reload_failures.clone()),
             Box::new(self.connections_revoked.clone()),
@@ -153,9 +183,31 @@ impl GatewayMetrics {
         self.endpoint_healthy
             .remove_label_values(&[service, endpoint])
             .unwrap_or_default();
+        self.endpoint_ejected
+            .remove_label_values(&[service, endpoint])
+            .unwrap_or_default();
+        for cause in CAUSES {
+            self.endpoint_ejections
+                .remove_label_values(&[service, endpoint, cause])
+                .unwrap_or_default();
+        }
         for result in EXCHANGES.map(exchange_label) {
             self.upstream_requests
                 .remove_label_values(&[service, endpoint, result])
+                .unwrap_or_default();
+        }
+    }
+
+    /// Takes out what was counted for a service that is gone.
+    pub(super) fn forget_service(&self, service: &str) {
+        for bound in BOUNDS {
+            self.upstream_overflows
+                .remove_label_values(&[service, bound.label()])
+                .unwrap_or_default();
+        }
+        for cause in RETRY_CAUSES {
+            self.upstream_retries
+                .remove_label_values(&[service, cause.label()])
                 .unwrap_or_default();
         }
     }
@@ -184,5 +236,6 @@ pub(super) fn label(verdict: Verdict) -> &'static str {
         Verdict::Limited => "limited",
         Verdict::Invalid => "invalid",
         Verdict::Upstream => "upstream",
+        Verdict::Saturated => "saturated",
     }
 }

@@ -51,6 +51,7 @@ use tokio::{
 
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
+pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
     config::{GatewayConfig, ListenerConfig},
@@ -60,6 +61,7 @@ use self::{
     policies::Policies,
     signal::Observer,
     tls::{ListenerTls, TlsError},
+    upstream::send::Site,
     worker::{Drain, ListenerContext, Setup},
 };
 use crate::policy::model::Name;
@@ -144,6 +146,10 @@ impl Gateway {
             control: None,
         };
         gateway.control = Some(gateway.start_control(policies)?);
+        let site = Site {
+            workers: count,
+            zone: config.zone.clone(),
+        };
         let max_connections = config.max_connections.get().div_ceil(count);
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = oneshot::channel();
@@ -155,6 +161,7 @@ impl Gateway {
                 policies,
                 metrics,
                 max_connections,
+                site: site.clone(),
                 tokens,
                 commands,
                 revocations,

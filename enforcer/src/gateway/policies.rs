@@ -16,9 +16,9 @@ use super::{
     identity::verifier::Verifier,
     limit::{RequestLimiters, RuleLimits},
     router::{Router, RuleIndex},
-    upstream::endpoint::SharedEndpoint,
+    upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Endpoint, PolicySet, Route, Rule};
+use crate::policy::model::{Endpoint, Name, PolicySet, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub struct Policies {
 struct Shared {
     runtime: Handle,
     limiters: Arc<RequestLimiters>,
+    board: Arc<Board>,
     /// Where the clock of the limiters begins.
     start: Instant,
 }
@@ -46,6 +47,10 @@ pub struct Generation {
     pub(super) verifier: Verifier,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
     pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
+    /// How `https` endpoints of each service are spoken to, in the same order.
+    pub(super) tls: Vec<Option<Arc<ServiceTls>>>,
+    /// Where keys lead, of services that hash, in the same order.
+    pub(super) tables: Vec<Option<Arc<Table>>>,
     rules: Vec<Vec<Bound>>,
     start: Instant,
 }
@@ -58,6 +63,17 @@ struct Bound {
     limits: RuleLimits,
 }
 
+/// An endpoint that gets no requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedEndpoint {
+    pub service: Name,
+    pub endpoint: String,
+    /// Its health checks fail.
+    pub unhealthy: bool,
+    /// Requests failed there, so it is left alone for a while.
+    pub ejected: bool,
+}
+
 /// A worker's view of [`Policies`], which costs no shared write to look at.
 pub(super) type Latest = Cache<Arc<ArcSwap<Generation>>, Arc<Generation>>;
 
@@ -68,6 +84,7 @@ impl Policies {
         let shared = Shared {
             runtime,
             limiters: Arc::default(),
+            board: Arc::default(),
             start: Instant::now(),
         };
         Self {
@@ -94,8 +111,28 @@ impl Policies {
         self.current.load_full()
     }
 
+    /// Which endpoints get no requests now.
+    #[must_use]
+    pub fn unused_endpoints(&self) -> Vec<UnusedEndpoint> {
+        let current = self.current();
+        let endpoints = current.endpoints.iter().flatten();
+        let unused = endpoints.filter(|endpoint| !endpoint.is_usable());
+        unused
+            .map(|endpoint| UnusedEndpoint {
+                service: endpoint.service.clone(),
+                endpoint: endpoint.authority.to_string(),
+                unhealthy: !endpoint.is_healthy(),
+                ejected: endpoint.is_ejected(),
+            })
+            .collect()
+    }
+
     pub(super) fn latest(&self) -> Latest {
         Cache::new(Arc::clone(&self.current))
+    }
+
+    pub(super) fn board(&self) -> &Board {
+        &self.shared.board
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<()> {
@@ -111,17 +148,47 @@ impl Generation {
             .flatten()
             .map(|known| ((&known.service, &known.authority), known))
             .collect();
-        let endpoints = set.services.iter().map(|service| {
-            let mut endpoints: Vec<Arc<SharedEndpoint>> = Vec::new();
-            for Endpoint { authority } in &service.endpoints {
-                // One that is named twice is still one.
-                if !endpoints.iter().any(|endpoint| endpoint.authority == *authority) {
-                    let known = known.get(&(&service.name, authority)).copied();
-                    endpoints.push(SharedEndpoint::renewed(service, authority, known));
-                }
-            }
-            endpoints
+        let before: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| old.set.services.iter().zip(&old.tables))
+            .map(|(service, table)| (&service.name, (service, table)))
+            .collect();
+        let known_tls: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| old.set.services.iter().zip(&old.tls))
+            .filter_map(|(service, tls)| Some((&service.name, tls.as_ref()?)))
+            .collect();
+        let tls: Vec<Option<Arc<ServiceTls>>> = set
+            .services
+            .iter()
+            .map(|service| {
+                let known = known_tls.get(&service.name).filter(|tls| tls.keeps(&service.tls));
+                let new = || ServiceTls::new(&service.name, &service.tls);
+                let is_used = service.endpoints.iter().any(|endpoint| endpoint.https);
+                is_used.then(|| known.map_or_else(new, |known| Arc::clone(known)))
+            })
+            .collect();
+        let endpoints = set.services.iter().zip(&tls).map(|(service, tls)| {
+            let joins = before.contains_key(&service.name);
+            let renewed = |Endpoint { authority, https, .. }: &Endpoint| {
+                let known = known.get(&(&service.name, authority)).copied();
+                let tls = tls.as_ref().filter(|_| *https);
+                SharedEndpoint::renewed(service, authority, tls, known, joins, &shared.board)
+            };
+            service.endpoints.iter().map(renewed).collect()
         });
+        let endpoints = endpoints.collect();
+        let tables = set
+            .services
+            .iter()
+            .map(|service| match before.get(&service.name) {
+                Some((old, table))
+                    if old.balance == service.balance && old.endpoints == service.endpoints =>
+                {
+                    (*table).clone()
+                }
+                _ => Table::new(&service.balance, &service.endpoints).map(Arc::new),
+            });
         let positions: HashMap<_, _> = set
             .services
             .iter()
@@ -135,7 +202,9 @@ impl Generation {
         Self {
             router: Router::new(&set.routes),
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
-            endpoints: endpoints.collect(),
+            endpoints,
+            tables: tables.collect(),
+            tls,
             rules: set
                 .routes
                 .iter()

@@ -33,7 +33,7 @@ use super::{
     router::RuleIndex,
     signal::{Identity, Outcome, Verdict},
     target,
-    upstream::UpstreamError,
+    upstream::{UpstreamError, send::Sender},
     worker::WorkerPolicy,
 };
 use crate::policy::model::{Mode, Requirement, Rule};
@@ -268,7 +268,12 @@ impl Passage<'_> {
         let body = RequestBody::new(body, rule.max_body);
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
-        let sending = upstream.send(Request::from_parts(parts, body));
+        let token = self.token.as_deref();
+        let sender = Sender {
+            address: self.connection.flow.peer.ip(),
+            subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
+        };
+        let sending = upstream.send(Request::from_parts(parts, body), sender);
         let sent = tokio::select! {
             biased;
             sent = sending => sent,
@@ -382,6 +387,7 @@ async fn overdue(progress: &Progress, within: Duration) -> Refusal {
         };
         deadline = since + within;
     }
+    progress.overdue.set(true);
     let detail = "the service did not answer in time";
     Refusal::new(Verdict::Upstream, StatusCode::GATEWAY_TIMEOUT, detail)
 }
@@ -389,9 +395,16 @@ async fn overdue(progress: &Progress, within: Duration) -> Refusal {
 fn unanswered(error: &UpstreamError) -> Refusal {
     tracing::debug!(error = error as &dyn Error, "no response from a service");
     let status = match error {
+        UpstreamError::Saturated(_) => {
+            let detail = "the service has as many requests as it can take";
+            return Refusal::new(Verdict::Saturated, StatusCode::SERVICE_UNAVAILABLE, detail);
+        }
         UpstreamError::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
-        UpstreamError::ConnectTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamError::ConnectTimeout { .. } | UpstreamError::TryTimeout { .. } => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
         UpstreamError::Connect { .. }
+        | UpstreamError::Tls { .. }
         | UpstreamError::Handshake { .. }
         | UpstreamError::Broken { .. }
         | UpstreamError::Switched { .. } => StatusCode::BAD_GATEWAY,
@@ -399,7 +412,7 @@ fn unanswered(error: &UpstreamError) -> Refusal {
     // Addresses of endpoints are none of the client's business.
     let detail = match status {
         StatusCode::SERVICE_UNAVAILABLE => "no instance of the service is available",
-        StatusCode::GATEWAY_TIMEOUT => "the service did not accept a connection in time",
+        StatusCode::GATEWAY_TIMEOUT => "the service did not answer in time",
         _ => "the service gave no valid response",
     };
     Refusal::new(Verdict::Upstream, status, detail)

@@ -77,6 +77,8 @@ pub enum Verdict {
     Invalid,
     /// No endpoint, or it failed or timed out: 502, 503, 504.
     Upstream,
+    /// The service has as many requests or connections as it may: 503.
+    Saturated,
 }
 
 /// What became of one request.

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     config::Timeouts,
     connection,
-    counters::{EndpointCells, RuleCells, WorkerMetrics},
+    counters::{EndpointCells, RuleCells, ServiceCells, WorkerMetrics},
     handshakes::Handshakes,
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
@@ -29,9 +29,14 @@ use super::{
     router::RuleIndex,
     signal::Observer,
     tls::ListenerTls,
-    upstream::{endpoint::SharedEndpoint, pool::LocalEndpoint, send::Upstream},
+    upstream::{
+        endpoint::SharedEndpoint,
+        pool::LocalEndpoint,
+        send::{Site, Upstream},
+        service::LocalService,
+    },
 };
-use crate::policy::model::Name;
+use crate::policy::model::{Name, Service};
 
 /// TLS handshakes that one worker has under way.
 const MAX_HANDSHAKES: usize = 512;
@@ -45,6 +50,7 @@ pub(super) struct Setup {
     pub(super) policies: Policies,
     pub(super) metrics: GatewayMetrics,
     pub(super) max_connections: usize,
+    pub(super) site: Site,
     pub(super) tokens: TokenCache,
     pub(super) commands: oneshot::Receiver<Drain>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
@@ -79,6 +85,7 @@ pub(super) struct Worker {
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
     max_connections: usize,
+    site: Site,
     connections: Cell<usize>,
     requests: Cell<usize>,
     draining: Cell<bool>,
@@ -103,11 +110,19 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         policies,
         metrics,
         max_connections,
+        site,
         tokens,
         commands,
         revocations,
     } = setup;
-    let worker = Rc::new(Worker::new(&policies, metrics, observer, max_connections, tokens));
+    let worker = Rc::new(Worker::new(
+        &policies,
+        metrics,
+        observer,
+        max_connections,
+        site,
+        tokens,
+    ));
     let mut accepting = JoinSet::new();
     for (socket, context) in listeners {
         match Acceptor::new(socket) {
@@ -164,9 +179,7 @@ async fn keep_house(worker: Rc<Worker>) {
     loop {
         let now = ticks.tick().await;
         worker.flush();
-        for endpoint in worker.policy().endpoints() {
-            endpoint.sweep(now);
-        }
+        worker.policy().sweep(now);
     }
 }
 
@@ -176,8 +189,10 @@ impl Worker {
         metrics: GatewayMetrics,
         observer: Arc<dyn Observer>,
         max_connections: usize,
+        site: Site,
         tokens: TokenCache,
     ) -> Self {
+        let policy = WorkerPolicy::new(policies.current(), None, &metrics, &site);
         Self {
             observer,
             counted: WorkerMetrics::default(),
@@ -186,7 +201,8 @@ impl Worker {
             waiting: WaitingRoom::default(),
             live: Rc::default(),
             latest: RefCell::new(policies.latest()),
-            policy: RefCell::new(Rc::new(WorkerPolicy::new(policies.current(), None, &metrics))),
+            policy: RefCell::new(Rc::new(policy)),
+            site,
             metrics,
             max_connections,
             connections: Cell::new(0),
@@ -203,8 +219,8 @@ impl Worker {
         let latest = latest.load();
         let mut policy = self.policy.borrow_mut();
         if !Arc::ptr_eq(latest, &policy.generation) {
-            let next = WorkerPolicy::new(Arc::clone(latest), Some(&policy), &self.metrics);
-            policy.endpoints().for_each(|endpoint| endpoint.cells.flush());
+            let next = WorkerPolicy::new(Arc::clone(latest), Some(&policy), &self.metrics, &self.site);
+            policy.flush();
             *policy = Rc::new(next);
         }
         Rc::clone(&policy)
@@ -249,35 +265,50 @@ impl Worker {
 
     fn flush(&self) {
         self.counted.flush();
-        self.policy()
-            .endpoints()
-            .for_each(|endpoint| endpoint.cells.flush());
+        self.policy().flush();
     }
 }
 
 impl WorkerPolicy {
     /// `generation`, with the connections that `old` has to endpoints that stay.
-    fn new(generation: Arc<Generation>, old: Option<&Self>, metrics: &GatewayMetrics) -> Self {
+    fn new(generation: Arc<Generation>, old: Option<&Self>, metrics: &GatewayMetrics, site: &Site) -> Self {
+        let services: HashMap<_, _> = old
+            .into_iter()
+            .flat_map(|old| &old.upstreams)
+            .map(|known| (&known.service.name, &known.local))
+            .collect();
         let known: HashMap<_, _> = old
             .into_iter()
             .flat_map(Self::endpoints)
             .map(|known| (Arc::as_ptr(&known.shared), known))
             .collect();
-        let local = |shared: &Arc<SharedEndpoint>| {
-            known
-                .get(&Arc::as_ptr(shared))
-                .map(|known| Rc::clone(known))
-                .unwrap_or_else(|| {
-                    let (service, endpoint) = (shared.service.as_str(), shared.authority.as_str());
-                    let cells = EndpointCells::new(metrics, service, endpoint);
-                    Rc::new(LocalEndpoint::new(Arc::clone(shared), cells))
+        let upstream = |position: usize, service: &Arc<Service>| {
+            let name = service.name.as_str();
+            let known_service = services.get(&service.name);
+            let here = known_service.map_or_else(
+                || LocalService::new(ServiceCells::new(metrics, name)),
+                |known| Rc::clone(known),
+            );
+            let local = |shared: &Arc<SharedEndpoint>| {
+                let known = known.get(&Arc::as_ptr(shared));
+                known.map(|known| Rc::clone(known)).unwrap_or_else(|| {
+                    let cells = EndpointCells::new(metrics, name, shared.authority.as_str());
+                    Rc::new(LocalEndpoint::new(Arc::clone(shared), cells, Rc::clone(&here)))
                 })
+            };
+            let endpoints = generation.endpoints[position].iter().map(local).collect();
+            let table = generation.tables[position].clone();
+            Upstream::new(
+                Arc::clone(service),
+                endpoints,
+                Rc::clone(&here),
+                table,
+                site.clone(),
+            )
         };
-        let services = generation.set.services.iter().zip(&generation.endpoints);
+        let services = generation.set.services.iter().enumerate();
         let upstreams = services
-            .map(|(service, endpoints)| {
-                Upstream::new(Arc::clone(service), endpoints.iter().map(local).collect())
-            })
+            .map(|(position, service)| upstream(position, service))
             .collect();
         let cells = generation
             .set
@@ -289,6 +320,22 @@ impl WorkerPolicy {
             cells: cells.collect(),
             no_route: RuleCells::new(metrics, "", ""),
             generation,
+        }
+    }
+
+    /// Adds what has been counted to what is shared.
+    fn flush(&self) {
+        self.endpoints().for_each(|endpoint| endpoint.report());
+        for upstream in &self.upstreams {
+            upstream.local.cells.flush();
+        }
+    }
+
+    /// Closes idle connections, and lets requests that wait for one look again.
+    fn sweep(&self, now: Instant) {
+        self.endpoints().for_each(|endpoint| endpoint.sweep(now));
+        for upstream in &self.upstreams {
+            upstream.local.stir();
         }
     }
 

@@ -17,7 +17,13 @@ use enforcer_common::limiter;
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-pub use super::leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern};
+pub use super::{
+    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    service::{
+        Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
+        UpstreamLimits, UpstreamTls,
+    },
+};
 
 /// Everything that is in force at one time.
 #[derive(Clone, Debug, Default)]
@@ -325,47 +331,6 @@ pub enum JwksSource {
         /// PEM file of the authorities that are trusted for it. `None`: the system's.
         ca: Option<PathBuf>,
     },
-}
-
-/// A set of instances that serve the same thing.
-#[derive(Clone, Debug)]
-pub struct Service {
-    pub name: Name,
-    pub origin: Origin,
-    /// At least one.
-    pub endpoints: Vec<Endpoint>,
-    pub balance: Balance,
-    pub health: Option<Health>,
-    pub connect_timeout: Duration,
-}
-
-/// Where an instance listens: `http` with an address or a DNS name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// `host:port`.
-    pub authority: http::uri::Authority,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Balance {
-    /// The one with the fewest requests under way; ties go round.
-    #[default]
-    LeastRequest,
-    RoundRobin,
-}
-
-/// Active health checks.
-#[derive(Clone, Debug)]
-pub struct Health {
-    /// Begins with `/`.
-    pub path: Arc<str>,
-    pub interval: Duration,
-    pub timeout: Duration,
-    /// Successes in a row that bring an endpoint back.
-    pub healthy_after: u32,
-    /// Failures in a row that take it out.
-    pub unhealthy_after: u32,
 }
 
 /// Who may send which requests where.

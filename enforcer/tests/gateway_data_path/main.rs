@@ -2,12 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admission;
+mod balancing;
+mod bounds;
 mod certificates;
 mod hostile;
 mod hostile_http2;
 mod lifecycle;
 mod metrics;
+mod outliers;
 mod proxying;
 mod slow;
 mod support;
+mod upstream_tls;
 mod upstreams;

@@ -160,7 +160,7 @@ async fn an_endpoint_that_is_gone_costs_no_request() {
     assert_eq!(reply.status, 502);
     eventually("the attempt is counted", async || {
         lab.metrics()
-            .contains(r#"result="connect_failed",service="orders"} 1"#)
+            .contains(r#"result="connect_failed",service="orders"} 3"#)
     })
     .await;
 }
@@ -256,8 +256,7 @@ async fn a_client_that_leaves_ends_its_exchange() {
 async fn names_are_resolved() {
     let origin = Origin::start().await;
     let mut service = policy::service(&[]);
-    let authority = format!("localhost:{}", origin.address.port()).parse().unwrap();
-    service.endpoints = vec![enforcer::policy::model::Endpoint { authority }];
+    service.endpoints = vec![policy::endpoint(&format!("localhost:{}", origin.address.port()))];
     let lab = one_worker().start(policy::set(vec![policy::open_rule()], service));
     // It may have an IPv6 address too, where the origin does not listen.
     eventually("localhost is reached", async || {

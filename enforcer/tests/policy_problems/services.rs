@@ -11,9 +11,34 @@ fn of_services_and_issuers() {
             "at least one endpoint",
         ),
         (
-            service("endpoints: [▶'https://a:1']"),
+            service("endpoints: [▶'https://a..b:1']"),
             "spec.endpoints[0]",
-            "TLS to upstreams is not offered by this version",
+            "is no name of a server",
+        ),
+        (
+            service("endpoints: ['http://a:1']\ntls: ▶{serverName: b}"),
+            "spec.tls",
+            "is about https endpoints",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: {ca: ▶absent.pem}"),
+            "spec.tls.ca",
+            "there is no file",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: ▶{key: policy.yaml}"),
+            "spec.tls",
+            "are given together",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: ▶{ca: policy.yaml}"),
+            "spec.tls",
+            "holds no certificate",
+        ),
+        (
+            service("endpoints: ['https://a:1']\ntls: {spiffe: ▶x}"),
+            "spec.tls.spiffe",
+            "is no SPIFFE identity",
         ),
         (
             service("endpoints: [▶a]"),
@@ -43,7 +68,92 @@ fn of_services_and_issuers() {
         (
             service("endpoints: ['http://a:1']\nbalance: ▶random"),
             "spec.balance",
-            "least-request or round-robin",
+            "least-request, round-robin, p2c",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nbalance: {maglev: {header: ▶'x y'}}"),
+            "spec.balance.maglev.header",
+            "no name of a header field",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nbalance: {ring-hash: {cookie: ▶'a=b'}}"),
+            "spec.balance.ring-hash.cookie",
+            "is no name",
+        ),
+        (
+            service("endpoints: [{url: 'http://a:1', weight: ▶0}]"),
+            "spec.endpoints[0].weight",
+            "write 1 to 1000",
+        ),
+        (
+            service("endpoints: [{url: 'http://a:1', zone: ▶'a b'}]"),
+            "spec.endpoints[0].zone",
+            "is no zone",
+        ),
+        (
+            service("endpoints: [▶{weight: 2}]"),
+            "spec.endpoints[0].url",
+            "`url` is missing",
+        ),
+        (
+            service("endpoints: ['http://a:1', {url: ▶'http://a:1'}]"),
+            "spec.endpoints[1].url",
+            "is listed above already",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nlimits: {connections: ▶0}"),
+            "spec.limits.connections",
+            "write 1 to 1000000",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nretries: {attempts: ▶11}"),
+            "spec.retries.attempts",
+            "write 0 to 10",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nretries: {on: [reset, 503, ▶500]}"),
+            "spec.retries.on[2]",
+            "write some of reset, 502, 503, 504",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nretries: {on: [▶connect]}"),
+            "spec.retries.on[0]",
+            "is always followed by another",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nretries: {backoff: 1s, maxBackoff: ▶1ms}"),
+            "spec.retries.maxBackoff",
+            "shorter than `backoff`",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nretries: {budget: {percent: ▶101}}"),
+            "spec.retries.budget.percent",
+            "write 0 to 100",
+        ),
+        (
+            service("endpoints: ['http://a:1']\noutliers: {consecutive5xx: ▶0}"),
+            "spec.outliers.consecutive5xx",
+            "write 1 to 1000",
+        ),
+        (
+            service("endpoints: ['http://a:1']\noutliers: {baseEjection: 1m, maxEjection: ▶1s}"),
+            "spec.outliers.maxEjection",
+            "shorter than `baseEjection`",
+        ),
+        (
+            service("endpoints: ['http://a:1']\noutliers: {successRate: ▶{requests: 5}}"),
+            "spec.outliers.successRate.below",
+            "`below` is missing",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nslowStart: ▶1ms"),
+            "spec.slowStart",
+            "write 1s to 1h",
+        ),
+        (
+            service("endpoints: ['http://a:1']\npanicPercent: ▶101"),
+            "spec.panicPercent",
+            "write 0 to 100",
         ),
         (
             service("endpoints: ['http://a:1']\nhealth: ▶{interval: 5s}"),

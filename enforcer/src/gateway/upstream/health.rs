@@ -8,9 +8,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prometheus::IntGauge;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-use super::{endpoint::SharedEndpoint, resolve};
+use super::endpoint::SharedEndpoint;
 use crate::policy::model::Health;
 
 /// A health response's body is read up to this many bytes, then the connection is closed.
@@ -81,11 +84,19 @@ async fn exchange(
     endpoint: &SharedEndpoint,
     path: &str,
 ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-    let mut addresses = endpoint.addresses().to_vec();
-    if addresses.is_empty() {
-        addresses = resolve::look_up(endpoint).await?;
+    let addresses = endpoint.known_addresses().await;
+    let stream = TcpStream::connect(&**addresses).await?;
+    match &endpoint.tls {
+        None => ask(endpoint, path, stream).await,
+        Some(tls) => ask(endpoint, path, tls.connect(endpoint, stream).await?).await,
     }
-    let stream = TcpStream::connect(&*addresses).await?;
+}
+
+async fn ask<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    endpoint: &SharedEndpoint,
+    path: &str,
+    stream: S,
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, endpoint.authority.as_str())

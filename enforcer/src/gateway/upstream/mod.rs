@@ -1,19 +1,30 @@
 //! Where requests go: the endpoints of a service, as one worker sees them.
 
-pub(in crate::gateway) mod balance;
+mod balance;
+pub(in crate::gateway) mod board;
+mod budget;
+mod choice;
+pub(in crate::gateway) mod consistent;
 pub(in crate::gateway) mod endpoint;
 pub(in crate::gateway) mod health;
+pub(in crate::gateway) mod outlier;
 pub(in crate::gateway) mod pool;
 pub(in crate::gateway) mod resolve;
+mod seen;
 pub(in crate::gateway) mod send;
+pub(in crate::gateway) mod service;
+pub(in crate::gateway) mod tls;
+mod view;
 
 use std::time::Duration;
 
 /// Why an endpoint gave no response.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::gateway) enum UpstreamError {
-    #[error("no endpoint of the service is healthy")]
+    #[error("no endpoint of the service can be used")]
     NoEndpoint,
+    #[error("the service has as many {0} as it may")]
+    Saturated(Bound),
     #[error("the endpoint {endpoint} did not accept a connection within {within:?}")]
     ConnectTimeout { endpoint: String, within: Duration },
     #[error("the endpoint {endpoint} accepts no connection")]
@@ -21,10 +32,62 @@ pub(in crate::gateway) enum UpstreamError {
         endpoint: String,
         source: std::io::Error,
     },
+    #[error("there is no TLS with the endpoint {endpoint}")]
+    Tls {
+        endpoint: String,
+        source: std::io::Error,
+    },
     #[error("the endpoint {endpoint} does not speak HTTP/1.1")]
     Handshake { endpoint: String, source: hyper::Error },
     #[error("the endpoint {endpoint} broke off before its response")]
     Broken { endpoint: String, source: hyper::Error },
+    #[error("the endpoint {endpoint} did not answer a try in time")]
+    TryTimeout { endpoint: String },
     #[error("the endpoint {endpoint} switched protocols without being asked")]
     Switched { endpoint: String },
+}
+
+/// A bound of a service: see [`crate::policy::model::UpstreamLimits`] and
+/// [`crate::policy::model::Retries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateway) enum Bound {
+    Connections,
+    Pending,
+    Requests,
+    Retries,
+    Budget,
+}
+
+/// All of them.
+pub(in crate::gateway) const BOUNDS: [Bound; 5] = [
+    Bound::Connections,
+    Bound::Pending,
+    Bound::Requests,
+    Bound::Retries,
+    Bound::Budget,
+];
+
+impl Bound {
+    /// Its name in policies and metrics.
+    #[must_use]
+    pub(in crate::gateway) fn label(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Pending => "pending",
+            Self::Requests => "requests",
+            Self::Retries => "retries",
+            Self::Budget => "retry_budget",
+        }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connections => "connections",
+            Self::Pending => "waiting requests",
+            Self::Requests => "requests",
+            Self::Retries | Self::Budget => "repeated requests",
+        })
+    }
 }

@@ -10,18 +10,32 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
 
-use super::{UpstreamError, endpoint::SharedEndpoint, resolve};
-use crate::gateway::{
-    body::{Progress, RequestBody},
-    counters::EndpointCells,
+use super::{
+    UpstreamError,
+    endpoint::SharedEndpoint,
+    seen::{End, SeenHere},
+    service::{Held, LocalService},
+};
+use crate::{
+    gateway::{
+        body::{Progress, RequestBody},
+        counters::EndpointCells,
+    },
+    policy::model::Outliers,
 };
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 256;
 /// How long an idle connection is kept. Less than the usual 60 s and more of servers.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
+/// Of a name's addresses so many are tried for one connection.
+const TRIED_ADDRESSES: usize = 3;
 
 /// An endpoint, as one worker sees it.
 #[derive(Debug)]
@@ -29,36 +43,79 @@ pub(in crate::gateway) struct LocalEndpoint {
     pub(in crate::gateway) shared: Arc<SharedEndpoint>,
     pub(in crate::gateway) cells: EndpointCells,
     under_way: Cell<usize>,
+    open: Rc<Open>,
     /// The one used last is last.
     idle: RefCell<Vec<Idle>>,
     /// Which address the next connection goes to.
     turn: Cell<usize>,
+    seen: SeenHere,
+}
+
+/// Counts an endpoint's connections, also those that are being made. Connections hold it, and not the
+/// endpoint, which holds them.
+#[derive(Debug)]
+struct Open {
+    count: Cell<usize>,
+    service: Rc<LocalService>,
+}
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(in crate::gateway) struct Connection {
+    sender: SendRequest<RequestBody>,
+    peer: SocketAddr,
+    /// Of the certificate files that it was made with.
+    version: u64,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    connection: Connection,
     since: Instant,
 }
 
-/// A connection that serves a request, and the request's place in the endpoint's count.
+/// A connection's place in its endpoint's count, for as long as the connection lasts.
+#[derive(Debug)]
+pub(super) struct Slot(Rc<Open>);
+
+/// What a request is sent on.
+#[derive(Debug)]
+pub(super) enum Seat {
+    /// A connection that has been used before, and may be gone.
+    Kept(Connection),
+    /// A connection that is yet to be made.
+    New(Slot),
+}
+
+/// A connection that serves a request, and the request's place in the counts.
 #[derive(Debug)]
 pub(in crate::gateway) struct Lease {
     pub(in crate::gateway) endpoint: Rc<LocalEndpoint>,
-    sender: Option<SendRequest<RequestBody>>,
+    connection: Option<Connection>,
     progress: Rc<Progress>,
+    /// In the service's count of requests.
+    pub(super) place: Option<Held>,
 }
 
 impl LocalEndpoint {
     /// Without connections.
     #[must_use]
-    pub(in crate::gateway) fn new(shared: Arc<SharedEndpoint>, cells: EndpointCells) -> Self {
+    pub(in crate::gateway) fn new(
+        shared: Arc<SharedEndpoint>,
+        cells: EndpointCells,
+        service: Rc<LocalService>,
+    ) -> Self {
         Self {
             shared,
             cells,
             under_way: Cell::new(0),
+            open: Rc::new(Open {
+                count: Cell::new(0),
+                service,
+            }),
             idle: RefCell::default(),
             turn: Cell::new(0),
+            seen: SeenHere::default(),
         }
     }
 
@@ -68,39 +125,105 @@ impl LocalEndpoint {
         self.under_way.get()
     }
 
-    /// Closes connections that have been idle for too long or that the endpoint has closed.
-    pub(in crate::gateway) fn sweep(&self, now: Instant) {
-        self.idle
-            .borrow_mut()
-            .retain(|idle| now.duration_since(idle.since) < KEEP_IDLE && !idle.sender.is_closed());
+    /// Whether a request finds a connection, or may make one where there are at most `limit`.
+    #[must_use]
+    pub(super) fn has_room(&self, limit: usize) -> bool {
+        self.open.count.get() < limit || !self.idle.borrow().is_empty()
     }
 
-    /// A connection that is open and free, if there is one.
-    pub(in crate::gateway) async fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
-        loop {
-            let idle = self.idle.borrow_mut().pop()?;
-            if idle.since.elapsed() >= KEEP_IDLE {
-                // Those below it have been idle for longer.
-                self.idle.borrow_mut().clear();
-                return None;
-            }
-            let mut sender = idle.sender;
-            if sender.ready().await.is_ok() {
-                return Some(sender);
-            }
+    /// A connection, or the right to make one, for a request at an endpoint that has room. `fresh`: one
+    /// that has been kept will not do; an idle one makes room where need be.
+    #[must_use]
+    pub(super) fn seat(&self, limit: usize, fresh: bool) -> Seat {
+        let now = Instant::now();
+        let kept =
+            || std::iter::from_fn(|| self.idle.borrow_mut().pop()).find(|idle| self.is_kept(idle, now));
+        if let Some(idle) = (!fresh).then(kept).flatten() {
+            return Seat::Kept(idle.connection);
+        }
+        if self.open.count.get() >= limit {
+            // Its place is free as soon as its task has noticed.
+            self.idle.borrow_mut().pop();
+        }
+        self.open.count.set(self.open.count.get() + 1);
+        Seat::New(Slot(Rc::clone(&self.open)))
+    }
+
+    /// Closes connections that have been idle for too long, or that lead where the endpoint no longer is.
+    pub(in crate::gateway) fn sweep(&self, now: Instant) {
+        self.idle.borrow_mut().retain(|idle| self.is_kept(idle, now));
+    }
+
+    fn is_kept(&self, idle: &Idle, now: Instant) -> bool {
+        now.saturating_duration_since(idle.since) < KEEP_IDLE
+            && !idle.connection.sender.is_closed()
+            && self.is_current(&idle.connection)
+    }
+
+    /// Whether the endpoint is still where the connection leads, and what it trusts and shows is in use.
+    fn is_current(&self, connection: &Connection) -> bool {
+        let tls = self.shared.tls.as_ref();
+        tls.is_none_or(|tls| tls.version() == connection.version)
+            && (!self.shared.is_name() || self.shared.addresses().contains(&connection.peer))
+    }
+
+    /// Takes in how a request ended.
+    pub(super) fn saw(&self, end: End, law: Option<&Outliers>) {
+        let suspicion = law.and_then(|law| self.seen.add(end, law));
+        if let Some(suspicion) = suspicion.filter(|_| !self.shared.is_ejected()) {
+            self.shared.suspect(suspicion);
         }
     }
 
+    /// Tells the control thread what has been counted since the last time.
+    pub(in crate::gateway) fn report(&self) {
+        self.cells.flush();
+        let (good, bad) = self.seen.take();
+        if good + bad > 0 {
+            self.shared.seen.add(good, bad);
+        }
+    }
+
+    /// Connects to the next address, or to one after it if that does not accept.
+    async fn open(&self, within: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let known = self.shared.addresses().clone();
+        let addresses = if known.is_empty() {
+            self.shared.known_addresses().await
+        } else {
+            known
+        };
+        let tries = addresses.len().min(TRIED_ADDRESSES);
+        let each = within / u32::try_from(tries.max(1)).unwrap_or(1);
+        let mut failure = std::io::Error::from(std::io::ErrorKind::NotFound);
+        for address in (0..tries).filter_map(|step| nth(&addresses, turn.wrapping_add(step))) {
+            match tokio::time::timeout(each, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return Ok((stream, address));
+                }
+                Ok(Err(error)) => failure = error,
+                Err(_) => failure = std::io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Slot {
     /// A new connection.
     ///
     /// # Errors
     /// When the endpoint does not accept one in time.
-    pub(in crate::gateway) async fn connect(
-        &self,
+    pub(super) async fn connect(
+        self,
+        to: &LocalEndpoint,
         within: Duration,
-    ) -> Result<SendRequest<RequestBody>, UpstreamError> {
-        let endpoint = || self.shared.authority.to_string();
-        let stream = tokio::time::timeout(within, self.open())
+    ) -> Result<Connection, UpstreamError> {
+        let shared = &to.shared;
+        let endpoint = || shared.authority.to_string();
+        let deadline = Instant::now() + within;
+        let (stream, peer) = tokio::time::timeout_at(deadline, to.open(within))
             .await
             .map_err(|_| UpstreamError::ConnectTimeout {
                 endpoint: endpoint(),
@@ -110,31 +233,74 @@ impl LocalEndpoint {
                 endpoint: endpoint(),
                 source,
             })?;
+        let Some(tls) = &shared.tls else {
+            let sender = self.speak(to, stream).await?;
+            return Ok(Connection {
+                sender,
+                peer,
+                version: 0,
+            });
+        };
+        // Before the configuration is taken, so that a change in between is noticed.
+        let version = tls.version();
+        let stream = tokio::time::timeout_at(deadline, tls.connect(shared, stream))
+            .await
+            .map_err(|_| UpstreamError::ConnectTimeout {
+                endpoint: endpoint(),
+                within,
+            })?
+            .map_err(|source| UpstreamError::Tls {
+                endpoint: endpoint(),
+                source,
+            })?;
+        let sender = self.speak(to, stream).await?;
+        Ok(Connection {
+            sender,
+            peer,
+            version,
+        })
+    }
+
+    /// HTTP/1.1 over `stream`.
+    async fn speak<S>(self, to: &LocalEndpoint, stream: S) -> Result<SendRequest<RequestBody>, UpstreamError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|source| UpstreamError::Handshake {
-                    endpoint: endpoint(),
+                    endpoint: to.shared.authority.to_string(),
                     source,
                 })?;
         tokio::task::spawn_local(async move {
+            let _slot = self;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });
         Ok(sender)
     }
+}
 
-    async fn open(&self) -> std::io::Result<TcpStream> {
-        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let mut address = nth(&self.shared.addresses(), turn);
-        if address.is_none() {
-            address = nth(&resolve::look_up(&self.shared).await?, turn);
-        }
-        let address = address.ok_or(std::io::ErrorKind::NotFound)?;
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        self.0.service.free();
+    }
+}
+
+impl Connection {
+    /// Waits until it takes a request.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        self.sender.ready().await
+    }
+
+    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
+        &mut self.sender
     }
 }
 
@@ -149,29 +315,34 @@ impl Lease {
         endpoint.under_way.set(endpoint.under_way.get() + 1);
         Self {
             endpoint,
-            sender: None,
+            connection: None,
             progress,
+            place: None,
         }
     }
 
     /// Gives the lease its connection.
-    pub(in crate::gateway) fn hold(
-        &mut self,
-        sender: SendRequest<RequestBody>,
-    ) -> &mut SendRequest<RequestBody> {
-        self.sender.insert(sender)
+    pub(super) fn hold(&mut self, connection: Connection) -> &mut Connection {
+        self.connection.insert(connection)
     }
 
     /// The response is complete. The connection is used again, unless the endpoint answered before
     /// it had the whole request: then the rest of it is still on its way.
     pub(in crate::gateway) fn give_back(mut self) {
-        let Some(sender) = self.sender.take() else { return };
-        let mut idle = self.endpoint.idle.borrow_mut();
-        if self.progress.ended.get() && !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push(Idle {
-                sender,
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        let endpoint = &self.endpoint;
+        let reusable = self.progress.ended.get()
+            && !connection.sender.is_closed()
+            && endpoint.is_current(&connection)
+            && endpoint.idle.borrow().len() < MAX_IDLE;
+        if reusable {
+            endpoint.idle.borrow_mut().push(Idle {
+                connection,
                 since: Instant::now(),
             });
+            endpoint.open.service.free();
         }
     }
 }
@@ -181,3 +352,7 @@ impl Drop for Lease {
         self.endpoint.under_way.set(self.endpoint.under_way.get() - 1);
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;

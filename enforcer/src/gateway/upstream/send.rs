@@ -1,17 +1,30 @@
-//! Sends one request to one endpoint of a service, and once more where that is safe.
+//! Sends a request to an endpoint of a service, and again where that is safe and within bounds.
+//!
+//! Only this repeats requests: connections are hyper's bare ones, which never do so by themselves.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, future::Future, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
-    UpstreamError, balance,
-    pool::{Lease, LocalEndpoint},
+    Bound, UpstreamError,
+    balance::Rounds,
+    budget::Budget,
+    choice::view,
+    consistent::Table,
+    pool::{Connection, Lease, LocalEndpoint, Seat},
+    seen::End,
+    service::{Held, LocalService},
+    view::View,
 };
 use crate::{
-    gateway::{body::RequestBody, counters::Exchange},
-    policy::model::Service,
+    gateway::{
+        body::{Progress, RequestBody},
+        counters::{Exchange, RetryCause},
+    },
+    policy::model::{Retries, Service},
 };
 
 /// A service, as one worker sees it.
@@ -19,124 +32,320 @@ use crate::{
 pub(in crate::gateway) struct Upstream {
     pub(in crate::gateway) service: Arc<Service>,
     pub(in crate::gateway) endpoints: Vec<Rc<LocalEndpoint>>,
-    turn: Cell<usize>,
+    pub(in crate::gateway) local: Rc<LocalService>,
+    pub(super) table: Option<Arc<Table>>,
+    pub(super) site: Site,
+    pub(super) rounds: Rounds,
+    pub(super) view: RefCell<Rc<View>>,
 }
 
-/// How one attempt ended without a response.
+/// Where the worker runs.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) struct Site {
+    /// Workers that share each bound.
+    pub(in crate::gateway) workers: usize,
+    pub(in crate::gateway) zone: Option<Arc<str>>,
+}
+
+/// Of whom a request is, for services that keep clients at endpoints.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::gateway) struct Sender<'a> {
+    pub(in crate::gateway) address: IpAddr,
+    /// The token's issuer and subject.
+    pub(in crate::gateway) subject: Option<(&'a str, &'a str)>,
+}
+
+/// What has been tried for one request.
+pub(super) struct Tries {
+    /// What it is hashed by.
+    pub(super) key: Option<u64>,
+    left: u32,
+    /// Where no good response came from.
+    pub(super) failed: Vec<usize>,
+    /// A connection broke under it: the next must be a new one.
+    pub(super) fresh: bool,
+    backoff: Duration,
+}
+
+/// How one try ended without a response.
 enum Failed {
     /// The endpoint has seen nothing of the request.
     Unsent(Box<Request<RequestBody>>, UpstreamError),
-    /// It may have.
+    /// A kept connection was gone before a byte was written, which says nothing about the endpoint.
+    Stale(Box<Request<RequestBody>>),
+    /// It may have seen it.
     Sent(UpstreamError),
 }
 
+type Answered = (Response<Incoming>, Lease);
+
 impl Upstream {
+    /// `endpoints` in the order of the service's, at least one.
     #[must_use]
-    pub(in crate::gateway) fn new(service: Arc<Service>, endpoints: Vec<Rc<LocalEndpoint>>) -> Self {
+    pub(in crate::gateway) fn new(
+        service: Arc<Service>,
+        endpoints: Vec<Rc<LocalEndpoint>>,
+        local: Rc<LocalService>,
+        table: Option<Arc<Table>>,
+        site: Site,
+    ) -> Self {
+        let view = view(&service, &endpoints, &site);
         Self {
             service,
             endpoints,
-            turn: Cell::new(0),
+            local,
+            table,
+            site,
+            rounds: Rounds::default(),
+            view: RefCell::new(Rc::new(view)),
         }
     }
 
-    /// Sends `request` and waits for the response's head.
+    /// Sends `request` of `sender` and waits for the response's head.
     ///
-    /// It is sent a second time, on a new connection, only if the first endpoint cannot have acted
-    /// on it: it accepted no connection, or the connection was gone before a byte was written; or if
-    /// a kept connection broke under a request without body whose method is idempotent (RFC 9110
-    /// section 9.2.2), because the endpoint may have closed that connection just before.
+    /// It is sent again if the endpoint cannot have acted on it: it accepted no connection, or a kept one
+    /// was gone before a byte was written. Otherwise only if it has no body and an idempotent method (RFC
+    /// 9110 section 9.2.2), the service's policy says so, and its bound and budget admit it.
     ///
     /// # Errors
     /// Why there is no response.
     pub(in crate::gateway) async fn send(
         &self,
         request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        sender: Sender<'_>,
+    ) -> Result<Answered, UpstreamError> {
+        let place = self
+            .local
+            .hold(Bound::Requests, self.share(self.service.limits.requests.get()))?;
+        let law = &self.service.retries;
         let progress = request.body().progress();
-        let first = self.choose(None).ok_or(UpstreamError::NoEndpoint)?;
-        let kept = first.take_idle().await;
-        let copy = (kept.is_some() && repeatable(&request)).then(|| copy(&request));
-        let was_kept = kept.is_some();
-        let failed = match self.attempt(&first, kept, request).await {
-            Ok(done) => return Ok(done),
-            Err(failed) => failed,
+        self.local.budget.request(progress.began());
+        let repeatable = repeatable(&request);
+        let mut tries = Tries {
+            key: self.key(&request, sender),
+            left: law.attempts,
+            failed: Vec::new(),
+            fresh: false,
+            backoff: law.backoff,
         };
-        let (request, next) = match (failed, copy) {
-            (Failed::Unsent(request, error), _) => {
-                // A kept connection that is gone says nothing about the endpoint.
-                let next = if was_kept {
-                    Some(first)
-                } else {
-                    self.choose(Some(&first))
-                };
-                (*request, next.ok_or(error)?)
+        let mut request = request;
+        let mut retrying: Option<Held> = None;
+        loop {
+            let (index, seat) = self.seat(&tries).await?;
+            let head = (repeatable && tries.left > 0).then(|| copy(&request));
+            let per_try = law.per_try.filter(|_| repeatable);
+            let tried = self.attempt(&self.endpoints[index], seat, request, per_try).await;
+            drop(retrying.take());
+            let (cause, error) = match tried {
+                Ok((response, lease)) => {
+                    let again = law.on.status(response.status()) && head.is_some();
+                    match again.then(|| self.admit(&tries, index)).flatten() {
+                        Some(held) => retrying = Some(held),
+                        None => {
+                            let mut lease = lease;
+                            lease.place = Some(place);
+                            return Ok((response, lease));
+                        }
+                    }
+                    (RetryCause::Status, None)
+                }
+                Err(Failed::Stale(same)) => {
+                    request = *same;
+                    continue;
+                }
+                Err(Failed::Unsent(same, error)) => {
+                    if tries.left == 0 || !self.is_elsewhere(&tries, index) {
+                        return Err(error);
+                    }
+                    self.local.cells.retry(RetryCause::Connect);
+                    tries.failed(index);
+                    // Nobody has had any work by it, so another endpoint is asked at once.
+                    if self.all_failed(&tries) {
+                        tries.wait(law).await;
+                    }
+                    request = *same;
+                    continue;
+                }
+                Err(Failed::Sent(error)) => {
+                    tries.fresh = true;
+                    (RetryCause::Reset, Some(error))
+                }
+            };
+            if let Some(error) = error {
+                let may = law.on.reset && error.may_be_repeated();
+                match (may && head.is_some())
+                    .then(|| self.admit(&tries, index))
+                    .flatten()
+                {
+                    Some(held) => retrying = Some(held),
+                    None => return Err(error),
+                }
             }
-            (Failed::Sent(UpstreamError::Broken { .. }), Some(parts)) => {
-                (Request::from_parts(parts, RequestBody::empty(progress)), first)
-            }
-            (Failed::Sent(error), _) => return Err(error),
-        };
-        self.attempt(&next, None, request)
-            .await
-            .map_err(|failed| match failed {
-                Failed::Unsent(_, error) | Failed::Sent(error) => error,
-            })
+            let Some(head) = head else {
+                return Err(UpstreamError::NoEndpoint);
+            };
+            self.local.cells.retry(cause);
+            tries.failed(index);
+            tries.wait(law).await;
+            request = Request::from_parts(head, RequestBody::empty(Rc::clone(&progress)));
+        }
     }
 
-    /// An endpoint for the next request, other than `but`.
-    fn choose(&self, but: Option<&Rc<LocalEndpoint>>) -> Option<Rc<LocalEndpoint>> {
-        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let load = |index: usize| {
-            let endpoint = &self.endpoints[index];
-            let usable = endpoint.shared.is_healthy() && but.is_none_or(|but| !Rc::ptr_eq(but, endpoint));
-            usable.then(|| endpoint.under_way())
-        };
-        let index = balance::choose(self.service.balance, self.endpoints.len(), turn, load)?;
-        Some(Rc::clone(&self.endpoints[index]))
+    /// A place among the requests that are sent again, if bound, budget and endpoints admit one.
+    fn admit(&self, tries: &Tries, index: usize) -> Option<Held> {
+        let law = &self.service.retries;
+        if tries.left == 0 || !self.is_elsewhere(tries, index) {
+            return None;
+        }
+        let held = self
+            .local
+            .hold(Bound::Retries, self.share(self.service.limits.retries))
+            .ok()?;
+        let at_least = Budget::in_window(law.budget_per_second).div_ceil(self.site.workers as u64);
+        if !self
+            .local
+            .budget
+            .retry(Instant::now(), law.budget_percent, at_least)
+        {
+            self.local.saturated(Bound::Budget);
+            return None;
+        }
+        Some(held)
     }
 
     async fn attempt(
         &self,
         endpoint: &Rc<LocalEndpoint>,
-        kept: Option<hyper::client::conn::http1::SendRequest<RequestBody>>,
+        seat: Seat,
         request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
-        let mut lease = Lease::new(Rc::clone(endpoint), request.body().progress());
-        let counted = endpoint.cells.guard();
-        let sender = match kept {
-            Some(sender) => sender,
-            None => match endpoint.connect(self.service.connect_timeout).await {
-                Ok(sender) => sender,
-                Err(error) => {
-                    counted.end(Exchange::Connect);
-                    return Err(Failed::Unsent(Box::new(request), error));
-                }
-            },
+        per_try: Option<Duration>,
+    ) -> Result<Answered, Failed> {
+        let deadline = per_try.map(|within| Instant::now() + within);
+        let progress = request.body().progress();
+        let mut lease = Lease::new(Rc::clone(endpoint), Rc::clone(&progress));
+        let mut exchanging = Exchanging {
+            upstream: self,
+            endpoint,
+            progress: &progress,
+            ended: false,
         };
         let name = || endpoint.shared.authority.to_string();
-        match lease.hold(sender).try_send_request(request).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                counted.end(Exchange::Broken);
+        let (connection, kept): (Connection, bool) = match seat {
+            Seat::Kept(mut connection) => match connection.ready().await {
+                Ok(()) => (connection, true),
+                Err(_) => {
+                    exchanging.ended = true;
+                    return Err(Failed::Stale(Box::new(request)));
+                }
+            },
+            Seat::New(slot) => {
+                let within = self.service.connect_timeout.min(per_try.unwrap_or(Duration::MAX));
+                match slot.connect(endpoint, within).await {
+                    Ok(connection) => (connection, false),
+                    Err(error) => {
+                        exchanging.end(Exchange::Connect, Some(End::Failure));
+                        return Err(Failed::Unsent(Box::new(request), error));
+                    }
+                }
+            }
+        };
+        let sending = lease.hold(connection).sender().try_send_request(request);
+        match by(deadline, sending).await {
+            None => {
+                exchanging.end(Exchange::TimedOut, Some(End::Failure));
+                Err(Failed::Sent(UpstreamError::TryTimeout { endpoint: name() }))
+            }
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                exchanging.end(Exchange::Broken, Some(End::Failure));
                 Err(Failed::Sent(UpstreamError::Switched { endpoint: name() }))
             }
-            Ok(response) => {
-                counted.end(Exchange::Answered);
+            Some(Ok(response)) => {
+                let end = if response.status().is_server_error() {
+                    End::Error
+                } else {
+                    End::Good
+                };
+                exchanging.end(Exchange::Answered, Some(end));
                 Ok((response, lease))
             }
-            Err(mut error) => {
-                counted.end(Exchange::Broken);
+            Some(Err(mut error)) => {
                 let message = error.take_message();
                 let error = UpstreamError::Broken {
                     endpoint: name(),
                     source: error.into_error(),
                 };
+                // That a client's body broke off, or a kept connection, says nothing about the endpoint.
+                let fault = progress.failure.get().is_none() && !kept;
+                exchanging.end(Exchange::Broken, fault.then_some(End::Failure));
                 Err(match message {
+                    Some(request) if kept => Failed::Stale(Box::new(request)),
                     Some(request) => Failed::Unsent(Box::new(request), error),
                     None => Failed::Sent(error),
                 })
             }
         }
+    }
+}
+
+impl Tries {
+    fn failed(&mut self, index: usize) {
+        self.left -= 1;
+        self.failed.push(index);
+    }
+
+    /// Waits for a random part of the backoff, which doubles.
+    async fn wait(&mut self, law: &Retries) {
+        let most = self.backoff.min(law.max_backoff);
+        self.backoff = self.backoff.saturating_mul(2).min(law.max_backoff);
+        if !most.is_zero() {
+            tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+        }
+    }
+}
+
+/// Counts an exchange, as abandoned if it is dropped before its end.
+struct Exchanging<'a> {
+    upstream: &'a Upstream,
+    endpoint: &'a LocalEndpoint,
+    progress: &'a Progress,
+    ended: bool,
+}
+
+impl Exchanging<'_> {
+    fn end(&mut self, result: Exchange, end: Option<End>) {
+        self.ended = true;
+        self.endpoint.cells.count(result);
+        if let Some(end) = end {
+            self.endpoint.saw(end, self.upstream.service.outliers.as_ref());
+        }
+    }
+}
+
+impl Drop for Exchanging<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        if self.progress.overdue.get() {
+            self.end(Exchange::TimedOut, Some(End::Failure));
+        } else {
+            self.end(Exchange::Abandoned, None);
+        }
+    }
+}
+
+impl UpstreamError {
+    /// Whether what has failed so may do better elsewhere.
+    fn may_be_repeated(&self) -> bool {
+        matches!(self, Self::Broken { .. } | Self::TryTimeout { .. })
+    }
+}
+
+/// `None` if the time is over first.
+async fn by<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        None => Some(future.await),
+        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
     }
 }
 

@@ -11,7 +11,9 @@ mod packet;
 mod request;
 mod require;
 mod route;
-mod service;
+pub(crate) mod service;
+mod upstream;
+mod upstream_tls;
 mod verified;
 
 use std::{

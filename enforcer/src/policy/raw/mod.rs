@@ -7,8 +7,12 @@ use std::fmt;
 
 use serde::{Deserialize, de::IgnoredAny};
 
+mod service;
 mod shape;
 
+pub(crate) use service::{
+    Balance, Endpoint, HashKey, Health, Outliers, Retries, Service, SuccessRate, UpstreamLimits, UpstreamTls,
+};
 pub(crate) use shape::{
     DenyEntry, Duration, EgressAllow, EgressDeny, EgressPort, OneOrMany, Port, Prefixes, Quantity, Rate,
     Recent, RecentShare,
@@ -246,35 +250,6 @@ pub(crate) enum Algorithm {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Adaptive {
     pub(crate) floor: Option<Rate>,
-}
-
-/// The `spec` of a `Service`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Service {
-    pub(crate) endpoints: Option<Vec<String>>,
-    pub(crate) balance: Option<Balance>,
-    pub(crate) health: Option<Health>,
-    pub(crate) connect_timeout: Option<Duration>,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Balance {
-    LeastRequest,
-    RoundRobin,
-}
-
-/// Active health checks.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Health {
-    pub(crate) path: Option<String>,
-    pub(crate) interval: Option<Duration>,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) healthy_after: Option<u32>,
-    pub(crate) unhealthy_after: Option<u32>,
 }
 
 /// The `spec` of an `Issuer`.

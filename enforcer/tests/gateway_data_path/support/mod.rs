@@ -48,6 +48,7 @@ pub(crate) struct Plan {
     pub(crate) timeouts: Timeouts,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
+    pub(crate) zone: Option<Arc<str>>,
 }
 
 impl Default for Plan {
@@ -58,6 +59,7 @@ impl Default for Plan {
             timeouts: Timeouts::default(),
             workers: 2,
             max_connections: 1000,
+            zone: None,
         }
     }
 }
@@ -75,6 +77,7 @@ impl Plan {
         let config = GatewayConfig {
             workers: NonZeroUsize::new(self.workers).unwrap(),
             max_connections: NonZeroUsize::new(self.max_connections).unwrap(),
+            zone: self.zone,
             drain: PATIENCE,
             listeners: vec![ListenerConfig {
                 name: "main".parse().unwrap(),
@@ -167,7 +170,7 @@ impl Observer for Recorder {
 }
 
 /// Asks again and again until the answer is yes.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let wait = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(10)).await;

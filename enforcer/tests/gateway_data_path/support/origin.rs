@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 
 /// An upstream on loopback.
@@ -48,7 +48,12 @@ type Answer = Response<Either<Full<Bytes>, Incoming>>;
 
 impl Origin {
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// At an address where one may have been before.
+    pub(crate) async fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             seen: Mutex::default(),
@@ -59,13 +64,22 @@ impl Origin {
         });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
+            // They end with the origin.
+            let mut serving = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 shared.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
+                serving.spawn(serve(stream, Arc::clone(&shared)));
             }
         });
         Self { address, state, task }
+    }
+
+    /// Cuts its connections and listens no longer.
+    pub(crate) async fn stop(mut self) {
+        self.task.abort();
+        // It says that it was aborted.
+        drop((&mut self.task).await);
     }
 
     pub(crate) fn requests(&self) -> usize {

@@ -1,10 +1,10 @@
 //! Policies as the loader would make them.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
 use enforcer::policy::model::{
     Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Requirement, Route, Rule, Service,
+    Requirement, Retries, Route, Rule, Service, UpstreamLimits, UpstreamTls,
 };
 
 use super::pki::HOST;
@@ -42,17 +42,33 @@ pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
     }
 }
 
+/// An endpoint of weight one, in no zone.
+pub(crate) fn endpoint(authority: &str) -> Endpoint {
+    Endpoint {
+        authority: authority.parse().unwrap(),
+        https: false,
+        weight: NonZeroU16::MIN,
+        zone: None,
+    }
+}
+
 pub(crate) fn service(endpoints: &[SocketAddr]) -> Service {
-    let endpoint = |address: &SocketAddr| Endpoint {
-        authority: address.to_string().parse().unwrap(),
-    };
     Service {
         name: name("orders"),
         origin: origin(),
-        endpoints: endpoints.iter().map(endpoint).collect(),
+        endpoints: endpoints
+            .iter()
+            .map(|address| endpoint(&address.to_string()))
+            .collect(),
         balance: Balance::LeastRequest,
         health: None,
         connect_timeout: Duration::from_secs(5),
+        tls: UpstreamTls::default(),
+        limits: UpstreamLimits::default(),
+        retries: Retries::default(),
+        outliers: None,
+        slow_start: None,
+        panic_percent: 0,
     }
 }
 
