@@ -17,7 +17,10 @@ use enforcer_common::limiter;
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-pub use super::leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern};
+pub use super::{
+    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    routing::{Routing, Upgrade},
+};
 
 /// Everything that is in force at one time.
 #[derive(Clone, Debug, Default)]
@@ -393,6 +396,7 @@ pub struct Rule {
     pub timeout: Duration,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    pub routing: Routing,
 }
 
 /// What a request must prove.

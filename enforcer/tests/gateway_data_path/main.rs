@@ -10,4 +10,5 @@ mod metrics;
 mod proxying;
 mod slow;
 mod support;
+mod upgrades;
 mod upstreams;

@@ -118,7 +118,7 @@ impl LocalEndpoint {
                     source,
                 })?;
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });

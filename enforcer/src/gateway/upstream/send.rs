@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc};
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, header::UPGRADE, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
@@ -114,9 +114,10 @@ impl Upstream {
                 }
             },
         };
+        let switches = request.headers().contains_key(UPGRADE);
         let name = || endpoint.shared.authority.to_string();
         match lease.hold(sender).try_send_request(request).await {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !switches => {
                 counted.end(Exchange::Broken);
                 Err(Failed::Sent(UpstreamError::Switched { endpoint: name() }))
             }

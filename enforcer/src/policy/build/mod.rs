@@ -11,6 +11,7 @@ mod packet;
 mod request;
 mod require;
 mod route;
+mod routing;
 mod service;
 mod verified;
 

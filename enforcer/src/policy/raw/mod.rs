@@ -319,6 +319,15 @@ pub(crate) struct Rule {
     pub(crate) service: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
+    pub(crate) upgrade: Option<OneOrMany<Upgrade>>,
+    pub(crate) idle: Option<Duration>,
+}
+
+/// What connections may be switched to.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Upgrade {
+    WebSocket,
 }
 
 /// `match`.

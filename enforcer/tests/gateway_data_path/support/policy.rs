@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use enforcer::policy::model::{
     Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Requirement, Route, Rule, Service,
+    Requirement, Route, Routing, Rule, Service,
 };
 
 use super::pki::HOST;
@@ -30,6 +30,7 @@ pub(crate) fn open_rule() -> Rule {
         service: name("orders"),
         timeout: Duration::from_secs(20),
         max_body: 16 * 1024 * 1024,
+        routing: Routing::default(),
     }
 }
 
