@@ -90,7 +90,7 @@ pub(super) struct UnderWay {
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
-struct OnThisWorker;
+pub(super) struct OnThisWorker;
 
 /// Serves `stream` until it ends.
 pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {

@@ -428,6 +428,7 @@ fn unanswered(error: &UpstreamError) -> Refusal {
         UpstreamError::Connect { .. }
         | UpstreamError::Handshake { .. }
         | UpstreamError::Broken { .. }
+        | UpstreamError::Head(_)
         | UpstreamError::Switched { .. } => StatusCode::BAD_GATEWAY,
     };
     // Addresses of endpoints are none of the client's business.

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 
 pub use super::{
     leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
-    routing::{Routing, Upgrade},
+    routing::{Protocol, Routing, Upgrade},
 };
 
 /// Everything that is in force at one time.
@@ -340,6 +340,7 @@ pub struct Service {
     pub balance: Balance,
     pub health: Option<Health>,
     pub connect_timeout: Duration,
+    pub protocol: Protocol,
 }
 
 /// Where an instance listens: `http` with an address or a DNS name.

@@ -12,6 +12,15 @@ pub struct Routing {
     pub idle: Option<Duration>,
 }
 
+/// What a service's endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// By prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
 /// A protocol that a connection may be switched to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Upgrade {

@@ -105,6 +105,11 @@ fn of_routes() {
             "spec.rules[0].upgrade[1]",
             "named above already",
         ),
+        (
+            with("upgrade: ▶websocket").replace("{endpoints:", "{protocol: http2, endpoints:"),
+            "spec.rules[0].upgrade",
+            "is not asked to switch",
+        ),
         (with("idle: ▶25h"), "spec.rules[0].idle", "write 1ms to"),
         (
             with("limits: [▶{rate: 1/s}]"),

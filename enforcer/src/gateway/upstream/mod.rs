@@ -3,6 +3,7 @@
 pub(in crate::gateway) mod balance;
 pub(in crate::gateway) mod endpoint;
 pub(in crate::gateway) mod health;
+mod http2;
 pub(in crate::gateway) mod pool;
 pub(in crate::gateway) mod resolve;
 pub(in crate::gateway) mod send;
@@ -21,10 +22,12 @@ pub(in crate::gateway) enum UpstreamError {
         endpoint: String,
         source: std::io::Error,
     },
-    #[error("the endpoint {endpoint} does not speak HTTP/1.1")]
+    #[error("the endpoint {endpoint} does not speak its service's protocol")]
     Handshake { endpoint: String, source: hyper::Error },
     #[error("the endpoint {endpoint} broke off before its response")]
     Broken { endpoint: String, source: hyper::Error },
+    #[error("the request has no head in HTTP/2")]
+    Head(#[from] http::Error),
     #[error("the endpoint {endpoint} switched protocols without being asked")]
     Switched { endpoint: String },
 }

@@ -8,14 +8,29 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, sync::MutexGuard, time::Instant};
 
-use super::{UpstreamError, endpoint::SharedEndpoint, resolve};
-use crate::gateway::{
-    body::{Progress, RequestBody},
-    counters::EndpointCells,
+use super::{
+    UpstreamError,
+    endpoint::SharedEndpoint,
+    http2::{Connections, Stream},
+    resolve,
+};
+use crate::{
+    gateway::{
+        body::{Progress, RequestBody},
+        counters::EndpointCells,
+    },
+    policy::model::Protocol,
 };
 
 /// Idle connections that one worker keeps to one endpoint.
@@ -31,8 +46,32 @@ pub(in crate::gateway) struct LocalEndpoint {
     under_way: Cell<usize>,
     /// The one used last is last.
     idle: RefCell<Vec<Idle>>,
+    http2: Connections,
     /// Which address the next connection goes to.
     turn: Cell<usize>,
+}
+
+/// A connection that one request may use.
+#[derive(Debug)]
+pub(in crate::gateway) enum Sender {
+    Http1(SendRequest<RequestBody>),
+    Http2(Stream),
+}
+
+impl Sender {
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// With the request, if the endpoint has seen nothing of it.
+    pub(in crate::gateway) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(stream) => stream.send(request).await,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -45,7 +84,7 @@ struct Idle {
 #[derive(Debug)]
 pub(in crate::gateway) struct Lease {
     pub(in crate::gateway) endpoint: Rc<LocalEndpoint>,
-    sender: Option<SendRequest<RequestBody>>,
+    sender: Option<Sender>,
     progress: Rc<Progress>,
 }
 
@@ -58,6 +97,7 @@ impl LocalEndpoint {
             cells,
             under_way: Cell::new(0),
             idle: RefCell::default(),
+            http2: Connections::default(),
             turn: Cell::new(0),
         }
     }
@@ -73,10 +113,14 @@ impl LocalEndpoint {
         self.idle
             .borrow_mut()
             .retain(|idle| now.duration_since(idle.since) < KEEP_IDLE && !idle.sender.is_closed());
+        self.http2.sweep(now, KEEP_IDLE);
     }
 
     /// A connection that is open and free, if there is one.
-    pub(in crate::gateway) async fn take_idle(&self) -> Option<SendRequest<RequestBody>> {
+    pub(in crate::gateway) async fn take_idle(&self, protocol: Protocol) -> Option<Sender> {
+        if protocol == Protocol::Http2 {
+            return self.http2.take().map(Sender::Http2);
+        }
         loop {
             let idle = self.idle.borrow_mut().pop()?;
             if idle.since.elapsed() >= KEEP_IDLE {
@@ -86,7 +130,7 @@ impl LocalEndpoint {
             }
             let mut sender = idle.sender;
             if sender.ready().await.is_ok() {
-                return Some(sender);
+                return Some(Sender::Http1(sender));
             }
         }
     }
@@ -97,10 +141,25 @@ impl LocalEndpoint {
     /// When the endpoint does not accept one in time.
     pub(in crate::gateway) async fn connect(
         &self,
+        protocol: Protocol,
         within: Duration,
-    ) -> Result<SendRequest<RequestBody>, UpstreamError> {
+    ) -> Result<Sender, UpstreamError> {
         let endpoint = || self.shared.authority.to_string();
-        let stream = tokio::time::timeout(within, self.open())
+        let opening = async {
+            let alone = match protocol {
+                Protocol::Http1 => None,
+                Protocol::Http2 => {
+                    let alone = self.http2.opening.lock().await;
+                    if let Some(stream) = self.http2.take() {
+                        return Ok(Opened::Http2(stream));
+                    }
+                    Some(alone)
+                }
+            };
+            let stream = self.open().await?;
+            Ok::<_, std::io::Error>(Opened::New(stream, alone))
+        };
+        let opened = tokio::time::timeout(within, opening)
             .await
             .map_err(|_| UpstreamError::ConnectTimeout {
                 endpoint: endpoint(),
@@ -110,19 +169,26 @@ impl LocalEndpoint {
                 endpoint: endpoint(),
                 source,
             })?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|source| UpstreamError::Handshake {
-                    endpoint: endpoint(),
-                    source,
-                })?;
+        let unspoken = |source| UpstreamError::Handshake {
+            endpoint: endpoint(),
+            source,
+        };
+        let stream = match opened {
+            Opened::Http2(stream) => return Ok(Sender::Http2(stream)),
+            Opened::New(stream, Some(alone)) => {
+                let stream = self.http2.add(stream).await.map_err(unspoken)?;
+                drop(alone);
+                return Ok(Sender::Http2(stream));
+            }
+            Opened::New(stream, None) => stream,
+        };
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unspoken)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });
-        Ok(sender)
+        Ok(Sender::Http1(sender))
     }
 
     async fn open(&self) -> std::io::Result<TcpStream> {
@@ -136,6 +202,13 @@ impl LocalEndpoint {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
+}
+
+/// What connecting has come to.
+enum Opened<'a> {
+    /// Somebody else has opened a connection in the meantime.
+    Http2(Stream),
+    New(TcpStream, Option<MutexGuard<'a, ()>>),
 }
 
 fn nth(addresses: &[SocketAddr], turn: usize) -> Option<SocketAddr> {
@@ -155,17 +228,17 @@ impl Lease {
     }
 
     /// Gives the lease its connection.
-    pub(in crate::gateway) fn hold(
-        &mut self,
-        sender: SendRequest<RequestBody>,
-    ) -> &mut SendRequest<RequestBody> {
+    pub(in crate::gateway) fn hold(&mut self, sender: Sender) -> &mut Sender {
         self.sender.insert(sender)
     }
 
     /// The response is complete. The connection is used again, unless the endpoint answered before
     /// it had the whole request: then the rest of it is still on its way.
     pub(in crate::gateway) fn give_back(mut self) {
-        let Some(sender) = self.sender.take() else { return };
+        // A connection of HTTP/2 is free again once the place on it is dropped.
+        let Some(Sender::Http1(sender)) = self.sender.take() else {
+            return;
+        };
         let mut idle = self.endpoint.idle.borrow_mut();
         if self.progress.ended.get() && !sender.is_closed() && idle.len() < MAX_IDLE {
             idle.push(Idle {

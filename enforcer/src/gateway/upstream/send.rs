@@ -6,12 +6,12 @@ use http::{Request, Response, StatusCode, header::UPGRADE, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
-    UpstreamError, balance,
-    pool::{Lease, LocalEndpoint},
+    UpstreamError, balance, http2,
+    pool::{Lease, LocalEndpoint, Sender},
 };
 use crate::{
     gateway::{body::RequestBody, counters::Exchange},
-    policy::model::Service,
+    policy::model::{Protocol, Service},
 };
 
 /// A service, as one worker sees it.
@@ -51,11 +51,14 @@ impl Upstream {
     /// Why there is no response.
     pub(in crate::gateway) async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        if self.service.protocol == Protocol::Http2 {
+            http2::head(&mut request)?;
+        }
         let progress = request.body().progress();
         let first = self.choose(None).ok_or(UpstreamError::NoEndpoint)?;
-        let kept = first.take_idle().await;
+        let kept = first.take_idle(self.service.protocol).await;
         let copy = (kept.is_some() && repeatable(&request)).then(|| copy(&request));
         let was_kept = kept.is_some();
         let failed = match self.attempt(&first, kept, request).await {
@@ -99,14 +102,17 @@ impl Upstream {
     async fn attempt(
         &self,
         endpoint: &Rc<LocalEndpoint>,
-        kept: Option<hyper::client::conn::http1::SendRequest<RequestBody>>,
+        kept: Option<Sender>,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let mut lease = Lease::new(Rc::clone(endpoint), request.body().progress());
         let counted = endpoint.cells.guard();
         let sender = match kept {
             Some(sender) => sender,
-            None => match endpoint.connect(self.service.connect_timeout).await {
+            None => match endpoint
+                .connect(self.service.protocol, self.service.connect_timeout)
+                .await
+            {
                 Ok(sender) => sender,
                 Err(error) => {
                     counted.end(Exchange::Connect);
@@ -116,7 +122,7 @@ impl Upstream {
         };
         let switches = request.headers().contains_key(UPGRADE);
         let name = || endpoint.shared.authority.to_string();
-        match lease.hold(sender).try_send_request(request).await {
+        match lease.hold(sender).send(request).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !switches => {
                 counted.end(Exchange::Broken);
                 Err(Failed::Sent(UpstreamError::Switched { endpoint: name() }))

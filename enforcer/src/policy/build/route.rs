@@ -139,6 +139,9 @@ fn rule(
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope.known);
     let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
+    if let (Some(service), false) = (&service, routing.upgrade.is_empty()) {
+        scope.known.check_upgrade(service, at);
+    }
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
     let max_body = at.optional("maxBody", raw.max_body, max_body);

@@ -6,7 +6,7 @@ use http::uri::Authority;
 
 use super::{Head, duration_within};
 use crate::policy::{
-    model::{Balance, Endpoint, Health, Service},
+    model::{Balance, Endpoint, Health, Protocol, Service},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -18,6 +18,12 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
     let endpoints = at.required("endpoints", raw.endpoints, |list, place| {
         endpoints(list, at, place)
     });
+    if raw.protocol == Some(raw::Protocol::Http2) && raw.health.is_some() {
+        at.field("health").error_with(
+            "health checks speak HTTP/1.1, and the service speaks HTTP/2",
+            "leave out `health`, or write `protocol: http1`",
+        );
+    }
     let health = at.optional("health", raw.health, health);
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(60));
     let connect_timeout = at.optional("connectTimeout", raw.connect_timeout, within);
@@ -32,6 +38,10 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
         },
         health,
         connect_timeout: connect_timeout.unwrap_or(Duration::from_secs(1)),
+        protocol: match raw.protocol {
+            None | Some(raw::Protocol::Http1) => Protocol::Http1,
+            Some(raw::Protocol::Http2) => Protocol::Http2,
+        },
     })
 }
 

@@ -256,6 +256,15 @@ pub(crate) struct Service {
     pub(crate) balance: Option<Balance>,
     pub(crate) health: Option<Health>,
     pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) protocol: Option<Protocol>,
+}
+
+/// What endpoints speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
 }
 
 /// How an endpoint is chosen.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use enforcer::policy::model::{
     Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Requirement, Route, Routing, Rule, Service,
+    Protocol, Requirement, Route, Routing, Rule, Service,
 };
 
 use super::pki::HOST;
@@ -54,6 +54,7 @@ pub(crate) fn service(endpoints: &[SocketAddr]) -> Service {
         balance: Balance::LeastRequest,
         health: None,
         connect_timeout: Duration::from_secs(5),
+        protocol: Protocol::Http1,
     }
 }
 
