@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -201,6 +202,62 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         let result = Pin::new(&mut self.inner).poll_flush(context);
         self.activity.sent(result.is_pending());
         result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+/// The client's side of a switched connection. It tells when bytes last moved, either way, and reads first
+/// what has been read already.
+#[derive(Debug)]
+pub(super) struct Touched<'a, T> {
+    inner: T,
+    ahead: Bytes,
+    last: &'a Cell<Instant>,
+}
+
+impl<'a, T> Touched<'a, T> {
+    pub(super) fn new(inner: T, ahead: Bytes, last: &'a Cell<Instant>) -> Self {
+        Self { inner, ahead, last }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Touched<'_, T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if result.is_ready() {
+            self.last.set(Instant::now());
+        }
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Touched<'_, T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.inner).poll_write(context, bytes);
+        if result.is_ready() {
+            self.last.set(Instant::now());
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -36,6 +36,7 @@ use super::{
     metrics::Handshake,
     request,
     signal::{Flow, Identity},
+    upgrade::Tunnel,
     worker::{ListenerContext, Place, Worker},
 };
 
@@ -70,6 +71,8 @@ pub(super) struct Connection {
     pub http2: bool,
     pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
+    /// Where its bytes go after the response that is being sent, if that switches protocols.
+    pub(super) tunnel: Cell<Option<Box<Tunnel>>>,
 }
 
 /// What the observer knows of the connection.
@@ -87,7 +90,7 @@ pub(super) struct UnderWay {
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
-struct OnThisWorker;
+pub(super) struct OnThisWorker;
 
 /// Serves `stream` until it ends.
 pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
@@ -168,6 +171,7 @@ impl Connection {
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
+            tunnel: Cell::default(),
         };
         if let Some(certificate) = &connection.certificate {
             connection.verified(|| Identity::Certificate(Arc::clone(&certificate.identity)));
@@ -249,6 +253,7 @@ where
         let serving = http2::Builder::new(OnThisWorker)
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .enable_connect_protocol()
             .max_header_list_size(MAX_HEAD as u32)
             .max_pending_accept_reset_streams(MAX_RESETS)
             .max_local_error_reset_streams(MAX_RESETS)
@@ -258,22 +263,44 @@ where
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
             .serve_connection(io, service);
-        drive(&connection, serving, http2::Connection::graceful_shutdown).await
+        drive(&connection, serving, http2::Connection::graceful_shutdown)
+            .await
+            .map(|_| ())
     } else {
-        let serving = http1::Builder::new()
+        let mut serving = http1::Builder::new()
             .half_close(false)
             .max_header_size(MAX_HEAD)
             .max_buf_size(MAX_BUFFER)
             .serve_connection(io, service);
-        drive(&connection, serving, http1::Connection::graceful_shutdown).await
+        let driven = drive(&connection, &mut serving, |serving| {
+            Pin::new(&mut **serving.get_mut()).graceful_shutdown();
+        });
+        match driven.await {
+            Ok(Driven::ToTheEnd) if let Some(tunnel) = connection.tunnel.take() => {
+                // hyper ends a connection that is switched without closing it.
+                let parts = serving.into_parts();
+                let under_way = UnderWay::new(&connection);
+                tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+                drop(under_way);
+                Ok(())
+            }
+            driven => driven.map(|_| ()),
+        }
     };
     if let Err(error) = result {
         tracing::debug!(peer = %connection.flow.peer, error = &error as &dyn Error, "a connection broke");
     }
 }
 
+/// How a connection came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driven {
+    ToTheEnd,
+    Cut,
+}
+
 /// Lets `serving` run until it ends, the connection is idle or slow, or the gateway drains.
-async fn drive<S>(connection: &Connection, serving: S, finish: fn(Pin<&mut S>)) -> hyper::Result<()>
+async fn drive<S>(connection: &Connection, serving: S, finish: fn(Pin<&mut S>)) -> hyper::Result<Driven>
 where
     S: Future<Output = hyper::Result<()>>,
 {
@@ -285,7 +312,7 @@ where
     loop {
         tokio::select! {
             biased;
-            result = &mut serving => return result,
+            result = &mut serving => return result.map(|()| Driven::ToTheEnd),
             () = connection.worker.drain_begins(), if !draining => {
                 draining = true;
                 if connection.http2 {
@@ -306,7 +333,7 @@ where
                         finish(serving.as_mut());
                         timer.as_mut().reset(Instant::now() + timeouts.header);
                     }
-                    Judgement::Finish | Judgement::Cut => return Ok(()),
+                    Judgement::Finish | Judgement::Cut => return Ok(Driven::Cut),
                 }
             }
         }

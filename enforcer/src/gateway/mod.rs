@@ -14,6 +14,7 @@ mod connection;
 mod control;
 mod counters;
 mod greeting;
+mod grpc;
 mod handshakes;
 mod headers;
 mod host;
@@ -30,6 +31,7 @@ pub mod router;
 pub mod signal;
 mod target;
 pub mod tls;
+mod upgrade;
 mod upstream;
 mod worker;
 

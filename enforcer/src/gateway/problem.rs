@@ -53,6 +53,15 @@ impl Problem {
         self.status
     }
 
+    /// The words for people.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        self.members
+            .get("detail")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
     /// The body.
     #[must_use]
     pub fn body(&self) -> Bytes {

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{ALLOW, WWW_AUTHENTICATE},
@@ -9,6 +10,7 @@ use http::{
 
 use super::{
     body::ResponseBody,
+    grpc,
     identity::{authorize::Denial, bearer::BearerError, challenge::Challenge, token::TokenError},
     limit::{self, RuleLimits},
     problem::Problem,
@@ -96,6 +98,20 @@ impl Refusal {
         if let Some(value) = challenge.header(realm) {
             self.answer.fields.insert(WWW_AUTHENTICATE, value);
         }
+    }
+
+    /// What the client is told by a status of HTTP.
+    pub(super) fn status(&self) -> StatusCode {
+        self.answer.problem.status()
+    }
+
+    /// The whole response to a call of gRPC: a head alone.
+    pub(super) fn into_call_response<G>(self, held: G) -> Response<ResponseBody<G>> {
+        let Answer { problem, fields } = *self.answer;
+        let mut response = Response::new(());
+        grpc::refuse(problem.status(), problem.detail(), &mut response);
+        response.headers_mut().extend(fields);
+        response.map(|()| ResponseBody::own(Bytes::new(), held))
     }
 
     /// The whole response.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{CONNECTION, COOKIE, TRANSFER_ENCODING},
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use super::{
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     connection::{Connection, UnderWay},
-    headers,
+    grpc, headers,
     host::Host,
     identity::{
         authorize::{Denial, authorize},
@@ -33,6 +34,7 @@ use super::{
     router::RuleIndex,
     signal::{Identity, Outcome, Verdict},
     target,
+    upgrade::{self, Told, Tunnel},
     upstream::{UpstreamError, send::Sender},
     worker::WorkerPolicy,
 };
@@ -46,7 +48,7 @@ pub(super) type Answer = Response<ResponseBody<UnderWay>>;
 
 /// A request on its way through the stages.
 struct Passage<'a> {
-    connection: &'a Connection,
+    connection: &'a Rc<Connection>,
     policy: &'a WorkerPolicy,
     began: Instant,
     /// How far the request has gone to the service, once it is forwarded.
@@ -76,26 +78,40 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         fields: HeaderMap::new(),
         observed: false,
     };
+    let is_call = grpc::is_call(request.headers());
+    let mut refused = None;
     let mut response = match passage.pass(request).await {
-        Ok(response) => response.map(|body| ResponseBody::upstream(body, under_way)),
+        Ok(response) => response.map(|body| match body {
+            Some(body) => ResponseBody::upstream(body, under_way),
+            None => ResponseBody::own(Bytes::new(), under_way),
+        }),
         Err(refusal) => {
             passage.verdict = refusal.verdict;
-            refusal.into_response(under_way)
+            refused = Some(refusal.status());
+            if is_call {
+                refusal.into_call_response(under_way)
+            } else {
+                refusal.into_response(under_way)
+            }
         }
     };
     response.headers_mut().extend(std::mem::take(&mut passage.fields));
-    if connection.worker.is_draining() && !connection.http2 {
+    let ends = connection.worker.is_draining() && !connection.http2;
+    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    passage.observe(response.status().as_u16());
+    // A refused call has another status for the client.
+    passage.observe(refused.unwrap_or(response.status()).as_u16());
     response
 }
 
 impl Passage<'_> {
-    async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<UpstreamBody>, Refusal> {
+    /// The service's response; without a body if the connection is switched to another protocol.
+    async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (mut parts, body) = request.into_parts();
+        let asked = upgrade::asked(&mut parts)?;
         if parts.method == Method::TRACE || parts.method == Method::CONNECT {
             let detail = "TRACE and CONNECT are not served";
             return Err(Refusal::new(
@@ -123,8 +139,13 @@ impl Passage<'_> {
         if body.size_hint().lower() > rule.max_body {
             return Err(Refusal::too_large(rule.max_body));
         }
+        let asked = match asked {
+            Some(asked) => asked.granted(rule, !body.is_end_stream())?,
+            None => None,
+        };
         self.prepare(&mut parts, &host)?;
-        self.forward(index, rule, parts, body).await
+        let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
+        self.forward(index, parts, body, told).await
     }
 
     /// Whether the request may go on: by its proofs, then by its limits.
@@ -248,10 +269,11 @@ impl Passage<'_> {
     async fn forward(
         &mut self,
         index: RuleIndex,
-        rule: &Rule,
         mut parts: Parts,
         body: Incoming,
-    ) -> Result<Response<UpstreamBody>, Refusal> {
+        told: Option<Told>,
+    ) -> Result<Response<Option<UpstreamBody>>, Refusal> {
+        let (_, rule) = self.policy.generation.rule(index);
         let upstream = self.policy.upstream(index).ok_or_else(|| {
             Refusal::new(
                 Verdict::Upstream,
@@ -265,6 +287,7 @@ impl Passage<'_> {
                 .headers
                 .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
+        let within = grpc::deadline(&parts.headers).map_or(rule.timeout, |wanted| wanted.min(rule.timeout));
         let body = RequestBody::new(body, rule.max_body);
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
@@ -277,9 +300,9 @@ impl Passage<'_> {
         let sent = tokio::select! {
             biased;
             sent = sending => sent,
-            refusal = overdue(&progress, rule.timeout) => return Err(refusal),
+            refusal = overdue(&progress, within) => return Err(refusal),
         };
-        let (response, lease) = match sent {
+        let (mut response, lease) = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 return Err(match progress.failure.get() {
@@ -293,15 +316,26 @@ impl Passage<'_> {
                 });
             }
         };
+        let switched = match told {
+            Some(told) => told.is_switched(&response)?.then_some(told),
+            None => None,
+        };
+        let idle = rule
+            .routing
+            .idle
+            .unwrap_or(self.connection.listener.timeouts.idle);
+        let service = switched.is_some().then(|| hyper::upgrade::on(&mut response));
         let (mut parts, body) = response.into_parts();
         headers::prepare_response(&mut parts.headers);
         parts.version = Version::default();
         parts.extensions.clear();
-        let idle = self.connection.listener.timeouts.idle;
-        Ok(Response::from_parts(
-            parts,
-            UpstreamBody::new(body, lease, idle, Rc::clone(&self.connection.activity)),
-        ))
+        if let (Some(switched), Some(service)) = (switched, service) {
+            switched.switch(&mut parts, Tunnel::new(service, lease, idle), self.connection);
+            return Ok(Response::from_parts(parts, None));
+        }
+        let activity = Rc::clone(&self.connection.activity);
+        let body = UpstreamBody::new(body, lease, idle, activity);
+        Ok(Response::from_parts(parts, Some(body)))
     }
 
     fn observe(&mut self, status: u16) {
@@ -407,6 +441,7 @@ fn unanswered(error: &UpstreamError) -> Refusal {
         | UpstreamError::Tls { .. }
         | UpstreamError::Handshake { .. }
         | UpstreamError::Broken { .. }
+        | UpstreamError::Head(_)
         | UpstreamError::Switched { .. } => StatusCode::BAD_GATEWAY,
     };
     // Addresses of endpoints are none of the client's business.

@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::model::{Mode, Origin, Requirement, Rule};
+use crate::policy::model::{Mode, Origin, Requirement, Routing, Rule};
 
 fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>)>) -> Arc<Route> {
     let rules = rules.into_iter().map(|(path, methods)| Rule {
@@ -19,6 +19,7 @@ fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>
         service: "s".parse().unwrap(),
         timeout: Duration::from_secs(1),
         max_body: 0,
+        routing: Routing::default(),
     });
     Arc::new(Route {
         name: name.parse().unwrap(),

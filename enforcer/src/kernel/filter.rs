@@ -99,6 +99,7 @@ mod tests {
                 sketch_lines: 1_024,
                 max_flows: 16,
                 injected_time: false,
+                tick_ns: 0,
                 events: EventRate::None,
                 debug_log: false,
             };

@@ -12,6 +12,7 @@ pub(crate) mod load;
 pub mod model;
 pub mod problem;
 pub(crate) mod raw;
+mod routing;
 pub mod service;
 pub mod watch;
 pub(crate) mod yaml;

@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 
 pub use super::{
     leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    routing::{Protocol, Routing, Upgrade},
     service::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
         UpstreamLimits, UpstreamTls,
@@ -358,6 +359,7 @@ pub struct Rule {
     pub timeout: Duration,
     /// The largest request body, in bytes.
     pub max_body: u64,
+    pub routing: Routing,
 }
 
 /// What a request must prove.

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::model::{Name, Origin, SpiffePattern};
+use super::{
+    model::{Name, Origin, SpiffePattern},
+    routing::Protocol,
+};
 
 /// A set of instances that serve the same thing.
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct Service {
     pub slow_start: Option<Duration>,
     /// Where fewer of the endpoints can be used than this many percent, all are used. 0: never.
     pub panic_percent: u8,
+    /// What endpoints speak; those with TLS speak HTTP/1.1.
+    pub protocol: Protocol,
 }
 
 /// How `https` endpoints are spoken to. All files are PEM.

@@ -138,13 +138,13 @@ async fn certificates_that_nobody_asks_for() {
 }
 
 /// An issuer with its key in a file.
-struct Corp {
+pub(crate) struct Corp {
     directory: TempDir,
     key: KeyPair,
 }
 
 impl Corp {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let corp = Self {
             directory: TempDir::new().unwrap(),
             key: KeyPair::generate().unwrap(),
@@ -159,7 +159,7 @@ impl Corp {
         corp
     }
 
-    fn issuer(&self) -> Issuer {
+    pub(crate) fn issuer(&self) -> Issuer {
         Issuer {
             name: policy::name("corp"),
             origin: policy::origin(),
@@ -175,7 +175,7 @@ impl Corp {
         }
     }
 
-    fn token(&self, scope: &str) -> String {
+    pub(crate) fn token(&self, scope: &str) -> String {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap()

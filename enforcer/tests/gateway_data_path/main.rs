@@ -4,6 +4,7 @@
 mod admission;
 mod balancing;
 mod bounds;
+mod calls;
 mod certificates;
 mod hostile;
 mod hostile_http2;
@@ -13,5 +14,6 @@ mod outliers;
 mod proxying;
 mod slow;
 mod support;
+mod upgrades;
 mod upstream_tls;
 mod upstreams;

@@ -98,6 +98,19 @@ fn of_routes() {
             "spec.rules[0].maxBody",
             "unknown unit `kb`",
         ),
+        (with("upgrade: [▶h2c]"), "spec.rules[0].upgrade[0]", "websocket"),
+        (with("upgrade: ▶[]"), "spec.rules[0].upgrade", "the list is empty"),
+        (
+            with("upgrade: [websocket, ▶websocket]"),
+            "spec.rules[0].upgrade[1]",
+            "named above already",
+        ),
+        (
+            with("upgrade: ▶websocket").replace("{endpoints:", "{protocol: http2, endpoints:"),
+            "spec.rules[0].upgrade",
+            "is not asked to switch",
+        ),
+        (with("idle: ▶25h"), "spec.rules[0].idle", "write 1ms to"),
         (
             with("limits: [▶{rate: 1/s}]"),
             "spec.rules[0].limits[0].per",

@@ -181,6 +181,16 @@ fn of_services_and_issuers() {
             "write 1ms to 1m",
         ),
         (
+            service("endpoints: ['http://a:1']\nprotocol: ▶h2c"),
+            "spec.protocol",
+            "http1 or http2",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nprotocol: http2\nhealth: ▶{path: /h}"),
+            "spec.health",
+            "health checks speak HTTP/1.1",
+        ),
+        (
             issuer("jwks: {url: ▶'http://idp.example.com/jwks'}"),
             "spec.jwks.url",
             "http is for loopback addresses only",

@@ -7,6 +7,7 @@ mod choice;
 pub(in crate::gateway) mod consistent;
 pub(in crate::gateway) mod endpoint;
 pub(in crate::gateway) mod health;
+mod http2;
 pub(in crate::gateway) mod outlier;
 pub(in crate::gateway) mod pool;
 pub(in crate::gateway) mod resolve;
@@ -37,12 +38,14 @@ pub(in crate::gateway) enum UpstreamError {
         endpoint: String,
         source: std::io::Error,
     },
-    #[error("the endpoint {endpoint} does not speak HTTP/1.1")]
+    #[error("the endpoint {endpoint} does not speak its service's protocol")]
     Handshake { endpoint: String, source: hyper::Error },
     #[error("the endpoint {endpoint} broke off before its response")]
     Broken { endpoint: String, source: hyper::Error },
     #[error("the endpoint {endpoint} did not answer a try in time")]
     TryTimeout { endpoint: String },
+    #[error("the request has no head in HTTP/2")]
+    Head(#[from] http::Error),
     #[error("the endpoint {endpoint} switched protocols without being asked")]
     Switched { endpoint: String },
 }

@@ -8,7 +8,14 @@ use std::{
     time::Duration,
 };
 
-use hyper::client::conn::http1::{self, SendRequest};
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http1::{self, SendRequest},
+    },
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -19,6 +26,7 @@ use tokio::{
 use super::{
     UpstreamError,
     endpoint::SharedEndpoint,
+    http2::{Connections, Stream},
     seen::{End, SeenHere},
     service::{Held, LocalService},
 };
@@ -27,7 +35,7 @@ use crate::{
         body::{Progress, RequestBody},
         counters::EndpointCells,
     },
-    policy::model::Outliers,
+    policy::model::{Outliers, Protocol},
 };
 
 /// Idle connections that one worker keeps to one endpoint.
@@ -46,6 +54,7 @@ pub(in crate::gateway) struct LocalEndpoint {
     open: Rc<Open>,
     /// The one used last is last.
     idle: RefCell<Vec<Idle>>,
+    http2: Connections,
     /// Which address the next connection goes to.
     turn: Cell<usize>,
     seen: SeenHere,
@@ -62,10 +71,40 @@ struct Open {
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(in crate::gateway) struct Connection {
-    sender: SendRequest<RequestBody>,
+    channel: Channel,
     peer: SocketAddr,
     /// Of the certificate files that it was made with.
     version: u64,
+}
+
+/// What one request goes through.
+#[derive(Debug)]
+pub(in crate::gateway) enum Channel {
+    Http1(SendRequest<RequestBody>),
+    Http2(Stream),
+}
+
+impl Channel {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(stream) => stream.is_closed(),
+        }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// With the request, if the endpoint has seen nothing of it.
+    pub(in crate::gateway) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(stream) => stream.send(request).await,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -114,6 +153,7 @@ impl LocalEndpoint {
                 service,
             }),
             idle: RefCell::default(),
+            http2: Connections::default(),
             turn: Cell::new(0),
             seen: SeenHere::default(),
         }
@@ -128,7 +168,7 @@ impl LocalEndpoint {
     /// Whether a request finds a connection, or may make one where there are at most `limit`.
     #[must_use]
     pub(super) fn has_room(&self, limit: usize) -> bool {
-        self.open.count.get() < limit || !self.idle.borrow().is_empty()
+        self.open.count.get() < limit || !self.idle.borrow().is_empty() || self.http2.has_room()
     }
 
     /// A connection, or the right to make one, for a request at an endpoint that has room. `fresh`: one
@@ -141,6 +181,9 @@ impl LocalEndpoint {
         if let Some(idle) = (!fresh).then(kept).flatten() {
             return Seat::Kept(idle.connection);
         }
+        if let Some(stream) = self.http2.take(|peer| self.is_here(peer)) {
+            return Seat::Kept(Connection::http2(stream));
+        }
         if self.open.count.get() >= limit {
             // Its place is free as soon as its task has noticed.
             self.idle.borrow_mut().pop();
@@ -152,19 +195,24 @@ impl LocalEndpoint {
     /// Closes connections that have been idle for too long, or that lead where the endpoint no longer is.
     pub(in crate::gateway) fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|idle| self.is_kept(idle, now));
+        self.http2.sweep(now, KEEP_IDLE);
     }
 
     fn is_kept(&self, idle: &Idle, now: Instant) -> bool {
         now.saturating_duration_since(idle.since) < KEEP_IDLE
-            && !idle.connection.sender.is_closed()
+            && !idle.connection.channel.is_closed()
             && self.is_current(&idle.connection)
     }
 
     /// Whether the endpoint is still where the connection leads, and what it trusts and shows is in use.
     fn is_current(&self, connection: &Connection) -> bool {
         let tls = self.shared.tls.as_ref();
-        tls.is_none_or(|tls| tls.version() == connection.version)
-            && (!self.shared.is_name() || self.shared.addresses().contains(&connection.peer))
+        tls.is_none_or(|tls| tls.version() == connection.version) && self.is_here(&connection.peer)
+    }
+
+    /// Whether `peer` is one of the endpoint's addresses.
+    fn is_here(&self, peer: &SocketAddr) -> bool {
+        !self.shared.is_name() || self.shared.addresses().contains(peer)
     }
 
     /// Takes in how a request ended.
@@ -218,25 +266,48 @@ impl Slot {
     pub(super) async fn connect(
         self,
         to: &LocalEndpoint,
+        protocol: Protocol,
         within: Duration,
     ) -> Result<Connection, UpstreamError> {
         let shared = &to.shared;
         let endpoint = || shared.authority.to_string();
         let deadline = Instant::now() + within;
+        let too_late = |_| UpstreamError::ConnectTimeout {
+            endpoint: endpoint(),
+            within,
+        };
+        // One opens a connection of HTTP/2, and others wait for it.
+        let _alone = match protocol {
+            Protocol::Http1 => None,
+            Protocol::Http2 => {
+                let opening = tokio::time::timeout_at(deadline, to.http2.opening.lock());
+                let alone = opening.await.map_err(too_late)?;
+                if let Some(stream) = to.http2.take(|peer| to.is_here(peer)) {
+                    return Ok(Connection::http2(stream));
+                }
+                Some(alone)
+            }
+        };
         let (stream, peer) = tokio::time::timeout_at(deadline, to.open(within))
             .await
-            .map_err(|_| UpstreamError::ConnectTimeout {
-                endpoint: endpoint(),
-                within,
-            })?
+            .map_err(too_late)?
             .map_err(|source| UpstreamError::Connect {
                 endpoint: endpoint(),
                 source,
             })?;
+        if protocol == Protocol::Http2 {
+            let added = to.http2.add(stream, peer, self).await;
+            return added
+                .map(Connection::http2)
+                .map_err(|source| UpstreamError::Handshake {
+                    endpoint: endpoint(),
+                    source,
+                });
+        }
         let Some(tls) = &shared.tls else {
             let sender = self.speak(to, stream).await?;
             return Ok(Connection {
-                sender,
+                channel: Channel::Http1(sender),
                 peer,
                 version: 0,
             });
@@ -245,17 +316,14 @@ impl Slot {
         let version = tls.version();
         let stream = tokio::time::timeout_at(deadline, tls.connect(shared, stream))
             .await
-            .map_err(|_| UpstreamError::ConnectTimeout {
-                endpoint: endpoint(),
-                within,
-            })?
+            .map_err(too_late)?
             .map_err(|source| UpstreamError::Tls {
                 endpoint: endpoint(),
                 source,
             })?;
         let sender = self.speak(to, stream).await?;
         Ok(Connection {
-            sender,
+            channel: Channel::Http1(sender),
             peer,
             version,
         })
@@ -264,7 +332,7 @@ impl Slot {
     /// HTTP/1.1 over `stream`.
     async fn speak<S>(self, to: &LocalEndpoint, stream: S) -> Result<SendRequest<RequestBody>, UpstreamError>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream))
@@ -275,7 +343,7 @@ impl Slot {
                 })?;
         tokio::task::spawn_local(async move {
             let _slot = self;
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });
@@ -296,11 +364,24 @@ impl Connection {
     /// # Errors
     /// When it is gone.
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
-        self.sender.ready().await
+        match &mut self.channel {
+            Channel::Http1(sender) => sender.ready().await,
+            // Whatever is wrong with it shows when the request is sent.
+            Channel::Http2(_) => Ok(()),
+        }
     }
 
-    pub(super) fn sender(&mut self) -> &mut SendRequest<RequestBody> {
-        &mut self.sender
+    /// A place on a connection of HTTP/2, which has no TLS.
+    fn http2(stream: Stream) -> Self {
+        Self {
+            peer: stream.peer(),
+            channel: Channel::Http2(stream),
+            version: 0,
+        }
+    }
+
+    pub(super) fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
     }
 }
 
@@ -329,12 +410,20 @@ impl Lease {
     /// The response is complete. The connection is used again, unless the endpoint answered before
     /// it had the whole request: then the rest of it is still on its way.
     pub(in crate::gateway) fn give_back(mut self) {
+        if let Some(Connection {
+            channel: Channel::Http2(_),
+            ..
+        }) = self.connection
+        {
+            // Its place on the connection ends with the lease.
+            return;
+        }
         let Some(connection) = self.connection.take() else {
             return;
         };
         let endpoint = &self.endpoint;
         let reusable = self.progress.ended.get()
-            && !connection.sender.is_closed()
+            && !connection.channel.is_closed()
             && endpoint.is_current(&connection)
             && endpoint.idle.borrow().len() < MAX_IDLE;
         if reusable {
@@ -350,6 +439,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.under_way.set(self.endpoint.under_way.get() - 1);
+        let connection = self.connection.take();
+        if let Some(Channel::Http2(_)) = connection.as_ref().map(|connection| &connection.channel) {
+            drop(connection);
+            self.endpoint.open.service.free();
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, future::Future, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, header::UPGRADE, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::{
     budget::Budget,
     choice::view,
     consistent::Table,
+    http2,
     pool::{Connection, Lease, LocalEndpoint, Seat},
     seen::End,
     service::{Held, LocalService},
@@ -24,7 +25,7 @@ use crate::{
         body::{Progress, RequestBody},
         counters::{Exchange, RetryCause},
     },
-    policy::model::{Retries, Service},
+    policy::model::{Protocol, Retries, Service},
 };
 
 /// A service, as one worker sees it.
@@ -111,9 +112,12 @@ impl Upstream {
     /// Why there is no response.
     pub(in crate::gateway) async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         sender: Sender<'_>,
     ) -> Result<Answered, UpstreamError> {
+        if self.service.protocol == Protocol::Http2 {
+            http2::head(&mut request)?;
+        }
         let place = self
             .local
             .hold(Bound::Requests, self.share(self.service.limits.requests.get()))?;
@@ -128,7 +132,6 @@ impl Upstream {
             fresh: false,
             backoff: law.backoff,
         };
-        let mut request = request;
         let mut retrying: Option<Held> = None;
         loop {
             let (index, seat) = self.seat(&tries).await?;
@@ -229,6 +232,7 @@ impl Upstream {
             progress: &progress,
             ended: false,
         };
+        let switches = request.headers().contains_key(UPGRADE);
         let name = || endpoint.shared.authority.to_string();
         let (connection, kept): (Connection, bool) = match seat {
             Seat::Kept(mut connection) => match connection.ready().await {
@@ -240,7 +244,7 @@ impl Upstream {
             },
             Seat::New(slot) => {
                 let within = self.service.connect_timeout.min(per_try.unwrap_or(Duration::MAX));
-                match slot.connect(endpoint, within).await {
+                match slot.connect(endpoint, self.service.protocol, within).await {
                     Ok(connection) => (connection, false),
                     Err(error) => {
                         exchanging.end(Exchange::Connect, Some(End::Failure));
@@ -249,13 +253,13 @@ impl Upstream {
                 }
             }
         };
-        let sending = lease.hold(connection).sender().try_send_request(request);
+        let sending = lease.hold(connection).channel().send(request);
         match by(deadline, sending).await {
             None => {
                 exchanging.end(Exchange::TimedOut, Some(End::Failure));
                 Err(Failed::Sent(UpstreamError::TryTimeout { endpoint: name() }))
             }
-            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !switches => {
                 exchanging.end(Exchange::Broken, Some(End::Failure));
                 Err(Failed::Sent(UpstreamError::Switched { endpoint: name() }))
             }
@@ -360,5 +364,6 @@ fn copy(request: &Request<RequestBody>) -> Parts {
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());
+    *copy.version_mut() = request.version();
     copy.into_parts().0
 }

@@ -142,7 +142,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::policy::model::{Balance, Endpoint, Origin, Retries, UpstreamLimits, UpstreamTls};
+    use crate::policy::model::{Balance, Endpoint, Origin, Protocol, Retries, UpstreamLimits, UpstreamTls};
 
     fn service(zones: &[&str]) -> Service {
         let endpoint = |(index, zone): (usize, &&str)| Endpoint {
@@ -167,6 +167,7 @@ mod tests {
             outliers: None,
             slow_start: Some(Duration::from_secs(3600)),
             panic_percent: 0,
+            protocol: Protocol::Http1,
         }
     }
 

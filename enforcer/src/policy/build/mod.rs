@@ -11,6 +11,7 @@ mod packet;
 mod request;
 mod require;
 mod route;
+mod routing;
 pub(crate) mod service;
 mod upstream;
 mod upstream_tls;
@@ -32,6 +33,7 @@ use super::{
         decode::decode,
         mistake::{alternatives, nearest},
         place::{Place, Unique, parsed},
+        tree::Value,
     },
 };
 
@@ -40,6 +42,8 @@ use super::{
 pub(super) struct Known {
     services: BTreeSet<String>,
     issuers: BTreeSet<String>,
+    /// Services that speak HTTP/2, which connections cannot be switched in.
+    http2: BTreeSet<String>,
     /// Whether every document could be read: else a name that seems unknown may be in one that could not.
     complete: bool,
 }
@@ -57,6 +61,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let known = Known {
         services: named(&documents, Kind::Service),
         issuers: named(&documents, Kind::Issuer),
+        http2: of_http2(&documents),
         complete: complete && documents.iter().all(|document| document.name.is_some()),
     };
     let mut set = PolicySet::default();
@@ -105,6 +110,17 @@ fn named(documents: &[Document<'_>], kind: Kind) -> BTreeSet<String> {
         .filter(|document| document.kind == kind)
         .filter_map(|document| document.name.clone())
         .collect()
+}
+
+fn of_http2(documents: &[Document<'_>]) -> BTreeSet<String> {
+    let speaks = |document: &&Document<'_>| {
+        let spec = document.top.node().entry("spec");
+        let protocol = spec.and_then(|spec| spec.node.entry("protocol"));
+        document.kind == Kind::Service
+            && protocol.is_some_and(|entry| matches!(&entry.node.value, Value::Text(text) if text == "http2"))
+    };
+    let speaking = documents.iter().filter(speaks);
+    speaking.filter_map(|document| document.name.clone()).collect()
 }
 
 /// Judges the name, which no other document of the kind may have.
@@ -158,6 +174,18 @@ impl Known {
         };
         at.error_with(format!("there is no {what} `{text}`"), hint);
         None
+    }
+}
+
+impl Known {
+    /// Reports at `upgrade` of the rule `at` that `service` cannot be asked to switch.
+    fn check_upgrade(&self, service: &Name, at: &Place<'_>) {
+        if self.http2.contains(service.as_str()) {
+            at.field("upgrade").error_with(
+                format!("the service `{service}` speaks HTTP/2 and is not asked to switch"),
+                "leave out `upgrade`, or lead it to a service of `protocol: http1`",
+            );
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     Head, Known, Located, distinct, distinct_of, duration_within, mode,
     request::limit,
     require::{Proofs, requirement},
+    routing::routing,
     values,
 };
 use crate::policy::{
@@ -122,12 +123,13 @@ fn covers(wide: &Rule, narrow: &Rule) -> bool {
 }
 
 fn rule(
-    raw: raw::Rule,
+    mut raw: raw::Rule,
     position: usize,
     at: &Place<'_>,
     scope: &Scope<'_>,
     names: &mut Unique<Arc<str>>,
 ) -> Option<Rule> {
+    let routing = routing(&mut raw, at);
     let matched = at.optional("match", raw.matches, |matches, at| {
         let path = at.optional("path", matches.path, path);
         let methods = matches.methods.map(|list| list.0);
@@ -137,6 +139,9 @@ fn rule(
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope.known);
     let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
+    if let (Some(service), false) = (&service, routing.upgrade.is_empty()) {
+        scope.known.check_upgrade(service, at);
+    }
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
     let max_body = at.optional("maxBody", raw.max_body, max_body);
@@ -165,6 +170,7 @@ fn rule(
         service: service?,
         timeout: timeout.unwrap_or(Duration::from_secs(15)),
         max_body: max_body.unwrap_or(1 << 20),
+        routing,
     })
 }
 

@@ -7,7 +7,7 @@ use http::uri::Authority;
 use super::{Head, duration_within, upstream, upstream_tls};
 use crate::gateway::server_name;
 use crate::policy::{
-    model::{Endpoint, Health, Service},
+    model::{Endpoint, Health, Protocol, Service},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -22,6 +22,12 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
     let endpoints = at.required("endpoints", raw.endpoints, |list, place| {
         endpoints(list, at, place)
     });
+    if raw.protocol == Some(raw::Protocol::Http2) && raw.health.is_some() {
+        at.field("health").error_with(
+            "health checks speak HTTP/1.1, and the service speaks HTTP/2",
+            "leave out `health`, or write `protocol: http1`",
+        );
+    }
     let balance = at.optional("balance", raw.balance, upstream::balance);
     let health = at.optional("health", raw.health, health);
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(60));
@@ -31,6 +37,12 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
     if tls.is_some() && endpoints.is_some() && !https {
         at.field("tls").error(
             "`tls` is about https endpoints, and there are none: write https:// in them, or leave it out",
+        );
+    }
+    if https && raw.protocol == Some(raw::Protocol::Http2) {
+        at.field("protocol").error_with(
+            "https endpoints are spoken to by HTTP/1.1",
+            "write http:// in the endpoints, or `protocol: http1`",
         );
     }
     let limits = at.optional("limits", raw.limits, upstream::limits);
@@ -53,6 +65,10 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
         outliers,
         slow_start,
         panic_percent: panic_percent.unwrap_or(0),
+        protocol: match raw.protocol {
+            None | Some(raw::Protocol::Http1) => Protocol::Http1,
+            Some(raw::Protocol::Http2) => Protocol::Http2,
+        },
     })
 }
 

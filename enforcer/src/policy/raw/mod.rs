@@ -11,7 +11,8 @@ mod service;
 mod shape;
 
 pub(crate) use service::{
-    Balance, Endpoint, HashKey, Health, Outliers, Retries, Service, SuccessRate, UpstreamLimits, UpstreamTls,
+    Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
+    UpstreamTls,
 };
 pub(crate) use shape::{
     DenyEntry, Duration, EgressAllow, EgressDeny, EgressPort, OneOrMany, Port, Prefixes, Quantity, Rate,
@@ -294,6 +295,15 @@ pub(crate) struct Rule {
     pub(crate) service: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
+    pub(crate) upgrade: Option<OneOrMany<Upgrade>>,
+    pub(crate) idle: Option<Duration>,
+}
+
+/// What connections may be switched to.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Upgrade {
+    WebSocket,
 }
 
 /// `match`.

@@ -23,6 +23,15 @@ pub(crate) struct Service {
     pub(crate) outliers: Option<Outliers>,
     pub(crate) slow_start: Option<Duration>,
     pub(crate) panic_percent: Option<u32>,
+    pub(crate) protocol: Option<Protocol>,
+}
+
+/// What endpoints speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
 }
 
 /// An element of `endpoints`: a URL, or a mapping with `url` and more.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Dura
 
 use enforcer::policy::model::{
     Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Requirement, Retries, Route, Rule, Service, UpstreamLimits, UpstreamTls,
+    Protocol, Requirement, Retries, Route, Routing, Rule, Service, UpstreamLimits, UpstreamTls,
 };
 
 use super::pki::HOST;
@@ -30,6 +30,7 @@ pub(crate) fn open_rule() -> Rule {
         service: name("orders"),
         timeout: Duration::from_secs(20),
         max_body: 16 * 1024 * 1024,
+        routing: Routing::default(),
     }
 }
 
@@ -69,6 +70,7 @@ pub(crate) fn service(endpoints: &[SocketAddr]) -> Service {
         outliers: None,
         slow_start: None,
         panic_percent: 0,
+        protocol: Protocol::Http1,
     }
 }
 

@@ -1,0 +1,169 @@
+//! One worker's HTTP/2 connections to one endpoint, without TLS, by prior knowledge (RFC 9113 section 3.3).
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use http::{
+    Request, Response, Uri, Version,
+    header::{CONNECTION, HOST, TRANSFER_ENCODING},
+    uri::{Authority, Scheme},
+};
+use hyper::{
+    body::Incoming,
+    client::conn::{
+        TrySendError,
+        http2::{self, SendRequest},
+    },
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::Mutex, time::Instant};
+
+use crate::gateway::{body::RequestBody, connection::OnThisWorker};
+
+/// Requests that share one connection.
+const MAX_STREAMS: u32 = 100;
+/// What an endpoint may send ahead on one stream, in bytes.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// All streams together have as much as each of them: a client that does not read holds up nobody else.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
+/// How much of a request waits for the endpoint to take it, for each stream, in bytes.
+const STREAM_BUFFER: usize = 64 * 1024;
+/// Bytes of a response's head.
+const MAX_HEAD: u32 = 32 * 1024;
+/// How often an endpoint is pinged while it owes something, and how long it may take to answer.
+const PING: Duration = Duration::from_secs(20);
+
+/// The open connections.
+#[derive(Debug, Default)]
+pub(in crate::gateway) struct Connections {
+    open: RefCell<Vec<Rc<Shared>>>,
+    /// Held by who opens one: others wait for it, instead of opening one each.
+    pub(super) opening: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sender: SendRequest<RequestBody>,
+    peer: SocketAddr,
+    streams: Cell<u32>,
+    idle_since: Cell<Instant>,
+}
+
+/// A place on a connection.
+#[derive(Debug)]
+pub(in crate::gateway) struct Stream(Rc<Shared>);
+
+impl Connections {
+    /// Whether one that is open has a place.
+    pub(super) fn has_room(&self) -> bool {
+        let open = self.open.borrow();
+        open.iter()
+            .any(|shared| shared.streams.get() < MAX_STREAMS && !shared.sender.is_closed())
+    }
+
+    /// A place on a connection that is open and leads where the endpoint is; others take no more requests.
+    pub(super) fn take(&self, is_here: impl Fn(&SocketAddr) -> bool) -> Option<Stream> {
+        let mut open = self.open.borrow_mut();
+        open.retain(|shared| !shared.sender.is_closed() && is_here(&shared.peer));
+        let free = open.iter().find(|shared| shared.streams.get() < MAX_STREAMS)?;
+        Some(Stream::on(Rc::clone(free)))
+    }
+
+    /// A place on a connection that `stream` becomes; `slot` lives as long as that.
+    ///
+    /// # Errors
+    /// When the connection's first bytes cannot be sent.
+    pub(super) async fn add(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: impl Sized + 'static,
+    ) -> hyper::Result<Stream> {
+        let (sender, connection) = http2::Builder::new(OnThisWorker)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(STREAM_BUFFER)
+            .max_header_list_size(MAX_HEAD)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        tokio::task::spawn_local(async move {
+            let _slot = slot;
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to an endpoint broke");
+            }
+        });
+        let shared = Rc::new(Shared {
+            sender,
+            peer,
+            streams: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+        });
+        self.open.borrow_mut().push(Rc::clone(&shared));
+        Ok(Stream::on(shared))
+    }
+
+    /// Closes connections that have been idle for `keep`, and those that the endpoint has closed.
+    pub(super) fn sweep(&self, now: Instant, keep: Duration) {
+        self.open.borrow_mut().retain(|shared| {
+            let used = shared.streams.get() > 0 || now.duration_since(shared.idle_since.get()) < keep;
+            used && !shared.sender.is_closed()
+        });
+    }
+}
+
+impl Stream {
+    fn on(shared: Rc<Shared>) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
+        Self(shared)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.sender.is_closed()
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// Sends a request with a [`head`] of HTTP/2.
+    ///
+    /// # Errors
+    /// With the request, if the endpoint has seen nothing of it.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        self.0.sender.clone().try_send_request(request).await
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+/// Makes a head of HTTP/1.1 one of HTTP/2 (RFC 9113 section 8.3.1).
+///
+/// # Errors
+/// When its host is none.
+pub(super) fn head<B>(request: &mut Request<B>) -> Result<(), http::Error> {
+    let host = request.headers_mut().remove(HOST);
+    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let mut parts = request.uri().clone().into_parts();
+    parts.authority = Some(Authority::try_from(host)?);
+    parts.scheme = Some(Scheme::HTTP);
+    *request.uri_mut() = Uri::from_parts(parts)?;
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(CONNECTION);
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! How a rule's requests are handled once they are admitted.
+
+use std::time::Duration;
+
+use super::duration_within;
+use crate::policy::{
+    raw,
+    routing::{Routing, Upgrade},
+    yaml::{
+        place::{Place, Unique},
+        tree::Value,
+    },
+};
+
+/// Takes what it judges out of the raw rule at `at`.
+pub(super) fn routing(raw: &mut raw::Rule, at: &Place<'_>) -> Routing {
+    let upgrade = raw.upgrade.take().map(|list| upgrades(list.0, at));
+    let within = duration_within(Duration::from_millis(1), Duration::from_secs(24 * 3600));
+    let idle = at.optional("idle", raw.idle.take(), within);
+    Routing {
+        upgrade: upgrade.unwrap_or_default(),
+        idle,
+    }
+}
+
+fn upgrades(list: Vec<raw::Upgrade>, at: &Place<'_>) -> Vec<Upgrade> {
+    let place = at.field("upgrade");
+    // One whose elements are all broken is not empty.
+    if matches!(&place.node().value, Value::List(nodes) if nodes.is_empty()) {
+        place.error_with(
+            "the list is empty",
+            "write `upgrade: websocket`, or leave the field out",
+        );
+    }
+    let mut seen = Unique::new();
+    at.each("upgrade", list, |(raw, at)| {
+        let (upgrade, rank) = match raw {
+            raw::Upgrade::WebSocket => (Upgrade::WebSocket, 0),
+        };
+        seen.claim(rank, &at, |_| {
+            "this protocol is named above already: write it once".to_owned()
+        });
+        Some(upgrade)
+    })
+}

@@ -1,0 +1,29 @@
+//! What may become of a request that a rule has admitted, beside that it is forwarded.
+
+use std::time::Duration;
+
+/// How a rule's requests are handled.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    /// What connections may be switched to. Empty: nothing.
+    pub upgrade: Vec<Upgrade>,
+    /// How long a response or a switched connection may be silent. `None`: as long as the listener lets
+    /// connections be idle.
+    pub idle: Option<Duration>,
+}
+
+/// What a service's endpoints speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// By prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
+/// A protocol that a connection may be switched to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Upgrade {
+    /// RFC 6455, over HTTP/2 by RFC 8441.
+    WebSocket,
+}
