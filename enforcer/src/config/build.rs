@@ -11,11 +11,13 @@ use super::{
     Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
     PINS, PerSource, SketchMemory, Timeouts, XdpMode, raw, tls,
 };
-use crate::gateway::Budgets;
-use crate::policy::{
-    build::duration_within,
-    leaf::{Name, Rate, Unit, cidr, quantity},
-    yaml::place::{Place, Unique, parsed},
+use crate::{
+    gateway::Budgets,
+    policy::{
+        build::duration_within,
+        leaf::{Name, Rate, Unit, cidr, quantity},
+        yaml::place::{Place, Unique, parsed},
+    },
 };
 
 /// Where the admin interface is unless configured.
@@ -243,7 +245,7 @@ fn per_source(raw: raw::PerSource, max_connections: u32, at: &Place<'_>) -> PerS
 }
 
 fn handshakes(raw: raw::HandshakeBudget, at: &Place<'_>) -> Option<HandshakeBudget> {
-    let rate = at.required("rate", raw.rate, |text, at| rate_of(text, "handshakes", at));
+    let rate = at.required("rate", raw.rate, |text, at| rate_of(&text, "handshakes", at));
     let burst = at.optional("burst", raw.burst, |count, at| within(count, 1, 1_000_000, at));
     let rate = rate?;
     let burst = burst.and_then(|count| NonZeroU64::new(u64::from(count)));
@@ -290,7 +292,7 @@ fn timeouts(raw: raw::Timeouts, at: &Place<'_>) -> Timeouts {
 }
 
 fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures> {
-    let rate = at.required("rate", raw.rate, |text, at| rate_of(text, "failures", at));
+    let rate = at.required("rate", raw.rate, |text, at| rate_of(&text, "failures", at));
     let range = duration_within(Duration::from_secs(1), 30 * DAY);
     let deny_for = at.required("denyFor", raw.deny_for, range);
     Some(AuthFailures {
@@ -300,8 +302,8 @@ fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures>
 }
 
 /// How many of `what` in how long.
-fn rate_of(text: crate::policy::raw::Rate, what: &str, at: &Place<'_>) -> Option<Rate> {
-    let (rate, unit) = parsed(Rate::parse)(&text, at)?;
+fn rate_of(text: &crate::policy::raw::Rate, what: &str, at: &Place<'_>) -> Option<Rate> {
+    let (rate, unit) = parsed(Rate::parse)(text, at)?;
     if unit == Unit::Bytes {
         at.error(format!(
             "`{}` is a rate of bytes, and {what} are counted: write it like 10/m",

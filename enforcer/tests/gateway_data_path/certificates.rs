@@ -320,7 +320,7 @@ async fn a_certificate_that_expires_serves_no_further_request() {
     let not_after = SystemTime::now() + Duration::from_secs(8);
     let connect = async |alpn: &[&[u8]]| {
         let client = lab.pki.unusual_client("spiffe://example.com/a", |params| {
-            params.not_after = not_after.into()
+            params.not_after = not_after.into();
         });
         let config = lab.pki.client_config(Some(client), alpn);
         let mut client = Client::over(client::tls(lab.address, config).await.unwrap()).await;
