@@ -12,7 +12,9 @@ use ipnet::IpNet;
 
 mod build;
 mod raw;
+mod tls;
 
+pub use crate::gateway::config::{CertificateFiles, Depth, HandshakeBudget, PerSource, Revocation, Unsure};
 use crate::policy::{
     files,
     leaf::Rate,
@@ -125,6 +127,8 @@ pub struct Gateway {
     pub max_connections: u32,
     /// Where the node is: endpoints of services in the same zone come first.
     pub zone: Option<Arc<str>>,
+    /// What one source may take of it.
+    pub per_source: PerSource,
     /// Empty: the agent has no gateway.
     pub listeners: Vec<Listener>,
     /// `None`: failed authentication denies nobody in the kernel.
@@ -141,25 +145,32 @@ pub struct Listener {
     pub timeouts: Timeouts,
 }
 
-/// A listener's certificate, and what it asks of clients. The files existed when this was read.
+/// A listener's certificates, and what it asks of clients. The files existed when this was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// PEM, the server's first.
-    pub certificate: PathBuf,
-    /// PEM.
-    pub key: PathBuf,
-    pub client_certificates: ClientCertificates,
+    /// At least one; the first is for clients that ask for none of the names.
+    pub certificates: Vec<CertificateFiles>,
+    pub clients: Clients,
 }
 
-/// Whether clients show certificates, and who vouches for them (a PEM file).
+/// Whether clients show certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
+pub enum Clients {
     /// None are asked for.
     Off,
     /// Those that are shown must be valid.
-    Optional { ca: PathBuf },
+    Optional(ClientTrust),
     /// Without a valid one there is no connection.
-    Required { ca: PathBuf },
+    Required(ClientTrust),
+}
+
+/// Which certificates of clients are valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTrust {
+    /// Who vouches for them (a PEM file).
+    pub ca: PathBuf,
+    /// `None`: they cannot be revoked.
+    pub revocation: Option<Revocation>,
 }
 
 /// How long a client may take.

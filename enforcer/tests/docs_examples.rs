@@ -109,8 +109,17 @@ fn configurations_load() {
         for folder in ["policies", "tls"] {
             fs::create_dir(directory.path().join(folder)).unwrap();
         }
-        for name in ["tls.crt", "tls.key", "ca.crt"] {
-            fs::write(directory.path().join("tls").join(name), "").unwrap();
+        let pair = rcgen::generate_simple_self_signed(vec!["api.example.com".to_owned()]).unwrap();
+        let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+        for (name, content) in [
+            ("tls.crt", &certificate),
+            ("tls.key", &key),
+            ("shop.crt", &certificate),
+            ("shop.key", &key),
+            ("ca.crt", &certificate),
+            ("crl.pem", &String::new()),
+        ] {
+            fs::write(directory.path().join("tls").join(name), content).unwrap();
         }
         let file = directory.path().join("enforcer.yaml");
         // Paths are as seen from the configuration's own directory.

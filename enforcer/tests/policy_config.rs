@@ -1,10 +1,12 @@
 //! The agent's configuration: what it means, and what is refused, all at once and at its place.
 #![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::LazyLock, time::Duration};
 
 use enforcer::{
-    config::{ClientCertificates, Config, LogFormat, OnStop, XdpMode},
+    config::{
+        CertificateFiles, ClientTrust, Clients, Config, Depth, LogFormat, OnStop, Revocation, Unsure, XdpMode,
+    },
     policy::{self, Problem},
 };
 use tempfile::TempDir;
@@ -32,22 +34,44 @@ gateway:
   drain: 20s
   maxConnections: 500
   zone: eu-1a
+  perSource: {connections: 100, handshakes: {rate: 20/s, burst: 60}}
   listeners:
     - name: edge
       address: "0.0.0.0:8443"
-      tls: {certificate: server.pem, key: server.key, clientCa: ca.pem, clientCertificates: optional}
+      tls:
+        certificate: server.pem
+        key: server.key
+        certificates: [{certificate: server.pem, key: server.key}]
+        clientCa: ca.pem
+        clientCertificates: optional
+        crls: {files: crl.pem, unknown: allow, depth: leaf}
       timeouts: {handshake: 1s, header: 2s, idle: 3s}
     - {name: local, address: "[::1]:8080"}
   authFailures: {rate: 10/m, denyFor: 5m}
 adapt: {interval: 500ms, latency: 100ms}
 "#;
 
+/// A certificate and its key.
+static PAIR: LazyLock<(String, String)> = LazyLock::new(pair);
+static OTHER: LazyLock<(String, String)> = LazyLock::new(pair);
+
+fn pair() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["api.example.com".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
 /// A directory with everything that [`FULL`] names, and the text as its configuration.
 fn directory(text: &str) -> TempDir {
     let directory = TempDir::new().unwrap();
     fs::create_dir(directory.path().join("policies")).unwrap();
-    for name in ["server.pem", "server.key", "ca.pem"] {
-        fs::write(directory.path().join(name), "").unwrap();
+    for (name, content) in [
+        ("server.pem", &PAIR.0),
+        ("server.key", &PAIR.1),
+        ("other.key", &OTHER.1),
+        ("ca.pem", &String::new()),
+        ("crl.pem", &String::new()),
+    ] {
+        fs::write(directory.path().join(name), content).unwrap();
     }
     fs::write(directory.path().join("agent.yaml"), text).unwrap();
     directory
@@ -105,12 +129,34 @@ fn everything_that_is_written_is_meant() {
     };
     let tls = edge.tls.as_ref().unwrap();
     assert_eq!(
-        (&tls.certificate, &tls.key),
-        (&path("server.pem"), &path("server.key"))
+        tls.certificates,
+        vec![
+            CertificateFiles {
+                certificate: path("server.pem"),
+                key: path("server.key")
+            };
+            2
+        ]
     );
+    let revocation = Revocation {
+        lists: vec![path("crl.pem")],
+        unknown: Unsure::Allow,
+        expired: Unsure::Deny,
+        depth: Depth::Leaf,
+    };
     assert_eq!(
-        tls.client_certificates,
-        ClientCertificates::Optional { ca: path("ca.pem") }
+        tls.clients,
+        Clients::Optional(ClientTrust {
+            ca: path("ca.pem"),
+            revocation: Some(revocation)
+        })
+    );
+    let per_source = config.gateway.per_source;
+    assert_eq!(per_source.connections.get(), 100);
+    let handshakes = per_source.handshakes.unwrap();
+    assert_eq!(
+        (handshakes.rate.to_string(), handshakes.burst.get()),
+        ("20/s".to_owned(), 60)
     );
     assert_eq!(edge.timeouts.header, Duration::from_secs(2));
     assert!(local.tls.is_none() && local.address.ip().is_loopback());
@@ -172,14 +218,11 @@ fn the_dead_man_waits_for_several_beats() {
 
 #[test]
 fn an_authority_without_more_means_that_certificates_are_required() {
-    let directory = directory(&FULL.replace(", clientCertificates: optional", ""));
+    let directory = directory(&FULL.replace("        clientCertificates: optional\n", ""));
     let config =
         Config::load(&directory.path().join("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
     let tls = config.gateway.listeners[0].tls.as_ref().unwrap();
-    assert!(matches!(
-        tls.client_certificates,
-        ClientCertificates::Required { .. }
-    ));
+    assert!(matches!(tls.clients, Clients::Required(_)));
 }
 
 #[test]
@@ -304,6 +347,42 @@ fn each_mistake_is_said_at_its_place() {
             )),
             "gateway.listeners[0].tls.clientCa",
             "is never asked",
+        ),
+        (
+            listener("{name: a, address: '[::]:1', tls: {certificate: ▶server.pem, key: other.key}}"),
+            "gateway.listeners[0].tls.certificate",
+            "do not make a server",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {tls}, certificates: [{{certificate: ▶ca.pem, key: server.key}}]}}}}"
+            )),
+            "gateway.listeners[0].tls.certificates[0].certificate",
+            "ca.pem holds no certificate",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {tls}, crls: ▶{{files: crl.pem}}}}}}"
+            )),
+            "gateway.listeners[0].tls.crls",
+            "none can be revoked",
+        ),
+        (
+            listener(&format!(
+                "{{name: a, address: '[::]:1', {tls}, clientCa: ca.pem, crls: ▶{{unknown: allow}}}}}}"
+            )),
+            "gateway.listeners[0].tls.crls.files",
+            "`files` is missing",
+        ),
+        (
+            top("gateway: {maxConnections: 10, perSource: {connections: ▶11}}"),
+            "gateway.perSource.connections",
+            "only 10 connections",
+        ),
+        (
+            top("gateway: {perSource: {handshakes: {rate: ▶10MB/s}}}"),
+            "gateway.perSource.handshakes.rate",
+            "a rate of bytes",
         ),
         (
             listener("{name: a, address: '[::1]:1'}\n    - ▶{name: a, address: '[::1]:2'}"),

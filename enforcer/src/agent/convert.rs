@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use crate::{
-    config::{self, ClientCertificates, Config, XdpMode},
+    config::{self, Clients, Config, XdpMode},
     gateway::config as gateway,
     kernel,
 };
@@ -41,6 +41,7 @@ pub fn gateway(config: &Config) -> Option<gateway::GatewayConfig> {
         workers: config.gateway.workers.unwrap_or(cores),
         max_connections: NonZeroUsize::new(max_connections).unwrap_or(NonZeroUsize::MIN),
         zone: config.gateway.zone.clone(),
+        per_source: config.gateway.per_source,
         drain: config.gateway.drain,
         listeners,
     })
@@ -60,15 +61,15 @@ fn listener(listener: &config::Listener) -> gateway::ListenerConfig {
 }
 
 fn tls(tls: &config::Tls) -> gateway::TlsConfig {
-    let (client_ca, client_certificates) = match &tls.client_certificates {
-        ClientCertificates::Off => (None, gateway::ClientCertificates::Off),
-        ClientCertificates::Optional { ca } => (Some(ca.clone()), gateway::ClientCertificates::Optional),
-        ClientCertificates::Required { ca } => (Some(ca.clone()), gateway::ClientCertificates::Required),
+    let (client_certificates, clients) = match &tls.clients {
+        Clients::Off => (gateway::ClientCertificates::Off, None),
+        Clients::Optional(trust) => (gateway::ClientCertificates::Optional, Some(trust)),
+        Clients::Required(trust) => (gateway::ClientCertificates::Required, Some(trust)),
     };
     gateway::TlsConfig {
-        certificate: tls.certificate.clone(),
-        key: tls.key.clone(),
-        client_ca,
+        certificates: tls.certificates.clone(),
+        client_ca: clients.map(|trust| trust.ca.clone()),
         client_certificates,
+        revocation: clients.and_then(|trust| trust.revocation.clone()),
     }
 }

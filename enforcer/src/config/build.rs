@@ -1,15 +1,23 @@
 //! Judges the configuration as it is written.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
-    Adapt, Admin, AuthFailures, ClientCertificates, Config, Gateway, Kernel, Listener, Log, LogFormat,
-    OnStop, PINS, SketchMemory, Timeouts, Tls, XdpMode, raw,
+    Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
+    PINS, PerSource, SketchMemory, Timeouts, XdpMode, raw, tls,
 };
-use crate::policy::{
-    build::{duration_within, service::parse_zone},
-    leaf::{Name, Rate, Unit, cidr, quantity},
-    yaml::place::{Place, Unique, parsed},
+use crate::{
+    gateway::Budgets,
+    policy::{
+        build::{duration_within, service::parse_zone},
+        leaf::{Name, Rate, Unit, cidr, quantity},
+        yaml::place::{Place, Unique, parsed},
+    },
 };
 
 /// Where the admin interface is unless configured.
@@ -179,6 +187,12 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
         within(count, 1, 10_000_000, at)
     });
     let zone = at.optional("zone", raw.zone, parsed(parse_zone));
+    let max_connections = max_connections.unwrap_or(10_000);
+    let per_source = per_source(
+        raw.per_source.unwrap_or_default(),
+        max_connections,
+        &at.field("perSource"),
+    );
     let list = raw.listeners.unwrap_or_default();
     if list.len() > MAX_LISTENERS {
         at.field("listeners")
@@ -205,11 +219,44 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
     Gateway {
         workers,
         drain: drain.unwrap_or(Duration::from_secs(30)),
-        max_connections: max_connections.unwrap_or(10_000),
+        max_connections,
+        per_source,
         zone,
         listeners,
         auth_failures,
     }
+}
+
+/// One source does not get all connections, unless it is written.
+fn per_source(raw: raw::PerSource, max_connections: u32, at: &Place<'_>) -> PerSource {
+    let connections = at.optional("connections", raw.connections, |count, at| {
+        if count > max_connections {
+            at.error(format!(
+                "there are only {max_connections} connections (`gateway.maxConnections`)"
+            ));
+            return None;
+        }
+        within(count, 1, max_connections, at)
+    });
+    let connections = connections.unwrap_or(max_connections - max_connections / 4);
+    let connections = usize::try_from(connections).unwrap_or(usize::MAX);
+    PerSource {
+        connections: NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN),
+        handshakes: at.optional("handshakes", raw.handshakes, handshakes),
+    }
+}
+
+fn handshakes(raw: raw::HandshakeBudget, at: &Place<'_>) -> Option<HandshakeBudget> {
+    let rate = at.required("rate", raw.rate, |text, at| rate_of(&text, "handshakes", at));
+    let burst = at.optional("burst", raw.burst, |count, at| within(count, 1, 1_000_000, at));
+    let rate = rate?;
+    let burst = burst.and_then(|count| NonZeroU64::new(u64::from(count)));
+    let burst = burst.unwrap_or(rate.amount());
+    if Budgets::new(rate, burst).is_err() {
+        at.error("no limiter keeps that: write a rate like 20/s, and a burst that it refills within minutes");
+        return None;
+    }
+    Some(HandshakeBudget { rate, burst })
 }
 
 fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
@@ -224,50 +271,13 @@ fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
             Some("add `tls: {certificate: …, key: …}`, or listen on 127.0.0.1".to_owned()),
         );
     }
-    let tls = at.optional("tls", raw.tls, tls);
+    let tls = at.optional("tls", raw.tls, tls::tls);
     let timeouts = timeouts(raw.timeouts.unwrap_or_default(), &at.field("timeouts"));
     Some(Listener {
         name: name?,
         address: address?,
         tls,
         timeouts,
-    })
-}
-
-fn tls(raw: raw::Tls, at: &Place<'_>) -> Option<Tls> {
-    let certificate = at.required("certificate", raw.certificate, |text, at| {
-        existing_file(&text, at)
-    });
-    let key = at.required("key", raw.key, |text, at| existing_file(&text, at));
-    let has_ca = raw.client_ca.is_some();
-    let ca = at.optional("clientCa", raw.client_ca, |text, at| existing_file(&text, at));
-    // An authority is named in order to be used.
-    let asked = raw.client_certificates.unwrap_or(if has_ca {
-        raw::ClientCertificates::Required
-    } else {
-        raw::ClientCertificates::Off
-    });
-    if asked == raw::ClientCertificates::Off && has_ca {
-        at.field("clientCa").warning(
-            "client certificates are off, so this authority is never asked",
-            "write `clientCertificates: required`, or leave `clientCa` out",
-        );
-    }
-    if asked != raw::ClientCertificates::Off && !has_ca && !at.mentions("clientCa") {
-        at.field("clientCertificates").error_with(
-            "nobody says who vouches for client certificates",
-            "add `clientCa: ca.pem` beside it",
-        );
-    }
-    let client_certificates = match asked {
-        raw::ClientCertificates::Off => ClientCertificates::Off,
-        raw::ClientCertificates::Optional => ClientCertificates::Optional { ca: ca? },
-        raw::ClientCertificates::Required => ClientCertificates::Required { ca: ca? },
-    };
-    Some(Tls {
-        certificate: certificate?,
-        key: key?,
-        client_certificates,
     })
 }
 
@@ -284,22 +294,25 @@ fn timeouts(raw: raw::Timeouts, at: &Place<'_>) -> Timeouts {
 }
 
 fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures> {
-    let rate = at.required("rate", raw.rate, |text, at| {
-        let (rate, unit) = parsed(Rate::parse)(&text, at)?;
-        if unit == Unit::Bytes {
-            at.error(format!(
-                "`{}` is a rate of bytes, and failures are counted: write it like 10/m",
-                text.as_ref()
-            ));
-        }
-        Some(rate)
-    });
+    let rate = at.required("rate", raw.rate, |text, at| rate_of(&text, "failures", at));
     let range = duration_within(Duration::from_secs(1), 30 * DAY);
     let deny_for = at.required("denyFor", raw.deny_for, range);
     Some(AuthFailures {
         rate: rate?,
         deny_for: deny_for?,
     })
+}
+
+/// How many of `what` in how long.
+fn rate_of(text: &crate::policy::raw::Rate, what: &str, at: &Place<'_>) -> Option<Rate> {
+    let (rate, unit) = parsed(Rate::parse)(text, at)?;
+    if unit == Unit::Bytes {
+        at.error(format!(
+            "`{}` is a rate of bytes, and {what} are counted: write it like 10/m",
+            text.as_ref()
+        ));
+    }
+    Some(rate)
 }
 
 fn adapt(raw: raw::Adapt, at: &Place<'_>) -> Adapt {
@@ -351,7 +364,7 @@ fn existing(text: &str, at: &Place<'_>) -> Option<PathBuf> {
     None
 }
 
-fn existing_file(text: &str, at: &Place<'_>) -> Option<PathBuf> {
+pub(super) fn existing_file(text: &str, at: &Place<'_>) -> Option<PathBuf> {
     let path = path(text, at)?;
     if path.is_file() {
         return Some(path);

@@ -83,8 +83,23 @@ pub(super) struct Gateway {
     pub(super) drain: Option<Duration>,
     pub(super) max_connections: Option<u32>,
     pub(super) zone: Option<String>,
+    pub(super) per_source: Option<PerSource>,
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) auth_failures: Option<AuthFailures>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PerSource {
+    pub(super) connections: Option<u32>,
+    pub(super) handshakes: Option<HandshakeBudget>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HandshakeBudget {
+    pub(super) rate: Option<Rate>,
+    pub(super) burst: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,8 +116,40 @@ pub(super) struct Listener {
 pub(super) struct Tls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
+    pub(super) certificates: Option<Vec<Certificate>>,
     pub(super) client_ca: Option<String>,
     pub(super) client_certificates: Option<ClientCertificates>,
+    pub(super) crls: Option<Crls>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Certificate {
+    pub(super) certificate: Option<String>,
+    pub(super) key: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Crls {
+    pub(super) files: Option<OneOrMany<String>>,
+    pub(super) unknown: Option<Unsure>,
+    pub(super) expired: Option<Unsure>,
+    pub(super) depth: Option<Depth>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Unsure {
+    Deny,
+    Allow,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Depth {
+    Chain,
+    Leaf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

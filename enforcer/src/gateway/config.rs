@@ -1,8 +1,14 @@
 //! What the gateway is started with. The agent's configuration file is converted to this.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::policy::model::Name;
+use crate::policy::model::{Name, Rate};
 
 /// How the gateway runs.
 #[derive(Clone, Debug)]
@@ -13,10 +19,28 @@ pub struct GatewayConfig {
     pub max_connections: NonZeroUsize,
     /// Where the node is: endpoints of the same zone come first.
     pub zone: Option<Arc<str>>,
+    /// What one source (an IPv4 address, an IPv6 /64) may take of the gateway.
+    pub per_source: PerSource,
     /// How long requests under way may take to finish when the gateway stops.
     pub drain: Duration,
     /// At least one.
     pub listeners: Vec<ListenerConfig>,
+}
+
+/// What one source may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerSource {
+    /// Connections, over all workers. Each worker grants its equal share, rounded up.
+    pub connections: NonZeroUsize,
+    /// `None`: as many as there come.
+    pub handshakes: Option<HandshakeBudget>,
+}
+
+/// A token bucket of TLS handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandshakeBudget {
+    pub rate: Rate,
+    pub burst: NonZeroU64,
 }
 
 /// Where the gateway listens.
@@ -31,15 +55,54 @@ pub struct ListenerConfig {
     pub timeouts: Timeouts,
 }
 
-/// A listener's certificate and what it asks of clients. All files are PEM.
+/// A listener's certificates and what it asks of clients. All files are PEM.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
-    /// The certificate and its intermediates, leaf first.
-    pub certificate: PathBuf,
-    pub key: PathBuf,
+    /// At least one; the first is for clients that ask for none of the names.
+    pub certificates: Vec<CertificateFiles>,
     /// The authorities that vouch for clients. Needed unless `client_certificates` is off.
     pub client_ca: Option<PathBuf>,
     pub client_certificates: ClientCertificates,
+    /// `None`: certificates of clients cannot be revoked.
+    pub revocation: Option<Revocation>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate and its intermediates, leaf first.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// How it is found out whether a client's certificate has been revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Files of revocation lists (CRLs): PEM, or one list as DER.
+    pub lists: Vec<PathBuf>,
+    /// What becomes of a certificate for whose issuer there is no list.
+    pub unknown: Unsure,
+    /// What becomes of a certificate whose issuer's list should have been replaced already.
+    pub expired: Unsure,
+    pub depth: Depth,
+}
+
+/// Whether a certificate that may have been revoked is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unsure {
+    #[default]
+    Deny,
+    Allow,
+}
+
+/// Which certificates of a chain are looked for in revocation lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Depth {
+    /// All but the authority that is trusted.
+    #[default]
+    Chain,
+    /// The client's own.
+    Leaf,
 }
 
 /// Whether clients show a certificate.

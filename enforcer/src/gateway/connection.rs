@@ -9,7 +9,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response};
@@ -25,7 +25,6 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
     activity::{Activity, Judgement, Watched},
@@ -114,7 +113,7 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
 }
 
 async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
-    let Place { worker, listener } = &place;
+    let Place { worker, listener, .. } = &place;
     match &listener.tls {
         None => {
             let connection = Connection::new(&place, flow, mark, None, false);
@@ -122,10 +121,7 @@ async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
         }
         Some(tls) => {
             let seat = worker.handshakes.begin();
-            let greeting = tokio::time::timeout(
-                listener.timeouts.handshake,
-                greet(TlsAcceptor::from(tls.current()), stream),
-            );
+            let greeting = tokio::time::timeout(listener.timeouts.handshake, greet(tls, stream));
             let greeted = tokio::select! {
                 biased;
                 greeted = greeting => greeted.unwrap_or(Err(Ungreeted::TooSlow)),
@@ -139,6 +135,9 @@ async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
             worker.metrics.handshake(listener.name.as_str(), result);
             match greeted {
                 Ok(greeted) => {
+                    if let Some(proof) = greeted.proof {
+                        mark.prove(proof);
+                    }
                     let connection = Connection::new(&place, flow, mark, greeted.certificate, greeted.http2);
                     converse(connection, greeted.stream).await;
                 }
@@ -177,6 +176,13 @@ impl Connection {
             connection.verified(|| Identity::Certificate(Arc::clone(&certificate.identity)));
         }
         Rc::new(connection)
+    }
+
+    /// Whether the client's certificate has expired since the handshake.
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.mark
+            .proof()
+            .is_some_and(|proof| proof.has_expired(SystemTime::now()))
     }
 
     /// Whether the client's connection is TLS.
@@ -280,7 +286,10 @@ where
                 // hyper ends a connection that is switched without closing it.
                 let parts = serving.into_parts();
                 let under_way = UnderWay::new(&connection);
-                tunnel.run(parts.io.into_inner(), parts.read_buf).await;
+                tokio::select! {
+                    () = tunnel.run(parts.io.into_inner(), parts.read_buf) => {}
+                    () = connection.mark.lapses() => {}
+                }
                 drop(under_way);
                 Ok(())
             }
@@ -309,19 +318,31 @@ where
     let mut timer = pin!(tokio::time::sleep(timeouts.header.min(timeouts.idle)));
     let mut draining = false;
     let mut finishing = false;
+    let mut lapsed = false;
     loop {
         tokio::select! {
             biased;
             result = &mut serving => return result.map(|()| Driven::ToTheEnd),
             () = connection.worker.drain_begins(), if !draining => {
                 draining = true;
-                if connection.http2 {
+                if lapsed {
+                    // It is finishing already.
+                } else if connection.http2 {
                     finish(serving.as_mut());
                 } else {
                     timer.as_mut().reset(Instant::now() + LINGER);
                 }
             }
+            () = connection.mark.lapses(), if !lapsed => {
+                lapsed = true;
+                finishing = true;
+                finish(serving.as_mut());
+                timer.as_mut().reset(Instant::now() + timeouts.header);
+            }
             () = &mut timer => {
+                if lapsed {
+                    return Ok(Driven::Cut);
+                }
                 if draining && !finishing && !connection.http2 {
                     finishing = true;
                     finish(serving.as_mut());

@@ -18,14 +18,14 @@ use x509_parser::time::ASN1Time;
 use super::{
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
-    tls::{Reload, TlsError},
+    tls::{Expiry, Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
     worker::ListenerContext,
 };
 use crate::policy::model::Name;
 
-/// How often certificate files are looked at.
-const LOOK_AT_FILES: Duration = Duration::from_secs(3);
+/// How often is looked whether certificate files have changed. Only those that have are read.
+const LOOK_AT_FILES: Duration = Duration::from_millis(250);
 
 /// How often is said that a certificate is not valid, or not for long.
 const LOOK_AT_VALIDITY: Duration = Duration::from_secs(86_400);
@@ -86,7 +86,7 @@ pub(super) async fn run(
             }
             _ = validity.tick() => {
                 for listener in &listeners {
-                    warn_of_validity(listener);
+                    show_validity(listener, &metrics);
                 }
             }
             // Only aborted tasks end.
@@ -95,45 +95,47 @@ pub(super) async fn run(
     }
 }
 
-/// Looks at a listener's files and takes them over if they have changed.
+/// Looks at a listener's files and takes them over that have changed.
 ///
 /// # Errors
-/// What is wrong with them; it is also logged and counted, once.
+/// What is wrong with the first of those that are not; all are also logged and counted, once.
 pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Result<(), TlsError> {
     let Some(tls) = &listener.tls else { return Ok(()) };
     let name = &listener.name;
-    let result = tls.reload();
-    let news = tls.is_news(&result);
-    match result {
-        Ok(Reload::Unchanged) => Ok(()),
-        Ok(Reload::Changed { expiry }) => {
-            metrics
-                .certificate_expiry
-                .with_label_values(&[name.as_str()])
-                .set(expiry);
-            tracing::info!(listener = %name, expiry, "new certificate files are in use");
-            warn_of_validity(listener);
-            Ok(())
-        }
-        Err(error) => {
-            // The files are looked at every few seconds, and stay bad for longer.
-            if news {
-                metrics.reload_failures.inc();
-                tracing::error!(
-                    listener = %name, %error,
-                    "certificate files are not taken over: the old ones stay in use"
-                );
-            }
-            Err(error)
-        }
+    let Reload { changed, errors } = tls.reload();
+    if changed {
+        tracing::info!(listener = %name, "new certificate files are in use");
+        show_validity(listener, metrics);
     }
+    // The files are looked at all the time, and stay bad for longer.
+    for error in tls.news(&errors) {
+        metrics.reload_failures.inc();
+        tracing::error!(
+            listener = %name, %error,
+            "certificate files are not taken over: the old ones stay in use"
+        );
+    }
+    errors.into_iter().next().map_or(Ok(()), Err)
 }
 
-/// Logs what is wrong with the validity of a listener's certificate.
-fn warn_of_validity(listener: &ListenerContext) {
-    let concern = listener.tls.as_ref().and_then(|tls| tls.concern(ASN1Time::now()));
-    if let Some(concern) = concern {
-        tracing::warn!(listener = %listener.name, concern, "the listener's certificate needs to be replaced");
+/// Tells how long what a listener uses is valid, and logs what is wrong with it.
+pub(super) fn show_validity(listener: &ListenerContext, metrics: &GatewayMetrics) {
+    let Some(tls) = &listener.tls else { return };
+    let name = listener.name.as_str();
+    for (gauge, expiries) in [
+        (&metrics.certificate_expiry, tls.expiries()),
+        (&metrics.crl_next_update, tls.next_updates()),
+    ] {
+        for Expiry { file, at } in expiries {
+            gauge.with_label_values(&[name, &file.to_string_lossy()]).set(at);
+        }
+    }
+    for concern in tls.concerns(ASN1Time::now()) {
+        tracing::warn!(
+            listener = name,
+            concern,
+            "a file of the listener needs to be replaced"
+        );
     }
 }
 

@@ -1,13 +1,17 @@
 //! The TLS handshake of a connection, and who it shows the client to be.
 
-use std::{io, time::SystemTime};
+use std::{io, sync::Arc, time::SystemTime};
 
+use rustls::HandshakeKind;
+use rustls_pki_types::UnixTime;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     identity::certificate::{CertificateError, ClientCertificate},
     live::Socket,
     metrics::Handshake,
+    proof::Proof,
+    tls::ListenerTls,
 };
 
 /// What the handshake has shown.
@@ -15,6 +19,8 @@ pub(super) struct Greeted {
     pub(super) stream: TlsStream<Socket>,
     pub(super) http2: bool,
     pub(super) certificate: Option<ClientCertificate>,
+    /// What the certificate holds by.
+    pub(super) proof: Option<Proof>,
 }
 
 /// Why there is no TLS connection.
@@ -24,7 +30,9 @@ pub(super) enum Ungreeted {
     Tls(#[source] io::Error),
     #[error("the client's certificate cannot be read")]
     Certificate(#[source] CertificateError),
-    #[error("the certificate of the resumed session has expired")]
+    #[error("the client of the resumed session is not trusted any more")]
+    Resumed(#[source] rustls::Error),
+    #[error("the client's certificate has expired")]
     Expired,
     #[error("the TLS handshake took too long")]
     TooSlow,
@@ -36,20 +44,41 @@ pub(super) enum Ungreeted {
 ///
 /// # Errors
 /// Why there is no TLS connection.
-pub(super) async fn greet(acceptor: TlsAcceptor, stream: Socket) -> Result<Greeted, Ungreeted> {
+pub(super) async fn greet(tls: &Arc<ListenerTls>, stream: Socket) -> Result<Greeted, Ungreeted> {
+    let served = tls.current();
+    let acceptor = TlsAcceptor::from(Arc::clone(&served.server));
     let stream = acceptor.accept(stream).await.map_err(Ungreeted::Tls)?;
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
-    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let chain = session.peer_certificates();
+    if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+        // The TLS stack takes the certificate from the ticket, and does not verify it again. Its issuers
+        // and the revocation lists may have expired meanwhile.
+        served
+            .trust
+            .verify_again(chain, UnixTime::now())
+            .map_err(Ungreeted::Resumed)?;
+    }
+    let leaf = chain.and_then(<[_]>::first);
     let certificate = leaf
         .map(|leaf| ClientCertificate::from_der(leaf))
         .transpose()
         .map_err(Ungreeted::Certificate)?;
-    // A resumed session is not verified again, and its certificate may have expired meanwhile.
-    let now = SystemTime::now();
-    if certificate
+    let proof = match (&certificate, chain) {
+        (Some(certificate), Some(chain)) => {
+            let chain = chain.iter().map(|each| each.clone().into_owned()).collect();
+            Some(Proof::new(
+                chain,
+                certificate.not_after,
+                Arc::clone(tls),
+                Arc::clone(&served.trust),
+            ))
+        }
+        _ => None,
+    };
+    if proof
         .as_ref()
-        .is_some_and(|certificate| certificate.not_after <= now)
+        .is_some_and(|proof| proof.has_expired(SystemTime::now()))
     {
         return Err(Ungreeted::Expired);
     }
@@ -57,13 +86,14 @@ pub(super) async fn greet(acceptor: TlsAcceptor, stream: Socket) -> Result<Greet
         stream,
         http2,
         certificate,
+        proof,
     })
 }
 
 impl Ungreeted {
     pub(super) fn counts_as(&self) -> Handshake {
         match self {
-            Self::Certificate(_) | Self::Expired => Handshake::Certificate,
+            Self::Certificate(_) | Self::Resumed(_) | Self::Expired => Handshake::Certificate,
             Self::Tls(_) if self.is_bad_proof() || self.is_without_proof() => Handshake::Certificate,
             Self::Tls(_) => Handshake::Failed,
             Self::TooSlow => Handshake::TimedOut,
@@ -74,7 +104,7 @@ impl Ungreeted {
     /// Whether the peer offered a certificate that does not hold.
     pub(super) fn is_bad_proof(&self) -> bool {
         match self {
-            Self::Certificate(_) | Self::Expired => true,
+            Self::Certificate(_) | Self::Resumed(_) | Self::Expired => true,
             Self::Tls(_) => matches!(self.tls(), Some(rustls::Error::InvalidCertificate(_))),
             Self::TooSlow | Self::GivenUp => false,
         }

@@ -1,7 +1,7 @@
 //! A worker's open connections, so that some can be ended at once: see [`Revoker`].
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
     pin::Pin,
@@ -18,7 +18,10 @@ use tokio::{
     sync::{Notify, mpsc, oneshot},
 };
 
-use super::signal::{Flow, Identity, Whom};
+use super::{
+    proof::Proof,
+    signal::{Flow, Identity, Whom},
+};
 
 /// Revocations that wait for one worker; who asks for another waits too.
 pub(super) const WAITING: usize = 64;
@@ -70,8 +73,11 @@ pub(super) struct Live {
 pub(super) struct Mark {
     flow: Flow,
     identity: RefCell<Option<Identity>>,
+    proof: OnceCell<Proof>,
     revoked: Cell<bool>,
     ends: Notify,
+    lapsed: Cell<bool>,
+    lapses: Notify,
 }
 
 /// A connection among those that are open, until it is dropped.
@@ -89,8 +95,11 @@ impl Live {
         let mark = Rc::new(Mark {
             flow,
             identity: RefCell::default(),
+            proof: OnceCell::new(),
             revoked: Cell::new(false),
             ends: Notify::new(),
+            lapsed: Cell::new(false),
+            lapses: Notify::new(),
         });
         self.open.borrow_mut().insert(number, Rc::clone(&mark));
         Seat {
@@ -98,6 +107,11 @@ impl Live {
             number,
             mark,
         }
+    }
+
+    /// Shows each open connection.
+    pub(super) fn each(&self, show: impl FnMut(&Rc<Mark>)) {
+        self.open.borrow().values().for_each(show);
     }
 
     /// Ends what a revocation is about.
@@ -110,8 +124,7 @@ impl Live {
             .values()
             .filter(about)
             .map(|mark| {
-                mark.revoked.set(true);
-                mark.ends.notify_one();
+                mark.revoke();
                 mark.flow
             })
             .collect();
@@ -126,6 +139,36 @@ impl Mark {
     /// Says who is behind the connection.
     pub(super) fn identify(&self, identity: &Identity) {
         *self.identity.borrow_mut() = Some(identity.clone());
+    }
+
+    /// Says by which certificate. Only the first is taken: there is no other.
+    pub(super) fn prove(&self, proof: Proof) {
+        self.proof.get_or_init(|| proof);
+    }
+
+    /// The client's certificate, if it has shown one.
+    pub(super) fn proof(&self) -> Option<&Proof> {
+        self.proof.get()
+    }
+
+    /// Has the connection end by a reset. Whether it is for the first time.
+    pub(super) fn revoke(&self) -> bool {
+        self.ends.notify_one();
+        !self.revoked.replace(true)
+    }
+
+    /// Has the connection end after what is under way: its certificate has expired.
+    pub(super) fn lapse(&self) {
+        if !self.lapsed.replace(true) {
+            self.lapses.notify_one();
+        }
+    }
+
+    /// Waits until the certificate has expired.
+    pub(super) async fn lapses(&self) {
+        if !self.lapsed.get() {
+            self.lapses.notified().await;
+        }
     }
 
     /// Waits until the connection is revoked.

@@ -41,6 +41,7 @@ pub(super) struct GatewayMetrics {
     pub(super) endpoint_ejected: IntGaugeVec,
     pub(super) endpoint_ejections: IntCounterVec,
     pub(super) certificate_expiry: IntGaugeVec,
+    pub(super) crl_next_update: IntGaugeVec,
     pub(super) reload_failures: IntCounter,
     pub(super) connections_revoked: IntCounter,
 }
@@ -54,8 +55,12 @@ pub(super) enum Handshake {
     /// Anything else in TLS.
     Failed,
     TimedOut,
-    /// Too many connections.
+    /// Too many connections, or too many handshakes since.
     Refused,
+    /// The source has its share of connections.
+    SourceShare,
+    /// The source has spent its budget of handshakes.
+    SourceBudget,
 }
 
 impl GatewayMetrics {
@@ -122,8 +127,13 @@ impl GatewayMetrics {
             )?,
             certificate_expiry: gauges(
                 "enforcer_certificate_expiry_seconds",
-                "When the listener's certificate expires, in seconds since 1970.",
-                &["listener"],
+                "When a certificate of the listener expires, in seconds since 1970, by its file.",
+                &["listener", "certificate"],
+            )?,
+            crl_next_update: gauges(
+                "enforcer_crl_next_update_seconds",
+                "When a file's revocation lists should be replaced, in seconds since 1970; 0 if they do not say.",
+                &["listener", "file"],
             )?,
             reload_failures: IntCounter::new(
                 "enforcer_certificate_reload_failures_total",
@@ -131,7 +141,7 @@ impl GatewayMetrics {
             )?,
             connections_revoked: IntCounter::new(
                 "enforcer_connections_revoked_total",
-                "Connections of clients that were revoked, and so ended by a reset.",
+                "Connections of clients that were revoked, or whose certificates were, and so ended by a reset.",
             )?,
         };
         for collector in metrics.collectors() {
@@ -140,7 +150,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 13] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 14] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -153,6 +163,7 @@ impl GatewayMetrics {
             Box::new(self.endpoint_ejected.clone()),
             Box::new(self.endpoint_ejections.clone()),
             Box::new(self.certificate_expiry.clone()),
+            Box::new(self.crl_next_update.clone()),
             Box::new(self.reload_failures.clone()),
             Box::new(self.connections_revoked.clone()),
         ]
@@ -220,6 +231,8 @@ impl GatewayMetrics {
             Handshake::Failed => "failed",
             Handshake::TimedOut => "timed_out",
             Handshake::Refused => "refused",
+            Handshake::SourceShare => "source_share",
+            Handshake::SourceBudget => "source_budget",
         };
         self.handshakes.with_label_values(&[listener, result]).inc();
     }

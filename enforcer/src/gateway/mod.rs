@@ -25,10 +25,12 @@ mod live;
 mod metrics;
 pub mod policies;
 pub mod problem;
+mod proof;
 mod refusal;
 mod request;
 pub mod router;
 pub mod signal;
+mod sources;
 mod target;
 pub mod tls;
 mod upgrade;
@@ -44,6 +46,7 @@ use std::{
     time::Duration,
 };
 
+use enforcer_common::limiter::ParamsError;
 use tokio::{
     runtime::{Builder as Runtime, Runtime as Started},
     sync::{mpsc, oneshot},
@@ -53,16 +56,17 @@ use tokio::{
 
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
+pub(crate) use sources::Budgets;
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
-    config::{GatewayConfig, ListenerConfig},
+    config::{GatewayConfig, HandshakeBudget, ListenerConfig},
     identity::cache::{self, TokenCache},
     live::Revocation,
     metrics::GatewayMetrics,
     policies::Policies,
     signal::Observer,
-    tls::{ListenerTls, TlsError},
+    tls::{ListenerTls, Tickets, TlsError},
     upstream::send::Site,
     worker::{Drain, ListenerContext, Setup},
 };
@@ -105,6 +109,8 @@ pub enum GatewayError {
     Thread(#[source] io::Error),
     #[error("the system gives no randomness, which caches of tokens need")]
     Random,
+    #[error("no limiter keeps the budget of handshakes: {0:?}")]
+    Budget(ParamsError),
     #[error("the gateway's metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
@@ -127,8 +133,9 @@ impl Gateway {
         let count = config.workers.get();
         let mut sockets: Vec<_> = (0..count).map(|_| Vec::new()).collect();
         let mut listeners = Vec::new();
+        let tickets = Arc::default();
         for each in &config.listeners {
-            let context = Arc::new(context(each, &metrics)?);
+            let context = Arc::new(context(each, &metrics, &tickets)?);
             let failed = |source| GatewayError::Listen {
                 listener: each.name.clone(),
                 address: each.address,
@@ -153,6 +160,13 @@ impl Gateway {
             zone: config.zone.clone(),
         };
         let max_connections = config.max_connections.get().div_ceil(count);
+        let max_per_source = config.per_source.connections.get().div_ceil(count);
+        let budgets = config
+            .per_source
+            .handshakes
+            .map(|HandshakeBudget { rate, burst }| Budgets::new(rate, burst).map(Arc::new))
+            .transpose()
+            .map_err(GatewayError::Budget)?;
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = oneshot::channel();
             let (revoke, revocations) = mpsc::channel(live::WAITING);
@@ -164,6 +178,8 @@ impl Gateway {
                 metrics,
                 max_connections,
                 site: site.clone(),
+                max_per_source,
+                budgets: budgets.clone(),
                 tokens,
                 commands,
                 revocations,
@@ -266,23 +282,24 @@ impl Drop for Gateway {
     }
 }
 
-fn context(config: &ListenerConfig, metrics: &GatewayMetrics) -> Result<ListenerContext, GatewayError> {
-    let name = config.name.as_str();
-    let load = |tls| -> Result<_, TlsError> {
-        let (tls, expiry) = ListenerTls::load(tls)?;
-        metrics.certificate_expiry.with_label_values(&[name]).set(expiry);
-        Ok(Arc::new(tls))
-    };
+fn context(
+    config: &ListenerConfig,
+    metrics: &GatewayMetrics,
+    tickets: &Arc<Tickets>,
+) -> Result<ListenerContext, GatewayError> {
+    let load = |tls| ListenerTls::load(tls, tickets).map(Arc::new);
     let tls = config.tls.as_ref().map(load).transpose();
-    Ok(ListenerContext {
+    let context = ListenerContext {
         name: config.name.clone(),
         tls: tls.map_err(|source| GatewayError::Tls {
             listener: config.name.clone(),
             source: Box::new(source),
         })?,
         timeouts: config.timeouts,
-        connections: metrics.connections.with_label_values(&[name]),
-    })
+        connections: metrics.connections.with_label_values(&[config.name.as_str()]),
+    };
+    control::show_validity(&context, metrics);
+    Ok(context)
 }
 
 /// A thread with a runtime of its own, on which `work` may spawn what stays on the thread.

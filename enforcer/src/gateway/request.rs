@@ -130,6 +130,9 @@ impl Passage<'_> {
             .ok_or_else(Refusal::no_route)?;
         self.rule = Some(index);
         let (route, rule) = policy.generation.rule(index);
+        if self.connection.has_lapsed() {
+            return Err(Refusal::denied(&Denial::CertificateExpired, route.name.as_str()));
+        }
         if let Err(refusal) = self.admit(index, &parts.headers).await {
             if route.mode == Mode::Enforce {
                 return Err(refusal);

@@ -3,13 +3,15 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
-    net::TcpListener as StdListener,
+    net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
+    net::TcpStream,
     sync::{Notify, mpsc, oneshot},
     task::JoinSet,
     time::Instant,
@@ -26,8 +28,10 @@ use super::{
     live::{Live, Revocation},
     metrics::{GatewayMetrics, Handshake},
     policies::{Generation, Latest, Policies},
+    proof,
     router::RuleIndex,
     signal::Observer,
+    sources::{Budgets, Part, Shares},
     tls::ListenerTls,
     upstream::{
         endpoint::SharedEndpoint,
@@ -51,6 +55,8 @@ pub(super) struct Setup {
     pub(super) metrics: GatewayMetrics,
     pub(super) max_connections: usize,
     pub(super) site: Site,
+    pub(super) max_per_source: usize,
+    pub(super) budgets: Option<Arc<Budgets>>,
     pub(super) tokens: TokenCache,
     pub(super) commands: oneshot::Receiver<Drain>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
@@ -84,13 +90,20 @@ pub(super) struct Worker {
     pub(super) live: Rc<Live>,
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
-    max_connections: usize,
+    admission: Admission,
     site: Site,
     connections: Cell<usize>,
     requests: Cell<usize>,
     draining: Cell<bool>,
     drain_begins: Notify,
     emptied: Notify,
+}
+
+/// Which connections a worker takes in.
+struct Admission {
+    max_connections: usize,
+    shares: Rc<Shares>,
+    budgets: Option<Arc<Budgets>>,
 }
 
 /// A generation, with what this worker has for it.
@@ -111,18 +124,18 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         metrics,
         max_connections,
         site,
+        max_per_source,
+        budgets,
         tokens,
         commands,
         revocations,
     } = setup;
-    let worker = Rc::new(Worker::new(
-        &policies,
-        metrics,
-        observer,
+    let admission = Admission {
         max_connections,
-        site,
-        tokens,
-    ));
+        shares: Shares::new(max_per_source),
+        budgets,
+    };
+    let worker = Rc::new(Worker::new(&policies, metrics, observer, admission, site, tokens));
     let mut accepting = JoinSet::new();
     for (socket, context) in listeners {
         match Acceptor::new(socket) {
@@ -136,6 +149,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
+    tokio::task::spawn_local(proof::look_after(Rc::clone(&worker.live), worker.metrics.clone()));
     if let Ok(drain) = commands.await {
         worker.drain(drain, accepting).await;
     }
@@ -143,14 +157,14 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
 }
 
 async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<ListenerContext>) {
-    let start = |(stream, peer)| {
-        if worker.connections.get() >= worker.max_connections {
-            worker
-                .metrics
-                .handshake(context.name.as_str(), Handshake::Refused);
-            return;
-        }
-        let place = Place::new(Rc::clone(&worker), Arc::clone(&context));
+    let start = |(stream, peer): (TcpStream, SocketAddr)| {
+        let place = match worker.admit(&context, peer) {
+            Ok(part) => Place::new(Rc::clone(&worker), Arc::clone(&context), part),
+            Err(refused) => {
+                worker.metrics.handshake(context.name.as_str(), refused);
+                return reset(&stream);
+            }
+        };
         tokio::task::spawn_local(connection::serve(place, stream, peer));
     };
     loop {
@@ -164,6 +178,15 @@ async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<Listene
     while let Some(accepted) = acceptor.accept_waiting() {
         start(accepted);
     }
+}
+
+/// Has a connection end without a farewell, which would cost a refused client nothing and the kernel a
+/// minute's memory (`SO_LINGER` with no time, socket(7)).
+fn reset(stream: &TcpStream) {
+    // What cannot be reset is closed all the same.
+    SockRef::from(stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap_or_default();
 }
 
 /// Ends connections as they are revoked.
@@ -188,7 +211,7 @@ impl Worker {
         policies: &Policies,
         metrics: GatewayMetrics,
         observer: Arc<dyn Observer>,
-        max_connections: usize,
+        admission: Admission,
         site: Site,
         tokens: TokenCache,
     ) -> Self {
@@ -204,12 +227,31 @@ impl Worker {
             policy: RefCell::new(Rc::new(policy)),
             site,
             metrics,
-            max_connections,
+            admission,
             connections: Cell::new(0),
             requests: Cell::new(0),
             draining: Cell::new(false),
             drain_begins: Notify::new(),
             emptied: Notify::new(),
+        }
+    }
+
+    /// Whether a connection of `peer` may begin, before anything is spent on it.
+    fn admit(&self, listener: &ListenerContext, peer: SocketAddr) -> Result<Part, Handshake> {
+        let Admission {
+            max_connections,
+            shares,
+            budgets,
+        } = &self.admission;
+        if self.connections.get() >= *max_connections {
+            return Err(Handshake::Refused);
+        }
+        let part = shares.take(peer.ip()).ok_or(Handshake::SourceShare)?;
+        match budgets {
+            Some(budgets) if listener.tls.is_some() && !budgets.admit(peer.ip()) => {
+                Err(Handshake::SourceBudget)
+            }
+            _ => Ok(part),
         }
     }
 
@@ -361,13 +403,18 @@ impl WorkerPolicy {
 pub(super) struct Place {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerContext>,
+    _part: Part,
 }
 
 impl Place {
-    fn new(worker: Rc<Worker>, listener: Arc<ListenerContext>) -> Self {
+    fn new(worker: Rc<Worker>, listener: Arc<ListenerContext>, part: Part) -> Self {
         worker.connections.set(worker.connections.get() + 1);
         listener.connections.inc();
-        Self { worker, listener }
+        Self {
+            worker,
+            listener,
+            _part: part,
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Denial<'a> {
     /// Also if the certificate has no SPIFFE identity.
     #[error("the client certificate's SPIFFE identity is none of those that the rule admits")]
     CertificateNotAdmitted,
+    #[error("this connection's client certificate has expired: connect anew")]
+    CertificateExpired,
     #[error("a token is required and none was sent")]
     TokenMissing,
     /// The caller verified it with another issuer than the rule's.
@@ -60,7 +62,7 @@ impl Denial<'_> {
     pub fn challenge(&self) -> Option<Challenge<'_>> {
         match self {
             Self::Nobody | Self::CertificateNotAdmitted => None,
-            Self::CertificateMissing => Some(Challenge::CertificateWanted),
+            Self::CertificateMissing | Self::CertificateExpired => Some(Challenge::CertificateWanted),
             Self::TokenMissing => Some(Challenge::TokenWanted),
             Self::TokenOfOtherIssuer => Some(Challenge::TokenRefused(super::token::TokenError::Issuer)),
             Self::TokenBound => Some(Challenge::TokenBound),

@@ -69,12 +69,12 @@ impl<'a> KeyParts<'a> {
     }
 
     fn hash_source(&self, state: &mut impl Hasher) {
-        (0_u8, prefix(self.source)).hash(state);
+        (0_u8, source_prefix(self.source)).hash(state);
     }
 }
 
 /// The addresses that one client has: an IPv4 address, an IPv6 /64 (RFC 4291, section 2.5.4).
-fn prefix(address: IpAddr) -> IpAddr {
+pub(in crate::gateway) fn source_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
         v4 @ IpAddr::V4(_) => v4,

@@ -20,7 +20,10 @@ async fn busy(endpoint: &Rc<LocalEndpoint>) -> Lease {
     let Seat::New(slot) = endpoint.seat(usize::MAX, true) else {
         panic!("a fresh seat is new");
     };
-    let connection = slot.connect(endpoint, Protocol::Http1, Duration::from_secs(20)).await.unwrap();
+    let connection = slot
+        .connect(endpoint, Protocol::Http1, Duration::from_secs(20))
+        .await
+        .unwrap();
     let mut lease = Lease::new(Rc::clone(endpoint), Rc::new(Progress::new(true)));
     lease.hold(connection).ready().await.unwrap();
     lease

@@ -41,9 +41,18 @@ pub(crate) struct Reply {
 
 /// A TLS connection, with its handshake done as far as the client sees.
 pub(crate) async fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    named(address, config, HOST).await
+}
+
+/// The same, with a host of that name.
+pub(crate) async fn named(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+    host: &'static str,
+) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     TlsConnector::from(config)
-        .connect(ServerName::try_from(HOST).unwrap(), stream)
+        .connect(ServerName::try_from(host).unwrap(), stream)
         .await
 }
 

@@ -17,7 +17,10 @@ use std::{
 use enforcer::{
     gateway::{
         Gateway,
-        config::{ClientCertificates, GatewayConfig, ListenerConfig, Timeouts, TlsConfig},
+        config::{
+            CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, ListenerConfig,
+            PerSource, Revocation, Timeouts, TlsConfig, Unsure,
+        },
         policies::Policies,
         signal::{Flow, Identity, Observer, Outcome, Verdict},
     },
@@ -49,6 +52,14 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
     pub(crate) zone: Option<Arc<str>>,
+    pub(crate) max_per_source: usize,
+    pub(crate) handshakes: Option<HandshakeBudget>,
+    /// Names of the files of the listener's certificates.
+    pub(crate) certificates: Vec<&'static str>,
+    /// With a revocation list in `crl.pem`: what becomes of unknown and of expired.
+    pub(crate) unsure: Option<(Unsure, Unsure)>,
+    /// Writes further files, before the gateway reads them.
+    pub(crate) prepare: fn(&Pki),
 }
 
 impl Default for Plan {
@@ -60,6 +71,11 @@ impl Default for Plan {
             workers: 2,
             max_connections: 1000,
             zone: None,
+            max_per_source: 1000,
+            handshakes: None,
+            certificates: vec!["server"],
+            unsure: None,
+            prepare: |_| (),
         }
     }
 }
@@ -68,16 +84,30 @@ impl Plan {
     /// Starts it. Must be called in a runtime, which reads issuers' keys.
     pub(crate) fn start(self, set: PolicySet) -> Lab {
         let pki = Pki::new();
+        (self.prepare)(&pki);
+        let files = |name: &str| CertificateFiles {
+            certificate: pki.path(&format!("{name}.pem")),
+            key: pki.path(&format!("{name}.key")),
+        };
         let tls = TlsConfig {
-            certificate: pki.path("server.pem"),
-            key: pki.path("server.key"),
+            certificates: self.certificates.iter().map(|name| files(name)).collect(),
             client_ca: Some(pki.path("ca.pem")),
             client_certificates: self.client_certificates,
+            revocation: self.unsure.map(|(unknown, expired)| Revocation {
+                lists: vec![pki.path("crl.pem")],
+                unknown,
+                expired,
+                depth: Depth::Chain,
+            }),
         };
         let config = GatewayConfig {
             workers: NonZeroUsize::new(self.workers).unwrap(),
             max_connections: NonZeroUsize::new(self.max_connections).unwrap(),
             zone: self.zone,
+            per_source: PerSource {
+                connections: NonZeroUsize::new(self.max_per_source).unwrap(),
+                handshakes: self.handshakes,
+            },
             drain: PATIENCE,
             listeners: vec![ListenerConfig {
                 name: "main".parse().unwrap(),

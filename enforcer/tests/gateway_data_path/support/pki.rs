@@ -1,10 +1,16 @@
 //! Certificates for one test, in a directory of its own.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    RevokedCertParams, SanType,
 };
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,6 +18,8 @@ use tempfile::TempDir;
 
 /// The name on the server's certificate.
 pub(crate) const HOST: &str = "api.example.com";
+
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 /// An authority, the server's files, and clients' certificates.
 pub(crate) struct Pki {
@@ -28,9 +36,14 @@ pub(crate) struct Client {
 impl Pki {
     /// A new authority; `server.pem`, `server.key` and `ca.pem` are there.
     pub(crate) fn new() -> Self {
+        Self::of("authority")
+    }
+
+    /// The same, with an authority of that name.
+    pub(crate) fn of(name: &str) -> Self {
         let pki = Self {
             directory: TempDir::new().unwrap(),
-            authority: authority("authority"),
+            authority: authority(name),
         };
         pki.write("ca.pem", pki.authority.pem().as_bytes());
         pki.write_server(1);
@@ -50,18 +63,54 @@ impl Pki {
 
     /// Writes a new server certificate with that serial number.
     pub(crate) fn write_server(&self, serial: u8) {
-        let mut params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+        self.write_named("server", HOST, serial);
+    }
+
+    /// Writes a certificate for `host` with its key into files of that name.
+    pub(crate) fn write_named(&self, file: &str, host: &str, serial: u8) {
+        let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
         params.serial_number = Some(vec![serial].into());
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
-        self.write("server.key", key.serialize_pem().as_bytes());
-        self.write("server.pem", certificate.pem().as_bytes());
+        self.write(&format!("{file}.key"), key.serialize_pem().as_bytes());
+        self.write(&format!("{file}.pem"), certificate.pem().as_bytes());
     }
 
     /// A client that the gateway's authority vouches for.
     pub(crate) fn client(&self, spiffe: &str) -> Client {
-        client(&self.authority, spiffe)
+        client(&self.authority, spiffe, |_| ())
+    }
+
+    /// The same, other than usual.
+    pub(crate) fn unusual_client(&self, spiffe: &str, change: impl FnOnce(&mut CertificateParams)) -> Client {
+        client(&self.authority, spiffe, change)
+    }
+
+    /// The authority's certificate.
+    pub(crate) fn authority_pem(&self) -> String {
+        self.authority.pem()
+    }
+
+    /// Writes a revocation list of the authority into `crl.pem`, to be replaced at `next`.
+    pub(crate) fn write_crl(&self, serials: &[u8], next: SystemTime) {
+        let now = SystemTime::now();
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: vec![*serial].into(),
+            revocation_time: now.into(),
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: (now - 2 * DAY).into(),
+            next_update: next.into(),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.authority).unwrap();
+        self.write("crl.pem", list.pem().unwrap().as_bytes());
     }
 
     /// What a client of this gateway is configured with.
@@ -85,21 +134,26 @@ impl Pki {
 
 /// A client that a stranger's authority vouches for.
 pub(crate) fn stranger(spiffe: &str) -> Client {
-    client(&authority("stranger"), spiffe)
+    client(&authority("stranger"), spiffe, |_| ())
 }
 
 fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-fn client(authority: &CertifiedIssuer<'static, KeyPair>, spiffe: &str) -> Client {
+fn client(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    spiffe: &str,
+    change: impl FnOnce(&mut CertificateParams),
+) -> Client {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.subject_alt_names = vec![SanType::URI(spiffe.try_into().unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, authority).unwrap();
     Client {

@@ -1,0 +1,334 @@
+//! A listener's TLS, and how its files come into it.
+//!
+//! Each certificate with its key, and the clients' authorities with their revocation lists, are taken
+//! over for themselves: what is wrong with one of them leaves that one as it was, and hinders no other.
+//! Connections keep the server certificate that they began with. That clients are trusted is looked at
+//! again when the trust changes, for connections (see [`Trust::repudiates`]) and for sessions, whose
+//! tickets are of no use then.
+
+mod error;
+mod server;
+mod trust;
+mod watched;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::NoServerSessionStorage,
+    version::{TLS12, TLS13},
+};
+use x509_parser::{certificate::Validity, time::ASN1Time};
+
+pub use self::{
+    error::TlsError,
+    trust::{Tickets, Trust},
+};
+use self::{
+    server::{ByName, ServerCertificate},
+    watched::{Contents, Watched},
+};
+use super::config::{CertificateFiles, TlsConfig};
+
+/// So long before its end a certificate should have been replaced, in seconds: 14 days.
+const RENEW_BEFORE: i64 = 14 * 86_400;
+
+/// A listener's TLS, which changes with its files.
+#[derive(Debug)]
+pub struct ListenerTls {
+    config: TlsConfig,
+    tickets: Arc<Tickets>,
+    provider: Arc<CryptoProvider>,
+    current: ArcSwap<Served>,
+    parts: Mutex<Parts>,
+    /// The last failures, until files are taken over again.
+    failed: Mutex<Vec<String>>,
+}
+
+/// What new connections are served with.
+#[derive(Debug)]
+pub struct Served {
+    pub server: Arc<ServerConfig>,
+    pub trust: Arc<Trust>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    certificates: Vec<Watched<ServerCertificate>>,
+    trust: Watched<Trust>,
+}
+
+/// What came of looking at the files again.
+#[derive(Debug, Default)]
+pub struct Reload {
+    /// Something new is in use.
+    pub changed: bool,
+    /// What was wrong; the old ones stay in use.
+    pub errors: Vec<TlsError>,
+}
+
+/// Until when something of a listener is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    pub file: PathBuf,
+    /// In seconds since 1970.
+    pub at: i64,
+}
+
+/// Whether a certificate and its key make a server, without one.
+///
+/// # Errors
+/// Which file is wrong, and how.
+pub fn check(files: &CertificateFiles) -> Result<(), TlsError> {
+    let contents = Contents::read(&paths(files))?;
+    certificate(files, &contents, &aws_lc_rs::default_provider()).map(drop)
+}
+
+impl ListenerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Which file is wrong, and how.
+    pub fn load(config: &TlsConfig, tickets: &Arc<Tickets>) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let load = |files| Watched::load(paths(files), |contents| certificate(files, contents, &provider));
+        let trust = Watched::load(Trust::paths(config)?, |contents| {
+            Trust::new(config, contents, &provider, tickets)
+        })?;
+        let parts = Parts {
+            certificates: config.certificates.iter().map(load).collect::<Result<_, _>>()?,
+            trust,
+        };
+        Ok(Self {
+            config: config.clone(),
+            tickets: Arc::clone(tickets),
+            current: ArcSwap::new(Arc::new(parts.serve(&provider)?)),
+            provider,
+            parts: Mutex::new(parts),
+            failed: Mutex::default(),
+        })
+    }
+
+    /// What new connections are served with.
+    #[must_use]
+    pub fn current(&self) -> Arc<Served> {
+        self.current.load_full()
+    }
+
+    /// Who is trusted now.
+    pub(super) fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.current.load().trust)
+    }
+
+    /// Whether `trust` is what is trusted now.
+    pub(super) fn trusts_as(&self, trust: &Arc<Trust>) -> bool {
+        Arc::ptr_eq(&self.current.load().trust, trust)
+    }
+
+    /// When each certificate in use expires.
+    pub(super) fn expiries(&self) -> Vec<Expiry> {
+        let parts = self.parts();
+        let certificates = self.config.certificates.iter().zip(&parts.certificates);
+        certificates
+            .map(|(files, watched)| Expiry {
+                file: files.certificate.clone(),
+                at: watched.value().validity.not_after.timestamp(),
+            })
+            .collect()
+    }
+
+    /// When the lists of each file of revocation lists in use should have been replaced; 0 where they
+    /// do not say.
+    pub(super) fn next_updates(&self) -> Vec<Expiry> {
+        let trust = self.trust();
+        let lists = trust.next_updates.iter();
+        lists
+            .map(|(file, at)| Expiry {
+                file: file.clone(),
+                at: at.unwrap_or(0),
+            })
+            .collect()
+    }
+
+    /// What is wrong with the validity of what is in use, or will be soon.
+    pub(super) fn concerns(&self, now: ASN1Time) -> Vec<String> {
+        let parts = self.parts();
+        let certificates = self.config.certificates.iter().zip(&parts.certificates);
+        let certificates = certificates
+            .filter_map(|(files, watched)| concern(&files.certificate, &watched.value().validity, now));
+        let lists = parts.trust.value().next_updates.iter();
+        let lists = lists.filter_map(|(file, at)| {
+            let over = at.is_some_and(|at| at < now.timestamp());
+            over.then(|| {
+                format!(
+                    "a revocation list of {} should have been replaced by now: put its successor there",
+                    file.display()
+                )
+            })
+        });
+        certificates.chain(lists).collect()
+    }
+
+    /// Those of the errors that the last look at the files did not have.
+    pub(super) fn news<'a>(&self, errors: &'a [TlsError]) -> Vec<&'a TlsError> {
+        let messages = errors.iter().map(ToString::to_string).collect();
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::replace(&mut *failed, messages);
+        let is_new = |error: &&TlsError| !known.contains(&error.to_string());
+        errors.iter().filter(is_new).collect()
+    }
+
+    /// Takes the files over that have changed. May read them, so not for a worker's thread.
+    pub fn reload(&self) -> Reload {
+        let mut parts = self.parts();
+        let mut reload = Reload::default();
+        let mut count = |looked| match looked {
+            Ok(changed) => reload.changed |= changed,
+            Err(error) => reload.errors.push(error),
+        };
+        for (files, watched) in self.config.certificates.iter().zip(&mut parts.certificates) {
+            count(watched.look(|contents| certificate(files, contents, &self.provider)));
+        }
+        count(
+            parts
+                .trust
+                .look(|contents| Trust::new(&self.config, contents, &self.provider, &self.tickets)),
+        );
+        if reload.changed {
+            match parts.serve(&self.provider) {
+                Ok(served) => self.current.store(Arc::new(served)),
+                Err(error) => reload.errors.push(error),
+            }
+        }
+        reload
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Parts {
+    fn serve(&self, provider: &Arc<CryptoProvider>) -> Result<Served, TlsError> {
+        let certificates: Vec<_> = self
+            .certificates
+            .iter()
+            .map(|watched| Arc::clone(watched.value()))
+            .collect();
+        let trust = Arc::clone(self.trust.value());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(TlsError::Setup)?;
+        let builder = match trust.verifier() {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut server = builder.with_cert_resolver(Arc::new(ByName::new(&certificates)?));
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Sessions live in tickets at the client, whose keys rotate; the gateway stores none.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = Arc::clone(&trust.tickets);
+        server.send_tls13_tickets = 1;
+        Ok(Served {
+            server: Arc::new(server),
+            trust,
+        })
+    }
+}
+
+fn paths(files: &CertificateFiles) -> Vec<PathBuf> {
+    vec![files.certificate.clone(), files.key.clone()]
+}
+
+fn certificate(
+    files: &CertificateFiles,
+    contents: &Contents,
+    provider: &CryptoProvider,
+) -> Result<ServerCertificate, TlsError> {
+    let [certificate, key] = &contents.files[..] else {
+        return Err(TlsError::NoCertificate);
+    };
+    ServerCertificate::new(files, certificate, key, provider)
+}
+
+fn concern(path: &Path, validity: &Validity, now: ASN1Time) -> Option<String> {
+    let Validity {
+        not_before,
+        not_after,
+    } = validity;
+    let what = if now < *not_before {
+        format!("is not valid before {not_before}")
+    } else if now > *not_after {
+        format!("has expired at {not_after}")
+    } else if not_after.timestamp() - now.timestamp() <= RENEW_BEFORE {
+        format!("expires at {not_after}")
+    } else {
+        return None;
+    };
+    let path = path.display();
+    Some(format!(
+        "{path} {what}: put one there that is valid, with its key"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+    use crate::gateway::config::ClientCertificates;
+
+    /// Files with a certificate for January 2031 in `directory`.
+    fn january(directory: &Path) -> TlsConfig {
+        let mut params = CertificateParams::new(vec!["api.example.com".to_owned()]).unwrap();
+        params.not_before = date_time_ymd(2031, 1, 1);
+        params.not_after = date_time_ymd(2031, 1, 31);
+        let key = KeyPair::generate().unwrap();
+        let files = CertificateFiles {
+            certificate: directory.join("server.pem"),
+            key: directory.join("server.key"),
+        };
+        fs::write(&files.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        TlsConfig {
+            certificates: vec![files],
+            client_certificates: ClientCertificates::Off,
+            client_ca: None,
+            revocation: None,
+        }
+    }
+
+    #[test]
+    fn concerns_about_validity() {
+        let directory = tempfile::tempdir().unwrap();
+        let tls = ListenerTls::load(&january(directory.path()), &Arc::default()).unwrap();
+        let at = |year, month, day| {
+            let time = date_time_ymd(year, month, day).unix_timestamp();
+            tls.concerns(ASN1Time::from_timestamp(time).unwrap()).pop()
+        };
+        for (month, day, words) in [
+            (1, 2, None),
+            (1, 16, None),
+            (1, 18, Some("expires at Jan 31")),
+            (2, 1, Some("has expired at Jan 31")),
+        ] {
+            let concern = at(2031, month, day);
+            assert_eq!(concern.is_some(), words.is_some(), "{month} {day}: {concern:?}");
+            if let (Some(concern), Some(words)) = (concern, words) {
+                assert!(
+                    concern.contains(words) && concern.contains("server.pem"),
+                    "{concern}"
+                );
+            }
+        }
+        let early = at(2030, 12, 31).unwrap();
+        assert!(early.contains("is not valid before Jan  1"), "{early}");
+    }
+}

@@ -1,0 +1,245 @@
+//! Which client certificates a listener trusts.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls::{
+    CertificateError, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs::Ticketer},
+    server::{ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use super::{
+    error::TlsError,
+    server::certificates,
+    watched::{Contents, Digest},
+};
+use crate::gateway::config::{ClientCertificates, Depth, TlsConfig, Unsure};
+
+/// Who vouches for clients, and what has been revoked, at one time.
+pub struct Trust {
+    /// `None`: no certificate is asked for.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    pub(super) tickets: Arc<dyn ProducesTickets>,
+    /// Each file of revocation lists, and the earliest time, in seconds since 1970, at which one of them
+    /// should have been replaced.
+    pub(super) next_updates: Vec<(PathBuf, Option<i64>)>,
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trust")
+            .field("asked", &self.verifier.is_some())
+            .field("next_updates", &self.next_updates)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys of session tickets, for listeners that trust the same.
+///
+/// A ticket holds the client's certificate, which nobody asks for again when a session is resumed. So
+/// its key lives as long as the trust under which the certificate was verified: the authorities, what
+/// is revoked, and whether a certificate is required.
+#[derive(Debug, Default)]
+pub struct Tickets(Mutex<HashMap<Digest, Weak<dyn ProducesTickets>>>);
+
+impl Tickets {
+    /// The keys for a trust; they rotate every six hours, and the last ones are accepted once more.
+    fn of(&self, trust: Digest) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tickets) = known.get(&trust).and_then(Weak::upgrade) {
+            return Ok(tickets);
+        }
+        known.retain(|_, tickets| tickets.strong_count() > 0);
+        let tickets = Ticketer::new().map_err(TlsError::Random)?;
+        known.insert(trust, Arc::downgrade(&tickets));
+        Ok(tickets)
+    }
+}
+
+impl Trust {
+    /// The files that decide: the authorities', then those of revocation lists.
+    ///
+    /// # Errors
+    /// If certificates are asked for and nobody vouches for them.
+    pub(super) fn paths(config: &TlsConfig) -> Result<Vec<PathBuf>, TlsError> {
+        if config.client_certificates == ClientCertificates::Off {
+            return Ok(Vec::new());
+        }
+        let authorities = config.client_ca.clone().ok_or(TlsError::NoAuthority)?;
+        let lists = config.revocation.iter().flat_map(|revocation| &revocation.lists);
+        Ok(std::iter::once(authorities).chain(lists.cloned()).collect())
+    }
+
+    /// Of the contents of [`Self::paths`].
+    pub(super) fn new(
+        config: &TlsConfig,
+        contents: &Contents,
+        provider: &Arc<CryptoProvider>,
+        tickets: &Tickets,
+    ) -> Result<Self, TlsError> {
+        let tickets = tickets.of(trust_digest(config, contents.digest))?;
+        let (Some(path), [authorities, lists @ ..]) = (&config.client_ca, &contents.files[..]) else {
+            return Ok(Self {
+                verifier: None,
+                tickets,
+                next_updates: Vec::new(),
+            });
+        };
+        let unusable = |reason: String| TlsError::Certificate {
+            path: path.clone(),
+            reason,
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(path, authorities)? {
+            roots
+                .add(certificate)
+                .map_err(|error| unusable(error.to_string()))?;
+        }
+        let roots = Arc::new(roots);
+        let builder =
+            || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+        let mut verifier = builder();
+        if config.client_certificates == ClientCertificates::Optional {
+            verifier = verifier.allow_unauthenticated();
+        }
+        let mut next_updates = Vec::new();
+        if let Some(revocation) = &config.revocation {
+            for (path, content) in revocation.lists.iter().zip(lists) {
+                let (lists, next_update) = revocation_lists(path, content)?;
+                // By itself, so that what cannot be used is said of its file.
+                builder()
+                    .with_crls(lists.iter().cloned())
+                    .build()
+                    .map_err(|error| unusable_list(path, error))?;
+                verifier = verifier.with_crls(lists);
+                next_updates.push((path.clone(), next_update));
+            }
+            if revocation.depth == Depth::Leaf {
+                verifier = verifier.only_check_end_entity_revocation();
+            }
+            if revocation.unknown == Unsure::Allow {
+                verifier = verifier.allow_unknown_revocation_status();
+            }
+            if revocation.expired == Unsure::Deny {
+                verifier = verifier.enforce_revocation_expiration();
+            }
+        }
+        let verifier = verifier.build().map_err(|error| unusable(error.to_string()))?;
+        Ok(Self {
+            verifier: Some(verifier),
+            tickets,
+            next_updates,
+        })
+    }
+
+    pub(super) fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.verifier.clone()
+    }
+
+    /// Whether a chain that a handshake has verified holds now: that of a resumed session, of which the
+    /// TLS stack checks nothing. Also whether there must be one.
+    ///
+    /// # Errors
+    /// Why it does not hold.
+    pub(crate) fn verify_again(
+        &self,
+        chain: Option<&[CertificateDer<'_>]>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let split = chain.and_then(<[_]>::split_first);
+        match (&self.verifier, split) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(CertificateError::UnknownIssuer.into()),
+            (Some(verifier), None) if verifier.client_auth_mandatory() => {
+                Err(rustls::Error::NoCertificatesPresented)
+            }
+            (Some(_), None) => Ok(()),
+            (Some(verifier), Some((leaf, intermediates))) => {
+                verifier.verify_client_cert(leaf, intermediates, now).map(drop)
+            }
+        }
+    }
+
+    /// Whether a living connection with this chain is to be ended: it has been revoked, or nobody
+    /// vouches for it any more. That nothing certain is known of its revocation ends no connection.
+    pub(crate) fn repudiates(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        use CertificateError::{
+            ExpiredRevocationList, ExpiredRevocationListContext, UnknownRevocationStatus,
+        };
+        match self.verify_again(Some(chain), now) {
+            Ok(()) => false,
+            Err(rustls::Error::InvalidCertificate(
+                ExpiredRevocationList | ExpiredRevocationListContext { .. } | UnknownRevocationStatus,
+            )) => false,
+            Err(_) => true,
+        }
+    }
+}
+
+/// What must be equal for sessions of one listener to be resumed at another.
+fn trust_digest(config: &TlsConfig, files: Digest) -> Digest {
+    let rest = format!(
+        "{:?} {:?}",
+        config.client_certificates,
+        config.revocation.as_ref().map(|revocation| (
+            revocation.unknown,
+            revocation.expired,
+            revocation.depth
+        ))
+    );
+    let mut digest = Context::new(&SHA256);
+    digest.update(&files);
+    digest.update(rest.as_bytes());
+    let mut out = Digest::default();
+    out.copy_from_slice(digest.finish().as_ref());
+    out
+}
+
+/// The lists of a file, at least one, and the earliest time at which one of them should have been
+/// replaced. PEM, or one list as DER, which is what authorities publish (RFC 5280, section 4.2.1.13).
+fn revocation_lists(
+    path: &Path,
+    content: &[u8],
+) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<i64>), TlsError> {
+    /// The first byte of DER: a SEQUENCE.
+    const SEQUENCE: u8 = 0x30;
+    let lists = if content.first() == Some(&SEQUENCE) {
+        vec![content.to_vec().into()]
+    } else {
+        CertificateRevocationListDer::pem_slice_iter(content)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| TlsError::Pem {
+                path: path.to_owned(),
+                wanted: "revocation lists",
+                source,
+            })?
+    };
+    if lists.is_empty() {
+        return Err(TlsError::Empty {
+            path: path.to_owned(),
+            wanted: "revocation list",
+        });
+    }
+    let mut next_updates = Vec::new();
+    for list in &lists {
+        let (_, list) =
+            CertificateRevocationList::from_der(list).map_err(|error| unusable_list(path, error))?;
+        next_updates.extend(list.next_update().map(|time| time.timestamp()));
+    }
+    Ok((lists, next_updates.into_iter().min()))
+}
+
+fn unusable_list(path: &Path, error: impl fmt::Display) -> TlsError {
+    TlsError::RevocationList {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
+}

@@ -1,0 +1,219 @@
+//! Files of which something is made, and made anew when they change.
+//!
+//! What is looked at often is what the file system says of them; links are followed, so that a
+//! replaced link (as Kubernetes replaces `..data`) is a change. Only if that differs are they read, and
+//! only other contents are a change. What cannot be used leaves what was made before.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use super::error::TlsError;
+
+/// A file is read up to this many bytes.
+pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// A file that was written so shortly ago may be written again without its times telling.
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// How often files that change while they are read are read again.
+const ATTEMPTS: usize = 3;
+
+/// SHA-256 of all contents.
+pub(super) type Digest = [u8; 32];
+
+/// Something, with the files of which it was made.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    paths: Vec<PathBuf>,
+    /// `None`: read them in any case.
+    seen: Option<Vec<Stamp>>,
+    digest: Digest,
+    value: Arc<T>,
+}
+
+/// What the file system says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// The contents of files at one time.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// In the order of the paths.
+    pub(super) files: Vec<Vec<u8>>,
+    pub(super) digest: Digest,
+    stamps: Option<Vec<Stamp>>,
+}
+
+impl<T> Watched<T> {
+    /// Reads the files and makes the value of them.
+    pub(super) fn load(
+        paths: Vec<PathBuf>,
+        make: impl FnOnce(&Contents) -> Result<T, TlsError>,
+    ) -> Result<Self, TlsError> {
+        let contents = Contents::read(&paths)?;
+        Ok(Self {
+            value: Arc::new(make(&contents)?),
+            paths,
+            seen: contents.stamps,
+            digest: contents.digest,
+        })
+    }
+
+    /// What was made last.
+    pub(super) fn value(&self) -> &Arc<T> {
+        &self.value
+    }
+
+    /// Makes the value anew if the files have changed. Whether it has.
+    pub(super) fn look(
+        &mut self,
+        make: impl FnOnce(&Contents) -> Result<T, TlsError>,
+    ) -> Result<bool, TlsError> {
+        if let Some(seen) = &self.seen
+            && stamps(&self.paths).is_ok_and(|now| now == *seen)
+        {
+            return Ok(false);
+        }
+        // Until all is well again, each look reads.
+        self.seen = None;
+        let contents = Contents::read(&self.paths)?;
+        let changed = contents.digest != self.digest;
+        if changed {
+            self.value = Arc::new(make(&contents)?);
+            self.digest = contents.digest;
+        }
+        self.seen = contents.stamps;
+        Ok(changed)
+    }
+}
+
+impl Contents {
+    /// Reads files, again if one of them changes meanwhile: a certificate and its key are replaced
+    /// together.
+    pub(super) fn read(paths: &[PathBuf]) -> Result<Self, TlsError> {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            let before = stamps(paths)?;
+            let files: Vec<_> = paths.iter().map(|path| read(path)).collect::<Result<_, _>>()?;
+            if left > 0 && stamps(paths)? != before {
+                continue;
+            }
+            let mut digest = Context::new(&SHA256);
+            for file in &files {
+                digest.update(&(file.len() as u64).to_be_bytes());
+                digest.update(file);
+            }
+            let mut out = Digest::default();
+            out.copy_from_slice(digest.finish().as_ref());
+            return Ok(Self {
+                files,
+                digest: out,
+                stamps: is_settled(&before, SystemTime::now()).then_some(before),
+            });
+        }
+    }
+}
+
+fn stamps(paths: &[PathBuf]) -> Result<Vec<Stamp>, TlsError> {
+    let stamp = |path: &PathBuf| {
+        let data = fs::metadata(path).map_err(|source| unreadable(path, source))?;
+        Ok(Stamp {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.len(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    };
+    paths.iter().map(stamp).collect()
+}
+
+/// Whether no file changed so lately that another change could look the same.
+fn is_settled(stamps: &[Stamp], now: SystemTime) -> bool {
+    let settled = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(UNSETTLED);
+    stamps
+        .iter()
+        .all(|stamp| u64::try_from(stamp.changed.0).unwrap_or(0) < settled.as_secs())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    if fs::metadata(path)
+        .map_err(|source| unreadable(path, source))?
+        .len()
+        > MAX_FILE
+    {
+        return Err(TlsError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    fs::read(path).map_err(|source| unreadable(path, source))
+}
+
+fn unreadable(path: &Path, source: io::Error) -> TlsError {
+    TlsError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_other_contents_are_a_change_and_bad_ones_leave_the_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let make = |contents: &Contents| match &contents.files[0][..] {
+            b"bad" => Err(TlsError::NoCertificate),
+            good => Ok(good.to_vec()),
+        };
+        let mut watched = Watched::load(vec![path.clone()], make).unwrap();
+        assert!(!watched.look(make).unwrap());
+        fs::write(&path, "bad").unwrap();
+        assert!(watched.look(make).is_err());
+        assert!(watched.look(make).is_err(), "it is said as long as it is so");
+        assert_eq!(**watched.value(), b"one");
+        fs::write(&path, "one").unwrap();
+        assert!(!watched.look(make).unwrap());
+        fs::write(&path, "two").unwrap();
+        assert!(watched.look(make).unwrap());
+        assert_eq!(**watched.value(), b"two");
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(watched.look(make), Err(TlsError::Read { .. })));
+        assert_eq!(**watched.value(), b"two");
+    }
+
+    #[test]
+    fn what_was_written_just_now_is_read_again() {
+        let stamp = |changed| Stamp {
+            device: 1,
+            inode: 1,
+            size: 1,
+            modified: (changed, 0),
+            changed: (changed, 0),
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        assert!(is_settled(&[stamp(90), stamp(97)], now));
+        assert!(!is_settled(&[stamp(90), stamp(99)], now));
+        assert!(!is_settled(&[stamp(200)], now), "of a clock that was set back");
+    }
+}
