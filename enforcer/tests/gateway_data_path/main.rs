@@ -7,6 +7,7 @@ mod bounds;
 mod certificates;
 mod hostile;
 mod hostile_http2;
+mod hostile_tokens;
 mod lifecycle;
 mod metrics;
 mod outliers;
