@@ -8,6 +8,7 @@ mod calls;
 mod certificates;
 mod hostile;
 mod hostile_http2;
+mod hostile_tokens;
 mod lifecycle;
 mod metrics;
 mod outliers;
