@@ -39,6 +39,9 @@ pub(super) struct Cell {
     pub(super) samples: Vec<f64>,
 }
 
+/// How a figure of a cell is shown.
+type Figure = fn(&Cell) -> String;
+
 /// What was measured in each round.
 #[derive(Default)]
 pub(super) struct Samples(BTreeMap<(Case, Proxy), Vec<Sample>>);
@@ -107,7 +110,7 @@ impl Results {
         for (proxy, version) in &self.versions {
             println!("{proxy}: {version}");
         }
-        let tables: [(&str, fn(&Cell) -> String); 4] = [
+        let tables: [(&str, Figure); 4] = [
             (
                 "Microseconds of the proxy's processor time per request (ratio to nginx)",
                 |cell| match cell.ratio_to_nginx {
