@@ -3,7 +3,7 @@
 //! Each certificate with its key, and the clients' authorities with their revocation lists, are taken
 //! over for themselves: what is wrong with one of them leaves that one as it was, and hinders no other.
 //! Connections keep the server certificate that they began with. That clients are trusted is looked at
-//! again when the trust changes, for connections (see [`Trust::repudiates`]) and for sessions, whose
+//! again when the trust changes, for connections (see `Trust::repudiates`) and for sessions, whose
 //! tickets are of no use then.
 
 mod error;
