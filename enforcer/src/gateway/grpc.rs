@@ -3,18 +3,20 @@
 
 use std::{fmt::Write, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
 
 const GRPC: &str = "application/grpc";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Whether a request's fields are those of a call. gRPC-Web is something else.
-pub(super) fn is_call(headers: &HeaderMap) -> bool {
+/// Whether a request is a call. gRPC-Web is something else.
+pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    kind.get(..GRPC.len())
-        .is_some_and(|front| front.eq_ignore_ascii_case(GRPC.as_bytes()))
+    method == Method::POST
+        && kind
+            .get(..GRPC.len())
+            .is_some_and(|front| front.eq_ignore_ascii_case(GRPC.as_bytes()))
         && matches!(kind.get(GRPC.len()), None | Some(b'+' | b';'))
 }
 
@@ -94,9 +96,15 @@ mod tests {
             ("application/json", false),
             ("application/gr", false),
         ] {
-            assert_eq!(is_call(&with("content-type", kind)), expected, "{kind}");
+            assert_eq!(
+                is_call(&Method::POST, &with("content-type", kind)),
+                expected,
+                "{kind}"
+            );
         }
-        assert!(!is_call(&HeaderMap::new()));
+        assert!(!is_call(&Method::POST, &HeaderMap::new()));
+        let connect = with("content-type", "application/grpc");
+        assert!(!is_call(&Method::CONNECT, &connect), "200 would open a tunnel");
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         fields: HeaderMap::new(),
         observed: false,
     };
-    let is_call = grpc::is_call(request.headers());
+    let is_call = grpc::is_call(request.method(), request.headers());
     let mut refused = None;
     let mut response = match passage.pass(request).await {
         Ok(response) => response.map(|body| match body {
@@ -290,7 +290,10 @@ impl Passage<'_> {
                 .headers
                 .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let within = grpc::deadline(&parts.headers).map_or(rule.timeout, |wanted| wanted.min(rule.timeout));
+        let asked = grpc::is_call(&parts.method, &parts.headers)
+            .then(|| grpc::deadline(&parts.headers))
+            .flatten();
+        let impatient = asked.filter(|asked| *asked < rule.timeout);
         let body = RequestBody::new(body, rule.max_body);
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
@@ -303,7 +306,7 @@ impl Passage<'_> {
         let sent = tokio::select! {
             biased;
             sent = sending => sent,
-            refusal = overdue(&progress, within) => return Err(refusal),
+            refusal = overdue(&progress, rule.timeout, impatient) => return Err(refusal),
         };
         let (mut response, lease) = match sent {
             Ok(sent) => sent,
@@ -413,8 +416,10 @@ fn join_cookies(fields: &mut HeaderMap) {
 }
 
 /// Waits until the request has taken too long, and says whose fault that is. The client has `within` to
-/// deliver the body; a service that had the last piece late has `within` from then on.
-async fn overdue(progress: &Progress, within: Duration) -> Refusal {
+/// deliver the body; a service that had the last piece late has `within` from then on. `impatient`: how long the
+/// client waits if that is shorter, which is no fault of the service.
+async fn overdue(progress: &Progress, within: Duration, impatient: Option<Duration>) -> Refusal {
+    let within = impatient.unwrap_or(within);
     let mut deadline = Instant::now() + within;
     for _ in 0..2 {
         tokio::time::sleep_until(deadline).await;
@@ -424,7 +429,7 @@ async fn overdue(progress: &Progress, within: Duration) -> Refusal {
         };
         deadline = since + within;
     }
-    progress.overdue.set(true);
+    progress.overdue.set(impatient.is_none());
     let detail = "the service did not answer in time";
     Refusal::new(Verdict::Upstream, StatusCode::GATEWAY_TIMEOUT, detail)
 }

@@ -27,8 +27,8 @@ use crate::{
     admission::Corp,
     support::{
         Lab, Plan,
-        client::{self, H2},
-        in_time,
+        client::{self, Client, H1, H2},
+        eventually, in_time,
         pki::HOST,
         policy,
     },
@@ -252,4 +252,72 @@ async fn refusals_are_statuses() {
     assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     lab.recorder
         .look(|seen| assert_eq!(seen.verdicts.last().map(|last| last.1), Some(502)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn impatience_of_clients_is_no_fault_of_a_service() {
+    let corp = Corp::new();
+    let lab = plan().start(set(&corp, server().await));
+    let token = corp.token("orders:read");
+    let mut grpc = connect(&lab).await;
+    let short = Some(Duration::from_millis(20));
+    for _ in 0..3 {
+        let never = call(
+            &mut grpc,
+            "/test.Math/Never",
+            Some(&token),
+            short,
+            stream::empty(),
+        )
+        .await;
+        assert_eq!(never.unwrap_err().code(), Code::DeadlineExceeded);
+    }
+    eventually("they are counted", async || {
+        let metrics = lab.metrics();
+        let counted = |result: &str| {
+            metrics.lines().any(|line| {
+                line.starts_with("enforcer_upstream_requests_total")
+                    && line.contains(result)
+                    && line.ends_with(" 3")
+            })
+        };
+        assert!(!counted("timed_out"), "{metrics}");
+        counted("abandoned")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol_has_other_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut service = policy::service(&[listener.local_addr().unwrap()]);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(|request: http::Request<Incoming>| async move {
+                Ok::<_, Infallible>(http::Response::new(format!("{:?}", request.version())))
+            });
+            tokio::spawn(async move {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                // It ends with its client.
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    let set = |service| policy::set(vec![policy::open_rule()], service);
+    let lab = Plan::default().start(set(service.clone()));
+    let mut client = Client::connect(&lab, H1).await;
+    for (protocol, version) in [
+        (Protocol::Http1, "HTTP/1.1"),
+        (Protocol::Http2, "HTTP/2.0"),
+        (Protocol::Http1, "HTTP/1.1"),
+        (Protocol::Http2, "HTTP/2.0"),
+    ] {
+        service.protocol = protocol;
+        lab.policies.replace(set(service.clone()));
+        for _ in 0..3 {
+            let reply = client.get("/").await;
+            assert_eq!((reply.status.as_u16(), &*reply.body), (200, version.as_bytes()));
+        }
+    }
 }

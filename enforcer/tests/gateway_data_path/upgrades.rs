@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,7 +32,7 @@ use crate::{
     support::{
         Lab, Plan,
         client::{self, Client, H1, H2, full},
-        in_time,
+        eventually, in_time,
         origin::Origin,
         pki::HOST,
         policy,
@@ -333,4 +334,27 @@ async fn what_is_silent_for_too_long_ends_and_what_speaks_does_not() {
         assert_ne!(end, Some(true));
         assert!(began.elapsed() >= idle, "{:?}", began.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_counts_as_a_connection_of_its_service() {
+    let mut service = policy::service(&[echo().await]);
+    service.limits.connections = NonZeroU32::MIN;
+    service.limits.pending = 0;
+    let mut rule = policy::open_rule();
+    rule.routing.upgrade = vec![Upgrade::WebSocket];
+    let lab = Plan {
+        workers: 1,
+        ..with_certificates()
+    }
+    .start(policy::set(vec![rule], service));
+    let mut first = over_http1(&lab, None).await.unwrap();
+    converse(&mut first).await;
+    let refused = over_http1(&lab, None).await.map(|_| ()).unwrap_err();
+    assert!(
+        matches!(&refused, tungstenite::Error::Http(response) if response.status() == 503),
+        "{refused}"
+    );
+    drop(first);
+    eventually("its place is free", async || over_http1(&lab, None).await.is_ok()).await;
 }

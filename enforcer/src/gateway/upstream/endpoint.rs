@@ -15,7 +15,7 @@ use http::uri::Authority;
 use tokio::sync::Notify;
 
 use super::{board::Board, tls::ServiceTls};
-use crate::policy::model::{Health, Name, Service};
+use crate::policy::model::{Health, Name, Protocol, Service};
 
 /// The port of `http` endpoints that name none.
 const DEFAULT_PORT: u16 = 80;
@@ -27,6 +27,7 @@ pub(in crate::gateway) struct SharedEndpoint {
     pub(in crate::gateway) authority: Authority,
     /// `None`: always taken for healthy.
     pub(in crate::gateway) health: Option<Health>,
+    protocol: Protocol,
     /// `None`: it speaks plain HTTP.
     pub(super) tls: Option<Arc<ServiceTls>>,
     board: Arc<Board>,
@@ -98,6 +99,7 @@ impl SharedEndpoint {
         service: Name,
         authority: Authority,
         health: Option<Health>,
+        protocol: Protocol,
         tls: Option<Arc<ServiceTls>>,
         board: Arc<Board>,
     ) -> Self {
@@ -105,6 +107,7 @@ impl SharedEndpoint {
         Self {
             service,
             health,
+            protocol,
             tls,
             board,
             healthy: AtomicBool::new(true),
@@ -129,7 +132,9 @@ impl SharedEndpoint {
         board: &Arc<Board>,
     ) -> Arc<Self> {
         let is_same = |known: &&Arc<Self>| {
-            known.health == service.health && known.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
+            known.health == service.health
+                && known.protocol == service.protocol
+                && known.tls.as_ref().map(Arc::as_ptr) == tls.map(Arc::as_ptr)
         };
         if let Some(same) = known.filter(is_same) {
             return Arc::clone(same);
@@ -139,6 +144,7 @@ impl SharedEndpoint {
             service.name.clone(),
             authority.clone(),
             health,
+            service.protocol,
             tls.cloned(),
             Arc::clone(board),
         );
@@ -160,7 +166,14 @@ impl SharedEndpoint {
     #[cfg(test)]
     pub(super) fn for_test(authority: &'static str) -> Self {
         let (service, board) = ("s".parse().unwrap(), Arc::default());
-        Self::new(service, Authority::from_static(authority), None, None, board)
+        Self::new(
+            service,
+            Authority::from_static(authority),
+            None,
+            Protocol::Http1,
+            None,
+            board,
+        )
     }
 
     /// Whether requests may go there.

@@ -22,6 +22,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::Mutex, time::Instant};
 
+use super::pool::Slot;
 use crate::gateway::{body::RequestBody, connection::OnThisWorker};
 
 /// Requests that share one connection.
@@ -49,6 +50,8 @@ pub(in crate::gateway) struct Connections {
 struct Shared {
     sender: SendRequest<RequestBody>,
     peer: SocketAddr,
+    /// Streams go on after the endpoint has said that it takes no more (GOAWAY), and hyper's connection has ended.
+    _slot: Rc<Slot>,
     streams: Cell<u32>,
     idle_since: Cell<Instant>,
 }
@@ -59,10 +62,11 @@ pub(in crate::gateway) struct Stream(Rc<Shared>);
 
 impl Connections {
     /// Whether one that is open has a place.
-    pub(super) fn has_room(&self) -> bool {
-        let open = self.open.borrow();
-        open.iter()
-            .any(|shared| shared.streams.get() < MAX_STREAMS && !shared.sender.is_closed())
+    pub(super) fn has_room(&self, is_here: impl Fn(&SocketAddr) -> bool) -> bool {
+        let is_free = |shared: &Rc<Shared>| {
+            shared.streams.get() < MAX_STREAMS && !shared.sender.is_closed() && is_here(&shared.peer)
+        };
+        self.open.borrow().iter().any(is_free)
     }
 
     /// A place on a connection that is open and leads where the endpoint is; others take no more requests.
@@ -81,7 +85,7 @@ impl Connections {
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        slot: impl Sized + 'static,
+        slot: Rc<Slot>,
     ) -> hyper::Result<Stream> {
         let (sender, connection) = http2::Builder::new(OnThisWorker)
             .timer(TokioTimer::new())
@@ -93,8 +97,9 @@ impl Connections {
             .keep_alive_timeout(PING)
             .handshake(TokioIo::new(stream))
             .await?;
+        let held = Rc::clone(&slot);
         tokio::task::spawn_local(async move {
-            let _slot = slot;
+            let _slot = held;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
@@ -102,6 +107,7 @@ impl Connections {
         let shared = Rc::new(Shared {
             sender,
             peer,
+            _slot: slot,
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
         });

@@ -75,6 +75,8 @@ pub(in crate::gateway) struct Connection {
     peer: SocketAddr,
     /// Of the certificate files that it was made with.
     version: u64,
+    /// Of HTTP/1.1, which may be switched to something that outlives the task that drives it.
+    _slot: Option<Rc<Slot>>,
 }
 
 /// What one request goes through.
@@ -115,7 +117,11 @@ struct Idle {
 
 /// A connection's place in its endpoint's count, for as long as the connection lasts.
 #[derive(Debug)]
-pub(super) struct Slot(Rc<Open>);
+pub(super) struct Slot {
+    open: Rc<Open>,
+    /// A connection that is open will not do.
+    fresh: bool,
+}
 
 /// What a request is sent on.
 #[derive(Debug)]
@@ -168,7 +174,9 @@ impl LocalEndpoint {
     /// Whether a request finds a connection, or may make one where there are at most `limit`.
     #[must_use]
     pub(super) fn has_room(&self, limit: usize) -> bool {
-        self.open.count.get() < limit || !self.idle.borrow().is_empty() || self.http2.has_room()
+        self.open.count.get() < limit
+            || !self.idle.borrow().is_empty()
+            || self.http2.has_room(|peer| self.is_here(peer))
     }
 
     /// A connection, or the right to make one, for a request at an endpoint that has room. `fresh`: one
@@ -181,7 +189,10 @@ impl LocalEndpoint {
         if let Some(idle) = (!fresh).then(kept).flatten() {
             return Seat::Kept(idle.connection);
         }
-        if let Some(stream) = self.http2.take(|peer| self.is_here(peer)) {
+        let full = self.open.count.get() >= limit && self.idle.borrow().is_empty();
+        if (!fresh || full)
+            && let Some(stream) = self.http2.take(|peer| self.is_here(peer))
+        {
             return Seat::Kept(Connection::http2(stream));
         }
         if self.open.count.get() >= limit {
@@ -189,7 +200,10 @@ impl LocalEndpoint {
             self.idle.borrow_mut().pop();
         }
         self.open.count.set(self.open.count.get() + 1);
-        Seat::New(Slot(Rc::clone(&self.open)))
+        Seat::New(Slot {
+            open: Rc::clone(&self.open),
+            fresh,
+        })
     }
 
     /// Closes connections that have been idle for too long, or that lead where the endpoint no longer is.
@@ -282,7 +296,9 @@ impl Slot {
             Protocol::Http2 => {
                 let opening = tokio::time::timeout_at(deadline, to.http2.opening.lock());
                 let alone = opening.await.map_err(too_late)?;
-                if let Some(stream) = to.http2.take(|peer| to.is_here(peer)) {
+                if !self.fresh
+                    && let Some(stream) = to.http2.take(|peer| to.is_here(peer))
+                {
                     return Ok(Connection::http2(stream));
                 }
                 Some(alone)
@@ -296,21 +312,17 @@ impl Slot {
                 source,
             })?;
         if protocol == Protocol::Http2 {
-            let added = to.http2.add(stream, peer, self).await;
-            return added
-                .map(Connection::http2)
-                .map_err(|source| UpstreamError::Handshake {
-                    endpoint: endpoint(),
-                    source,
-                });
+            let added = to.http2.add(stream, peer, Rc::new(self)).await;
+            let stream = added.map_err(|source| UpstreamError::Handshake {
+                endpoint: endpoint(),
+                source,
+            })?;
+            // There is room for more than the one that has opened it.
+            to.open.service.stir();
+            return Ok(Connection::http2(stream));
         }
         let Some(tls) = &shared.tls else {
-            let sender = self.speak(to, stream).await?;
-            return Ok(Connection {
-                channel: Channel::Http1(sender),
-                peer,
-                version: 0,
-            });
+            return self.speak(to, stream, peer, 0).await;
         };
         // Before the configuration is taken, so that a change in between is noticed.
         let version = tls.version();
@@ -321,16 +333,17 @@ impl Slot {
                 endpoint: endpoint(),
                 source,
             })?;
-        let sender = self.speak(to, stream).await?;
-        Ok(Connection {
-            channel: Channel::Http1(sender),
-            peer,
-            version,
-        })
+        self.speak(to, stream, peer, version).await
     }
 
     /// HTTP/1.1 over `stream`.
-    async fn speak<S>(self, to: &LocalEndpoint, stream: S) -> Result<SendRequest<RequestBody>, UpstreamError>
+    async fn speak<S>(
+        self,
+        to: &LocalEndpoint,
+        stream: S,
+        peer: SocketAddr,
+        version: u64,
+    ) -> Result<Connection, UpstreamError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -341,20 +354,27 @@ impl Slot {
                     endpoint: to.shared.authority.to_string(),
                     source,
                 })?;
+        let slot = Rc::new(self);
+        let held = Rc::clone(&slot);
         tokio::task::spawn_local(async move {
-            let _slot = self;
+            let _slot = held;
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });
-        Ok(sender)
+        Ok(Connection {
+            channel: Channel::Http1(sender),
+            peer,
+            version,
+            _slot: Some(slot),
+        })
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        self.0.service.free();
+        self.open.count.set(self.open.count.get() - 1);
+        self.open.service.free();
     }
 }
 
@@ -377,6 +397,7 @@ impl Connection {
             peer: stream.peer(),
             channel: Channel::Http2(stream),
             version: 0,
+            _slot: None,
         }
     }
 

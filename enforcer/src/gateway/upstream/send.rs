@@ -115,6 +115,8 @@ impl Upstream {
         mut request: Request<RequestBody>,
         sender: Sender<'_>,
     ) -> Result<Answered, UpstreamError> {
+        // Before its head is changed: `host` may be what it goes by.
+        let key = self.key(&request, sender);
         if self.service.protocol == Protocol::Http2 {
             http2::head(&mut request)?;
         }
@@ -126,7 +128,7 @@ impl Upstream {
         self.local.budget.request(progress.began());
         let repeatable = repeatable(&request);
         let mut tries = Tries {
-            key: self.key(&request, sender),
+            key,
             left: law.attempts,
             failed: Vec::new(),
             fresh: false,
@@ -278,8 +280,10 @@ impl Upstream {
                     endpoint: name(),
                     source: error.into_error(),
                 };
-                // That a client's body broke off, or a kept connection, says nothing about the endpoint.
-                let fault = progress.failure.get().is_none() && !kept;
+                // That a client's body broke off, or a kept connection, says nothing about the endpoint; one of
+                // HTTP/2 goes on when a stream on it breaks.
+                let broke = !kept || message.is_none() && self.service.protocol == Protocol::Http2;
+                let fault = progress.failure.get().is_none() && broke;
                 exchanging.end(Exchange::Broken, fault.then_some(End::Failure));
                 Err(match message {
                     Some(request) if kept => Failed::Stale(Box::new(request)),
