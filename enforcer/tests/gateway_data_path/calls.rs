@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::
 
 use enforcer::{
     gateway::config::ClientCertificates,
-    policy::model::{PathMatch, PolicySet, Protocol, Requirement, TokenRequirement},
+    policy::model::{PathMatch, PolicySet, Protocol},
 };
 use futures_util::{Stream, StreamExt, stream};
 use hyper::{
@@ -160,14 +160,7 @@ async fn call(
 fn set(corp: &Corp, service: SocketAddr) -> PolicySet {
     let mut rule = policy::open_rule();
     rule.path = PathMatch::Prefix("/test.Math".into());
-    let Requirement::Proof { mtls, .. } = policy::certificate(&[CLIENT]) else {
-        unreachable!()
-    };
-    let token = Some(TokenRequirement {
-        issuer: policy::name("corp"),
-        scopes: vec!["orders:read".into()],
-    });
-    rule.require = Requirement::Proof { mtls, token };
+    rule.require = policy::certificate_and_token(CLIENT, "corp", "orders:read");
     let mut service = policy::service(&[service]);
     service.protocol = Protocol::Http2;
     let mut set = policy::set(vec![rule], service);

@@ -12,7 +12,7 @@ use enforcer::{
         config::{ClientCertificates, Timeouts},
         signal::Whom,
     },
-    policy::model::{PolicySet, Requirement, TokenRequirement, Upgrade},
+    policy::model::{PolicySet, Upgrade},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{Method, Request, StatusCode};
@@ -180,14 +180,7 @@ async fn websockets_with_certificate_and_token() {
     let corp = Corp::new();
     let mut rule = policy::open_rule();
     rule.routing.upgrade = vec![Upgrade::WebSocket];
-    let Requirement::Proof { mtls, .. } = policy::certificate(&[CLIENT]) else {
-        unreachable!()
-    };
-    let token = Some(TokenRequirement {
-        issuer: policy::name("corp"),
-        scopes: vec!["orders:read".into()],
-    });
-    rule.require = Requirement::Proof { mtls, token };
+    rule.require = policy::certificate_and_token(CLIENT, "corp", "orders:read");
     let mut set = policy::set(vec![rule], policy::service(&[echo().await]));
     set.issuers = vec![Arc::new(corp.issuer())];
     let lab = with_certificates().start(set);

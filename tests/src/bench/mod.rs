@@ -6,6 +6,9 @@
 pub mod gateway;
 pub mod kernel;
 
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 /// Where it was measured.
@@ -39,6 +42,11 @@ impl Machine {
             processors: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
+}
+
+/// Writes a file of results.
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// The middle of what is there; zero of nothing.

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Dura
 
 use enforcer::policy::model::{
     Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Protocol, Requirement, Retries, Route, Routing, Rule, Service, UpstreamLimits, UpstreamTls,
+    Protocol, Requirement, Retries, Route, Routing, Rule, Service, TokenRequirement, UpstreamLimits,
+    UpstreamTls,
 };
 
 use super::pki::HOST;
@@ -41,6 +42,19 @@ pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
         mtls: Some(CertificateRequirement { spiffe }),
         token: None,
     }
+}
+
+/// A certificate with the identity, and a token of the issuer with the scope.
+pub(crate) fn certificate_and_token(spiffe: &str, issuer: &str, scope: &str) -> Requirement {
+    let mtls = match certificate(&[spiffe]) {
+        Requirement::Proof { mtls, .. } => mtls,
+        other => unreachable!("{other:?}"),
+    };
+    let token = Some(TokenRequirement {
+        issuer: name(issuer),
+        scopes: vec![scope.into()],
+    });
+    Requirement::Proof { mtls, token }
 }
 
 /// An endpoint of weight one, in no zone.

@@ -15,14 +15,14 @@ mod traffic;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use self::{
     contenders::{Contender, Standing},
     report::{Cell, Results},
     traffic::Column,
 };
-use super::Machine;
+use super::{Machine, write};
 use crate::{cleanup, netns, privilege};
 
 /// What is asked for.
@@ -69,12 +69,10 @@ pub fn run(options: &Options) -> Result<()> {
     };
     results.print();
     if let Some(file) = &options.json {
-        let json = serde_json::to_string_pretty(&results)?;
-        std::fs::write(file, json + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+        write(file, &(serde_json::to_string_pretty(&results)? + "\n"))?;
     }
     if let Some(file) = &options.plot {
-        std::fs::write(file, plot::svg(&results))
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        write(file, &plot::svg(&results))?;
     }
     Ok(())
 }
