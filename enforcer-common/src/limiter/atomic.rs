@@ -21,3 +21,10 @@ pub fn charge_atomic(cell: &AtomicU64, params: &Params, now_ns: u64, cost: u64) 
         }
     }
 }
+
+/// Debits a shared limiter: see [`Params::debit`].
+pub fn debit_atomic(cell: &AtomicU64, params: &Params, now_ns: u64, cost: u64) {
+    let debit = |state| Some(params.debit(state, now_ns, cost));
+    // The closure never gives up.
+    let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, debit);
+}

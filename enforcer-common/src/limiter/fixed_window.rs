@@ -43,6 +43,13 @@ pub(super) fn admit(params: &Params, state: u64, now_ns: u64, cost: u64) -> Opti
     Some(clock.number << USED_BITS | (used & USED_MASK))
 }
 
+#[cfg(not(target_arch = "bpf"))]
+pub(super) fn debit(params: &Params, state: u64, now_ns: u64, cost: u64) -> u64 {
+    let clock = clock(params, state, now_ns);
+    let used = used(&clock, state).saturating_add(cost).min(USED_MASK);
+    clock.number << USED_BITS | used
+}
+
 #[inline(always)]
 pub(super) fn retry_after_ns(params: &Params, state: u64, now_ns: u64) -> u64 {
     clock(params, state, now_ns).end_ns(params)

@@ -31,7 +31,7 @@ mod token_bucket;
 mod window;
 
 #[cfg(not(target_arch = "bpf"))]
-pub use atomic::charge_atomic;
+pub use atomic::{charge_atomic, debit_atomic};
 pub use params::{
     Algorithm, MAX_BURST_NS, MAX_FAST_BURST_NS, MAX_PERIOD_NS, MIN_WINDOW_NS, Params, ParamsError,
 };
@@ -117,6 +117,24 @@ impl Params {
             }
             Some(next) => Decision::admit(next, 0),
             None => Decision::refuse(state, self.retry_after_ns(state, now_ns, cost)),
+        }
+    }
+
+    /// The state after a `cost` that has been spent already, whatever is left: what is over is owed, and
+    /// nothing is admitted until it has been made up for.
+    ///
+    /// A bucket owes up to half a day beyond its burst; what a window owes is forgotten with it.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn debit(&self, state: u64, now_ns: u64, cost: u64) -> u64 {
+        if cost == 0 || self.pace == 0 {
+            return state;
+        }
+        match self.algorithm {
+            TOKEN_BUCKET | LEAKY_BUCKET => token_bucket::debit(self, state, now_ns, cost),
+            FIXED_WINDOW => fixed_window::debit(self, state, now_ns, cost),
+            SLIDING_WINDOW => sliding_window::debit(self, state, now_ns, cost),
+            _ => state,
         }
     }
 

@@ -20,7 +20,7 @@ pub enum Algorithm {
 }
 
 /// What a limiter runs with. Integers only: it lies in kernel maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Params {
     /// An [`Algorithm`]; any other number refuses every cost.

@@ -181,6 +181,16 @@ pub(super) fn admit(params: &Params, state: u64, now_ns: u64, cost: u64) -> Opti
     Some(used.in_window(view.clock.number))
 }
 
+#[cfg(not(target_arch = "bpf"))]
+pub(super) fn debit(params: &Params, state: u64, now_ns: u64, cost: u64) -> u64 {
+    let view = View::of(params, state, now_ns);
+    let used = Use {
+        previous: view.used.previous,
+        current: view.used.current.saturating_add(cost).min(CURRENT_MASK),
+    };
+    used.in_window(view.clock.number)
+}
+
 #[inline(always)]
 pub(super) fn retry_after_ns(params: &Params, state: u64, now_ns: u64, cost: u64) -> u64 {
     let view = View::of(params, state, now_ns);

@@ -95,6 +95,24 @@ pub(super) fn admit(params: &Params, state: u64, now_ns: u64, cost: u64) -> Opti
     Some(if tat == FRESH { 1 } else { tat })
 }
 
+/// The most that a debit leaves the TAT ahead beyond a burst: half of what is believed, so that it is also by a
+/// clock that goes back by half a day.
+#[cfg(not(target_arch = "bpf"))]
+const MAX_DEBT: u64 = SKEW / 2;
+
+#[cfg(not(target_arch = "bpf"))]
+pub(super) fn debit(params: &Params, state: u64, now_ns: u64, cost: u64) -> u64 {
+    let now = scaled(now_ns);
+    let shift = params.shift & 63;
+    let spent = (u128::from(cost) * u128::from(params.pace)).div_ceil(1 << shift);
+    let most = u128::from(params.ahead.saturating_add(MAX_DEBT));
+    let before = u128::from(ahead(params, state, now));
+    // A debt beyond the most is the parameters' that wrote it: it is kept.
+    let ahead = (before + spent).min(most).max(before);
+    let tat = now.wrapping_add(ahead as u64);
+    if tat == FRESH { 1 } else { tat }
+}
+
 #[inline(always)]
 pub(super) fn retry_after_ns(params: &Params, state: u64, now_ns: u64, cost: u64) -> u64 {
     let ahead = ahead(params, state, scaled(now_ns)).wrapping_add(increment(params, cost));

@@ -5,6 +5,7 @@ mod arrivals;
 mod bounds;
 mod clock;
 mod conforming;
+mod debit;
 mod oracle;
 mod parameters;
 mod queue;

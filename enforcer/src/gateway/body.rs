@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use super::{
     activity::{Activity, Handed},
     headers,
+    limit::Meter,
     upstream::pool::Lease,
 };
 
@@ -195,6 +196,7 @@ pub(super) struct UpstreamBody {
     activity: Rc<Activity>,
     /// Once there has been a piece that is not the last.
     handed: Option<Rc<Handed>>,
+    meter: Option<Box<Meter>>,
 }
 
 impl<G> ResponseBody<G> {
@@ -224,9 +226,16 @@ impl UpstreamBody {
             timer: None,
             activity,
             handed: None,
+            meter: None,
         };
         body.settle();
         body
+    }
+
+    /// With something that counts its bytes.
+    pub(super) fn metered(self, meter: Option<Meter>) -> Self {
+        let meter = meter.map(Box::new);
+        Self { meter, ..self }
     }
 
     /// Gives the connection back as soon as the body is complete.
@@ -242,6 +251,9 @@ impl UpstreamBody {
         match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
+                if let (Some(meter), Some(data)) = (&mut self.meter, frame.data_ref()) {
+                    meter.sends(data.len());
+                }
                 self.settle();
                 if self.lease.is_some() {
                     let handed = self.handed.get_or_insert_with(|| self.activity.watch_body());

@@ -14,7 +14,7 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     identity::verifier::Verifier,
-    limit::{RequestLimiters, RuleLimits},
+    limit::{KeyParts, Meter, RequestLimiters, RuleLimits},
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
@@ -197,7 +197,7 @@ impl Generation {
             .collect();
         let bind = |route: &Route, rule: &Rule| Bound {
             service: positions.get(&rule.service).copied(),
-            limits: shared.limiters.bind(&route.name, &rule.limits),
+            limits: shared.limiters.bind(&route.name, &rule.service, &rule.limits),
         };
         Self {
             router: Router::new(&set.routes),
@@ -231,6 +231,11 @@ impl Generation {
     /// The rule's limits.
     pub(super) fn limits(&self, index: RuleIndex) -> &RuleLimits {
         &self.rules[index.route][index.rule].limits
+    }
+
+    /// What takes the bytes of a response from the rule's limits that count them.
+    pub(super) fn meter(&self, index: RuleIndex, keys: &KeyParts<'_>) -> Option<Meter> {
+        self.limits(index).meter(keys, self.start)
     }
 
     /// The time by which limits count: the same for all workers and generations.

@@ -28,7 +28,7 @@ use super::{
         bearer,
         token::VerifiedToken,
     },
-    limit::{self, KeyParts},
+    limit::{self, KeyParts, Meter},
     metrics,
     refusal::Refusal,
     router::RuleIndex,
@@ -58,6 +58,8 @@ struct Passage<'a> {
     token: Option<Arc<VerifiedToken>>,
     /// What was decided, also where a route in shadow mode lets the request through nevertheless.
     verdict: Verdict,
+    /// Takes the response's bytes from the limits that count them.
+    meter: Option<Meter>,
     /// Fields that the response gets, whatever it is.
     fields: HeaderMap,
     observed: bool,
@@ -75,6 +77,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         rule: None,
         token: None,
         verdict: Verdict::Allowed,
+        meter: None,
         fields: HeaderMap::new(),
         observed: false,
     };
@@ -170,12 +173,12 @@ impl Passage<'_> {
             });
         }
         self.token = token;
-        self.limit(index, route.mode).await
+        self.limit(index, route.mode, fields).await
     }
 
     /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
     /// nothing waits.
-    async fn limit(&mut self, index: RuleIndex, mode: Mode) -> Result<(), Refusal> {
+    async fn limit(&mut self, index: RuleIndex, mode: Mode, fields: &HeaderMap) -> Result<(), Refusal> {
         let generation = &self.policy.generation;
         let limits = generation.limits(index);
         if limits.is_empty() {
@@ -186,7 +189,8 @@ impl Passage<'_> {
             connection.flow.peer.ip(),
             connection.certificate.as_ref(),
             self.token.as_deref(),
-        );
+        )
+        .with_fields(fields);
         let outcome = match mode {
             Mode::Enforce => {
                 connection
@@ -198,10 +202,13 @@ impl Passage<'_> {
             Mode::Shadow => limits.check(&keys, generation.now_ns()),
         };
         if mode == Mode::Enforce {
-            limit::headers::write(&mut self.fields, limits, &outcome);
+            limit::headers::write(&mut self.fields, limits, keys.tier, &outcome);
         }
         match outcome {
-            limit::Outcome::Admitted { .. } => Ok(()),
+            limit::Outcome::Admitted { .. } => {
+                self.meter = generation.meter(index, &keys);
+                Ok(())
+            }
             limit::Outcome::Refused(refusal) => Err(Refusal::limited(limits, &refusal)),
         }
     }
@@ -340,7 +347,7 @@ impl Passage<'_> {
             return Ok(Response::from_parts(parts, None));
         }
         let activity = Rc::clone(&self.connection.activity);
-        let body = UpstreamBody::new(body, lease, idle, activity);
+        let body = UpstreamBody::new(body, lease, idle, activity).metered(self.meter.take());
         Ok(Response::from_parts(parts, Some(body)))
     }
 

@@ -11,6 +11,7 @@ pub mod leaf;
 pub(crate) mod load;
 pub mod model;
 pub mod problem;
+mod quota;
 pub(crate) mod raw;
 mod routing;
 pub mod service;

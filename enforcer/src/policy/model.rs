@@ -19,6 +19,7 @@ use time::OffsetDateTime;
 
 pub use super::{
     leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    quota::{Counted, Exceed, RequestKey, RequestLimit, Tier},
     routing::{Protocol, Routing, Upgrade},
     service::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
@@ -389,46 +390,6 @@ pub struct TokenRequirement {
     pub issuer: Name,
     /// All of them.
     pub scopes: Vec<Arc<str>>,
-}
-
-/// A limit on requests.
-#[derive(Clone, Debug)]
-pub struct RequestLimit {
-    /// Unique in its route: `metadata.name`, the rule's and the limit's position, unless named.
-    pub name: Arc<str>,
-    /// At least one; together they are the key.
-    pub per: Vec<RequestKey>,
-    pub budget: Budget,
-    /// What the limiter runs with.
-    pub params: limiter::Params,
-    pub exceed: Exceed,
-}
-
-/// A part of a request limit's key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RequestKey {
-    /// The peer's address; IPv6 by its /64.
-    Source,
-    /// The client certificate's identity.
-    Certificate,
-    /// The token's issuer and `sub`.
-    TokenSubject,
-    /// The token's issuer and `client_id`.
-    TokenClient,
-    /// The rule: all its requests share one limiter.
-    Rule,
-    /// The service: all its requests share one limiter.
-    Service,
-}
-
-/// What happens to a request over its limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Exceed {
-    /// 429 at once.
-    #[default]
-    Reject,
-    /// It waits for its turn if that comes within this time, else 429.
-    Queue(Duration),
 }
 
 impl PolicySet {

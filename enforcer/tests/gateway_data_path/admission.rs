@@ -14,7 +14,7 @@ use enforcer::{
         signal::{Identity, Verdict},
     },
     policy::model::{
-        Budget, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit,
+        Budget, Counted, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit,
         Requirement, Route, TokenRequirement,
     },
 };
@@ -266,6 +266,8 @@ fn limit(per: RequestKey, amount: u64) -> RequestLimit {
     RequestLimit {
         name: "few".into(),
         per: vec![per],
+        counted: Counted::Requests(NonZeroU64::MIN),
+        tiers: Vec::new(),
         budget: Budget {
             rate: Rate::new(amount, hour).unwrap(),
             burst: amount,
@@ -285,7 +287,7 @@ fn limit(per: RequestKey, amount: u64) -> RequestLimit {
 async fn limits_hold_over_all_workers() {
     let origin = Origin::start().await;
     let mut rule = policy::open_rule();
-    rule.limits = vec![limit(RequestKey::Source, 5)];
+    rule.limits = vec![limit(RequestKey::SOURCE, 5)];
     let lab = Plan::default().start(policy::set(vec![rule], policy::service(&[origin.address])));
     let mut statuses = Vec::new();
     // Several connections, so that both workers have some.

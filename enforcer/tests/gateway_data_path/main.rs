@@ -13,6 +13,8 @@ mod lifecycle;
 mod metrics;
 mod outliers;
 mod proxying;
+#[cfg(test)]
+mod quotas;
 mod slow;
 mod support;
 mod upgrades;

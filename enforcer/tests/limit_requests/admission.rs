@@ -8,16 +8,16 @@ use enforcer::{
 };
 use enforcer_common::limiter::Algorithm;
 
-use crate::fixture::{ALGORITHMS, NOW, SECOND, admitted, bind, from, limit, route};
+use crate::fixture::{ALGORITHMS, NOW, SECOND, admitted, bind, from, limit, route, service};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const KEYS: [RequestKey; 2] = [RequestKey::Source, RequestKey::Rule];
+const KEYS: [RequestKey; 2] = [RequestKey::SOURCE, RequestKey::Rule];
 
 #[test]
 fn exactly_the_configured_amount_is_admitted() {
     for algorithm in ALGORITHMS {
         for key in KEYS {
-            let limits = bind(&[limit(algorithm, 100, MINUTE, &[key])]);
+            let limits = bind(&[limit(algorithm, 100, MINUTE, &[key.clone()])]);
             let client = from("192.0.2.1");
             assert_eq!(
                 admitted(&limits, &client, NOW, 1000),
@@ -46,7 +46,7 @@ fn exactly_the_configured_amount_is_admitted() {
 fn workers_together_admit_exactly_the_configured_amount() {
     for algorithm in ALGORITHMS {
         for key in KEYS {
-            let limits = bind(&[limit(algorithm, 20_000, MINUTE, &[key])]);
+            let limits = bind(&[limit(algorithm, 20_000, MINUTE, &[key.clone()])]);
             let worker = || admitted(&limits, &from("192.0.2.1"), NOW, 20_000);
             let total: usize = thread::scope(|scope| {
                 let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
@@ -60,7 +60,7 @@ fn workers_together_admit_exactly_the_configured_amount() {
 #[test]
 fn each_client_has_its_own() {
     for algorithm in ALGORITHMS {
-        let limits = bind(&[limit(algorithm, 3, MINUTE, &[RequestKey::Source])]);
+        let limits = bind(&[limit(algorithm, 3, MINUTE, &[RequestKey::SOURCE])]);
         for client in ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"] {
             assert_eq!(
                 admitted(&limits, &from(client), NOW, 10),
@@ -85,7 +85,7 @@ fn all_clients_share_the_limit_of_a_rule() {
 
 fn two_limits() -> [RequestLimit; 2] {
     let whole = limit(Algorithm::TokenBucket, 10, MINUTE, &[RequestKey::Rule]);
-    let client = limit(Algorithm::TokenBucket, 2, MINUTE, &[RequestKey::Source]);
+    let client = limit(Algorithm::TokenBucket, 2, MINUTE, &[RequestKey::SOURCE]);
     [
         RequestLimit {
             name: "whole".into(),
@@ -111,7 +111,7 @@ fn the_limit_that_takes_longest_is_the_one_that_counts() {
     let [whole, client] = two_limits();
     let slow = RequestLimit {
         name: "slow".into(),
-        ..limit(Algorithm::FixedWindow, 2, MINUTE, &[RequestKey::Source])
+        ..limit(Algorithm::FixedWindow, 2, MINUTE, &[RequestKey::SOURCE])
     };
     let limits = bind(&[client, slow, whole]);
     let keys = from("192.0.2.1");
@@ -124,7 +124,7 @@ fn the_limit_that_takes_longest_is_the_one_that_counts() {
     let [_, client] = two_limits();
     let queue = RequestLimit {
         exceed: Exceed::Queue(MINUTE),
-        ..limit(Algorithm::FixedWindow, 2, MINUTE, &[RequestKey::Source])
+        ..limit(Algorithm::FixedWindow, 2, MINUTE, &[RequestKey::SOURCE])
     };
     let limits = bind(&[
         queue,
@@ -154,14 +154,18 @@ fn without_limits_everything_is_admitted() {
 fn a_new_policy_goes_on_with_the_states() {
     for key in KEYS {
         let limiters = RequestLimiters::new(1 << 10);
-        let original = limit(Algorithm::TokenBucket, 5, MINUTE, &[key]);
+        let original = limit(Algorithm::TokenBucket, 5, MINUTE, &[key.clone()]);
         let client = from("192.0.2.1");
-        let before = limiters.bind(&route(), std::slice::from_ref(&original));
+        let before = limiters.bind(&route(), &service(), std::slice::from_ref(&original));
         assert_eq!(admitted(&before, &client, NOW, 3), 3);
-        let same = limiters.bind(&route(), std::slice::from_ref(&original));
+        let same = limiters.bind(&route(), &service(), std::slice::from_ref(&original));
         drop(before);
         assert_eq!(admitted(&same, &client, NOW, 9), 2, "{key:?}");
-        let elsewhere = limiters.bind(&"carts".parse().unwrap(), std::slice::from_ref(&original));
+        let elsewhere = limiters.bind(
+            &"carts".parse().unwrap(),
+            &service(),
+            std::slice::from_ref(&original),
+        );
         assert_eq!(
             admitted(&elsewhere, &client, NOW, 9),
             5,
@@ -171,9 +175,13 @@ fn a_new_policy_goes_on_with_the_states() {
             name: "other".into(),
             ..original
         };
-        let renamed = limiters.bind(&route(), &[renamed]);
+        let renamed = limiters.bind(&route(), &service(), &[renamed]);
         assert_eq!(admitted(&renamed, &client, NOW, 9), 5, "{key:?} of another name");
-        let changed = limiters.bind(&route(), &[limit(Algorithm::TokenBucket, 6, MINUTE, &[key])]);
+        let changed = limiters.bind(
+            &route(),
+            &service(),
+            &[limit(Algorithm::TokenBucket, 6, MINUTE, &[key.clone()])],
+        );
         assert_eq!(
             admitted(&changed, &client, NOW, 9),
             6,
@@ -190,7 +198,7 @@ fn a_leaky_bucket_spaces_what_it_admits() {
         Algorithm::LeakyBucket,
         5,
         Duration::from_secs(5),
-        &[RequestKey::Source],
+        &[RequestKey::SOURCE],
     )]);
     for waits in 0..5 {
         let Outcome::Admitted { delay, .. } = limits.check(&from("192.0.2.1"), NOW) else {

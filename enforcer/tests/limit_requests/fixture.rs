@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use enforcer::{
     gateway::limit::{KeyParts, Outcome, RequestLimiters, RuleLimits},
-    policy::model::{Budget, Exceed, Name, Rate, RequestKey, RequestLimit},
+    policy::model::{Budget, Counted, Exceed, Name, Rate, RequestKey, RequestLimit},
 };
 use enforcer_common::limiter::{Algorithm, Params};
 
@@ -34,6 +34,8 @@ pub(crate) fn limit(algorithm: Algorithm, amount: u64, period: Duration, per: &[
             burst: count,
         },
         params: params(algorithm, amount, period),
+        counted: Counted::Requests(NonZeroU64::MIN),
+        tiers: Vec::new(),
         exceed: Exceed::Reject,
     }
 }
@@ -42,8 +44,12 @@ pub(crate) fn route() -> Name {
     "orders".parse().unwrap()
 }
 
+pub(crate) fn service() -> Name {
+    "shop".parse().unwrap()
+}
+
 pub(crate) fn bind(limits: &[RequestLimit]) -> RuleLimits {
-    RequestLimiters::new(1 << 10).bind(&route(), limits)
+    RequestLimiters::new(1 << 10).bind(&route(), &service(), limits)
 }
 
 pub(crate) fn from(source: &str) -> KeyParts<'static> {

@@ -5,6 +5,8 @@ mod admission;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod keys;
+#[cfg(test)]
 mod reporting;
 #[cfg(test)]
 mod sketch;

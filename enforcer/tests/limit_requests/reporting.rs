@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn told(limits: &RuleLimits, outcome: &Outcome) -> [Option<String>; 3] {
     let mut fields = HeaderMap::new();
-    headers::write(&mut fields, limits, outcome);
+    headers::write(&mut fields, limits, None, outcome);
     ["ratelimit-policy", "ratelimit", "retry-after"]
         .map(|name| fields.get(name).map(|value| value.to_str().unwrap().to_owned()))
 }
@@ -27,7 +27,7 @@ fn some(text: &str) -> Option<String> {
 
 #[test]
 fn admitted_requests_learn_what_is_left() {
-    let limits = bind(&[limit(Algorithm::FixedWindow, 100, MINUTE, &[RequestKey::Source])]);
+    let limits = bind(&[limit(Algorithm::FixedWindow, 100, MINUTE, &[RequestKey::SOURCE])]);
     let keys = from("192.0.2.1");
     assert_eq!(admitted(&limits, &keys, NOW, 49), 49);
     let outcome = limits.check(&keys, NOW + 30 * SECOND + 1);
@@ -41,7 +41,7 @@ fn admitted_requests_learn_what_is_left() {
 
 #[test]
 fn refused_requests_learn_when_to_come_again() {
-    let limits = bind(&[limit(Algorithm::FixedWindow, 2, MINUTE, &[RequestKey::Source])]);
+    let limits = bind(&[limit(Algorithm::FixedWindow, 2, MINUTE, &[RequestKey::SOURCE])]);
     let keys = from("192.0.2.1");
     assert_eq!(admitted(&limits, &keys, NOW, 2), 2);
     let outcome = limits.check(&keys, NOW + 59 * SECOND + SECOND / 2);
@@ -80,7 +80,7 @@ fn the_tightest_of_several_limits_is_told() {
     };
     let limits = bind(&[
         odd,
-        limit(Algorithm::FixedWindow, 9, MINUTE, &[RequestKey::Source]),
+        limit(Algorithm::FixedWindow, 9, MINUTE, &[RequestKey::SOURCE]),
     ]);
     let outcome = limits.check(&from("192.0.2.1"), NOW);
     let expected = [

@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn patient(algorithm: Algorithm, amount: u64, patience: Duration) -> RuleLimits {
     bind(&[RequestLimit {
         exceed: Exceed::Queue(patience),
-        ..limit(algorithm, amount, SECOND, &[RequestKey::Source])
+        ..limit(algorithm, amount, SECOND, &[RequestKey::SOURCE])
     }])
 }
 
@@ -153,7 +153,7 @@ async fn who_goes_away_gives_up_the_place() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_queue_nobody_waits() {
-    let limits = bind(&[limit(Algorithm::TokenBucket, 4, SECOND, &[RequestKey::Source])]);
+    let limits = bind(&[limit(Algorithm::TokenBucket, 4, SECOND, &[RequestKey::SOURCE])]);
     let desk = Desk::open(100, limits);
     assert_eq!(desk.come_all(20).await, 4);
     assert_eq!(desk.opened.elapsed(), Duration::ZERO);
@@ -161,7 +161,7 @@ async fn without_a_queue_nobody_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_leaky_bucket_lets_out_one_after_the_other() {
-    let limits = bind(&[limit(Algorithm::LeakyBucket, 4, SECOND, &[RequestKey::Source])]);
+    let limits = bind(&[limit(Algorithm::LeakyBucket, 4, SECOND, &[RequestKey::SOURCE])]);
     let desk = Desk::open(100, limits);
     assert_eq!(desk.come_all(10).await, 4);
     assert_eq!(*desk.admitted.borrow(), [(0, 0), (1, 250), (2, 500), (3, 750)]);

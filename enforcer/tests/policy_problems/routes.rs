@@ -152,6 +152,61 @@ fn of_routes() {
             "is named `a` too",
         ),
         (
+            with("limits: [{rate: 1/s, per: {prefix: {ipv4: ▶33}}}]"),
+            "spec.rules[0].limits[0].per.prefix.ipv4",
+            "1 to 32",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: {header: ▶x team}}]"),
+            "spec.rules[0].limits[0].per.header",
+            "is no name of a header field",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: [▶{cookie: x}]}]"),
+            "spec.rules[0].limits[0].per[0]",
+            "`cookie` is not known here",
+        ),
+        (
+            with("limits: [{rate: 1/s, per: ▶route}]"),
+            "spec.rules[0].limits[0].per",
+            "a limit of a rule is that rule's",
+        ),
+        (
+            with("limits: [▶{rate: 5/s, cost: 6, per: source}]"),
+            "spec.rules[0].limits[0]",
+            "at most 5 may come at once: none is ever admitted",
+        ),
+        (
+            with("limits: [{rate: 5/s, cost: ▶0, per: source}]"),
+            "spec.rules[0].limits[0].cost",
+            "zero",
+        ),
+        (
+            with("limits: [{rate: 5MiB/s, count: response-bytes, cost: ▶5, per: source}]"),
+            "spec.rules[0].limits[0].cost",
+            "bytes of the response are counted",
+        ),
+        (
+            with("limits: [{rate: ▶5/s, count: response-bytes, per: source}]"),
+            "spec.rules[0].limits[0].rate",
+            "is no rate of bytes",
+        ),
+        (
+            with("limits: [{rate: 5/s, per: source, tiers: {gold: ▶{burst: 5}}}]"),
+            "spec.rules[0].limits[0].tiers.gold.rate",
+            "`rate` is missing",
+        ),
+        (
+            with("limits: [{rate: 5/s, per: source, tiers: {Gold!: ▶{rate: 5/s}}}]"),
+            "spec.rules[0].limits[0].tiers.Gold!",
+            "",
+        ),
+        (
+            rule(&format!("{{{open}}}")).replace("  rules:", "  limits: [{rate: 1/s, per: ▶rule}]\n  rules:"),
+            "spec.limits[0].per",
+            "write `per: route`",
+        ),
+        (
             rule(&format!("{{{open}}}")).replace("[a.example.com]", "[▶'http://a']"),
             "spec.hosts[0]",
             "is more than a host",

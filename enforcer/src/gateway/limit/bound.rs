@@ -1,61 +1,68 @@
 //! A rule's limits, bound to the limiters that keep them.
 
 use std::{
+    collections::BTreeSet,
     hash::RandomState,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use enforcer_common::limiter::{Decision, Params, charge_atomic};
+use enforcer_common::limiter::{Decision, Params, charge_atomic, debit_atomic};
 use http::HeaderValue;
 
-use super::{KeyParts, Outcome, Refusal, Standing, headers, sketch::Sketch};
-use crate::policy::model::{Exceed, RequestLimit};
-
-/// Each request is one unit.
-const COST: u64 = 1;
+use super::{KeyParts, Meter, Outcome, Refusal, Standing, headers, sketch::Sketch};
+use crate::policy::model::{Counted, Exceed, RequestLimit};
 
 /// The limits of one rule.
 #[derive(Debug)]
 pub struct RuleLimits {
     hasher: RandomState,
     limits: Box<[Bound]>,
-    policy_header: Option<HeaderValue>,
+    /// What is told of the limits to the requests of no tier, then of each that is named.
+    policy_headers: Vec<(Arc<str>, Option<HeaderValue>)>,
+    counts_bytes: bool,
 }
 
+/// A limit, with its states.
 #[derive(Debug)]
-struct Bound {
-    limit: RequestLimit,
-    id: u64,
-    limiter: Limiter,
+pub(super) struct Bound {
+    pub(super) limit: RequestLimit,
+    pub(super) base: Arm,
+    /// In the order of the limit's.
+    pub(super) tiers: Box<[Arm]>,
+}
+
+/// What a limit is for the requests of one tier, or of none.
+#[derive(Debug)]
+pub(super) struct Arm {
+    pub(super) id: u64,
+    pub(super) limiter: Limiter,
 }
 
 /// Where the state is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Limiter {
     Single(Arc<AtomicU64>, Params),
     Sketch(Arc<Sketch>),
 }
 
 impl RuleLimits {
-    pub(super) fn new(
-        hasher: RandomState,
-        limits: &[RequestLimit],
-        ids: Vec<u64>,
-        limiters: Vec<Limiter>,
-    ) -> Self {
-        let bind = |((limit, id), limiter): ((&RequestLimit, u64), Limiter)| Bound {
-            limit: limit.clone(),
-            id,
-            limiter,
-        };
+    pub(super) fn new(hasher: RandomState, limits: Box<[Bound]>) -> Self {
+        let tiers = limits.iter().flat_map(|bound| &bound.limit.tiers);
+        let names: BTreeSet<_> = tiers.map(|tier| Arc::clone(&tier.name)).collect();
+        let told = |tier: &str| headers::policies(limits.iter().map(|bound| &bound.limit), tier);
+        let none = (Arc::from(""), told(""));
+        let named = names.into_iter().map(|name| (Arc::clone(&name), told(&name)));
         Self {
             hasher,
-            limits: limits.iter().zip(ids).zip(limiters).map(bind).collect(),
-            policy_header: headers::policies(limits),
+            policy_headers: std::iter::once(none).chain(named).collect(),
+            counts_bytes: limits
+                .iter()
+                .any(|bound| bound.limit.counted == Counted::ResponseBytes),
+            limits,
         }
     }
 
@@ -73,12 +80,14 @@ impl RuleLimits {
         let mut tightest: Option<Standing> = None;
         let mut delay = 0;
         for (position, bound) in self.limits.iter().enumerate() {
-            let decision = bound.limiter.charge(bound.key(&self.hasher, keys), now_ns);
+            let arm = bound.arm(keys);
+            let key = bound.key(arm, &self.hasher, keys);
+            let decision = arm.limiter.charge(key, now_ns, bound.cost());
             if !decision.admitted() {
                 return Outcome::Refused(refusal(position, &decision));
             }
             delay = delay.max(decision.delay_ns);
-            let standing = bound.standing(position, decision.state, now_ns);
+            let standing = arm.standing(position, decision.state, now_ns);
             if tightest.is_none_or(|other| standing.remaining < other.remaining) {
                 tightest = Some(standing);
             }
@@ -97,8 +106,9 @@ impl RuleLimits {
             .iter()
             .enumerate()
             .filter_map(|(position, bound)| {
-                let state = bound.state(&self.hasher, keys, now_ns);
-                let decision = bound.limit.params.charge(state, now_ns, COST);
+                let arm = bound.arm(keys);
+                let state = bound.state(arm, &self.hasher, keys, now_ns);
+                let decision = arm.limiter.params().charge(state, now_ns, bound.cost());
                 (!decision.admitted()).then(|| refusal(position, &decision))
             })
             .max_by_key(|refusal| (self.exceed(refusal.limit) == Exceed::Reject, refusal.retry_after))
@@ -115,14 +125,13 @@ impl RuleLimits {
         patience: Duration,
     ) -> Option<Duration> {
         let bound = &self.limits[limit];
-        let mut state = bound.state(&self.hasher, keys, now_ns);
+        let arm = bound.arm(keys);
+        let mut state = bound.state(arm, &self.hasher, keys, now_ns);
         let mut wait_ns = 0_u64;
         let mut served = 0;
         while served <= ahead {
-            let decision = bound
-                .limit
-                .params
-                .charge(state, now_ns.saturating_add(wait_ns), COST);
+            let then = now_ns.saturating_add(wait_ns);
+            let decision = arm.limiter.params().charge(state, then, bound.cost());
             if decision.admitted() {
                 state = decision.state;
                 served += 1;
@@ -145,7 +154,10 @@ impl RuleLimits {
             .iter()
             .enumerate()
             .filter_map(|(position, bound)| match bound.limit.exceed {
-                Exceed::Queue(patience) => Some((position, bound.key(&self.hasher, keys), patience)),
+                Exceed::Queue(patience) => {
+                    let key = bound.key(bound.arm(keys), &self.hasher, keys);
+                    Some((position, key, patience))
+                }
                 Exceed::Reject => None,
             })
     }
@@ -170,26 +182,56 @@ impl RuleLimits {
         self.limits.is_empty()
     }
 
-    /// The value of `RateLimit-Policy`.
-    pub(super) fn policy_header(&self) -> Option<&HeaderValue> {
-        self.policy_header.as_ref()
+    /// The value of `RateLimit-Policy` for the requests of a tier.
+    pub(super) fn policy_header(&self, tier: Option<&str>) -> Option<&HeaderValue> {
+        let named = tier.and_then(|tier| self.policy_headers.iter().find(|(name, _)| **name == *tier));
+        named.or(self.policy_headers.first())?.1.as_ref()
+    }
+
+    /// What takes the bytes of the response from the limits that count them, if any does.
+    #[must_use]
+    pub fn meter(&self, keys: &KeyParts<'_>, start: Instant) -> Option<Meter> {
+        if !self.counts_bytes {
+            return None;
+        }
+        let counting = |bound: &&Bound| bound.limit.counted == Counted::ResponseBytes;
+        let charged = self.limits.iter().filter(counting).map(|bound| {
+            let arm = bound.arm(keys);
+            (arm.limiter.clone(), bound.key(arm, &self.hasher, keys))
+        });
+        Some(Meter::new(charged.collect(), start))
     }
 }
 
 impl Bound {
-    fn key(&self, hasher: &RandomState, keys: &KeyParts<'_>) -> u64 {
-        keys.hash(hasher, self.id, &self.limit.per)
+    /// What the limit is for the request's tier.
+    fn arm(&self, keys: &KeyParts<'_>) -> &Arm {
+        let Some(tier) = keys.tier else { return &self.base };
+        let mut named = self.limit.tiers.iter().zip(&self.tiers);
+        named
+            .find(|(named, _)| *named.name == *tier)
+            .map_or(&self.base, |(_, arm)| arm)
     }
 
-    fn state(&self, hasher: &RandomState, keys: &KeyParts<'_>, now_ns: u64) -> u64 {
-        match &self.limiter {
+    fn cost(&self) -> u64 {
+        self.limit.counted.at_once()
+    }
+
+    fn key(&self, arm: &Arm, hasher: &RandomState, keys: &KeyParts<'_>) -> u64 {
+        keys.hash(hasher, arm.id, &self.limit.per)
+    }
+
+    fn state(&self, arm: &Arm, hasher: &RandomState, keys: &KeyParts<'_>, now_ns: u64) -> u64 {
+        match &arm.limiter {
             Limiter::Single(cell, _) => cell.load(Ordering::Relaxed),
-            Limiter::Sketch(sketch) => sketch.state(self.key(hasher, keys), now_ns),
+            Limiter::Sketch(sketch) => sketch.state(self.key(arm, hasher, keys), now_ns),
         }
     }
+}
 
+impl Arm {
     fn standing(&self, limit: usize, state: u64, now_ns: u64) -> Standing {
-        let params = &self.limit.params;
+        let params = self.limiter.params();
         Standing {
             limit,
             remaining: params.remaining(state, now_ns),
@@ -199,10 +241,24 @@ impl Bound {
 }
 
 impl Limiter {
-    fn charge(&self, key: u64, now_ns: u64) -> Decision {
+    fn params(&self) -> &Params {
         match self {
-            Self::Single(cell, params) => charge_atomic(cell, params, now_ns, COST),
-            Self::Sketch(sketch) => sketch.charge(key, now_ns, COST),
+            Self::Single(_, params) => params,
+            Self::Sketch(sketch) => sketch.params(),
+        }
+    }
+
+    fn charge(&self, key: u64, now_ns: u64, cost: u64) -> Decision {
+        match self {
+            Self::Single(cell, params) => charge_atomic(cell, params, now_ns, cost),
+            Self::Sketch(sketch) => sketch.charge(key, now_ns, cost),
+        }
+    }
+
+    pub(super) fn debit(&self, key: u64, now_ns: u64, cost: u64) {
+        match self {
+            Self::Single(cell, params) => debit_atomic(cell, params, now_ns, cost),
+            Self::Sketch(sketch) => sketch.debit(key, now_ns, cost),
         }
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 use super::{Outcome, Refusal, RuleLimits, Standing};
 use crate::{
     gateway::problem::Problem,
-    policy::model::{Rate, RequestLimit},
+    policy::model::{Counted, Rate, RequestLimit},
 };
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -18,7 +18,9 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 /// Says in a response's headers how the limits stand. `Retry-After` comes with a refusal only.
-pub fn write(headers: &mut HeaderMap, limits: &RuleLimits, outcome: &Outcome) {
+///
+/// `tier` is the request's.
+pub fn write(headers: &mut HeaderMap, limits: &RuleLimits, tier: Option<&str>, outcome: &Outcome) {
     let (standing, retry) = match *outcome {
         Outcome::Admitted { tightest, .. } => (tightest, None),
         Outcome::Refused(Refusal { limit, retry_after }) => {
@@ -31,7 +33,7 @@ pub fn write(headers: &mut HeaderMap, limits: &RuleLimits, outcome: &Outcome) {
         }
     };
     let Some(standing) = standing else { return };
-    if let Some(policies) = limits.policy_header() {
+    if let Some(policies) = limits.policy_header(tier) {
         headers.insert(POLICY, policies.clone());
     }
     let name = quoted(limits.name(standing.limit));
@@ -54,14 +56,26 @@ pub fn problem(limits: &RuleLimits, refusal: &Refusal) -> Problem {
     )
 }
 
-/// The value of `RateLimit-Policy` for the limits of a rule.
-pub(super) fn policies(limits: &[RequestLimit]) -> Option<HeaderValue> {
+/// The value of `RateLimit-Policy` for the limits of a rule, as they are for a tier.
+pub(super) fn policies<'a>(
+    limits: impl Iterator<Item = &'a RequestLimit>,
+    tier: &str,
+) -> Option<HeaderValue> {
     let mut text = String::new();
     for limit in limits {
-        let (quota, window) = quota(limit.budget.rate);
+        let own = limit.tiers.iter().find(|named| *named.name == *tier);
+        let (quota, window) = quota(own.map_or(limit.budget, |tier| tier.budget).rate);
         let separator = if text.is_empty() { "" } else { ", " };
+        let unit = match limit.counted {
+            Counted::Requests(_) => "",
+            Counted::ResponseBytes => ";qu=\"content-bytes\"",
+        };
         // Writing to a string cannot fail.
-        let _ = write!(text, "{separator}{};q={quota};w={window}", quoted(&limit.name));
+        let _ = write!(
+            text,
+            "{separator}{};q={quota};w={window}{unit}",
+            quoted(&limit.name)
+        );
     }
     (!text.is_empty())
         .then(|| HeaderValue::try_from(text).ok())

@@ -2,8 +2,10 @@
 
 use std::{
     hash::{BuildHasher, Hash, Hasher, RandomState},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
+
+use http::HeaderMap;
 
 use crate::{
     gateway::identity::{certificate::ClientCertificate, token::VerifiedToken},
@@ -22,6 +24,10 @@ pub struct KeyParts<'a> {
     pub token_subject: Option<(&'a Name, &'a str)>,
     /// The token's issuer and `client_id`.
     pub token_client: Option<(&'a Name, &'a str)>,
+    /// What the credentials entitle to.
+    pub tier: Option<&'a str>,
+    /// The request's header fields, as the client wrote them.
+    pub fields: Option<&'a HeaderMap>,
 }
 
 impl<'a> KeyParts<'a> {
@@ -37,6 +43,17 @@ impl<'a> KeyParts<'a> {
             certificate: certificate.map(|certificate| &*certificate.identity),
             token_subject: token.map(|token| (&token.issuer, &*token.subject)),
             token_client: token.and_then(|token| Some((&token.issuer, token.client_id.as_deref()?))),
+            tier: None,
+            fields: None,
+        }
+    }
+
+    /// With the request's header fields.
+    #[must_use]
+    pub fn with_fields(self, fields: &'a HeaderMap) -> Self {
+        Self {
+            fields: Some(fields),
+            ..self
         }
     }
 
@@ -49,7 +66,9 @@ impl<'a> KeyParts<'a> {
         id.hash(&mut state);
         for part in per {
             match part {
-                RequestKey::Source => self.hash_source(&mut state),
+                RequestKey::Source { ipv4, ipv6 } => {
+                    (0_u8, prefix(self.source, *ipv4, *ipv6)).hash(&mut state);
+                }
                 RequestKey::Certificate => match self.certificate {
                     Some(identity) => (1_u8, identity).hash(&mut state),
                     None => self.hash_source(&mut state),
@@ -62,6 +81,16 @@ impl<'a> KeyParts<'a> {
                     Some((issuer, client)) => (3_u8, issuer.as_str(), client).hash(&mut state),
                     None => self.hash_source(&mut state),
                 },
+                RequestKey::Header(name) => match self.fields.filter(|fields| fields.contains_key(name)) {
+                    Some(fields) => {
+                        4_u8.hash(&mut state);
+                        for value in fields.get_all(name) {
+                            value.as_bytes().hash(&mut state);
+                        }
+                    }
+                    None => self.hash_source(&mut state),
+                },
+                RequestKey::Tier => (5_u8, self.tier).hash(&mut state),
                 RequestKey::Rule | RequestKey::Service => {}
             }
         }
@@ -73,11 +102,22 @@ impl<'a> KeyParts<'a> {
     }
 }
 
-/// The addresses that one client has: an IPv4 address, an IPv6 /64 (RFC 4291, section 2.5.4).
+/// The addresses that one client has, as [`RequestKey::SOURCE`] says.
 pub(in crate::gateway) fn source_prefix(address: IpAddr) -> IpAddr {
+    prefix(address, 32, 64)
+}
+
+/// The first bits of an address, by its family.
+fn prefix(address: IpAddr, ipv4: u8, ipv6: u8) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        v4 @ IpAddr::V4(_) => v4,
+        IpAddr::V4(address) => {
+            let rest = u32::MAX.checked_shr(ipv4.into()).unwrap_or(0);
+            Ipv4Addr::from_bits(address.to_bits() & !rest).into()
+        }
+        IpAddr::V6(address) => {
+            let rest = u128::MAX.checked_shr(ipv6.into()).unwrap_or(0);
+            Ipv6Addr::from_bits(address.to_bits() & !rest).into()
+        }
     }
 }
 
@@ -92,7 +132,7 @@ mod tests {
     #[test]
     fn sources_are_told_apart_by_address_and_by_64() {
         let hasher = RandomState::new();
-        let hash = |source| anonymous(source).hash(&hasher, 0, &[RequestKey::Source]);
+        let hash = |source: &str| anonymous(source).hash(&hasher, 0, &[RequestKey::SOURCE]);
         assert_eq!(hash("2001:db8::1"), hash("2001:db8::ffff:ffff:ffff:ffff"));
         assert_ne!(hash("2001:db8::1"), hash("2001:db8:0:1::1"));
         assert_eq!(hash("192.0.2.1"), hash("::ffff:192.0.2.1"));
@@ -110,7 +150,7 @@ mod tests {
             ..anonymous("192.0.2.1")
         };
         let all = [
-            RequestKey::Source,
+            RequestKey::SOURCE,
             RequestKey::Certificate,
             RequestKey::TokenSubject,
             RequestKey::TokenClient,
@@ -168,7 +208,8 @@ mod tests {
             RequestKey::TokenSubject,
             RequestKey::TokenClient,
         ] {
-            let hash = |source| anonymous(source).hash(&hasher, 0, &[key]);
+            let per = [key];
+            let hash = |source: &str| anonymous(source).hash(&hasher, 0, &per);
             assert_eq!(hash("192.0.2.1"), hash("192.0.2.1"));
             assert_ne!(hash("192.0.2.1"), hash("192.0.2.2"));
         }

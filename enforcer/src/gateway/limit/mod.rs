@@ -7,6 +7,7 @@
 mod bound;
 pub mod headers;
 pub mod key;
+pub mod meter;
 pub mod queue;
 pub mod sketch;
 
@@ -19,8 +20,9 @@ use std::{
 
 use enforcer_common::limiter::{FRESH, Params};
 
+use self::bound::{Arm, Bound};
 use self::{bound::Limiter, sketch::Sketch};
-pub use self::{bound::RuleLimits, key::KeyParts};
+pub use self::{bound::RuleLimits, key::KeyParts, meter::Meter};
 use crate::policy::model::{Name, RequestKey, RequestLimit};
 
 /// So many sketches have the full size; further ones have a sixteenth of it. With the usual size all
@@ -40,8 +42,8 @@ pub struct RequestLimiters {
 struct Tables {
     /// Limits with the same parameters share a sketch, as cells of different ones cannot.
     sketches: Vec<(Params, Weak<Sketch>)>,
-    /// Limits whose key is the same for all requests: exact.
-    singles: HashMap<(Name, Arc<str>), (Params, Weak<AtomicU64>)>,
+    /// Limits whose key is the same for all requests: exact. By whose they are and what they run with.
+    singles: HashMap<(String, Params), Weak<AtomicU64>>,
 }
 
 /// What the limits say to a request.
@@ -96,46 +98,62 @@ impl RequestLimiters {
         }
     }
 
-    /// Binds the limits of a rule of `route` to their states. Not for the request path: takes a lock.
+    /// Binds the limits of a rule of `route` that leads to `service` to their states. Not for the request
+    /// path: takes a lock.
     #[must_use]
-    pub fn bind(&self, route: &Name, limits: &[RequestLimit]) -> RuleLimits {
+    pub fn bind(&self, route: &Name, service: &Name, limits: &[RequestLimit]) -> RuleLimits {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.forget_unused();
-        let limiters = limits
-            .iter()
-            .map(|limit| tables.limiter(route, limit, self.lines))
-            .collect();
-        let id = |limit: &RequestLimit| self.hasher.hash_one((route.as_str(), &*limit.name));
-        let ids = limits.iter().map(id).collect();
-        RuleLimits::new(self.hasher.clone(), limits, ids, limiters)
+        let mut arm = |limit: &RequestLimit, tier: &str, params: Params| {
+            let whose = whose(route, service, limit, tier);
+            Arm {
+                id: self.hasher.hash_one(&whose),
+                limiter: tables.limiter(whose, limit, params, self.lines),
+            }
+        };
+        let bound = limits.iter().map(|limit| Bound {
+            base: arm(limit, "", limit.params),
+            tiers: limit
+                .tiers
+                .iter()
+                .map(|tier| arm(limit, &tier.name, tier.params))
+                .collect(),
+            limit: limit.clone(),
+        });
+        RuleLimits::new(self.hasher.clone(), bound.collect())
+    }
+}
+
+/// Which limits have a state together: those of a route by one name, and those by a service that say the same.
+fn whose(route: &Name, service: &Name, limit: &RequestLimit, tier: &str) -> String {
+    if limit.per.contains(&RequestKey::Service) {
+        let (per, counted) = (&limit.per, limit.counted);
+        format!("service {service} {per:?} {counted:?} {:?} {tier}", limit.params)
+    } else {
+        format!("route {route} {} {tier}", limit.name)
     }
 }
 
 impl Tables {
     fn forget_unused(&mut self) {
         self.sketches.retain(|(_, sketch)| sketch.strong_count() > 0);
-        self.singles.retain(|_, (_, cell)| cell.strong_count() > 0);
+        self.singles.retain(|_, cell| cell.strong_count() > 0);
     }
 
-    fn limiter(&mut self, route: &Name, limit: &RequestLimit, lines: usize) -> Limiter {
+    fn limiter(&mut self, whose: String, limit: &RequestLimit, params: Params, lines: usize) -> Limiter {
         let constant = |key: &RequestKey| matches!(key, RequestKey::Rule | RequestKey::Service);
         if limit.per.iter().all(constant) {
-            Limiter::Single(self.single(route, limit), limit.params)
+            Limiter::Single(self.single(whose, params), params)
         } else {
-            Limiter::Sketch(self.sketch(limit.params, lines))
+            Limiter::Sketch(self.sketch(params, lines))
         }
     }
 
-    fn single(&mut self, route: &Name, limit: &RequestLimit) -> Arc<AtomicU64> {
-        let key = (route.clone(), Arc::clone(&limit.name));
-        let held = self
-            .singles
-            .get(&key)
-            .filter(|(params, _)| *params == limit.params)
-            .and_then(|(_, cell)| cell.upgrade());
-        held.unwrap_or_else(|| {
+    fn single(&mut self, whose: String, params: Params) -> Arc<AtomicU64> {
+        let held = self.singles.entry((whose, params)).or_default();
+        held.upgrade().unwrap_or_else(|| {
             let cell = Arc::new(AtomicU64::new(FRESH));
-            self.singles.insert(key, (limit.params, Arc::downgrade(&cell)));
+            *held = Arc::downgrade(&cell);
             cell
         })
     }

@@ -74,22 +74,35 @@ impl Sketch {
     /// differently there may be no deciding cell; then as many charges as there are other workers may
     /// go uncounted in a race.
     pub fn charge(&self, key: u64, now_ns: u64, cost: u64) -> Decision {
+        self.update(key, now_ns, |least| {
+            let decision = self.params.charge(least, now_ns, cost);
+            (decision.state, decision)
+        })
+    }
+
+    /// Debits a key what it has spent already: see [`Params::debit`].
+    pub fn debit(&self, key: u64, now_ns: u64, cost: u64) {
+        self.update(key, now_ns, |least| (self.params.debit(least, now_ns, cost), ()));
+    }
+
+    /// Brings a key from its state to the one that `decide` makes of it.
+    fn update<T>(&self, key: u64, now_ns: u64, decide: impl Fn(u64) -> (u64, T)) -> T {
         let cells = self.cells(key);
         loop {
             let states = self.read(&cells, now_ns);
             let least = self.least(&states);
-            let decision = self.params.charge(least, now_ns, cost);
-            if !decision.admitted() || decision.state == least {
+            let (next, decision) = decide(least);
+            if next == least {
                 return decision;
             }
-            let deciding = self.deciding(&states, least, decision.state);
+            let deciding = self.deciding(&states, least, next);
             for (index, cell) in cells.iter().enumerate() {
                 if index != deciding {
-                    self.raise(cell, decision.state, now_ns);
+                    self.raise(cell, next, now_ns);
                 }
             }
             let State { raw, settled } = states[deciding];
-            let raised = self.params.more_used(settled, decision.state);
+            let raised = self.params.more_used(settled, next);
             let swapped = cells[deciding].compare_exchange(raw, raised, Ordering::AcqRel, Ordering::Relaxed);
             if swapped.is_ok() {
                 return decision;

@@ -227,7 +227,7 @@ fn distinct<'a, S: AsRef<str>, T: Hash + Eq + Clone>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Vec<Located<'a, T>> {
     let list = at.field(key);
-    if raw.is_empty() && list.items().is_empty() && at.mentions(key) {
+    if list.is_empty_list() {
         list.error_with(
             "the list is empty",
             "name at least one, or leave the field out where that is allowed",

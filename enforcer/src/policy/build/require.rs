@@ -84,6 +84,18 @@ pub(super) struct Proofs {
 }
 
 impl Proofs {
+    /// What all of several rules ask for.
+    pub(super) fn of_all(rules: impl Iterator<Item = Self>) -> Self {
+        let all = Self {
+            certificate: true,
+            token: true,
+        };
+        rules.fold(all, |all, rule| Self {
+            certificate: all.certificate && rule.certificate,
+            token: all.token && rule.token,
+        })
+    }
+
     pub(super) fn asked_for(require: Option<&raw::Require>, rule: &Place<'_>) -> Self {
         let at = rule.field("require");
         let unreadable = require.is_none() && rule.mentions("require");

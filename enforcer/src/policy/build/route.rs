@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Head, Known, Located, distinct, distinct_of, duration_within, mode,
-    request::limit,
+    request::{Of, limit},
     require::{Proofs, requirement},
     routing::routing,
     values,
 };
 use crate::policy::{
     leaf::{HostPattern, PathMatch, quantity},
-    model::{Route, Rule},
+    model::{RequestLimit, Route, Rule},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -28,6 +28,9 @@ const MAX_RULES: usize = 1000;
 /// Which route has which host with which first match.
 pub(super) type Claims = Unique<(String, String)>;
 
+/// Which limit of a route has which name.
+type LimitNames = Unique<Arc<str>>;
+
 /// What the rules of one route are judged by.
 struct Scope<'a> {
     route: &'a str,
@@ -36,12 +39,12 @@ struct Scope<'a> {
 
 pub(super) fn build(
     head: Option<Head>,
-    raw: raw::Route,
+    mut raw: raw::Route,
     at: &Place<'_>,
     known: &Known,
     claims: &mut Claims,
 ) -> Option<Route> {
-    let hosts = at.required("hosts", raw.hosts, |list, _| {
+    let hosts = at.required("hosts", raw.hosts.take(), |list, _| {
         Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
     });
     let scope = Scope {
@@ -49,8 +52,9 @@ pub(super) fn build(
         known,
     };
     let mut limit_names = Unique::new();
+    let common = common_limits(&mut raw, at, &scope, &mut limit_names);
     let rules = at.required("rules", raw.rules, |list, place| {
-        if list.is_empty() && place.items().is_empty() {
+        if place.is_empty_list() {
             place.error("a route has at least one rule: without one it admits nothing");
         }
         if list.len() > MAX_RULES {
@@ -61,7 +65,14 @@ pub(super) fn build(
         }
         let mut position = 0..;
         let rules = at.each("rules", list, |(raw, at)| {
-            let built = rule(raw, position.next().unwrap_or(0), &at, &scope, &mut limit_names)?;
+            let built = rule(
+                raw,
+                position.next().unwrap_or(0),
+                &at,
+                &scope,
+                &common,
+                &mut limit_names,
+            )?;
             Some((built, at))
         });
         unreachable(&rules);
@@ -127,7 +138,8 @@ fn rule(
     position: usize,
     at: &Place<'_>,
     scope: &Scope<'_>,
-    names: &mut Unique<Arc<str>>,
+    common: &[RequestLimit],
+    names: &mut LimitNames,
 ) -> Option<Rule> {
     let routing = routing(&mut raw, at);
     let matched = at.optional("match", raw.matches, |matches, at| {
@@ -146,14 +158,59 @@ fn rule(
     let timeout = at.optional("timeout", raw.timeout, within);
     let max_body = at.optional("maxBody", raw.max_body, max_body);
     let list = raw.limits.unwrap_or_default();
-    if list.len() > LIMITS_PER_RULE {
-        at.field("limits")
-            .error(format!("a rule has at most {LIMITS_PER_RULE} limits"));
+    if list.len() + common.len() > LIMITS_PER_RULE {
+        at.field("limits").error(format!(
+            "a rule has at most {LIMITS_PER_RULE} limits, together with its route's"
+        ));
     }
+    let prefix = format!("{}-{position}", scope.route);
+    let own = limits(list, &prefix, at, &proofs, Of::Rule, names);
+    Some(Rule {
+        path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
+        methods,
+        require,
+        limits: common.iter().cloned().chain(own).collect(),
+        service: service?,
+        timeout: timeout.unwrap_or(Duration::from_secs(15)),
+        max_body: max_body.unwrap_or(1 << 20),
+        routing,
+    })
+}
+
+/// The limits that all rules of the route share. What they are keyed by, all rules must require.
+fn common_limits(
+    raw: &mut raw::Route,
+    at: &Place<'_>,
+    scope: &Scope<'_>,
+    names: &mut LimitNames,
+) -> Vec<RequestLimit> {
+    let list = raw.limits.take().unwrap_or_default();
+    let rules = at.field("rules").items();
+    let asked = raw.rules.iter().flatten().zip(&rules);
+    let proofs = Proofs::of_all(asked.map(|(rule, at)| Proofs::asked_for(rule.require.as_ref(), at)));
+    limits(
+        list,
+        &format!("{}-all", scope.route),
+        at,
+        &proofs,
+        Of::Route,
+        names,
+    )
+}
+
+/// The limits in `limits` of `at`, named `prefix` and their position unless they say otherwise.
+fn limits(
+    list: Vec<raw::RequestLimit>,
+    prefix: &str,
+    at: &Place<'_>,
+    proofs: &Proofs,
+    of: Of,
+    names: &mut LimitNames,
+) -> Vec<RequestLimit> {
     let mut index = 0..;
-    let limits = at.each("limits", list, |(raw, at)| {
-        let default_name = format!("{}-{position}-{}", scope.route, index.next().unwrap_or(0));
-        let built = limit(raw, default_name, &at, &proofs)?;
+    at.each("limits", list, |(raw, at)| {
+        let default_name = format!("{prefix}-{}", index.next().unwrap_or(0));
+        let built = limit(raw, default_name, &at, proofs, of)?;
         names.claim(Arc::clone(&built.name), &at, |first| {
             format!(
                 "the limit at {first} is named `{}` too: give one of them another name",
@@ -161,16 +218,6 @@ fn rule(
             )
         });
         Some(built)
-    });
-    Some(Rule {
-        path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
-        methods,
-        require,
-        limits,
-        service: service?,
-        timeout: timeout.unwrap_or(Duration::from_secs(15)),
-        max_body: max_body.unwrap_or(1 << 20),
-        routing,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use super::duration_within;
+use super::{duration_within, request::header_name};
 use crate::policy::{
     model::{Balance, HashKey, Outliers, Retries, RetryOn, SuccessRate, UpstreamLimits},
     raw,
@@ -30,13 +30,7 @@ fn hash_key(raw: raw::HashKey, at: &Place<'_>) -> Option<HashKey> {
         raw::HashKey::Source => HashKey::Source,
         raw::HashKey::Path => HashKey::Path,
         raw::HashKey::TokenSubject => HashKey::TokenSubject,
-        raw::HashKey::Header(text) => {
-            let parse = |text: &str| {
-                let name = http::HeaderName::from_bytes(text.as_bytes());
-                name.map_err(|_| format!("`{text}` is no name of a header field: write it like x-user"))
-            };
-            HashKey::Header(parsed(parse)(text, &at.field("header"))?)
-        }
+        raw::HashKey::Header(text) => HashKey::Header(parsed(header_name)(text, &at.field("header"))?),
         raw::HashKey::Cookie(text) => HashKey::Cookie(parsed(parse_name)(text, &at.field("cookie"))?),
         raw::HashKey::Query(text) => HashKey::Query(parsed(parse_name)(text, &at.field("query"))?),
     })

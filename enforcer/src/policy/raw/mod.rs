@@ -3,7 +3,7 @@
 //! Every field is optional and every leaf is text, so that one bad value does not hide the next:
 //! [`super::build`] judges them and knows where each stands.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -208,7 +208,7 @@ pub(crate) enum PacketKey {
 }
 
 /// Bits of an address that are one source.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prefix {
     pub(crate) ipv4: Option<u32>,
@@ -281,6 +281,7 @@ pub(crate) struct Jwks {
 pub(crate) struct Route {
     pub(crate) mode: Option<Mode>,
     pub(crate) hosts: Option<OneOrMany<String>>,
+    pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) rules: Option<Vec<Rule>>,
 }
 
@@ -346,30 +347,53 @@ pub(crate) struct Token {
     pub(crate) scopes: Option<OneOrMany<String>>,
 }
 
-/// An element of a rule's `limits`.
+/// An element of `limits` of a rule or route.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestLimit {
     pub(crate) name: Option<String>,
     pub(crate) per: Option<OneOrMany<RequestKey>>,
+    pub(crate) count: Option<Counted>,
+    pub(crate) cost: Option<Quantity>,
     pub(crate) algorithm: Option<Algorithm>,
     pub(crate) rate: Option<Rate>,
     pub(crate) burst: Option<Quantity>,
+    pub(crate) tiers: Option<BTreeMap<String, Tier>>,
     pub(crate) exceed: Option<Exceed>,
 }
 
 /// A part of a request limit's key.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RequestKey {
     Source,
+    Prefix(Prefix),
     Certificate,
     #[serde(rename = "token.sub")]
     TokenSubject,
     #[serde(rename = "token.client_id")]
     TokenClient,
+    Header(String),
+    Tier,
     Rule,
+    Route,
     Service,
+}
+
+/// What a limit on requests counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Counted {
+    Requests,
+    ResponseBytes,
+}
+
+/// A value of `tiers`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tier {
+    pub(crate) rate: Option<Rate>,
+    pub(crate) burst: Option<Quantity>,
 }
 
 /// What happens to a request over its limit.

@@ -173,6 +173,11 @@ impl<'a> Place<'a> {
             .collect()
     }
 
+    /// Whether a list without elements is written here; what is broken is an element too.
+    pub(crate) fn is_empty_list(&self) -> bool {
+        matches!(&self.node.value, Value::List(nodes) if nodes.is_empty())
+    }
+
     /// Reports an error here.
     pub(crate) fn error(&self, message: impl Into<String>) {
         self.report(Severity::Error, message.into(), None);
