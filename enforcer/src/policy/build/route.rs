@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Head, Known, Located, distinct, distinct_of, duration_within, mode,
+    Head, Known, Located, access, distinct, distinct_of, duration_within, mode,
     request::limit,
     require::{Proofs, requirement},
     routing::routing,
@@ -130,6 +130,7 @@ fn rule(
     names: &mut Unique<Arc<str>>,
 ) -> Option<Rule> {
     let routing = routing(&mut raw, at);
+    let access = access::access(&mut raw, at);
     let matched = at.optional("match", raw.matches, |matches, at| {
         let path = at.optional("path", matches.path, path);
         let methods = matches.methods.map(|list| list.0);
@@ -166,6 +167,7 @@ fn rule(
         path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
         methods,
         require,
+        access,
         limits,
         service: service?,
         timeout: timeout.unwrap_or(Duration::from_secs(15)),
