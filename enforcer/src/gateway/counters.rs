@@ -10,6 +10,7 @@ use std::{
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 
 use super::{
+    identity::reason::{REASONS, Reason},
     metrics::{CODE_CLASSES, GatewayMetrics, VERDICTS, label},
     signal::Verdict,
     upstream::{BOUNDS, Bound},
@@ -49,6 +50,7 @@ pub(super) struct RuleCells {
     route: String,
     service: String,
     requests: [[OnceCell<LocalIntCounter>; CODE_CLASSES.len()]; VERDICTS.len()],
+    denials: [OnceCell<LocalIntCounter>; REASONS.len()],
     seconds: LocalHistogram,
     touched: Cell<bool>,
 }
@@ -134,6 +136,7 @@ impl RuleCells {
             route: route.to_owned(),
             service: service.to_owned(),
             requests: Default::default(),
+            denials: Default::default(),
             seconds: metrics.request_seconds.with_label_values(&[route]).local(),
             touched: Cell::new(false),
         })
@@ -147,11 +150,19 @@ impl RuleCells {
         })
     }
 
+    fn denied(&self, reason: Reason) -> &LocalIntCounter {
+        self.denials[reason as usize].get_or_init(|| {
+            let labels = [&*self.route, reason.label()];
+            self.metrics.denials.with_label_values(&labels).local()
+        })
+    }
+
     fn flush(&self) {
         self.touched.set(false);
         self.requests
             .iter()
             .flatten()
+            .chain(&self.denials)
             .filter_map(OnceCell::get)
             .for_each(LocalIntCounter::flush);
         self.seconds.flush();
@@ -183,15 +194,18 @@ impl EndpointCells {
 }
 
 impl WorkerMetrics {
-    /// Counts a finished request, with the service's latency if there is one.
+    /// Counts a finished request: why it was denied, and the service's latency, if there is such.
     pub(super) fn request(
         &self,
         cells: &Rc<RuleCells>,
-        verdict: Verdict,
+        (verdict, denied): (Verdict, Option<Reason>),
         status: u16,
         latency: Option<Duration>,
     ) {
         cells.request(verdict, status).inc();
+        if let Some(reason) = denied {
+            cells.denied(reason).inc();
+        }
         if let Some(latency) = latency {
             cells.seconds.observe(latency.as_secs_f64());
         }
@@ -236,9 +250,15 @@ mod tests {
         let worker = WorkerMetrics::default();
         let cells = RuleCells::new(&metrics, "orders", "orders-v1");
         for status in [200, 204, 404] {
-            worker.request(&cells, Verdict::Allowed, status, Some(Duration::from_millis(3)));
+            worker.request(
+                &cells,
+                (Verdict::Allowed, None),
+                status,
+                Some(Duration::from_millis(3)),
+            );
         }
-        worker.request(&cells, Verdict::Limited, 429, None);
+        worker.request(&cells, (Verdict::Limited, None), 429, None);
+        worker.request(&cells, (Verdict::Forbidden, Some(Reason::Claims)), 403, None);
         worker.flush();
         let count = |verdict, class| {
             metrics
@@ -249,6 +269,8 @@ mod tests {
         assert_eq!(count("allowed", "2xx"), 2);
         assert_eq!(count("allowed", "4xx"), 1);
         assert_eq!(count("limited", "4xx"), 1);
+        let denials = metrics.denials.with_label_values(&["orders", "claims"]);
+        assert_eq!((count("forbidden", "4xx"), denials.get()), (1, 1));
         assert_eq!(
             metrics
                 .request_seconds

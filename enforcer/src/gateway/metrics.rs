@@ -7,6 +7,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 
 use super::{
     counters::{EXCHANGES, RETRY_CAUSES, exchange_label},
+    identity::reason::REASONS,
     signal::Verdict,
     upstream::{BOUNDS, outlier::CAUSES},
 };
@@ -32,6 +33,7 @@ pub(super) const VERDICTS: [Verdict; 8] = [
 pub(super) struct GatewayMetrics {
     pub(super) requests: IntCounterVec,
     pub(super) request_seconds: HistogramVec,
+    pub(super) denials: IntCounterVec,
     pub(super) connections: IntGaugeVec,
     handshakes: IntCounterVec,
     pub(super) upstream_requests: IntCounterVec,
@@ -84,6 +86,11 @@ impl GatewayMetrics {
                 )
                 .buckets(LATENCY.to_vec()),
                 &["route"],
+            )?,
+            denials: counters(
+                "enforcer_denials_total",
+                "Requests that a rule did not admit, or would not have but for shadow, by what was missing.",
+                &["route", "reason"],
             )?,
             connections: gauges(
                 "enforcer_connections",
@@ -150,10 +157,11 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 14] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 15] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
+            Box::new(self.denials.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.handshakes.clone()),
             Box::new(self.upstream_requests.clone()),
@@ -182,11 +190,16 @@ impl GatewayMetrics {
         }
     }
 
-    /// Takes out the latencies of a route that is gone.
+    /// Takes out the latencies and denials of a route that is gone.
     pub(super) fn forget_route(&self, route: &str) {
         self.request_seconds
             .remove_label_values(&[route])
             .unwrap_or_default();
+        for reason in REASONS {
+            self.denials
+                .remove_label_values(&[route, reason.label()])
+                .unwrap_or_default();
+        }
     }
 
     /// Takes out what was counted for an endpoint that is gone.

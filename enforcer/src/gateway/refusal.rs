@@ -11,7 +11,9 @@ use http::{
 use super::{
     body::ResponseBody,
     grpc,
-    identity::{authorize::Denial, bearer::BearerError, challenge::Challenge, token::TokenError},
+    identity::{
+        authorize::Denial, bearer::BearerError, challenge::Challenge, reason::Reason, token::TokenError,
+    },
     limit::{self, RuleLimits},
     problem::Problem,
     signal::Verdict,
@@ -21,6 +23,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) verdict: Verdict,
+    /// What was missing, if a rule does not admit it.
+    pub(super) denied: Option<Reason>,
     /// On the heap, so that the way of admitted requests does not carry its size.
     answer: Box<Answer>,
 }
@@ -42,7 +46,11 @@ impl Refusal {
             problem,
             fields: HeaderMap::new(),
         });
-        Self { verdict, answer }
+        Self {
+            verdict,
+            denied: None,
+            answer,
+        }
     }
 
     /// A limit of the rule is used up.
@@ -68,6 +76,7 @@ impl Refusal {
     /// What was proved does not suffice.
     pub(super) fn denied(denial: &Denial<'_>, realm: &str) -> Self {
         let mut refusal = Self::new(denial.verdict(), denial.status(), denial.to_string());
+        refusal.denied = Some(denial.reason());
         if let Some(challenge) = denial.challenge() {
             refusal.challenge(&challenge, realm);
         }

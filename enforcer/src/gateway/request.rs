@@ -24,8 +24,9 @@ use super::{
     grpc, headers,
     host::Host,
     identity::{
-        authorize::{Denial, authorize},
+        authorize::{Denial, admit_source, authorize},
         bearer,
+        reason::Reason,
         token::VerifiedToken,
     },
     limit::{self, KeyParts, Meter},
@@ -56,10 +57,12 @@ struct Passage<'a> {
     rule: Option<RuleIndex>,
     /// Verified, and enough for the rule.
     token: Option<Arc<VerifiedToken>>,
-    /// What was decided, also where a route in shadow mode lets the request through nevertheless.
+    /// What was decided, also where a rule in shadow mode lets the request through nevertheless.
     verdict: Verdict,
     /// Takes the response's bytes from the limits that count them.
     meter: Option<Meter>,
+    /// What the rule has not found, if that was it.
+    denied: Option<Reason>,
     /// Fields that the response gets, whatever it is.
     fields: HeaderMap,
     observed: bool,
@@ -78,6 +81,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         token: None,
         verdict: Verdict::Allowed,
         meter: None,
+        denied: None,
         fields: HeaderMap::new(),
         observed: false,
     };
@@ -90,6 +94,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         }),
         Err(refusal) => {
             passage.verdict = refusal.verdict;
+            passage.denied = refusal.denied;
             refused = Some(refusal.status());
             if is_call {
                 refusal.into_call_response(under_way)
@@ -137,10 +142,11 @@ impl Passage<'_> {
             return Err(Refusal::denied(&Denial::CertificateExpired, route.name.as_str()));
         }
         if let Err(refusal) = self.admit(index, &parts.headers).await {
-            if route.mode == Mode::Enforce {
+            if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
             }
             self.verdict = refusal.verdict;
+            self.denied = refusal.denied;
         }
         if body.size_hint().lower() > rule.max_body {
             return Err(Refusal::too_large(rule.max_body));
@@ -158,6 +164,8 @@ impl Passage<'_> {
     async fn admit(&mut self, index: RuleIndex, fields: &HeaderMap) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
+        admit_source(&rule.access, self.connection.flow.peer.ip())
+            .map_err(|denial| Refusal::denied(&denial, realm))?;
         let token = self.authenticate(rule, realm, fields).await?;
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
@@ -173,7 +181,7 @@ impl Passage<'_> {
             });
         }
         self.token = token;
-        self.limit(index, route.mode, fields).await
+        self.limit(index, rule.mode(route), fields).await
     }
 
     /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
@@ -364,7 +372,9 @@ impl Passage<'_> {
             Some(index) => self.policy.cells(index, &worker.metrics),
             None => &self.policy.no_route,
         };
-        worker.counted.request(cells, self.verdict, status, latency);
+        worker
+            .counted
+            .request(cells, (self.verdict, self.denied), status, latency);
         let matched = self.rule.map(|index| self.policy.generation.rule(index));
         let outcome = Outcome {
             source: self.connection.flow.peer.ip(),

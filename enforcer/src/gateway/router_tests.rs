@@ -8,13 +8,14 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::model::{Mode, Origin, Requirement, Routing, Rule};
+use crate::policy::model::{Access, Mode, Origin, Requirement, Routing, Rule};
 
 fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>)>) -> Arc<Route> {
     let rules = rules.into_iter().map(|(path, methods)| Rule {
         path,
         methods,
         require: Requirement::Anybody,
+        access: Access::default(),
         limits: Vec::new(),
         service: "s".parse().unwrap(),
         timeout: Duration::from_secs(1),

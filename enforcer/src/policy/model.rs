@@ -18,7 +18,10 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 
 pub use super::{
-    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    access::{
+        Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
+    },
+    leaf::{ClaimPath, DnsPattern, HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
     quota::{Counted, Exceed, RequestKey, RequestLimit, Tier},
     routing::{Protocol, Routing, Upgrade},
     service::{
@@ -312,6 +315,8 @@ pub struct Issuer {
     pub types: Vec<Arc<str>>,
     /// How far clocks may differ.
     pub leeway: Duration,
+    /// The claims that rules look at: no others of a verified token are kept.
+    pub kept: Vec<ClaimPath>,
 }
 
 /// Where an issuer's keys are.
@@ -354,6 +359,7 @@ pub struct Rule {
     /// Empty: any.
     pub methods: Vec<http::Method>,
     pub require: Requirement,
+    pub access: Access,
     pub limits: Vec<RequestLimit>,
     pub service: Name,
     /// For the whole exchange up to the response's head.
@@ -382,6 +388,7 @@ pub enum Requirement {
 pub struct CertificateRequirement {
     /// Empty: any certificate that the listener's authority vouches for.
     pub spiffe: Vec<SpiffePattern>,
+    pub names: CertificateNames,
 }
 
 /// Which tokens do.
@@ -390,6 +397,7 @@ pub struct TokenRequirement {
     pub issuer: Name,
     /// All of them.
     pub scopes: Vec<Arc<str>>,
+    pub content: TokenContent,
 }
 
 impl PolicySet {

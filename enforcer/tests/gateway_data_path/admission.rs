@@ -15,13 +15,13 @@ use enforcer::{
     },
     policy::model::{
         Budget, Counted, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit,
-        Requirement, Route, TokenRequirement,
+        Requirement, Route, TokenContent, TokenRequirement,
     },
 };
 use enforcer_common::limiter::{Algorithm, Params};
 use jsonwebtoken::{EncodingKey, Header};
 use rcgen::{KeyPair, PublicKeyData};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -139,7 +139,7 @@ async fn certificates_that_nobody_asks_for() {
 
 /// An issuer with its key in a file.
 pub(crate) struct Corp {
-    directory: TempDir,
+    pub(crate) directory: TempDir,
     key: KeyPair,
 }
 
@@ -172,18 +172,26 @@ impl Corp {
             algorithms: vec![jsonwebtoken::Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
+            kept: Vec::new(),
         }
     }
 
     pub(crate) fn token(&self, scope: &str) -> String {
+        self.token_with(&json!({"scope": scope}))
+    }
+
+    /// A token with these claims beside the usual ones, or in their place.
+    pub(crate) fn token_with(&self, more: &Value) -> String {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap()
             .as_secs();
-        let claims = json!({
+        let mut claims = json!({
             "iss": "https://idp.example.com", "aud": "orders", "sub": "alice", "client_id": "web",
-            "iat": now, "exp": now + 300, "scope": scope, "jti": "1",
+            "iat": now, "exp": now + 300, "jti": "1",
         });
+        let members = claims.as_object_mut().unwrap();
+        members.extend(more.as_object().unwrap().clone());
         let header = Header {
             typ: Some("at+jwt".to_owned()),
             kid: Some("1".to_owned()),
@@ -199,6 +207,7 @@ impl Corp {
         let token = Some(TokenRequirement {
             issuer: policy::name("corp"),
             scopes,
+            content: TokenContent::default(),
         });
         rule.require = Requirement::Proof { mtls: None, token };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));

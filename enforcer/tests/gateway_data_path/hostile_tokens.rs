@@ -8,7 +8,9 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenRequirement};
+use enforcer::policy::model::{
+    Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenContent, TokenRequirement,
+};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
@@ -62,6 +64,7 @@ impl Forge {
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
+            kept: Vec::new(),
         };
         let mut rule = policy::open_rule();
         rule.require = Requirement::Proof {
@@ -69,6 +72,7 @@ impl Forge {
             token: Some(TokenRequirement {
                 issuer: policy::name("corp"),
                 scopes: vec!["orders:read".into()],
+                content: TokenContent::default(),
             }),
         };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));

@@ -1,6 +1,6 @@
 //! Whether what a client has proved suffices for a rule.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use http::StatusCode;
 use thiserror::Error;
@@ -8,11 +8,17 @@ use thiserror::Error;
 use super::{
     certificate::ClientCertificate,
     challenge::Challenge,
+    reason::Reason,
     token::{Binding, VerifiedToken},
 };
 use crate::{
     gateway::signal::Verdict,
-    policy::model::{CertificateRequirement, Requirement, TokenRequirement},
+    policy::{
+        access::names_role,
+        model::{
+            Access, CertificateRequirement, ClaimRequirement, Requirement, RolesRequirement, TokenRequirement,
+        },
+    },
 };
 
 /// Why a request is not admitted.
@@ -21,11 +27,16 @@ pub enum Denial<'a> {
     /// The rule has no `require`.
     #[error("the rule admits nobody: it says nothing under `require`")]
     Nobody,
+    #[error("the rule admits no requests from this address")]
+    SourceNotAdmitted,
     #[error("a client certificate is required and none was sent")]
     CertificateMissing,
     /// Also if the certificate has no SPIFFE identity.
     #[error("the client certificate's SPIFFE identity is none of those that the rule admits")]
     CertificateNotAdmitted,
+    /// DNS names or the subject.
+    #[error("the client certificate's names are none of those that the rule admits")]
+    NamesNotAdmitted,
     #[error("this connection's client certificate has expired: connect anew")]
     CertificateExpired,
     #[error("a token is required and none was sent")]
@@ -38,6 +49,10 @@ pub enum Denial<'a> {
     TokenBound,
     #[error("the token lacks a scope that the rule requires")]
     ScopesMissing(&'a [Arc<str>]),
+    #[error("the token lacks a claim that the rule requires, or has another there")]
+    ClaimsNotAdmitted,
+    #[error("the token lacks a role that the rule requires")]
+    RolesMissing,
 }
 
 impl Denial<'_> {
@@ -47,6 +62,25 @@ impl Denial<'_> {
         match self.status() {
             StatusCode::UNAUTHORIZED => Verdict::Unauthenticated,
             _ => Verdict::Forbidden,
+        }
+    }
+
+    /// What metrics say of it.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Nobody => Reason::Nobody,
+            Self::SourceNotAdmitted => Reason::Source,
+            Self::CertificateMissing => Reason::CertificateMissing,
+            Self::CertificateNotAdmitted => Reason::CertificateIdentity,
+            Self::NamesNotAdmitted => Reason::CertificateNames,
+            Self::CertificateExpired => Reason::CertificateExpired,
+            Self::TokenMissing => Reason::TokenMissing,
+            Self::TokenOfOtherIssuer => Reason::TokenIssuer,
+            Self::TokenBound => Reason::TokenBound,
+            Self::ScopesMissing(_) => Reason::Scopes,
+            Self::ClaimsNotAdmitted => Reason::Claims,
+            Self::RolesMissing => Reason::Roles,
         }
     }
 
@@ -61,13 +95,30 @@ impl Denial<'_> {
     #[must_use]
     pub fn challenge(&self) -> Option<Challenge<'_>> {
         match self {
-            Self::Nobody | Self::CertificateNotAdmitted => None,
+            Self::Nobody
+            | Self::SourceNotAdmitted
+            | Self::CertificateNotAdmitted
+            | Self::NamesNotAdmitted
+            | Self::ClaimsNotAdmitted
+            | Self::RolesMissing => None,
             Self::CertificateMissing | Self::CertificateExpired => Some(Challenge::CertificateWanted),
             Self::TokenMissing => Some(Challenge::TokenWanted),
             Self::TokenOfOtherIssuer => Some(Challenge::TokenRefused(super::token::TokenError::Issuer)),
             Self::TokenBound => Some(Challenge::TokenBound),
             Self::ScopesMissing(scopes) => Some(Challenge::ScopesWanted(scopes)),
         }
+    }
+}
+
+/// Decides by where a request comes from, before anything is spent on its proofs.
+///
+/// # Errors
+/// The rule admits nothing from there.
+pub fn admit_source(access: &Access, source: IpAddr) -> Result<(), Denial<'static>> {
+    if access.admits_source(source) {
+        Ok(())
+    } else {
+        Err(Denial::SourceNotAdmitted)
     }
 }
 
@@ -106,10 +157,13 @@ fn check_certificate<'a>(
 ) -> Result<(), Denial<'a>> {
     let certificate = certificate.ok_or(Denial::CertificateMissing)?;
     let admitted = |identity: &Arc<str>| wanted.spiffe.iter().any(|pattern| pattern.matches(identity));
-    if wanted.spiffe.is_empty() || certificate.spiffe.as_ref().is_some_and(admitted) {
+    if !wanted.spiffe.is_empty() && !certificate.spiffe.as_ref().is_some_and(admitted) {
+        return Err(Denial::CertificateNotAdmitted);
+    }
+    if certificate.names.suffice(&wanted.names) {
         Ok(())
     } else {
-        Err(Denial::CertificateNotAdmitted)
+        Err(Denial::NamesNotAdmitted)
     }
 }
 
@@ -132,10 +186,24 @@ fn check_token<'a>(
     if !proved {
         return Err(Denial::TokenBound);
     }
-    if wanted.scopes.iter().all(|scope| token.scopes.contains(scope)) {
+    if !wanted.scopes.iter().all(|scope| token.scopes.contains(scope)) {
+        return Err(Denial::ScopesMissing(&wanted.scopes));
+    }
+    let claim = |claim: &ClaimRequirement| {
+        let value = claim.path.find(&token.claims);
+        value.is_some_and(|value| claim.admits(value))
+    };
+    if !wanted.content.claims.iter().all(claim) {
+        return Err(Denial::ClaimsNotAdmitted);
+    }
+    let has_roles = |roles: &RolesRequirement| {
+        let claim = roles.claim.find(&token.claims);
+        claim.is_some_and(|claim| roles.all.iter().all(|role| names_role(claim, role)))
+    };
+    if wanted.content.roles.as_ref().is_none_or(has_roles) {
         Ok(())
     } else {
-        Err(Denial::ScopesMissing(&wanted.scopes))
+        Err(Denial::RolesMissing)
     }
 }
 
@@ -146,7 +214,10 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::gateway::identity::scope::Scopes;
+    use crate::{
+        gateway::identity::{names::Names, scope::Scopes},
+        policy::model::{CertificateNames, ClaimValue, TokenContent},
+    };
 
     fn certificate(spiffe: Option<&str>) -> ClientCertificate {
         ClientCertificate {
@@ -154,6 +225,7 @@ mod tests {
             spiffe: spiffe.map(Arc::from),
             spiffe_problem: None,
             subject: "CN=cart".into(),
+            names: Names::default(),
             fingerprint_sha256: [7; 32],
             not_after: SystemTime::UNIX_EPOCH,
         }
@@ -176,6 +248,7 @@ mod tests {
     fn mtls(patterns: &[&str]) -> CertificateRequirement {
         CertificateRequirement {
             spiffe: patterns.iter().map(|pattern| pattern.parse().unwrap()).collect(),
+            names: CertificateNames::default(),
         }
     }
 
@@ -183,6 +256,7 @@ mod tests {
         TokenRequirement {
             issuer: "corp".parse().unwrap(),
             scopes: scopes.iter().map(|&scope| scope.into()).collect(),
+            content: TokenContent::default(),
         }
     }
 
@@ -276,6 +350,78 @@ mod tests {
             (&denial, denial.status().as_u16()),
             (&Denial::TokenOfOtherIssuer, 401)
         );
+    }
+
+    #[test]
+    fn tokens_must_have_all_claims_and_roles() {
+        let claim = |path: &str, value: ClaimValue| ClaimRequirement {
+            path: path.parse().unwrap(),
+            values: vec![value],
+        };
+        let roles = |all: &[&str]| RolesRequirement {
+            claim: "realm.roles".parse().unwrap(),
+            all: all.iter().map(|&role| role.into()).collect(),
+        };
+        let decide = |claims: &[ClaimRequirement], roles: Option<RolesRequirement>, of: serde_json::Value| {
+            let mut wanted = scopes(&[]);
+            wanted.content = TokenContent {
+                claims: claims.to_vec(),
+                roles,
+            };
+            let requirement = Requirement::Proof {
+                mtls: None,
+                token: Some(wanted),
+            };
+            let mut token = token("");
+            token.claims = of.as_object().unwrap().clone();
+            let decision = authorize(&requirement, None, Some(&token));
+            decision.map_err(|denial| (denial.reason(), denial.status().as_u16()))
+        };
+        let eu = claim("region", ClaimValue::Text("eu".into()));
+        let level = claim("acr.level", ClaimValue::Integer(2));
+        let both = [eu, level];
+        assert_eq!(
+            decide(&both, None, json!({"region": ["us", "eu"], "acr": {"level": 2}})),
+            Ok(())
+        );
+        for lacking in [
+            json!({"region": "eu"}),
+            json!({"region": "eu", "acr": 2}),
+            json!({"region": "us", "acr": {"level": 2}}),
+            json!({"acr": {"level": 2}}),
+        ] {
+            assert_eq!(decide(&both, None, lacking), Err((Reason::Claims, 403)));
+        }
+        let admin = || Some(roles(&["admin", "auditor"]));
+        let named = |names: &[&str]| json!({"realm": {"roles": names}});
+        assert_eq!(decide(&[], admin(), named(&["auditor", "x", "admin"])), Ok(()));
+        for lacking in [
+            named(&["admin"]),
+            named(&[]),
+            json!({"roles": ["admin", "auditor"]}),
+        ] {
+            assert_eq!(decide(&[], admin(), lacking), Err((Reason::Roles, 403)));
+        }
+    }
+
+    #[test]
+    fn sources_are_those_of_the_rule() {
+        let access = Access {
+            from: ["10.0.0.0/8", "2001:db8::/32"]
+                .map(|prefix| prefix.parse().unwrap())
+                .into(),
+            ..Access::default()
+        };
+        for (source, admitted) in [
+            ("10.1.2.3", true),
+            ("11.1.2.3", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+        ] {
+            let source = source.parse().unwrap();
+            assert_eq!(admit_source(&access, source).is_ok(), admitted, "{source}");
+            assert!(admit_source(&Access::default(), source).is_ok());
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Each worker owns one: no lock, no shared cache line. Memory is constant: a fixed number of places
 //! in sets of four, and a new token takes the place of its set's least recently used one. A token's
 //! set is chosen by a keyed hash, so that nobody can aim at the places of others; only tokens whose
-//! signature holds are entered at all.
+//! signature holds are entered at all, and of their claims only those that rules look at.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -14,6 +14,7 @@ use aws_lc_rs::{
 };
 
 use super::{
+    kept,
     token::{MAX_TOKEN, TokenError, VerifiedToken},
     verifier::{Circumstances, Verifier},
 };
@@ -23,6 +24,9 @@ use crate::policy::model::Name;
 pub const DEFAULT_CAPACITY: usize = 8192;
 
 const WAYS: usize = 4;
+
+/// How much memory the kept claims of one token may take, in bytes. A token with more is verified each time.
+const HEAVIEST: usize = 16 * 1024;
 
 /// A worker's verified tokens.
 pub struct TokenCache {
@@ -91,7 +95,7 @@ impl TokenCache {
         self.misses += 1;
         let verified = verifier.verify(issuer, token, now)?;
         // In its leeway after `exp` a token still holds, but an entry would be of no use.
-        if now < verified.expires {
+        if now < verified.expires && kept::weight(&verified.claims) <= HEAVIEST {
             self.enter(Entry {
                 digest,
                 circumstances,

@@ -18,7 +18,7 @@ use x509_parser::{
     x509::X509Name,
 };
 
-use super::spiffe;
+use super::{names::Names, spiffe};
 
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct ClientCertificate {
     pub spiffe_problem: Option<SpiffeProblem>,
     /// As RFC 4514 writes it, but in the certificate's order; empty if the certificate has none.
     pub subject: Arc<str>,
+    /// What else it says of the client.
+    pub names: Names,
     /// SHA-256 of the DER: `x5t#S256` (RFC 8705, section 3.1).
     pub fingerprint_sha256: [u8; 32],
     /// From then on the certificate is not valid.
@@ -92,6 +94,7 @@ impl ClientCertificate {
             spiffe,
             spiffe_problem,
             subject: subject.into(),
+            names: Names::of(&certificate)?,
             fingerprint_sha256,
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0)),
         })

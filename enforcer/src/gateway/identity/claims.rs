@@ -9,6 +9,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::{
+    kept,
     scope::Scopes,
     token::{Binding, TokenError, VerifiedToken},
 };
@@ -47,7 +48,7 @@ pub(super) fn check(
         expires,
         id: text(&claims, "jti")?.map(Arc::from),
         binding: binding(&claims)?,
-        claims,
+        claims: kept::keep(&claims, &issuer.kept),
     })
 }
 

@@ -37,7 +37,7 @@ pub struct VerifiedToken {
     pub id: Option<Arc<str>>,
     /// To what the token is bound (`cnf`, RFC 7800): whoever presents it must prove that.
     pub binding: Binding,
-    /// All of them.
+    /// Those that rules look at.
     pub claims: Map<String, Value>,
 }
 

@@ -174,12 +174,13 @@ impl Verifier {
     }
 }
 
-/// Whether both policies say the same of every token, given the same keys.
+/// Whether both policies say the same of every token, given the same keys, and keep the same of it.
 fn judges_alike(one: &Issuer, other: &Issuer) -> bool {
     one.issuer == other.issuer
         && one.audiences == other.audiences
         && one.types == other.types
         && one.leeway == other.leeway
+        && one.kept == other.kept
 }
 
 fn new_epoch() -> u64 {

@@ -6,7 +6,7 @@ use jsonwebtoken::Algorithm;
 
 use super::{Head, distinct, duration_within, values};
 use crate::policy::{
-    model::{Issuer, Jwks, JwksSource},
+    model::{ClaimPath, Issuer, Jwks, JwksSource},
     raw,
     yaml::{
         mistake::nearest,
@@ -41,6 +41,8 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         .map(|list| values(distinct(at, "types", list.0, parse_type)));
     let leeway = duration_within(Duration::ZERO, Duration::from_secs(300));
     let leeway = at.optional("leeway", raw.leeway, leeway);
+    // Where it leads to is looked up by the rules that ask for roles.
+    at.optional("roles", raw.roles, parsed(str::parse::<ClaimPath>));
     let head = head?;
     Some(Issuer {
         name: head.name,
@@ -52,6 +54,8 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         // RFC 9068, section 2.1.
         types: types.unwrap_or_else(|| vec!["at+jwt".into()]),
         leeway: leeway.unwrap_or(Duration::from_secs(60)),
+        // Said by the rules, once all are known.
+        kept: Vec::new(),
     })
 }
 

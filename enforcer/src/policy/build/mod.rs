@@ -3,6 +3,7 @@
 //! Nothing here stops at the first mistake: what is wrong is reported at its place, and the rest is
 //! judged all the same. A set in which anything was wrong is thrown away by the caller.
 
+mod access;
 mod egress;
 mod issuer;
 mod levels;
@@ -25,7 +26,11 @@ use std::{
 };
 
 use super::{
-    leaf::quantity::{self, Shown},
+    access::claims_of,
+    leaf::{
+        ClaimPath,
+        quantity::{self, Shown},
+    },
     load::Document,
     model::{Mode, Name, Origin, PolicySet},
     raw::{self, Kind},
@@ -37,6 +42,9 @@ use super::{
     },
 };
 
+/// Where issuers write roles unless they say otherwise (RFC 9068, section 2.2.3.1).
+const ROLES: &str = "roles";
+
 /// The names that documents may mention, right or wrong in themselves: a mistake in a service is no
 /// reason to call every route to it wrong.
 pub(super) struct Known {
@@ -44,6 +52,8 @@ pub(super) struct Known {
     issuers: BTreeSet<String>,
     /// Services that speak HTTP/2, which connections cannot be switched in.
     http2: BTreeSet<String>,
+    /// Where issuers write roles, of those that say so.
+    roles: HashMap<String, ClaimPath>,
     /// Whether every document could be read: else a name that seems unknown may be in one that could not.
     complete: bool,
 }
@@ -62,6 +72,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
         services: named(&documents, Kind::Service),
         issuers: named(&documents, Kind::Issuer),
         http2: of_http2(&documents),
+        roles: roles(&documents),
         complete: complete && documents.iter().all(|document| document.name.is_some()),
     };
     let mut set = PolicySet::default();
@@ -101,6 +112,14 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     set.services.sort_by(|a, b| a.name.cmp(&b.name));
     set.routes.sort_by(|a, b| a.name.cmp(&b.name));
     set.issuers.sort_by(|a, b| a.name.cmp(&b.name));
+    let kept: Vec<_> = set
+        .issuers
+        .iter()
+        .map(|issuer| claims_of(&set, &issuer.name))
+        .collect();
+    for (issuer, kept) in set.issuers.iter_mut().zip(kept) {
+        Arc::make_mut(issuer).kept = kept;
+    }
     set
 }
 
@@ -121,6 +140,19 @@ fn of_http2(documents: &[Document<'_>]) -> BTreeSet<String> {
     };
     let speaking = documents.iter().filter(speaks);
     speaking.filter_map(|document| document.name.clone()).collect()
+}
+
+/// Where issuers write roles. What is wrong there is reported with the issuer.
+fn roles(documents: &[Document<'_>]) -> HashMap<String, ClaimPath> {
+    let issuers = documents.iter().filter(|document| document.kind == Kind::Issuer);
+    let path = |document: &Document<'_>| {
+        let spec = document.top.node().entry("spec")?;
+        match &spec.node.entry("roles")?.node.value {
+            Value::Text(text) => Some((document.name.clone()?, text.parse().ok()?)),
+            _ => None,
+        }
+    };
+    issuers.filter_map(path).collect()
 }
 
 /// Judges the name, which no other document of the kind may have.
@@ -144,6 +176,12 @@ fn head(document: &Document<'_>, names: &mut Unique<(Kind, String)>) -> Option<H
 impl Known {
     fn service(&self, text: &str, at: &Place<'_>) -> Option<Name> {
         self.mentioned("service", Kind::Service, &self.services, text, at)
+    }
+
+    /// Where the issuer of that name writes roles.
+    fn roles_of(&self, issuer: &str) -> ClaimPath {
+        let given = self.roles.get(issuer).cloned();
+        given.unwrap_or_else(|| ClaimPath::of(vec![ROLES.into()]))
     }
 
     fn issuer(&self, text: &str, at: &Place<'_>) -> Option<Name> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Known, distinct_of, values};
+use super::{Known, access, distinct_of, values};
 use crate::policy::{
     model::{CertificateRequirement, Requirement, TokenRequirement},
     raw,
@@ -18,6 +18,7 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
         return Requirement::Nobody;
     };
     let at = at.field("require");
+    let is_conditioned = at.mentions("from");
     let (has_mtls, has_token) = (at.mentions("mtls"), at.mentions("token"));
     let mtls = at.optional("mtls", raw.mtls, |mtls, at| Some(certificate(mtls, at)));
     let token = at.optional("token", raw.token, |token, at| {
@@ -34,7 +35,12 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
         Some(true) => Requirement::Anybody,
         Some(false) | None if has_mtls || has_token => Requirement::Proof { mtls, token },
         Some(false) | None => {
-            if !at.mentions("anonymous") || raw.anonymous.is_some() {
+            if is_conditioned {
+                at.error_with(
+                    "it says where requests come from, and nothing of what they must prove",
+                    "write `anonymous: true` beside it to admit everybody from there, or `mtls` or `token`",
+                );
+            } else if !at.mentions("anonymous") || raw.anonymous.is_some() {
                 at.warning("this rule requires nothing, so it admits nobody", admitting);
             }
             Requirement::Nobody
@@ -42,19 +48,23 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
     }
 }
 
-fn certificate(raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
+fn certificate(mut raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
+    let names = access::names(&mut raw, at);
     let identities = raw.spiffe.map(|list| list.0);
     CertificateRequirement {
         spiffe: values(distinct_of(at, "spiffe", identities, str::parse)),
+        names,
     }
 }
 
-fn token_requirement(raw: raw::Token, at: &Place<'_>, known: &Known) -> Option<TokenRequirement> {
+fn token_requirement(mut raw: raw::Token, at: &Place<'_>, known: &Known) -> Option<TokenRequirement> {
+    let content = access::content(&mut raw, at, known);
     let issuer = at.required("issuer", raw.issuer, |text, at| known.issuer(&text, at));
     let scopes = distinct_of(at, "scopes", raw.scopes.map(|list| list.0), parse_scope);
     Some(TokenRequirement {
         issuer: issuer?,
         scopes: values(scopes),
+        content,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Head, Known, Located, distinct, distinct_of, duration_within, mode,
+    Head, Known, Located, access, distinct, distinct_of, duration_within, mode,
     request::{Of, limit},
     require::{Proofs, requirement},
     routing::routing,
@@ -142,6 +142,7 @@ fn rule(
     names: &mut LimitNames,
 ) -> Option<Rule> {
     let routing = routing(&mut raw, at);
+    let access = access::access(&mut raw, at);
     let matched = at.optional("match", raw.matches, |matches, at| {
         let path = at.optional("path", matches.path, path);
         let methods = matches.methods.map(|list| list.0);
@@ -169,6 +170,7 @@ fn rule(
         path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
         methods,
         require,
+        access,
         limits: common.iter().cloned().chain(own).collect(),
         service: service?,
         timeout: timeout.unwrap_or(Duration::from_secs(15)),

@@ -6,6 +6,8 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 pub mod cidr;
+mod claim;
+mod dns;
 mod host;
 mod interface;
 mod path;
@@ -13,6 +15,8 @@ pub mod quantity;
 mod rate;
 mod spiffe;
 
+pub use claim::ClaimPath;
+pub use dns::DnsPattern;
 pub use host::HostPattern;
 pub use interface::InterfacePattern;
 pub use path::PathMatch;

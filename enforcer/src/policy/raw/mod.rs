@@ -7,9 +7,11 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, de::IgnoredAny};
 
+mod access;
 mod service;
 mod shape;
 
+pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,
@@ -263,6 +265,7 @@ pub(crate) struct Issuer {
     pub(crate) algorithms: Option<OneOrMany<String>>,
     pub(crate) types: Option<OneOrMany<String>>,
     pub(crate) leeway: Option<Duration>,
+    pub(crate) roles: Option<String>,
 }
 
 /// Where keys are.
@@ -291,6 +294,7 @@ pub(crate) struct Route {
 pub(crate) struct Rule {
     #[serde(rename = "match")]
     pub(crate) matches: Option<Match>,
+    pub(crate) mode: Option<Mode>,
     pub(crate) require: Option<Require>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) service: Option<String>,
@@ -328,6 +332,7 @@ pub(crate) enum PathMatch {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Require {
     pub(crate) anonymous: Option<bool>,
+    pub(crate) from: Option<OneOrMany<String>>,
     pub(crate) mtls: Option<Mtls>,
     pub(crate) token: Option<Token>,
 }
@@ -337,6 +342,8 @@ pub(crate) struct Require {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mtls {
     pub(crate) spiffe: Option<OneOrMany<String>>,
+    pub(crate) dns: Option<OneOrMany<String>>,
+    pub(crate) subject: Option<Subject>,
 }
 
 /// `require.token`.
@@ -345,6 +352,8 @@ pub(crate) struct Mtls {
 pub(crate) struct Token {
     pub(crate) issuer: Option<String>,
     pub(crate) scopes: Option<OneOrMany<String>>,
+    pub(crate) claims: Option<Claims>,
+    pub(crate) roles: Option<OneOrMany<String>>,
 }
 
 /// An element of `limits` of a rule or route.

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
 use enforcer::policy::model::{
-    Balance, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin, PathMatch, PolicySet,
-    Protocol, Requirement, Retries, Route, Routing, Rule, Service, TokenRequirement, UpstreamLimits,
-    UpstreamTls,
+    Access, Balance, CertificateNames, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin,
+    PathMatch, PolicySet, Protocol, Requirement, Retries, Route, Routing, Rule, Service, TokenContent,
+    TokenRequirement, UpstreamLimits, UpstreamTls,
 };
 
 use super::pki::HOST;
@@ -27,6 +27,7 @@ pub(crate) fn open_rule() -> Rule {
         path: PathMatch::Prefix("/".into()),
         methods: Vec::new(),
         require: Requirement::Anybody,
+        access: Access::default(),
         limits: Vec::new(),
         service: name("orders"),
         timeout: Duration::from_secs(20),
@@ -39,7 +40,10 @@ pub(crate) fn open_rule() -> Rule {
 pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
     let spiffe = spiffe.iter().map(|pattern| pattern.parse().unwrap()).collect();
     Requirement::Proof {
-        mtls: Some(CertificateRequirement { spiffe }),
+        mtls: Some(CertificateRequirement {
+            spiffe,
+            names: CertificateNames::default(),
+        }),
         token: None,
     }
 }
@@ -53,6 +57,7 @@ pub(crate) fn certificate_and_token(spiffe: &str, issuer: &str, scope: &str) -> 
     let token = Some(TokenRequirement {
         issuer: name(issuer),
         scopes: vec![scope.into()],
+        content: TokenContent::default(),
     });
     Requirement::Proof { mtls, token }
 }
