@@ -9,6 +9,7 @@
 
 mod activity;
 mod body;
+mod conditions;
 pub mod config;
 mod connection;
 mod control;
@@ -54,6 +55,7 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use headers::{is_of_hop, is_ours};
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
 pub(crate) use sources::Budgets;

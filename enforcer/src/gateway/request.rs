@@ -31,7 +31,7 @@ use super::{
     limit::{self, KeyParts},
     metrics,
     refusal::Refusal,
-    router::RuleIndex,
+    router::{Asked, RuleIndex},
     signal::{Identity, Outcome, Verdict},
     target,
     upgrade::{self, Told, Tunnel},
@@ -123,10 +123,17 @@ impl Passage<'_> {
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
         parts.uri = origin_form(&parts.uri)?;
         let policy = self.policy;
+        let looked_at = Asked {
+            host: host.name(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            method: &parts.method,
+            fields: &parts.headers,
+        };
         let index = policy
             .generation
             .router
-            .find(host.name(), parts.uri.path(), &parts.method)
+            .find(&looked_at, &policy.patterns)
             .ok_or_else(Refusal::no_route)?;
         self.rule = Some(index);
         let (route, rule) = policy.generation.rule(index);

@@ -9,7 +9,8 @@
 //!   ASCII, broken escapes, and `;` (escaped or not): some servers take it and what follows out of the
 //!   segment (RFC 3986 section 3.3), so that they read `/admin` where the policy has seen `/admin;x`.
 //!
-//! The query is forwarded as it came; policies do not look at it.
+//! The query is forwarded as it came. Rules that look at it read it as forms are read: see
+//! [`crate::policy::model::Part::Query`].
 
 use std::borrow::Cow;
 

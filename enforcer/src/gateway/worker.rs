@@ -40,7 +40,7 @@ use super::{
         service::LocalService,
     },
 };
-use crate::policy::model::{Name, Service};
+use crate::policy::model::{Name, Pattern, Service};
 
 /// TLS handshakes that one worker has under way.
 const MAX_HANDSHAKES: usize = 512;
@@ -110,6 +110,8 @@ struct Admission {
 #[derive(Debug)]
 pub(super) struct WorkerPolicy {
     pub(super) generation: Arc<Generation>,
+    /// Clones of the router's, so that workers do not contend for what matching needs.
+    pub(super) patterns: Vec<Pattern>,
     upstreams: Vec<Upstream>,
     cells: Vec<Vec<OnceCell<Rc<RuleCells>>>>,
     /// For requests that no rule decides.
@@ -358,6 +360,7 @@ impl WorkerPolicy {
             .iter()
             .map(|route| vec![OnceCell::new(); route.rules.len()]);
         Self {
+            patterns: generation.router.patterns().to_vec(),
             upstreams,
             cells: cells.collect(),
             no_route: RuleCells::new(metrics, "", ""),

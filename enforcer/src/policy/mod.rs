@@ -9,6 +9,7 @@ pub mod check;
 pub(crate) mod files;
 pub mod leaf;
 pub(crate) mod load;
+mod matching;
 pub mod model;
 pub mod problem;
 pub(crate) mod raw;

@@ -18,7 +18,8 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 
 pub use super::{
-    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern},
+    matching::{Condition, Part, Test},
     routing::{Protocol, Routing, Upgrade},
     service::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,

@@ -13,6 +13,7 @@ mod lifecycle;
 mod metrics;
 mod outliers;
 mod proxying;
+mod routing;
 mod slow;
 mod support;
 mod upgrades;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 mod documents;
 mod limits;
+mod matching;
 mod packets;
 mod routes;
 mod services;

@@ -7,6 +7,7 @@ mod egress;
 mod issuer;
 mod levels;
 mod limit;
+mod matching;
 mod packet;
 mod request;
 mod require;

@@ -10,7 +10,7 @@ use super::{
     values,
 };
 use crate::policy::{
-    leaf::{HostPattern, PathMatch, quantity},
+    leaf::{HostPattern, PathMatch, Pattern, quantity},
     model::{Route, Rule},
     raw,
     yaml::place::{Place, Unique, parsed},
@@ -24,6 +24,9 @@ const LIMITS_PER_RULE: usize = 8;
 
 /// The most rules of one route.
 const MAX_RULES: usize = 1000;
+
+/// The most rules of one route whose paths are regular expressions.
+const MAX_PATTERNS: usize = 64;
 
 /// Which route has which host with which first match.
 pub(super) type Claims = Unique<(String, String)>;
@@ -65,6 +68,12 @@ pub(super) fn build(
             Some((built, at))
         });
         unreachable(&rules);
+        let is_pattern = |(rule, _): &&Located<'_, Rule>| matches!(rule.path, PathMatch::Regex(_));
+        if let Some((_, at)) = rules.iter().filter(is_pattern).nth(MAX_PATTERNS) {
+            at.error(format!(
+                "a route has at most {MAX_PATTERNS} rules with `match.path.regex`: each request to its hosts tries them all"
+            ));
+        }
         Some(values(rules))
     });
     if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
@@ -83,11 +92,11 @@ pub(super) fn build(
 /// Two routes that begin alike for one host: the second would never be reached by them.
 fn claim(hosts: &[Located<'_, HostPattern>], first: &Rule, claims: &mut Claims) {
     let methods: BTreeSet<&str> = first.methods.iter().map(http::Method::as_str).collect();
-    let matched = format!("{} {methods:?}", first.path);
+    let matched = format!("{} {methods:?} {:?}", first.path, first.routing.conditions);
     for (host, place) in hosts {
         claims.claim((host.to_string(), matched.clone()), place, |other| {
             format!(
-                "the route at {other} has the host `{host}` and begins with the same path and methods: join the two, or give them different matches"
+                "the route at {other} has the host `{host}` and begins with the same match: join the two, or give them different matches"
             )
         });
     }
@@ -113,13 +122,16 @@ fn unreachable(rules: &[Located<'_, Rule>]) {
 fn covers(wide: &Rule, narrow: &Rule) -> bool {
     let path = match (&wide.path, &narrow.path) {
         (PathMatch::Exact(wide), PathMatch::Exact(narrow)) => wide == narrow,
-        (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
-        (prefix, PathMatch::Exact(path) | PathMatch::Prefix(path)) => prefix.matches(path),
+        (PathMatch::Exact(_), _) | (PathMatch::Regex(_), PathMatch::Prefix(_)) => false,
+        (PathMatch::Regex(wide), PathMatch::Regex(narrow)) => wide == narrow,
+        (PathMatch::Prefix(wide), PathMatch::Regex(_)) => **wide == *"/",
+        (wide, PathMatch::Exact(path) | PathMatch::Prefix(path)) => wide.matches(path),
     };
     let any = wide.methods.is_empty();
     let listed =
         !narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method));
-    path && (any || listed)
+    let within = |condition| narrow.routing.conditions.contains(condition);
+    path && (any || listed) && wide.routing.conditions.iter().all(within)
 }
 
 fn rule(
@@ -178,6 +190,7 @@ fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
     match raw {
         raw::PathMatch::Prefix(text) => parsed(PathMatch::prefix)(text, &at.field("prefix")),
         raw::PathMatch::Exact(text) => parsed(PathMatch::exact)(text, &at.field("exact")),
+        raw::PathMatch::Regex(text) => parsed(Pattern::new)(text, &at.field("regex")).map(PathMatch::Regex),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::duration_within;
+use super::{duration_within, matching::conditions};
 use crate::policy::{
     raw,
     routing::{Routing, Upgrade},
@@ -14,10 +14,12 @@ use crate::policy::{
 
 /// Takes what it judges out of the raw rule at `at`.
 pub(super) fn routing(raw: &mut raw::Rule, at: &Place<'_>) -> Routing {
+    let conditions = at.optional("match", raw.matches.as_mut(), |raw, at| Some(conditions(raw, at)));
     let upgrade = raw.upgrade.take().map(|list| upgrades(list.0, at));
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(24 * 3600));
     let idle = at.optional("idle", raw.idle.take(), within);
     Routing {
+        conditions: conditions.unwrap_or_default(),
         upgrade: upgrade.unwrap_or_default(),
         idle,
     }

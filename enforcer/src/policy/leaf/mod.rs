@@ -9,6 +9,7 @@ pub mod cidr;
 mod host;
 mod interface;
 mod path;
+mod pattern;
 pub mod quantity;
 mod rate;
 mod spiffe;
@@ -16,6 +17,7 @@ mod spiffe;
 pub use host::HostPattern;
 pub use interface::InterfacePattern;
 pub use path::PathMatch;
+pub use pattern::Pattern;
 pub use rate::{Rate, Unit};
 pub use spiffe::SpiffePattern;
 

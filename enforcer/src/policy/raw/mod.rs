@@ -7,9 +7,11 @@ use std::fmt;
 
 use serde::{Deserialize, de::IgnoredAny};
 
+mod matching;
 mod service;
 mod shape;
 
+pub(crate) use matching::{HeaderMatch, QueryMatch};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,
@@ -312,6 +314,8 @@ pub(crate) enum Upgrade {
 pub(crate) struct Match {
     pub(crate) path: Option<PathMatch>,
     pub(crate) methods: Option<OneOrMany<String>>,
+    pub(crate) headers: Option<Vec<HeaderMatch>>,
+    pub(crate) query: Option<Vec<QueryMatch>>,
 }
 
 /// `match.path`.
@@ -320,6 +324,7 @@ pub(crate) struct Match {
 pub(crate) enum PathMatch {
     Prefix(String),
     Exact(String),
+    Regex(String),
 }
 
 /// `require`.
