@@ -9,6 +9,7 @@
 
 mod activity;
 mod body;
+mod changes;
 mod conditions;
 pub mod config;
 mod connection;
@@ -56,9 +57,11 @@ use tokio::{
 };
 
 pub(crate) use headers::{is_of_hop, is_ours};
+pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
 pub(crate) use sources::Budgets;
+pub(crate) use target::is_normal as is_normal_path;
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{

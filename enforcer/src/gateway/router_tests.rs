@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::model::{Condition, Mode, Origin, Part, Requirement, Routing, Rule, Test};
+use crate::policy::model::{Condition, Destination, Mode, Origin, Part, Requirement, Routing, Rule, Test};
 
 fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>)>) -> Arc<Route> {
     let rules = rules.into_iter().map(|(path, methods)| Rule {
@@ -13,7 +13,7 @@ fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>
         methods,
         require: Requirement::Anybody,
         limits: Vec::new(),
-        service: "s".parse().unwrap(),
+        destination: Destination::to("s".parse().unwrap()),
         timeout: Duration::from_secs(1),
         max_body: 0,
         routing: Routing::default(),

@@ -46,6 +46,11 @@ pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, TargetError> {
     Ok(Cow::Owned(resolve(&decoded)?))
 }
 
+/// Whether services get the path as it is written.
+pub(crate) fn is_normal(path: &str) -> bool {
+    !path.contains(['?', '#']) && normalise(path).is_ok_and(|normal| normal == path)
+}
+
 /// Whether the path is already in its one form. May say no to one that is: then the slow way decides.
 fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;

@@ -6,6 +6,7 @@
 
 pub(crate) mod build;
 pub mod check;
+mod destination;
 pub(crate) mod files;
 pub mod leaf;
 pub(crate) mod load;

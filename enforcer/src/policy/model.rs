@@ -18,7 +18,8 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 
 pub use super::{
-    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern},
+    destination::{Destination, FieldChanges, PathChange, Redirect, Rewrite, Weighted},
+    leaf::{HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern, Template},
     matching::{Condition, Part, Test},
     routing::{Protocol, Routing, Upgrade},
     service::{
@@ -355,7 +356,7 @@ pub struct Rule {
     pub methods: Vec<http::Method>,
     pub require: Requirement,
     pub limits: Vec<RequestLimit>,
-    pub service: Name,
+    pub destination: Destination,
     /// For the whole exchange up to the response's head.
     pub timeout: Duration,
     /// The largest request body, in bytes.
@@ -443,6 +444,21 @@ impl PolicySet {
     #[must_use]
     pub fn issuer(&self, name: &Name) -> Option<&Arc<Issuer>> {
         self.issuers.iter().find(|issuer| issuer.name == *name)
+    }
+}
+
+impl Rule {
+    /// The pattern by which paths are rewritten, or clients redirected.
+    #[must_use]
+    pub fn pattern(&self) -> Option<&Pattern> {
+        let change = match &self.destination {
+            Destination::Redirect(redirect) => &redirect.path,
+            Destination::Services(_) => &self.routing.rewrite.path,
+        };
+        match change {
+            Some(PathChange::Regex { pattern, .. }) => Some(pattern),
+            _ => None,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod balancing;
 mod bounds;
 mod calls;
 mod certificates;
+mod changes;
 mod hostile;
 mod hostile_http2;
 mod hostile_tokens;

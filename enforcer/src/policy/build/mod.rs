@@ -3,6 +3,8 @@
 //! Nothing here stops at the first mistake: what is wrong is reported at its place, and the rest is
 //! judged all the same. A set in which anything was wrong is thrown away by the caller.
 
+mod changes;
+mod destination;
 mod egress;
 mod issuer;
 mod levels;

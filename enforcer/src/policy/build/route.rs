@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Head, Known, Located, distinct, distinct_of, duration_within, mode,
+    Head, Known, Located,
+    destination::destination,
+    distinct, distinct_of, duration_within,
+    matching::conditions,
+    mode,
     request::limit,
     require::{Proofs, requirement},
     routing::routing,
@@ -34,6 +38,7 @@ pub(super) type Claims = Unique<(String, String)>;
 /// What the rules of one route are judged by.
 struct Scope<'a> {
     route: &'a str,
+    hosts: Vec<HostPattern>,
     known: &'a Known,
 }
 
@@ -49,6 +54,7 @@ pub(super) fn build(
     });
     let scope = Scope {
         route: head.as_ref().map_or("", |head| head.name.as_str()),
+        hosts: hosts.iter().flatten().map(|(host, _)| host.clone()).collect(),
         known,
     };
     let mut limit_names = Unique::new();
@@ -141,18 +147,23 @@ fn rule(
     scope: &Scope<'_>,
     names: &mut Unique<Arc<str>>,
 ) -> Option<Rule> {
-    let routing = routing(&mut raw, at);
-    let matched = at.optional("match", raw.matches, |matches, at| {
+    let matched = at.optional("match", raw.matches.take(), |mut matches, at| {
+        let conditions = conditions(&mut matches, at);
         let path = at.optional("path", matches.path, path);
         let methods = matches.methods.map(|list| list.0);
-        Some((path, values(distinct_of(at, "methods", methods, parse_method))))
+        let methods = values(distinct_of(at, "methods", methods, parse_method));
+        Some((path, methods, conditions))
     });
-    let (path, methods) = matched.unwrap_or_default();
+    let (path, methods, conditions) = matched.unwrap_or_default();
+    let path = path.unwrap_or_else(|| PathMatch::Prefix("/".into()));
+    let routing = routing(&mut raw, &path, conditions, at);
+    let destination = destination(&mut raw, &path, &scope.hosts, at, scope.known);
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope.known);
-    let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
-    if let (Some(service), false) = (&service, routing.upgrade.is_empty()) {
-        scope.known.check_upgrade(service, at);
+    if let (Some(destination), false) = (&destination, routing.upgrade.is_empty()) {
+        for each in destination.services() {
+            scope.known.check_upgrade(&each.service, at);
+        }
     }
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
@@ -175,11 +186,11 @@ fn rule(
         Some(built)
     });
     Some(Rule {
-        path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
+        path,
         methods,
         require,
         limits,
-        service: service?,
+        destination: destination?,
         timeout: timeout.unwrap_or(Duration::from_secs(15)),
         max_body: max_body.unwrap_or(1 << 20),
         routing,

@@ -13,6 +13,7 @@ mod pattern;
 pub mod quantity;
 mod rate;
 mod spiffe;
+mod template;
 
 pub use host::HostPattern;
 pub use interface::InterfacePattern;
@@ -20,6 +21,7 @@ pub use path::PathMatch;
 pub use pattern::Pattern;
 pub use rate::{Rate, Unit};
 pub use spiffe::SpiffePattern;
+pub use template::Template;
 
 /// A document's name: a DNS label, as Kubernetes wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

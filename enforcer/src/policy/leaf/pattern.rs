@@ -72,13 +72,10 @@ impl Pattern {
         self.regex.captures(text)
     }
 
-    /// Whether the expression has a group of that name or number.
+    /// How many groups there are, the whole text being the first.
     #[must_use]
-    pub fn has_group(&self, name: &str) -> bool {
-        match name.parse::<usize>() {
-            Ok(number) => number < self.regex.captures_len(),
-            Err(_) => self.regex.capture_names().flatten().any(|each| each == name),
-        }
+    pub fn groups(&self) -> usize {
+        self.regex.captures_len()
     }
 }
 

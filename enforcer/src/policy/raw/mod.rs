@@ -7,11 +7,13 @@ use std::fmt;
 
 use serde::{Deserialize, de::IgnoredAny};
 
+mod destination;
 mod matching;
 mod service;
 mod shape;
 
-pub(crate) use matching::{HeaderMatch, QueryMatch};
+pub(crate) use destination::{FieldChanges, PathChange, Redirect, Rewrite, Scheme, Weighted};
+pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,
@@ -295,6 +297,11 @@ pub(crate) struct Rule {
     pub(crate) require: Option<Require>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) service: Option<String>,
+    pub(crate) services: Option<Vec<Weighted>>,
+    pub(crate) redirect: Option<Redirect>,
+    pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) request_headers: Option<FieldChanges>,
+    pub(crate) response_headers: Option<FieldChanges>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
     pub(crate) upgrade: Option<OneOrMany<Upgrade>>,
@@ -306,25 +313,6 @@ pub(crate) struct Rule {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Upgrade {
     WebSocket,
-}
-
-/// `match`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Match {
-    pub(crate) path: Option<PathMatch>,
-    pub(crate) methods: Option<OneOrMany<String>>,
-    pub(crate) headers: Option<Vec<HeaderMatch>>,
-    pub(crate) query: Option<Vec<QueryMatch>>,
-}
-
-/// `match.path`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum PathMatch {
-    Prefix(String),
-    Exact(String),
-    Regex(String),
 }
 
 /// `require`.
