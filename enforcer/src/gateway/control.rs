@@ -154,10 +154,8 @@ fn forget(old: &Generation, new: &Generation, metrics: &GatewayMetrics) {
         let routes = generation.set.routes.iter();
         routes
             .flat_map(|route| {
-                route
-                    .rules
-                    .iter()
-                    .map(|rule| (route.name.clone(), rule.service.clone()))
+                let services = route.rules.iter().flat_map(|rule| rule.destination.services());
+                services.map(|each| (route.name.clone(), each.service.clone()))
             })
             .collect()
     };

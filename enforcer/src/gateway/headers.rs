@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -182,10 +182,15 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Whether only the gateway may set the field. Servers that hand fields on by CGI's rules (RFC 3875
 /// section 4.1.18) make no difference between `-` and `_`, and some none between these and `.`, so
 /// neither does this.
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     OURS.iter()
         .any(|ours| name.len() == ours.len() && begins(name, ours))
         || OURS_BEFORE.iter().any(|prefix| begins(name, prefix))
+}
+
+/// Whether the field is about one connection, or about how a message is carried on it.
+pub(crate) fn is_of_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name) || matches!(*name, CONTENT_LENGTH | EXPECT | TRAILER)
 }
 
 fn begins(name: &str, prefix: &str) -> bool {

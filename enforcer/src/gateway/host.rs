@@ -111,6 +111,11 @@ impl Host {
     }
 }
 
+/// A host that is written, as requests name it. `None`: it is none.
+pub(crate) fn value(text: &str) -> Option<HeaderValue> {
+    Host::parse(text.as_bytes()).and_then(|host| host.value()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,8 @@
 
 mod activity;
 mod body;
+mod changes;
+mod conditions;
 pub mod config;
 mod connection;
 mod control;
@@ -54,9 +56,12 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use headers::{is_of_hop, is_ours};
+pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
 pub(crate) use sources::Budgets;
+pub(crate) use target::is_normal as is_normal_path;
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{

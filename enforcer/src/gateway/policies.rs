@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
@@ -18,7 +19,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Endpoint, Name, PolicySet, Route, Rule};
+use crate::policy::model::{Endpoint, Name, Pattern, PolicySet, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -51,16 +52,32 @@ pub struct Generation {
     pub(super) tls: Vec<Option<Arc<ServiceTls>>>,
     /// Where keys lead, of services that hash, in the same order.
     pub(super) tables: Vec<Option<Arc<Table>>>,
+    /// All regular expressions; those of the router come first. Each worker has clones of its own.
+    pub(super) patterns: Vec<Pattern>,
     rules: Vec<Vec<Bound>>,
+    /// Where the requests of all rules go.
+    targets: Vec<Target>,
     start: Instant,
 }
 
 /// What a rule's names stand for.
 #[derive(Debug)]
 struct Bound {
-    /// The position of its service; `None` denies.
-    service: Option<usize>,
+    /// The positions of its targets: at least one.
+    targets: Range<usize>,
+    /// The sum of their weights.
+    weight: u32,
+    /// The position of the pattern by which it changes paths.
+    pattern: Option<usize>,
     limits: RuleLimits,
+}
+
+/// A service that a rule leads to.
+#[derive(Debug)]
+struct Target {
+    /// Its position. `None`: there is none; it redirects, or denies.
+    service: Option<usize>,
+    weight: u32,
 }
 
 /// An endpoint that gets no requests.
@@ -195,21 +212,48 @@ impl Generation {
             .enumerate()
             .map(|(position, service)| (&service.name, position))
             .collect();
-        let bind = |route: &Route, rule: &Rule| Bound {
-            service: positions.get(&rule.service).copied(),
-            limits: shared.limiters.bind(&route.name, &rule.service, &rule.limits),
+        let router = Router::new(&set.routes);
+        let mut patterns = router.patterns().to_vec();
+        let mut targets = Vec::new();
+        let mut bind = |route: &Route, rule: &Rule| {
+            let first = targets.len();
+            let services = rule.destination.services().iter();
+            targets.extend(services.map(|each| Target {
+                service: positions.get(&each.service).copied(),
+                weight: each.weight,
+            }));
+            if targets.len() == first {
+                targets.push(Target {
+                    service: None,
+                    weight: 1,
+                });
+            }
+            let pattern = rule.pattern().map(|pattern| {
+                patterns.push(pattern.clone());
+                patterns.len() - 1
+            });
+            Bound {
+                targets: first..targets.len(),
+                weight: targets[first..].iter().map(|target| target.weight).sum(),
+                pattern,
+                limits: shared
+                    .limiters
+                    .bind(&route.name, rule.destination.only(), &rule.limits),
+            }
         };
+        let rules = set.routes.iter();
+        let rules = rules
+            .map(|route| route.rules.iter().map(|rule| bind(route, rule)).collect())
+            .collect();
         Self {
-            router: Router::new(&set.routes),
+            router,
+            patterns,
+            targets,
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
             endpoints,
             tables: tables.collect(),
             tls,
-            rules: set
-                .routes
-                .iter()
-                .map(|route| route.rules.iter().map(|rule| bind(route, rule)).collect())
-                .collect(),
+            rules,
             start: shared.start,
             set,
         }
@@ -222,10 +266,42 @@ impl Generation {
         (route, &route.rules[index.rule])
     }
 
-    /// The position of the service that the rule leads to.
-    #[must_use]
-    pub(super) fn service_of(&self, index: RuleIndex) -> Option<usize> {
-        self.rules[index.route][index.rule].service
+    /// Chooses where a request of the rule goes: the position of a target, by weight.
+    pub(super) fn choose(&self, index: RuleIndex) -> usize {
+        let Bound { targets, weight, .. } = &self.rules[index.route][index.rule];
+        if targets.len() == 1 {
+            return targets.start;
+        }
+        let mut lot = fastrand::u32(..(*weight).max(1));
+        let chosen = targets.clone().find(|&target| {
+            let weight = self.targets[target].weight;
+            let is_here = lot < weight;
+            lot = lot.saturating_sub(weight);
+            is_here
+        });
+        chosen.unwrap_or(targets.start)
+    }
+
+    /// How many targets there are.
+    pub(super) fn targets(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// The position of the service that is a target.
+    pub(super) fn service_of(&self, target: usize) -> Option<usize> {
+        self.targets[target].service
+    }
+
+    /// The name of the service that is a target of the rule.
+    pub(super) fn service_name(&self, index: RuleIndex, target: usize) -> Option<&Name> {
+        let first = self.rules[index.route][index.rule].targets.start;
+        let services = self.rule(index).1.destination.services();
+        services.get(target - first).map(|each| &each.service)
+    }
+
+    /// The position of the pattern by which the rule changes paths.
+    pub(super) fn pattern_of(&self, index: RuleIndex) -> Option<usize> {
+        self.rules[index.route][index.rule].pattern
     }
 
     /// The rule's limits.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
+    changes,
     connection::{Connection, UnderWay},
     grpc, headers,
     host::Host,
@@ -32,14 +33,14 @@ use super::{
     limit::{self, KeyParts, Meter},
     metrics,
     refusal::Refusal,
-    router::RuleIndex,
+    router::{Asked, RuleIndex},
     signal::{Identity, Outcome, Verdict},
     target,
     upgrade::{self, Told, Tunnel},
     upstream::{UpstreamError, send::Sender},
     worker::WorkerPolicy,
 };
-use crate::policy::model::{Mode, Requirement, Rule};
+use crate::policy::model::{Destination, Mode, Requirement, Rule};
 
 /// Stands for the status of a request whose client went away, as others use it.
 const CLIENT_CLOSED: u16 = 499;
@@ -54,7 +55,8 @@ struct Passage<'a> {
     began: Instant,
     /// How far the request has gone to the service, once it is forwarded.
     forwarded: Option<Rc<Progress>>,
-    rule: Option<RuleIndex>,
+    /// The rule that decides, and which of its targets it leads to.
+    rule: Option<(RuleIndex, usize)>,
     /// Verified, and enough for the rule.
     token: Option<Arc<VerifiedToken>>,
     /// What was decided, also where a rule in shadow mode lets the request through nevertheless.
@@ -116,7 +118,8 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
 }
 
 impl Passage<'_> {
-    /// The service's response; without a body if the connection is switched to another protocol.
+    /// The service's response; without a body if the connection is switched to another protocol, or the client is
+    /// to ask elsewhere.
     async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (mut parts, body) = request.into_parts();
         let asked = upgrade::asked(&mut parts)?;
@@ -131,12 +134,20 @@ impl Passage<'_> {
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
         parts.uri = origin_form(&parts.uri)?;
         let policy = self.policy;
+        let looked_at = Asked {
+            host: host.name(),
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            method: &parts.method,
+            fields: &parts.headers,
+        };
         let index = policy
             .generation
             .router
-            .find(host.name(), parts.uri.path(), &parts.method)
+            .find(&looked_at, &policy.patterns)
             .ok_or_else(Refusal::no_route)?;
-        self.rule = Some(index);
+        let target = policy.generation.choose(index);
+        self.rule = Some((index, target));
         let (route, rule) = policy.generation.rule(index);
         if self.connection.has_lapsed() {
             return Err(Refusal::denied(&Denial::CertificateExpired, route.name.as_str()));
@@ -151,13 +162,21 @@ impl Passage<'_> {
         if body.size_hint().lower() > rule.max_body {
             return Err(Refusal::too_large(rule.max_body));
         }
+        if let Destination::Redirect(redirect) = &rule.destination {
+            let tls = self.connection.is_tls();
+            let mut response = changes::redirect(redirect, policy.pattern(index), &parts.uri, &host, tls)?;
+            changes::apply(&rule.routing.response_fields, response.headers_mut());
+            return Ok(response);
+        }
         let asked = match asked {
             Some(asked) => asked.granted(rule, !body.is_end_stream())?,
             None => None,
         };
         self.prepare(&mut parts, &host)?;
         let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
-        self.forward(index, parts, body, told).await
+        changes::rewrite(&rule.routing.rewrite, policy.pattern(index), &mut parts)?;
+        changes::apply(&rule.routing.request_fields, &mut parts.headers);
+        self.forward((index, target), parts, body, told).await
     }
 
     /// Whether the request may go on: by its proofs, then by its limits.
@@ -286,13 +305,13 @@ impl Passage<'_> {
 
     async fn forward(
         &mut self,
-        index: RuleIndex,
+        (index, target): (RuleIndex, usize),
         mut parts: Parts,
         body: Incoming,
         told: Option<Told>,
     ) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (_, rule) = self.policy.generation.rule(index);
-        let upstream = self.policy.upstream(index).ok_or_else(|| {
+        let upstream = self.policy.upstream(target).ok_or_else(|| {
             Refusal::new(
                 Verdict::Upstream,
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -348,6 +367,7 @@ impl Passage<'_> {
         let service = switched.is_some().then(|| hyper::upgrade::on(&mut response));
         let (mut parts, body) = response.into_parts();
         headers::prepare_response(&mut parts.headers);
+        changes::apply(&rule.routing.response_fields, &mut parts.headers);
         parts.version = Version::default();
         parts.extensions.clear();
         if let (Some(switched), Some(service)) = (switched, service) {
@@ -369,17 +389,19 @@ impl Passage<'_> {
             .and_then(|progress| progress.with_service_since())
             .map(|since| since.elapsed());
         let cells = match self.rule {
-            Some(index) => self.policy.cells(index, &worker.metrics),
+            Some((index, target)) => self.policy.cells(index, target, &worker.metrics),
             None => &self.policy.no_route,
         };
         worker
             .counted
             .request(cells, (self.verdict, self.denied), status, latency);
-        let matched = self.rule.map(|index| self.policy.generation.rule(index));
+        let generation = &self.policy.generation;
         let outcome = Outcome {
             source: self.connection.flow.peer.ip(),
-            route: matched.map(|(route, _)| &route.name),
-            service: matched.map(|(_, rule)| &rule.service),
+            route: self.rule.map(|(index, _)| &generation.rule(index).0.name),
+            service: self
+                .rule
+                .and_then(|(index, target)| generation.service_name(index, target)),
             status,
             verdict: self.verdict,
             latency,

@@ -3,17 +3,20 @@
 //! The most specific host pattern that fits decides alone: an exact name before a suffix, a longer
 //! suffix before a shorter one, `*` last. What its routes do not admit is not looked up under a less
 //! specific pattern, so that a catch-all route opens nothing on a host that has routes of its own.
-//! Among the routes of that pattern each offers its first rule, in order, that fits path and method;
-//! of these the most specific path wins (exact, then the longest prefix), then the route that comes
-//! first by name.
+//! Among the routes of that pattern each offers its first rule, in order, that fits path, method and
+//! conditions; of these the most specific path wins (exact, then the longest prefix, then regular
+//! expressions), then the route that comes first by name.
 //!
-//! A look-up costs one hash for each segment of the path, however many routes there are.
+//! A look-up costs one hash for each segment of the path, however many routes there are, and a match
+//! for each regular expression that is a path at the host's pattern. Conditions are only looked at
+//! where path and method fit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, iter, sync::Arc};
 
-use http::Method;
+use http::{HeaderMap, Method};
 
-use crate::policy::model::{HostPattern, PathMatch, Route};
+use super::conditions::{self, Compiled};
+use crate::policy::model::{HostPattern, PathMatch, Pattern, Route};
 
 /// Where a rule stands in the policy set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +33,19 @@ pub struct Router {
     exact: HashMap<Arc<str>, Paths>,
     suffixes: HashMap<Arc<str>, Paths>,
     any: Option<Paths>,
+    patterns: Vec<Pattern>,
+}
+
+/// What is looked at in a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// In lower case, without port.
+    pub host: &'a str,
+    /// Normalised.
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub method: &'a Method,
+    pub fields: &'a HeaderMap,
 }
 
 /// The rules of one host pattern.
@@ -37,6 +53,8 @@ pub struct Router {
 struct Paths {
     exact: HashMap<Arc<str>, Vec<Entry>>,
     prefixes: HashMap<Arc<str>, Vec<Entry>>,
+    /// Each with the position of its pattern.
+    regexes: Vec<(usize, Entry)>,
     /// No prefix is longer, so a long path costs no more look-ups than the longest prefix.
     longest_prefix: usize,
 }
@@ -47,6 +65,7 @@ struct Entry {
     at: RuleIndex,
     /// Empty: any.
     methods: Vec<Method>,
+    conditions: Box<[Compiled]>,
 }
 
 impl Router {
@@ -54,6 +73,7 @@ impl Router {
     #[must_use]
     pub fn new(routes: &[Arc<Route>]) -> Self {
         let mut router = Self::default();
+        let mut patterns = Vec::new();
         for (route_index, route) in routes.iter().enumerate() {
             for host in &route.hosts {
                 let paths = match host {
@@ -66,23 +86,28 @@ impl Router {
                         route: route_index,
                         rule,
                     };
-                    paths.insert(
-                        &each.path,
-                        Entry {
-                            at,
-                            methods: each.methods.clone(),
-                        },
-                    );
+                    let entry = Entry {
+                        at,
+                        methods: each.methods.clone(),
+                        conditions: conditions::compile(&each.routing.conditions, &mut patterns),
+                    };
+                    paths.insert(&each.path, entry, &mut patterns);
                 }
             }
         }
-        router
+        Self { patterns, ..router }
     }
 
-    /// The rule that decides a request for the normalised `path` at `host`, in lower case, without port.
+    /// The regular expressions of the routes. Each worker has clones of its own, which it gives to [`Self::find`].
     #[must_use]
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Option<RuleIndex> {
-        self.paths(host)?.find(path, method)
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// The rule that decides a request. `patterns`: clones of [`Self::patterns`].
+    #[must_use]
+    pub fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Option<RuleIndex> {
+        self.paths(asked.host)?.find(asked, patterns)
     }
 
     fn paths(&self, host: &str) -> Option<&Paths> {
@@ -102,42 +127,47 @@ impl Router {
 }
 
 impl Paths {
-    fn insert(&mut self, path: &PathMatch, entry: Entry) {
+    fn insert(&mut self, path: &PathMatch, entry: Entry, patterns: &mut Vec<Pattern>) {
         let entries = match path {
             PathMatch::Exact(exact) => self.exact.entry(Arc::clone(exact)),
             PathMatch::Prefix(prefix) => {
                 self.longest_prefix = self.longest_prefix.max(prefix.len());
                 self.prefixes.entry(Arc::clone(prefix))
             }
+            PathMatch::Regex(pattern) => {
+                patterns.push(pattern.clone());
+                self.regexes.push((patterns.len() - 1, entry));
+                return;
+            }
         };
         entries.or_default().push(entry);
     }
 
-    fn find(&self, path: &str, method: &Method) -> Option<RuleIndex> {
+    fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Option<RuleIndex> {
         let mut choice = Choice::default();
-        if let Some(entries) = self.exact.get(path) {
-            choice.consider(entries, method);
+        for entries in self.look_ups(asked.path).flatten() {
+            choice.consider(entries.iter(), asked, patterns);
         }
-        if self.longest_prefix > 0 {
-            let mut end = path.len();
-            loop {
-                if end <= self.longest_prefix
-                    && let Some(entries) = self.prefixes.get(&path[..end])
-                {
-                    choice.consider(entries, method);
-                }
-                match path[..end].rfind('/') {
-                    None | Some(0) => break,
-                    Some(slash) => end = slash,
-                }
-            }
-            if path.len() > 1
-                && let Some(entries) = self.prefixes.get("/")
-            {
-                choice.consider(entries, method);
-            }
+        if !self.regexes.is_empty() {
+            let path = asked.path.as_bytes();
+            let alike = self
+                .regexes
+                .iter()
+                .filter(|(pattern, _)| patterns[*pattern].matches(path));
+            choice.consider(alike.map(|(_, entry)| entry), asked, patterns);
         }
         choice.decide()
+    }
+
+    /// What stands at a path and above it, the most specific first: an item for each look-up.
+    fn look_ups<'a>(&'a self, path: &'a str) -> impl Iterator<Item = Option<&'a Vec<Entry>>> {
+        let exact = iter::once(self.exact.get(path));
+        let above = move |&end: &usize| path[..end].rfind('/').filter(|&slash| slash > 0);
+        let prefixes = iter::successors((self.longest_prefix > 0).then_some(path.len()), above)
+            .filter(|&end| end <= self.longest_prefix)
+            .map(move |end| self.prefixes.get(&path[..end]));
+        let root = (self.longest_prefix > 0 && path.len() > 1).then(|| self.prefixes.get("/"));
+        exact.chain(prefixes).chain(root)
     }
 }
 
@@ -150,10 +180,16 @@ struct Choice {
 
 impl Choice {
     /// Takes in the rules of the next path, which is less specific than those before.
-    fn consider(&mut self, entries: &[Entry], method: &Method) {
+    fn consider<'a>(
+        &mut self,
+        entries: impl Iterator<Item = &'a Entry>,
+        asked: &Asked<'_>,
+        patterns: &[Pattern],
+    ) {
         self.rank += 1;
         for entry in entries {
-            if !entry.methods.is_empty() && !entry.methods.contains(method) {
+            let fits = entry.methods.is_empty() || entry.methods.contains(asked.method);
+            if !fits || !conditions::all_hold(&entry.conditions, asked, patterns) {
                 continue;
             }
             match self.offers.iter_mut().find(|(at, _)| at.route == entry.at.route) {

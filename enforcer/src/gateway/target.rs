@@ -9,7 +9,8 @@
 //!   ASCII, broken escapes, and `;` (escaped or not): some servers take it and what follows out of the
 //!   segment (RFC 3986 section 3.3), so that they read `/admin` where the policy has seen `/admin;x`.
 //!
-//! The query is forwarded as it came; policies do not look at it.
+//! The query is forwarded as it came. Rules that look at it read it as forms are read: see
+//! [`crate::policy::model::Part::Query`].
 
 use std::borrow::Cow;
 
@@ -43,6 +44,11 @@ pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, TargetError> {
     }
     let decoded = decode(path.as_bytes())?;
     Ok(Cow::Owned(resolve(&decoded)?))
+}
+
+/// Whether services get the path as it is written.
+pub(crate) fn is_normal(path: &str) -> bool {
+    !path.contains(['?', '#']) && normalise(path).is_ok_and(|normal| normal == path)
 }
 
 /// Whether the path is already in its one form. May say no to one that is: then the slow way decides.

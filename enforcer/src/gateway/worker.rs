@@ -40,7 +40,7 @@ use super::{
         service::LocalService,
     },
 };
-use crate::policy::model::{Name, Service};
+use crate::policy::model::{Name, Pattern, Service};
 
 /// TLS handshakes that one worker has under way.
 const MAX_HANDSHAKES: usize = 512;
@@ -110,8 +110,11 @@ struct Admission {
 #[derive(Debug)]
 pub(super) struct WorkerPolicy {
     pub(super) generation: Arc<Generation>,
+    /// Clones of the generation's, so that workers do not contend for what matching needs.
+    pub(super) patterns: Vec<Pattern>,
     upstreams: Vec<Upstream>,
-    cells: Vec<Vec<OnceCell<Rc<RuleCells>>>>,
+    /// For each target.
+    cells: Vec<OnceCell<Rc<RuleCells>>>,
     /// For requests that no rule decides.
     pub(super) no_route: Rc<RuleCells>,
 }
@@ -352,14 +355,10 @@ impl WorkerPolicy {
         let upstreams = services
             .map(|(position, service)| upstream(position, service))
             .collect();
-        let cells = generation
-            .set
-            .routes
-            .iter()
-            .map(|route| vec![OnceCell::new(); route.rules.len()]);
         Self {
+            patterns: generation.patterns.clone(),
             upstreams,
-            cells: cells.collect(),
+            cells: vec![OnceCell::new(); generation.targets()],
             no_route: RuleCells::new(metrics, "", ""),
             generation,
         }
@@ -385,17 +384,25 @@ impl WorkerPolicy {
         self.upstreams.iter().flat_map(|upstream| &upstream.endpoints)
     }
 
-    /// Where the rule's requests go. `None` denies.
-    pub(super) fn upstream(&self, index: RuleIndex) -> Option<&Upstream> {
-        self.upstreams.get(self.generation.service_of(index)?)
+    /// Where requests to the target go. `None` denies.
+    pub(super) fn upstream(&self, target: usize) -> Option<&Upstream> {
+        self.upstreams.get(self.generation.service_of(target)?)
     }
 
-    /// The rule's counters.
-    pub(super) fn cells(&self, index: RuleIndex, metrics: &GatewayMetrics) -> &Rc<RuleCells> {
-        self.cells[index.route][index.rule].get_or_init(|| {
-            let (route, rule) = self.generation.rule(index);
-            RuleCells::new(metrics, route.name.as_str(), rule.service.as_str())
+    /// The counters of the rule's target.
+    pub(super) fn cells(&self, index: RuleIndex, target: usize, metrics: &GatewayMetrics) -> &Rc<RuleCells> {
+        self.cells[target].get_or_init(|| {
+            let (route, _) = self.generation.rule(index);
+            let service = self.generation.service_name(index, target);
+            RuleCells::new(metrics, route.name.as_str(), service.map_or("", Name::as_str))
         })
+    }
+
+    /// The worker's clone of the pattern by which the rule changes paths.
+    pub(super) fn pattern(&self, index: RuleIndex) -> Option<&Pattern> {
+        self.generation
+            .pattern_of(index)
+            .map(|position| &self.patterns[position])
     }
 }
 

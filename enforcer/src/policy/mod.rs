@@ -7,9 +7,11 @@
 pub mod access;
 pub(crate) mod build;
 pub mod check;
+mod destination;
 pub(crate) mod files;
 pub mod leaf;
 pub(crate) mod load;
+mod matching;
 pub mod model;
 pub mod problem;
 mod quota;

@@ -21,7 +21,12 @@ pub use super::{
     access::{
         Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
     },
-    leaf::{ClaimPath, DnsPattern, HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
+    destination::{Destination, FieldChanges, PathChange, Redirect, Rewrite, Weighted},
+    leaf::{
+        ClaimPath, DnsPattern, HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern,
+        Template,
+    },
+    matching::{Condition, Part, Test},
     quota::{Counted, Exceed, RequestKey, RequestLimit, Tier},
     routing::{Protocol, Routing, Upgrade},
     service::{
@@ -361,7 +366,7 @@ pub struct Rule {
     pub require: Requirement,
     pub access: Access,
     pub limits: Vec<RequestLimit>,
-    pub service: Name,
+    pub destination: Destination,
     /// For the whole exchange up to the response's head.
     pub timeout: Duration,
     /// The largest request body, in bytes.
@@ -411,6 +416,21 @@ impl PolicySet {
     #[must_use]
     pub fn issuer(&self, name: &Name) -> Option<&Arc<Issuer>> {
         self.issuers.iter().find(|issuer| issuer.name == *name)
+    }
+}
+
+impl Rule {
+    /// The pattern by which paths are rewritten, or clients redirected.
+    #[must_use]
+    pub fn pattern(&self) -> Option<&Pattern> {
+        let change = match &self.destination {
+            Destination::Redirect(redirect) => &redirect.path,
+            Destination::Services(_) => &self.routing.rewrite.path,
+        };
+        match change {
+            Some(PathChange::Regex { pattern, .. }) => Some(pattern),
+            _ => None,
+        }
     }
 }
 

@@ -1,10 +1,21 @@
-//! What may become of a request that a rule has admitted, beside that it is forwarded.
+//! Which requests a rule is about, beside their paths and methods, and what may become of them.
 
 use std::time::Duration;
 
-/// How a rule's requests are handled.
+use super::{
+    destination::{FieldChanges, Rewrite},
+    matching::Condition,
+};
+
+/// Which requests a rule is about, beside their paths and methods, and how they are handled.
 #[derive(Clone, Debug, Default)]
 pub struct Routing {
+    /// All must hold. Empty: nothing more is looked at.
+    pub conditions: Vec<Condition>,
+    pub rewrite: Rewrite,
+    pub request_fields: FieldChanges,
+    /// Of the service's responses, and of redirects.
+    pub response_fields: FieldChanges,
     /// What connections may be switched to. Empty: nothing.
     pub upgrade: Vec<Upgrade>,
     /// How long a response or a switched connection may be silent. `None`: as long as the listener lets

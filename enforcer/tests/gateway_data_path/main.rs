@@ -7,6 +7,7 @@ mod balancing;
 mod bounds;
 mod calls;
 mod certificates;
+mod changes;
 mod hostile;
 mod hostile_http2;
 mod hostile_tokens;
@@ -16,6 +17,7 @@ mod outliers;
 mod proxying;
 #[cfg(test)]
 mod quotas;
+mod routing;
 mod slow;
 mod support;
 mod upgrades;

@@ -156,14 +156,14 @@ fn a_new_policy_goes_on_with_the_states() {
         let limiters = RequestLimiters::new(1 << 10);
         let original = limit(Algorithm::TokenBucket, 5, MINUTE, &[key.clone()]);
         let client = from("192.0.2.1");
-        let before = limiters.bind(&route(), &service(), std::slice::from_ref(&original));
+        let before = limiters.bind(&route(), Some(&service()), std::slice::from_ref(&original));
         assert_eq!(admitted(&before, &client, NOW, 3), 3);
-        let same = limiters.bind(&route(), &service(), std::slice::from_ref(&original));
+        let same = limiters.bind(&route(), Some(&service()), std::slice::from_ref(&original));
         drop(before);
         assert_eq!(admitted(&same, &client, NOW, 9), 2, "{key:?}");
         let elsewhere = limiters.bind(
             &"carts".parse().unwrap(),
-            &service(),
+            Some(&service()),
             std::slice::from_ref(&original),
         );
         assert_eq!(
@@ -175,11 +175,11 @@ fn a_new_policy_goes_on_with_the_states() {
             name: "other".into(),
             ..original
         };
-        let renamed = limiters.bind(&route(), &service(), &[renamed]);
+        let renamed = limiters.bind(&route(), Some(&service()), &[renamed]);
         assert_eq!(admitted(&renamed, &client, NOW, 9), 5, "{key:?} of another name");
         let changed = limiters.bind(
             &route(),
-            &service(),
+            Some(&service()),
             &[limit(Algorithm::TokenBucket, 6, MINUTE, &[key.clone()])],
         );
         assert_eq!(

@@ -49,7 +49,7 @@ pub(crate) fn service() -> Name {
 }
 
 pub(crate) fn bind(limits: &[RequestLimit]) -> RuleLimits {
-    RequestLimiters::new(1 << 10).bind(&route(), &service(), limits)
+    RequestLimiters::new(1 << 10).bind(&route(), Some(&service()), limits)
 }
 
 pub(crate) fn from(source: &str) -> KeyParts<'static> {

@@ -56,7 +56,7 @@ fn between_documents() {
                 service("s")
             ),
             "spec.hosts[0]",
-            "begins with the same path and methods",
+            "begins with the same match",
         ),
         (
             joined([

@@ -8,8 +8,10 @@ use table::{packet, problems, rule, service};
 use tempfile::TempDir;
 
 mod access;
+mod destinations;
 mod documents;
 mod limits;
+mod matching;
 mod packets;
 mod routes;
 mod services;

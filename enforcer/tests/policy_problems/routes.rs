@@ -71,7 +71,7 @@ fn of_routes() {
         (
             with("match: {path: ▶{prefix: /a, exact: /a}}"),
             "spec.rules[0].match.path",
-            "expected prefix or exact",
+            "expected prefix, exact or regex",
         ),
         (
             with("match: {path: ▶/a}"),

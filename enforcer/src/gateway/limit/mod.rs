@@ -98,10 +98,11 @@ impl RequestLimiters {
         }
     }
 
-    /// Binds the limits of a rule of `route` that leads to `service` to their states. Not for the request
-    /// path: takes a lock.
+    /// Binds the limits of a rule of `route` to their states. Not for the request path: takes a lock.
+    ///
+    /// `service`: the one that the rule leads to. Rules of several, or of none, share no limit by it.
     #[must_use]
-    pub fn bind(&self, route: &Name, service: &Name, limits: &[RequestLimit]) -> RuleLimits {
+    pub fn bind(&self, route: &Name, service: Option<&Name>, limits: &[RequestLimit]) -> RuleLimits {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         tables.forget_unused();
         let mut arm = |limit: &RequestLimit, tier: &str, params: Params| {
@@ -125,8 +126,8 @@ impl RequestLimiters {
 }
 
 /// Which limits have a state together: those of a route by one name, and those by a service that say the same.
-fn whose(route: &Name, service: &Name, limit: &RequestLimit, tier: &str) -> String {
-    if limit.per.contains(&RequestKey::Service) {
+fn whose(route: &Name, service: Option<&Name>, limit: &RequestLimit, tier: &str) -> String {
+    if let (Some(service), true) = (service, limit.per.contains(&RequestKey::Service)) {
         let (per, counted) = (&limit.per, limit.counted);
         format!("service {service} {per:?} {counted:?} {:?} {tier}", limit.params)
     } else {

@@ -4,10 +4,13 @@
 //! judged all the same. A set in which anything was wrong is thrown away by the caller.
 
 mod access;
+mod changes;
+mod destination;
 mod egress;
 mod issuer;
 mod levels;
 mod limit;
+mod matching;
 mod packet;
 mod request;
 mod require;

@@ -3,14 +3,18 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Head, Known, Located, access, distinct, distinct_of, duration_within, mode,
+    Head, Known, Located, access,
+    destination::destination,
+    distinct, distinct_of, duration_within,
+    matching::conditions,
+    mode,
     request::{Of, limit},
     require::{Proofs, requirement},
     routing::routing,
     values,
 };
 use crate::policy::{
-    leaf::{HostPattern, PathMatch, quantity},
+    leaf::{HostPattern, PathMatch, Pattern, quantity},
     model::{RequestLimit, Route, Rule},
     raw,
     yaml::place::{Place, Unique, parsed},
@@ -25,6 +29,9 @@ const LIMITS_PER_RULE: usize = 8;
 /// The most rules of one route.
 const MAX_RULES: usize = 1000;
 
+/// The most rules of one route whose paths are regular expressions.
+const MAX_PATTERNS: usize = 64;
+
 /// Which route has which host with which first match.
 pub(super) type Claims = Unique<(String, String)>;
 
@@ -34,6 +41,7 @@ type LimitNames = Unique<Arc<str>>;
 /// What the rules of one route are judged by.
 struct Scope<'a> {
     route: &'a str,
+    hosts: Vec<HostPattern>,
     known: &'a Known,
 }
 
@@ -49,6 +57,7 @@ pub(super) fn build(
     });
     let scope = Scope {
         route: head.as_ref().map_or("", |head| head.name.as_str()),
+        hosts: hosts.iter().flatten().map(|(host, _)| host.clone()).collect(),
         known,
     };
     let mut limit_names = Unique::new();
@@ -76,6 +85,12 @@ pub(super) fn build(
             Some((built, at))
         });
         unreachable(&rules);
+        let is_pattern = |(rule, _): &&Located<'_, Rule>| matches!(rule.path, PathMatch::Regex(_));
+        if let Some((_, at)) = rules.iter().filter(is_pattern).nth(MAX_PATTERNS) {
+            at.error(format!(
+                "a route has at most {MAX_PATTERNS} rules with `match.path.regex`: each request to its hosts tries them all"
+            ));
+        }
         Some(values(rules))
     });
     if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
@@ -94,11 +109,11 @@ pub(super) fn build(
 /// Two routes that begin alike for one host: the second would never be reached by them.
 fn claim(hosts: &[Located<'_, HostPattern>], first: &Rule, claims: &mut Claims) {
     let methods: BTreeSet<&str> = first.methods.iter().map(http::Method::as_str).collect();
-    let matched = format!("{} {methods:?}", first.path);
+    let matched = format!("{} {methods:?} {:?}", first.path, first.routing.conditions);
     for (host, place) in hosts {
         claims.claim((host.to_string(), matched.clone()), place, |other| {
             format!(
-                "the route at {other} has the host `{host}` and begins with the same path and methods: join the two, or give them different matches"
+                "the route at {other} has the host `{host}` and begins with the same match: join the two, or give them different matches"
             )
         });
     }
@@ -124,13 +139,16 @@ fn unreachable(rules: &[Located<'_, Rule>]) {
 fn covers(wide: &Rule, narrow: &Rule) -> bool {
     let path = match (&wide.path, &narrow.path) {
         (PathMatch::Exact(wide), PathMatch::Exact(narrow)) => wide == narrow,
-        (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
-        (prefix, PathMatch::Exact(path) | PathMatch::Prefix(path)) => prefix.matches(path),
+        (PathMatch::Exact(_), _) | (PathMatch::Regex(_), PathMatch::Prefix(_)) => false,
+        (PathMatch::Regex(wide), PathMatch::Regex(narrow)) => wide == narrow,
+        (PathMatch::Prefix(wide), PathMatch::Regex(_)) => **wide == *"/",
+        (wide, PathMatch::Exact(path) | PathMatch::Prefix(path)) => wide.matches(path),
     };
     let any = wide.methods.is_empty();
     let listed =
         !narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method));
-    path && (any || listed)
+    let within = |condition| narrow.routing.conditions.contains(condition);
+    path && (any || listed) && wide.routing.conditions.iter().all(within)
 }
 
 fn rule(
@@ -141,19 +159,24 @@ fn rule(
     common: &[RequestLimit],
     names: &mut LimitNames,
 ) -> Option<Rule> {
-    let routing = routing(&mut raw, at);
     let access = access::access(&mut raw, at);
-    let matched = at.optional("match", raw.matches, |matches, at| {
+    let matched = at.optional("match", raw.matches.take(), |mut matches, at| {
+        let conditions = conditions(&mut matches, at);
         let path = at.optional("path", matches.path, path);
         let methods = matches.methods.map(|list| list.0);
-        Some((path, values(distinct_of(at, "methods", methods, parse_method))))
+        let methods = values(distinct_of(at, "methods", methods, parse_method));
+        Some((path, methods, conditions))
     });
-    let (path, methods) = matched.unwrap_or_default();
+    let (path, methods, conditions) = matched.unwrap_or_default();
+    let path = path.unwrap_or_else(|| PathMatch::Prefix("/".into()));
+    let routing = routing(&mut raw, &path, conditions, at);
+    let destination = destination(&mut raw, &path, &scope.hosts, at, scope.known);
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope.known);
-    let service = at.required("service", raw.service, |text, at| scope.known.service(&text, at));
-    if let (Some(service), false) = (&service, routing.upgrade.is_empty()) {
-        scope.known.check_upgrade(service, at);
+    if let (Some(destination), false) = (&destination, routing.upgrade.is_empty()) {
+        for each in destination.services() {
+            scope.known.check_upgrade(&each.service, at);
+        }
     }
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
@@ -167,12 +190,12 @@ fn rule(
     let prefix = format!("{}-{position}", scope.route);
     let own = limits(list, &prefix, at, &proofs, Of::Rule, names);
     Some(Rule {
-        path: path.unwrap_or_else(|| PathMatch::Prefix("/".into())),
+        path,
         methods,
         require,
         access,
         limits: common.iter().cloned().chain(own).collect(),
-        service: service?,
+        destination: destination?,
         timeout: timeout.unwrap_or(Duration::from_secs(15)),
         max_body: max_body.unwrap_or(1 << 20),
         routing,
@@ -227,6 +250,7 @@ fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
     match raw {
         raw::PathMatch::Prefix(text) => parsed(PathMatch::prefix)(text, &at.field("prefix")),
         raw::PathMatch::Exact(text) => parsed(PathMatch::exact)(text, &at.field("exact")),
+        raw::PathMatch::Regex(text) => parsed(Pattern::new)(text, &at.field("regex")).map(PathMatch::Regex),
     }
 }
 

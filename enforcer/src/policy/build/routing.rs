@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use super::duration_within;
+use super::{
+    changes::{Way, field_changes, rewrite},
+    duration_within,
+};
 use crate::policy::{
+    leaf::PathMatch,
+    matching::Condition,
     raw,
     routing::{Routing, Upgrade},
     yaml::{
@@ -12,12 +17,28 @@ use crate::policy::{
     },
 };
 
-/// Takes what it judges out of the raw rule at `at`.
-pub(super) fn routing(raw: &mut raw::Rule, at: &Place<'_>) -> Routing {
+/// Takes what it judges out of the raw rule at `at`, which is about `path` and `conditions`.
+pub(super) fn routing(
+    raw: &mut raw::Rule,
+    path: &PathMatch,
+    conditions: Vec<Condition>,
+    at: &Place<'_>,
+) -> Routing {
+    let rewrite = at.optional("rewrite", raw.rewrite.take(), |raw, at| rewrite(raw, path, at));
+    let request_fields = at.optional("requestHeaders", raw.request_headers.take(), |raw, at| {
+        field_changes(raw, Way::ToService, at)
+    });
+    let response_fields = at.optional("responseHeaders", raw.response_headers.take(), |raw, at| {
+        field_changes(raw, Way::ToClient, at)
+    });
     let upgrade = raw.upgrade.take().map(|list| upgrades(list.0, at));
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(24 * 3600));
     let idle = at.optional("idle", raw.idle.take(), within);
     Routing {
+        conditions,
+        rewrite: rewrite.unwrap_or_default(),
+        request_fields: request_fields.unwrap_or_default(),
+        response_fields: response_fields.unwrap_or_default(),
         upgrade: upgrade.unwrap_or_default(),
         idle,
     }

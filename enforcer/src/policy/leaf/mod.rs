@@ -11,17 +11,21 @@ mod dns;
 mod host;
 mod interface;
 mod path;
+mod pattern;
 pub mod quantity;
 mod rate;
 mod spiffe;
+mod template;
 
 pub use claim::ClaimPath;
 pub use dns::DnsPattern;
 pub use host::HostPattern;
 pub use interface::InterfacePattern;
 pub use path::PathMatch;
+pub use pattern::Pattern;
 pub use rate::{Rate, Unit};
 pub use spiffe::SpiffePattern;
+pub use template::Template;
 
 /// A document's name: a DNS label, as Kubernetes wants it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use super::Pattern;
+
 /// What a path must be. Paths are compared after normalisation, by segment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathMatch {
@@ -9,6 +11,8 @@ pub enum PathMatch {
     Exact(Arc<str>),
     /// This, or this and `/` and more. Without a trailing slash, except `/` itself.
     Prefix(Arc<str>),
+    /// As a whole like this.
+    Regex(Pattern),
 }
 
 impl PathMatch {
@@ -21,6 +25,7 @@ impl PathMatch {
             Self::Prefix(prefix) => path
                 .strip_prefix(&**prefix)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::Regex(pattern) => pattern.matches(path.as_bytes()),
         }
     }
 }
@@ -55,6 +60,7 @@ impl fmt::Display for PathMatch {
             Self::Exact(path) => f.write_str(path),
             Self::Prefix(path) if **path == *"/" => f.write_str("/*"),
             Self::Prefix(path) => write!(f, "{path}/*"),
+            Self::Regex(pattern) => write!(f, "~{pattern}"),
         }
     }
 }

@@ -8,10 +8,14 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, de::IgnoredAny};
 
 mod access;
+mod destination;
+mod matching;
 mod service;
 mod shape;
 
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
+pub(crate) use destination::{FieldChanges, PathChange, Redirect, Rewrite, Scheme, Weighted};
+pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,
@@ -298,6 +302,11 @@ pub(crate) struct Rule {
     pub(crate) require: Option<Require>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) service: Option<String>,
+    pub(crate) services: Option<Vec<Weighted>>,
+    pub(crate) redirect: Option<Redirect>,
+    pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) request_headers: Option<FieldChanges>,
+    pub(crate) response_headers: Option<FieldChanges>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
     pub(crate) upgrade: Option<OneOrMany<Upgrade>>,
@@ -309,22 +318,6 @@ pub(crate) struct Rule {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Upgrade {
     WebSocket,
-}
-
-/// `match`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Match {
-    pub(crate) path: Option<PathMatch>,
-    pub(crate) methods: Option<OneOrMany<String>>,
-}
-
-/// `match.path`.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum PathMatch {
-    Prefix(String),
-    Exact(String),
 }
 
 /// `require`.

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
 use enforcer::policy::model::{
-    Access, Balance, CertificateNames, CertificateRequirement, Endpoint, HostPattern, Mode, Name, Origin,
-    PathMatch, PolicySet, Protocol, Requirement, Retries, Route, Routing, Rule, Service, TokenContent,
-    TokenRequirement, UpstreamLimits, UpstreamTls,
+    Access, Balance, CertificateNames, CertificateRequirement, Destination, Endpoint, HostPattern, Mode,
+    Name, Origin, PathMatch, PolicySet, Protocol, Requirement, Retries, Route, Routing, Rule, Service,
+    TokenContent, TokenRequirement, UpstreamLimits, UpstreamTls,
 };
 
 use super::pki::HOST;
@@ -29,7 +29,7 @@ pub(crate) fn open_rule() -> Rule {
         require: Requirement::Anybody,
         access: Access::default(),
         limits: Vec::new(),
-        service: name("orders"),
+        destination: Destination::to(name("orders")),
         timeout: Duration::from_secs(20),
         max_body: 16 * 1024 * 1024,
         routing: Routing::default(),
