@@ -14,7 +14,10 @@ mod build;
 mod raw;
 mod tls;
 
-pub use crate::gateway::config::{CertificateFiles, Depth, HandshakeBudget, PerSource, Revocation, Unsure};
+pub use crate::gateway::{
+    config::{CertificateFiles, Depth, HandshakeBudget, PerSource, Revocation, Unsure},
+    pressure::Shedding,
+};
 use crate::policy::{
     files,
     leaf::Rate,
@@ -129,6 +132,8 @@ pub struct Gateway {
     pub zone: Option<Arc<str>>,
     /// What one source may take of it.
     pub per_source: PerSource,
+    /// Which requests are refused while a worker has more to do than it gets done.
+    pub shedding: Shedding,
     /// Empty: the agent has no gateway.
     pub listeners: Vec<Listener>,
     /// `None`: failed authentication denies nobody in the kernel.

@@ -5,7 +5,8 @@ use std::{fs, net::SocketAddr, path::Path, sync::LazyLock, time::Duration};
 
 use enforcer::{
     config::{
-        CertificateFiles, ClientTrust, Clients, Config, Depth, LogFormat, OnStop, Revocation, Unsure, XdpMode,
+        CertificateFiles, ClientTrust, Clients, Config, Depth, LogFormat, OnStop, Revocation, Shedding,
+        Unsure, XdpMode,
     },
     policy::{self, Problem},
 };
@@ -35,6 +36,7 @@ gateway:
   maxConnections: 500
   zone: eu-1a
   perSource: {connections: 100, handshakes: {rate: 20/s, burst: 60}}
+  shedding: {low: 50ms, normal: 1s}
   listeners:
     - name: edge
       address: "0.0.0.0:8443"
@@ -157,6 +159,13 @@ fn everything_that_is_written_is_meant() {
     assert_eq!(
         (handshakes.rate.to_string(), handshakes.burst.get()),
         ("20/s".to_owned(), 60)
+    );
+    assert_eq!(
+        config.gateway.shedding,
+        Shedding {
+            low: Some(Duration::from_millis(50)),
+            normal: Some(Duration::from_secs(1)),
+        }
     );
     assert_eq!(edge.timeouts.header, Duration::from_secs(2));
     assert!(local.tls.is_none() && local.address.ip().is_loopback());
@@ -378,6 +387,11 @@ fn each_mistake_is_said_at_its_place() {
             top("gateway: {maxConnections: 10, perSource: {connections: ▶11}}"),
             "gateway.perSource.connections",
             "only 10 connections",
+        ),
+        (
+            top("gateway: {shedding: {low: 1s, normal: ▶50ms}}"),
+            "gateway.shedding.normal",
+            "not shorter than that of `low`",
         ),
         (
             top("gateway: {perSource: {handshakes: {rate: ▶10MB/s}}}"),

@@ -42,6 +42,7 @@ pub fn gateway(config: &Config) -> Option<gateway::GatewayConfig> {
         max_connections: NonZeroUsize::new(max_connections).unwrap_or(NonZeroUsize::MIN),
         zone: config.gateway.zone.clone(),
         per_source: config.gateway.per_source,
+        shedding: config.gateway.shedding,
         drain: config.gateway.drain,
         listeners,
     })

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
-    PINS, PerSource, SketchMemory, Timeouts, XdpMode, raw, tls,
+    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, raw, tls,
 };
 use crate::{
     gateway::Budgets,
@@ -193,6 +193,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
         max_connections,
         &at.field("perSource"),
     );
+    let shedding = at.optional("shedding", raw.shedding, |raw, at| Some(shedding(raw, at)));
     let list = raw.listeners.unwrap_or_default();
     if list.len() > MAX_LISTENERS {
         at.field("listeners")
@@ -221,6 +222,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
         drain: drain.unwrap_or(Duration::from_secs(30)),
         max_connections,
         per_source,
+        shedding: shedding.unwrap_or_default(),
         zone,
         listeners,
         auth_failures,
@@ -243,6 +245,25 @@ fn per_source(raw: raw::PerSource, max_connections: u32, at: &Place<'_>) -> PerS
     PerSource {
         connections: NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN),
         handshakes: at.optional("handshakes", raw.handshakes, handshakes),
+    }
+}
+
+/// Normal requests are not refused before those of low priority.
+fn shedding(raw: raw::Shedding, at: &Place<'_>) -> Shedding {
+    let within = || duration_within(Duration::from_millis(5), Duration::from_secs(60));
+    let low = at.optional("low", raw.low, within());
+    let normal = at.optional("normal", raw.normal, within());
+    if let (Some(low), Some(normal)) = (low, normal)
+        && normal < low
+    {
+        at.field("normal").error_with(
+            "requests of normal priority would be refused before those of low priority",
+            "write a time that is not shorter than that of `low`",
+        );
+    }
+    Shedding {
+        low: low.or(normal),
+        normal,
     }
 }
 

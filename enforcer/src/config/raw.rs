@@ -84,6 +84,7 @@ pub(super) struct Gateway {
     pub(super) max_connections: Option<u32>,
     pub(super) zone: Option<String>,
     pub(super) per_source: Option<PerSource>,
+    pub(super) shedding: Option<Shedding>,
     pub(super) listeners: Option<Vec<Listener>>,
     pub(super) auth_failures: Option<AuthFailures>,
 }
@@ -93,6 +94,13 @@ pub(super) struct Gateway {
 pub(super) struct PerSource {
     pub(super) connections: Option<u32>,
     pub(super) handshakes: Option<HandshakeBudget>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shedding {
+    pub(super) low: Option<Duration>,
+    pub(super) normal: Option<Duration>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use super::pressure::Shedding;
 use crate::policy::model::{Name, Rate};
 
 /// How the gateway runs.
@@ -21,6 +22,8 @@ pub struct GatewayConfig {
     pub zone: Option<Arc<str>>,
     /// What one source (an IPv4 address, an IPv6 /64) may take of the gateway.
     pub per_source: PerSource,
+    /// Which requests are refused while a worker has more to do than it gets done.
+    pub shedding: Shedding,
     /// How long requests under way may take to finish when the gateway stops.
     pub drain: Duration,
     /// At least one.

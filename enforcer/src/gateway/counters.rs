@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use prometheus::local::{LocalHistogram, LocalIntCounter};
+use prometheus::{
+    IntGaugeVec,
+    local::{LocalHistogram, LocalIntCounter},
+};
 
 use super::{
     identity::reason::{REASONS, Reason},
@@ -89,6 +92,10 @@ impl RetryCause {
 pub(super) struct ServiceCells {
     overflows: [LocalIntCounter; BOUNDS.len()],
     retries: [LocalIntCounter; RETRY_CAUSES.len()],
+    concurrency: IntGaugeVec,
+    service: String,
+    /// This worker's part of the gauge.
+    adapted: Cell<u32>,
 }
 
 impl ServiceCells {
@@ -107,6 +114,9 @@ impl ServiceCells {
         Self {
             overflows: BOUNDS.map(|bound| overflows(bound).local()),
             retries: RETRY_CAUSES.map(|cause| retries(cause).local()),
+            concurrency: metrics.upstream_concurrency.clone(),
+            service: service.to_owned(),
+            adapted: Cell::new(0),
         }
     }
 
@@ -118,6 +128,15 @@ impl ServiceCells {
     /// A request is sent again.
     pub(super) fn retry(&self, cause: RetryCause) {
         self.retries[cause as usize].inc();
+    }
+
+    /// So many requests may be under way on this worker; 0 where that is not adapted.
+    pub(super) fn adapted(&self, limit: u32) {
+        let before = self.adapted.replace(limit);
+        if before != limit {
+            let gauge = self.concurrency.with_label_values(&[&*self.service]);
+            gauge.add(i64::from(limit) - i64::from(before));
+        }
     }
 
     /// Adds what has been counted to the shared counters.

@@ -17,7 +17,7 @@ const LATENCY: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 pub(super) const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-pub(super) const VERDICTS: [Verdict; 8] = [
+pub(super) const VERDICTS: [Verdict; 9] = [
     Verdict::Allowed,
     Verdict::NoRoute,
     Verdict::Unauthenticated,
@@ -26,6 +26,7 @@ pub(super) const VERDICTS: [Verdict; 8] = [
     Verdict::Invalid,
     Verdict::Upstream,
     Verdict::Saturated,
+    Verdict::Shed,
 ];
 
 /// The shared metrics.
@@ -39,6 +40,8 @@ pub(super) struct GatewayMetrics {
     pub(super) upstream_requests: IntCounterVec,
     pub(super) upstream_overflows: IntCounterVec,
     pub(super) upstream_retries: IntCounterVec,
+    pub(super) upstream_concurrency: IntGaugeVec,
+    pub(super) worker_late: IntGaugeVec,
     pub(super) endpoint_healthy: IntGaugeVec,
     pub(super) endpoint_ejected: IntGaugeVec,
     pub(super) endpoint_ejections: IntCounterVec,
@@ -117,6 +120,16 @@ impl GatewayMetrics {
                 "Requests that were sent again, by what had come of the try before.",
                 &["service", "cause"],
             )?,
+            upstream_concurrency: gauges(
+                "enforcer_upstream_concurrency_limit",
+                "How many requests to a service may be under way, where that is adapted to its latency.",
+                &["service"],
+            )?,
+            worker_late: gauges(
+                "enforcer_worker_late_microseconds",
+                "How late a worker has been lately, at least: how long what is ready waits for its turn.",
+                &["worker"],
+            )?,
             endpoint_ejected: gauges(
                 "enforcer_endpoint_ejected",
                 "Whether an endpoint is not used for a while because requests failed there: 1 or 0.",
@@ -157,7 +170,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 15] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 17] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -167,6 +180,8 @@ impl GatewayMetrics {
             Box::new(self.upstream_requests.clone()),
             Box::new(self.upstream_overflows.clone()),
             Box::new(self.upstream_retries.clone()),
+            Box::new(self.upstream_concurrency.clone()),
+            Box::new(self.worker_late.clone()),
             Box::new(self.endpoint_healthy.clone()),
             Box::new(self.endpoint_ejected.clone()),
             Box::new(self.endpoint_ejections.clone()),
@@ -224,6 +239,9 @@ impl GatewayMetrics {
 
     /// Takes out what was counted for a service that is gone.
     pub(super) fn forget_service(&self, service: &str) {
+        self.upstream_concurrency
+            .remove_label_values(&[service])
+            .unwrap_or_default();
         for bound in BOUNDS {
             self.upstream_overflows
                 .remove_label_values(&[service, bound.label()])
@@ -263,5 +281,6 @@ pub(super) fn label(verdict: Verdict) -> &'static str {
         Verdict::Invalid => "invalid",
         Verdict::Upstream => "upstream",
         Verdict::Saturated => "saturated",
+        Verdict::Shed => "shed",
     }
 }

@@ -26,6 +26,7 @@ mod listener;
 mod live;
 mod metrics;
 pub mod policies;
+pub mod pressure;
 pub mod problem;
 mod proof;
 mod refusal;
@@ -186,6 +187,11 @@ impl Gateway {
                 max_per_source,
                 budgets: budgets.clone(),
                 tokens,
+                shedding: config.shedding,
+                late: gateway
+                    .metrics
+                    .worker_late
+                    .with_label_values(&[&index.to_string()]),
                 commands,
                 revocations,
             };

@@ -4,7 +4,7 @@
 //! generation that it began with.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -19,7 +19,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Endpoint, Name, Pattern, PolicySet, Route, Rule};
+use crate::policy::model::{Endpoint, Name, Pattern, PolicySet, Priority, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ struct Target {
     /// Its position. `None`: there is none; it redirects, or denies.
     service: Option<usize>,
     weight: u32,
+    /// How much of the service's bound of requests may be filled with the rule's, in percent.
+    room: u8,
 }
 
 /// An endpoint that gets no requests.
@@ -212,6 +214,7 @@ impl Generation {
             .enumerate()
             .map(|(position, service)| (&service.name, position))
             .collect();
+        let priorities = priorities(&set);
         let router = Router::new(&set.routes);
         let mut patterns = router.patterns().to_vec();
         let mut targets = Vec::new();
@@ -221,11 +224,13 @@ impl Generation {
             targets.extend(services.map(|each| Target {
                 service: positions.get(&each.service).copied(),
                 weight: each.weight,
+                room: room(&priorities, &each.service, rule.routing.priority),
             }));
             if targets.len() == first {
                 targets.push(Target {
                     service: None,
                     weight: 1,
+                    room: 100,
                 });
             }
             let pattern = rule.pattern().map(|pattern| {
@@ -292,6 +297,11 @@ impl Generation {
         self.targets[target].service
     }
 
+    /// How much of its bound of requests may be filled by way of the target, in percent.
+    pub(super) fn room(&self, target: usize) -> u8 {
+        self.targets[target].room
+    }
+
     /// The name of the service that is a target of the rule.
     pub(super) fn service_name(&self, index: RuleIndex, target: usize) -> Option<&Name> {
         let first = self.rules[index.route][index.rule].targets.start;
@@ -318,5 +328,30 @@ impl Generation {
     pub(super) fn now_ns(&self) -> u64 {
         // 584 years.
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The priorities of the rules that lead to each service.
+fn priorities(set: &PolicySet) -> HashMap<Name, BTreeSet<Priority>> {
+    let mut priorities: HashMap<Name, BTreeSet<Priority>> = HashMap::new();
+    for rule in set.routes.iter().flat_map(|route| &route.rules) {
+        for each in rule.destination.services() {
+            let of_service = priorities.entry(each.service.clone()).or_default();
+            of_service.insert(rule.routing.priority);
+        }
+    }
+    priorities
+}
+
+/// How much of a service's bound requests may fill, in percent: all but a fifth for each higher priority that the
+/// service knows.
+fn room(priorities: &HashMap<Name, BTreeSet<Priority>>, service: &Name, priority: Priority) -> u8 {
+    let higher = priorities
+        .get(service)
+        .map_or(0, |known| known.iter().filter(|each| **each > priority).count());
+    match higher {
+        0 => 100,
+        1 => 80,
+        _ => 60,
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ALLOW, WWW_AUTHENTICATE},
+    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -51,6 +51,12 @@ impl Refusal {
             denied: None,
             answer,
         }
+    }
+
+    /// With how soon, in seconds, it may be tried again (RFC 9110 section 10.2.3).
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.answer.fields.insert(RETRY_AFTER, seconds.into());
+        self
     }
 
     /// A limit of the rule is used up.

@@ -152,6 +152,11 @@ impl Passage<'_> {
         if self.connection.has_lapsed() {
             return Err(Refusal::denied(&Denial::CertificateExpired, route.name.as_str()));
         }
+        if self.connection.worker.pressure.sheds(rule.routing.priority) {
+            let detail = "the gateway has more to do than it gets done; try again soon";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(Refusal::new(Verdict::Shed, status, detail).retry_after(1));
+        }
         if let Err(refusal) = self.admit(index, &parts.headers).await {
             if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
@@ -335,6 +340,7 @@ impl Passage<'_> {
         let sender = Sender {
             address: self.connection.flow.peer.ip(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
+            room: self.policy.generation.room(target),
         };
         let sending = upstream.send(Request::from_parts(parts, body), sender);
         let sent = tokio::select! {
@@ -478,7 +484,8 @@ fn unanswered(error: &UpstreamError) -> Refusal {
     let status = match error {
         UpstreamError::Saturated(_) => {
             let detail = "the service has as many requests as it can take";
-            return Refusal::new(Verdict::Saturated, StatusCode::SERVICE_UNAVAILABLE, detail);
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Refusal::new(Verdict::Saturated, status, detail).retry_after(1);
         }
         UpstreamError::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
         UpstreamError::ConnectTimeout { .. } | UpstreamError::TryTimeout { .. } => {

@@ -79,6 +79,8 @@ pub enum Verdict {
     Upstream,
     /// The service has as many requests or connections as it may: 503.
     Saturated,
+    /// The worker has more to do than it gets done, and others come first: 503.
+    Shed,
 }
 
 /// What became of one request.

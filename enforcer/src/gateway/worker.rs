@@ -28,6 +28,7 @@ use super::{
     live::{Live, Revocation},
     metrics::{GatewayMetrics, Handshake},
     policies::{Generation, Latest, Policies},
+    pressure::{Pressure, Shedding},
     proof,
     router::RuleIndex,
     signal::Observer,
@@ -58,6 +59,9 @@ pub(super) struct Setup {
     pub(super) max_per_source: usize,
     pub(super) budgets: Option<Arc<Budgets>>,
     pub(super) tokens: TokenCache,
+    pub(super) shedding: Shedding,
+    /// How late the worker is, in microseconds.
+    pub(super) late: prometheus::IntGauge,
     pub(super) commands: oneshot::Receiver<Drain>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
 }
@@ -87,6 +91,7 @@ pub(super) struct Worker {
     pub(super) handshakes: Handshakes,
     pub(super) tokens: RefCell<TokenCache>,
     pub(super) waiting: WaitingRoom,
+    pub(super) pressure: Rc<Pressure>,
     pub(super) live: Rc<Live>,
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
@@ -130,15 +135,26 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         max_per_source,
         budgets,
         tokens,
+        shedding,
+        late,
         commands,
         revocations,
     } = setup;
+    let pressure = Pressure::new(shedding);
     let admission = Admission {
         max_connections,
         shares: Shares::new(max_per_source),
         budgets,
     };
-    let worker = Rc::new(Worker::new(&policies, metrics, observer, admission, site, tokens));
+    let worker = Rc::new(Worker::new(
+        &policies,
+        metrics,
+        observer,
+        admission,
+        site,
+        tokens,
+        Rc::clone(&pressure),
+    ));
     let mut accepting = JoinSet::new();
     for (socket, context) in listeners {
         match Acceptor::new(socket) {
@@ -150,7 +166,8 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
             }
         }
     }
-    tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    tokio::task::spawn_local(keep_house(Rc::clone(&worker), late));
+    tokio::task::spawn_local(pressure.watch());
     tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
     tokio::task::spawn_local(proof::look_after(Rc::clone(&worker.live), worker.metrics.clone()));
     if let Ok(drain) = commands.await {
@@ -200,11 +217,12 @@ async fn revoke(worker: Rc<Worker>, mut revocations: mpsc::Receiver<Revocation>)
     }
 }
 
-async fn keep_house(worker: Rc<Worker>) {
+async fn keep_house(worker: Rc<Worker>, late: prometheus::IntGauge) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         let now = ticks.tick().await;
         worker.flush();
+        late.set(i64::try_from(worker.pressure.late().as_micros()).unwrap_or(i64::MAX));
         worker.policy().sweep(now);
     }
 }
@@ -217,6 +235,7 @@ impl Worker {
         admission: Admission,
         site: Site,
         tokens: TokenCache,
+        pressure: Rc<Pressure>,
     ) -> Self {
         let policy = WorkerPolicy::new(policies.current(), None, &metrics, &site);
         Self {
@@ -225,6 +244,7 @@ impl Worker {
             handshakes: Handshakes::new(MAX_HANDSHAKES),
             tokens: RefCell::new(tokens),
             waiting: WaitingRoom::default(),
+            pressure,
             live: Rc::default(),
             latest: RefCell::new(policies.latest()),
             policy: RefCell::new(Rc::new(policy)),
@@ -368,6 +388,7 @@ impl WorkerPolicy {
     fn flush(&self) {
         self.endpoints().for_each(|endpoint| endpoint.report());
         for upstream in &self.upstreams {
+            upstream.tell_limit();
             upstream.local.cells.flush();
         }
     }

@@ -28,7 +28,7 @@ pub use super::{
     },
     matching::{Condition, Part, Test},
     quota::{Counted, Exceed, RequestKey, RequestLimit, Tier},
-    routing::{Protocol, Routing, Upgrade},
+    routing::{Priority, Protocol, Routing, Upgrade},
     service::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
         UpstreamLimits, UpstreamTls,

@@ -16,6 +16,7 @@ pub struct Routing {
     pub request_fields: FieldChanges,
     /// Of the service's responses, and of redirects.
     pub response_fields: FieldChanges,
+    pub priority: Priority,
     /// What connections may be switched to. Empty: nothing.
     pub upgrade: Vec<Upgrade>,
     /// How long a response or a switched connection may be silent. `None`: as long as the listener lets
@@ -30,6 +31,15 @@ pub enum Protocol {
     Http1,
     /// By prior knowledge (RFC 9113 section 3.3).
     Http2,
+}
+
+/// Whose requests are refused first where not all can be served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
 }
 
 /// A protocol that a connection may be switched to.

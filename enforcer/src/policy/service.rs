@@ -125,6 +125,9 @@ pub struct UpstreamLimits {
     pub requests: NonZeroU32,
     /// Requests that are being sent again. 0: none is.
     pub retries: u32,
+    /// The least that `requests` is lowered to while the service answers more slowly than it can. `None`: it is
+    /// not lowered.
+    pub adaptive_floor: Option<NonZeroU32>,
 }
 
 impl Default for UpstreamLimits {
@@ -135,6 +138,7 @@ impl Default for UpstreamLimits {
             pending: 1024,
             requests: number(16_384),
             retries: 128,
+            adaptive_floor: None,
         }
     }
 }

@@ -14,8 +14,8 @@ mod hostile_tokens;
 mod lifecycle;
 mod metrics;
 mod outliers;
+mod overload;
 mod proxying;
-#[cfg(test)]
 mod quotas;
 mod routing;
 mod slow;

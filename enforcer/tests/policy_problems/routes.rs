@@ -98,6 +98,11 @@ fn of_routes() {
             "spec.rules[0].maxBody",
             "unknown unit `kb`",
         ),
+        (
+            with("priority: ▶urgent"),
+            "spec.rules[0].priority",
+            "low, normal or high",
+        ),
         (with("upgrade: [▶h2c]"), "spec.rules[0].upgrade[0]", "websocket"),
         (with("upgrade: ▶[]"), "spec.rules[0].upgrade", "the list is empty"),
         (

@@ -71,6 +71,16 @@ fn of_services_and_issuers() {
             "least-request, round-robin, p2c",
         ),
         (
+            service("endpoints: ['http://a:1']\nlimits: {requests: 10, adaptive: {floor: ▶11}}"),
+            "spec.limits.adaptive.floor",
+            "1 to 10",
+        ),
+        (
+            service("endpoints: ['http://a:1']\nlimits: {adaptive: ▶{}}"),
+            "spec.limits.adaptive.floor",
+            "`floor` is missing",
+        ),
+        (
             service("endpoints: ['http://a:1']\nbalance: {maglev: {header: ▶'x y'}}"),
             "spec.balance.maglev.header",
             "no name of a header field",

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     Bound, UpstreamError, balance,
     consistent::{again, hash},
+    gradient::Range,
     pool::{LocalEndpoint, Seat},
     send::{Sender, Site, Tries, Upstream},
     service::Held,
@@ -130,6 +131,37 @@ impl Upstream {
     /// This worker's share of a bound.
     pub(super) fn share(&self, bound: u32) -> u32 {
         bound.div_ceil(u32::try_from(self.site.workers.max(1)).unwrap_or(u32::MAX))
+    }
+
+    /// Within what the number of requests is adapted, if it is.
+    pub(super) fn adapts(&self) -> Option<Range> {
+        let limits = &self.service.limits;
+        limits.adaptive_floor.map(|floor| Range {
+            floor: self.share(floor.get()),
+            ceiling: self.share(limits.requests.get()),
+        })
+    }
+
+    /// A place among the requests under way, of which those of the request's priority may fill `room` percent.
+    pub(super) fn place(&self, room: u8) -> Result<Held, UpstreamError> {
+        let ceiling = self.share(self.service.limits.requests.get());
+        let adapted = self
+            .adapts()
+            .map(|range| self.local.gradient.limit(range, Instant::now()))
+            .filter(|adapted| *adapted < ceiling);
+        let (bound, most) = adapted.map_or((Bound::Requests, ceiling), |adapted| (Bound::Adaptive, adapted));
+        let most = u64::from(most) * u64::from(room) / 100;
+        // Everybody may be the only one.
+        self.local
+            .hold(bound, u32::try_from(most).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// Tells the limit that is adapted.
+    pub(in crate::gateway) fn tell_limit(&self) {
+        let limit = self
+            .adapts()
+            .map_or(0, |range| self.local.gradient.limit(range, Instant::now()));
+        self.local.cells.adapted(limit);
     }
 
     /// What the request is hashed by, if it has that.

@@ -6,6 +6,7 @@ mod budget;
 mod choice;
 pub(in crate::gateway) mod consistent;
 pub(in crate::gateway) mod endpoint;
+mod gradient;
 pub(in crate::gateway) mod health;
 mod http2;
 pub(in crate::gateway) mod outlier;
@@ -59,15 +60,18 @@ pub(in crate::gateway) enum Bound {
     Requests,
     Retries,
     Budget,
+    /// [`Self::Requests`], lowered while the service is slow.
+    Adaptive,
 }
 
 /// All of them.
-pub(in crate::gateway) const BOUNDS: [Bound; 5] = [
+pub(in crate::gateway) const BOUNDS: [Bound; 6] = [
     Bound::Connections,
     Bound::Pending,
     Bound::Requests,
     Bound::Retries,
     Bound::Budget,
+    Bound::Adaptive,
 ];
 
 impl Bound {
@@ -80,6 +84,7 @@ impl Bound {
             Self::Requests => "requests",
             Self::Retries => "retries",
             Self::Budget => "retry_budget",
+            Self::Adaptive => "adaptive",
         }
     }
 }
@@ -89,7 +94,7 @@ impl std::fmt::Display for Bound {
         f.write_str(match self {
             Self::Connections => "connections",
             Self::Pending => "waiting requests",
-            Self::Requests => "requests",
+            Self::Requests | Self::Adaptive => "requests",
             Self::Retries | Self::Budget => "repeated requests",
         })
     }

@@ -2,7 +2,14 @@
 //!
 //! Only this repeats requests: connections are hyper's bare ones, which never do so by themselves.
 
-use std::{cell::RefCell, future::Future, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode, header::UPGRADE, request::Parts};
 use hyper::body::Incoming;
@@ -54,6 +61,8 @@ pub(in crate::gateway) struct Sender<'a> {
     pub(in crate::gateway) address: IpAddr,
     /// The token's issuer and subject.
     pub(in crate::gateway) subject: Option<(&'a str, &'a str)>,
+    /// How much of a bound of requests its priority may fill, in percent.
+    pub(in crate::gateway) room: u8,
 }
 
 /// What has been tried for one request.
@@ -120,9 +129,7 @@ impl Upstream {
         if self.service.protocol == Protocol::Http2 {
             http2::head(&mut request)?;
         }
-        let place = self
-            .local
-            .hold(Bound::Requests, self.share(self.service.limits.requests.get()))?;
+        let place = self.place(sender.room)?;
         let law = &self.service.retries;
         let progress = request.body().progress();
         self.local.budget.request(progress.began());
@@ -232,6 +239,7 @@ impl Upstream {
             upstream: self,
             endpoint,
             progress: &progress,
+            sent: Cell::new(None),
             ended: false,
         };
         let switches = request.headers().contains_key(UPGRADE);
@@ -255,6 +263,7 @@ impl Upstream {
                 }
             }
         };
+        exchanging.sent.set(Some(Instant::now()));
         let sending = lease.hold(connection).channel().send(request);
         match by(deadline, sending).await {
             None => {
@@ -316,6 +325,7 @@ struct Exchanging<'a> {
     upstream: &'a Upstream,
     endpoint: &'a LocalEndpoint,
     progress: &'a Progress,
+    sent: Cell<Option<Instant>>,
     ended: bool,
 }
 
@@ -323,8 +333,27 @@ impl Exchanging<'_> {
     fn end(&mut self, result: Exchange, end: Option<End>) {
         self.ended = true;
         self.endpoint.cells.count(result);
+        let slow = result == Exchange::TimedOut;
+        if slow || end.as_ref().is_some_and(|end| matches!(end, End::Good)) {
+            self.adapt();
+        }
         if let Some(end) = end {
             self.endpoint.saw(end, self.upstream.service.outliers.as_ref());
+        }
+    }
+}
+
+impl Exchanging<'_> {
+    /// Has the bound of requests follow how long this one took, from when the service had all of it.
+    fn adapt(&self) {
+        let (Some(range), Some(sent)) = (self.upstream.adapts(), self.sent.get()) else {
+            return;
+        };
+        if let Some(since) = self.progress.with_service_since() {
+            let local = &self.upstream.local;
+            local
+                .gradient
+                .answered(range, sent.max(since), Instant::now(), local.under_way());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{cell::Cell, future::Future, rc::Rc};
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Bound, UpstreamError, budget::Budget};
+use super::{Bound, UpstreamError, budget::Budget, gradient::Gradient};
 use crate::gateway::counters::ServiceCells;
 
 /// A service, as one worker counts it.
@@ -13,6 +13,7 @@ use crate::gateway::counters::ServiceCells;
 pub(in crate::gateway) struct LocalService {
     pub(in crate::gateway) cells: ServiceCells,
     pub(super) budget: Budget,
+    pub(super) gradient: Gradient,
     requests: Cell<u32>,
     pending: Cell<u32>,
     retries: Cell<u32>,
@@ -33,6 +34,7 @@ impl LocalService {
         Rc::new(Self {
             cells,
             budget: Budget::new(Instant::now()),
+            gradient: Gradient::default(),
             requests: Cell::new(0),
             pending: Cell::new(0),
             retries: Cell::new(0),
@@ -60,6 +62,12 @@ impl LocalService {
     pub(super) fn saturated(&self, bound: Bound) -> UpstreamError {
         self.cells.overflow(bound);
         UpstreamError::Saturated(bound)
+    }
+
+    /// How many requests are under way.
+    #[must_use]
+    pub(super) fn under_way(&self) -> u32 {
+        self.requests.get()
     }
 
     /// Whether requests wait for connections: those that come now are behind them.

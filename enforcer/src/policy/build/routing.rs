@@ -10,7 +10,7 @@ use crate::policy::{
     leaf::PathMatch,
     matching::Condition,
     raw,
-    routing::{Routing, Upgrade},
+    routing::{Priority, Routing, Upgrade},
     yaml::{
         place::{Place, Unique},
         tree::Value,
@@ -31,6 +31,11 @@ pub(super) fn routing(
     let response_fields = at.optional("responseHeaders", raw.response_headers.take(), |raw, at| {
         field_changes(raw, Way::ToClient, at)
     });
+    let priority = match raw.priority {
+        Some(raw::Priority::Low) => Priority::Low,
+        Some(raw::Priority::Normal) | None => Priority::Normal,
+        Some(raw::Priority::High) => Priority::High,
+    };
     let upgrade = raw.upgrade.take().map(|list| upgrades(list.0, at));
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(24 * 3600));
     let idle = at.optional("idle", raw.idle.take(), within);
@@ -39,6 +44,7 @@ pub(super) fn routing(
         rewrite: rewrite.unwrap_or_default(),
         request_fields: request_fields.unwrap_or_default(),
         response_fields: response_fields.unwrap_or_default(),
+        priority,
         upgrade: upgrade.unwrap_or_default(),
         idle,
     }

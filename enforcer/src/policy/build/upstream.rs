@@ -53,7 +53,12 @@ pub(super) fn limits(raw: raw::UpstreamLimits, at: &Place<'_>) -> Option<Upstrea
     let pending = at.optional("pending", raw.pending, number_or_none(MAX_LIMIT));
     let requests = at.optional("requests", raw.requests, number(MAX_LIMIT));
     let retries = at.optional("retries", raw.retries, number_or_none(MAX_LIMIT));
+    let most = requests.unwrap_or(default.requests).get();
+    let adaptive_floor = at.optional("adaptive", raw.adaptive, |raw, at| {
+        at.required("floor", raw.floor, number(most))
+    });
     Some(UpstreamLimits {
+        adaptive_floor,
         connections: connections.unwrap_or(default.connections),
         pending: pending.unwrap_or(default.pending),
         requests: requests.unwrap_or(default.requests),

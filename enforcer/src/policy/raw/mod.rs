@@ -309,8 +309,18 @@ pub(crate) struct Rule {
     pub(crate) response_headers: Option<FieldChanges>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_body: Option<Quantity>,
+    pub(crate) priority: Option<Priority>,
     pub(crate) upgrade: Option<OneOrMany<Upgrade>>,
     pub(crate) idle: Option<Duration>,
+}
+
+/// Whose requests are refused first.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Priority {
+    Low,
+    Normal,
+    High,
 }
 
 /// What connections may be switched to.

@@ -126,6 +126,14 @@ pub(crate) struct UpstreamLimits {
     pub(crate) pending: Option<u32>,
     pub(crate) requests: Option<u32>,
     pub(crate) retries: Option<u32>,
+    pub(crate) adaptive: Option<AdaptiveRequests>,
+}
+
+/// `limits.adaptive` of a service.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AdaptiveRequests {
+    pub(crate) floor: Option<u32>,
 }
 
 /// `retries`.

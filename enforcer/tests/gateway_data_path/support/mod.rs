@@ -10,7 +10,10 @@ use std::{
     future::Future,
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ use enforcer::{
             PerSource, Revocation, Timeouts, TlsConfig, Unsure,
         },
         policies::Policies,
+        pressure::Shedding,
         signal::{Flow, Identity, Observer, Outcome, Verdict},
     },
     policy::model::PolicySet,
@@ -53,6 +57,7 @@ pub(crate) struct Plan {
     pub(crate) max_connections: usize,
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) max_per_source: usize,
+    pub(crate) shedding: Shedding,
     pub(crate) handshakes: Option<HandshakeBudget>,
     /// Names of the files of the listener's certificates.
     pub(crate) certificates: Vec<&'static str>,
@@ -72,6 +77,7 @@ impl Default for Plan {
             max_connections: 1000,
             zone: None,
             max_per_source: 1000,
+            shedding: Shedding::default(),
             handshakes: None,
             certificates: vec!["server"],
             unsure: None,
@@ -104,6 +110,7 @@ impl Plan {
             workers: NonZeroUsize::new(self.workers).unwrap(),
             max_connections: NonZeroUsize::new(self.max_connections).unwrap(),
             zone: self.zone,
+            shedding: self.shedding,
             per_source: PerSource {
                 connections: NonZeroUsize::new(self.max_per_source).unwrap(),
                 handshakes: self.handshakes,
@@ -146,6 +153,8 @@ impl Lab {
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) state: Mutex<Recorded>,
+    /// Keeps the worker busy for so many milliseconds at the end of each request.
+    pub(crate) busy: AtomicU64,
 }
 
 #[derive(Default)]
@@ -193,6 +202,7 @@ impl Observer for Recorder {
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
+        std::thread::sleep(Duration::from_millis(self.busy.load(Ordering::SeqCst)));
         let mut state = self.state.lock().unwrap();
         state.verdicts.push((outcome.verdict, outcome.status));
         state.latencies.push(outcome.latency);

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) healthy: AtomicBool,
     /// Requests to `/held` wait for a permit.
     pub(crate) gate: Semaphore,
+    /// Four requests at a time to `/narrow` are worked on.
+    narrow: Semaphore,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +63,7 @@ impl Origin {
             connections: AtomicUsize::new(0),
             healthy: AtomicBool::new(true),
             gate: Semaphore::new(0),
+            narrow: Semaphore::new(4),
         });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -132,6 +135,11 @@ async fn answer(state: &State, request: Request<Incoming>) -> Answer {
         "/held" => {
             state.gate.acquire().await.unwrap().forget();
             plain(StatusCode::OK, "released")
+        }
+        "/narrow" => {
+            let _place = state.narrow.acquire().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            plain(StatusCode::OK, "narrow")
         }
         "/large" => plain(StatusCode::OK, vec![b'x'; 64 << 20]),
         "/slow" => {
