@@ -19,7 +19,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Endpoint, Name, Pattern, PolicySet, Route, Rule};
+use crate::policy::model::{Destination, Endpoint, Name, Pattern, PolicySet, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -69,7 +69,6 @@ struct Bound {
     weight: u32,
     /// The position of the pattern by which it changes paths.
     pattern: Option<usize>,
-    limits: RuleLimits,
 }
 
 /// A service that a rule leads to.
@@ -78,6 +77,8 @@ struct Target {
     /// Its position. `None`: there is none; it redirects, or denies.
     service: Option<usize>,
     weight: u32,
+    /// The rule's, where they are by service those of this one.
+    limits: RuleLimits,
 }
 
 /// An endpoint that gets no requests.
@@ -217,16 +218,20 @@ impl Generation {
         let mut targets = Vec::new();
         let mut bind = |route: &Route, rule: &Rule| {
             let first = targets.len();
-            let services = rule.destination.services().iter();
-            targets.extend(services.map(|each| Target {
-                service: positions.get(&each.service).copied(),
-                weight: each.weight,
-            }));
-            if targets.len() == first {
+            let mut lead_to = |service: Option<&Name>, weight| {
                 targets.push(Target {
-                    service: None,
-                    weight: 1,
+                    service: service.and_then(|service| positions.get(service).copied()),
+                    weight,
+                    limits: shared.limiters.bind(&route.name, service, &rule.limits),
                 });
+            };
+            match &rule.destination {
+                Destination::Services(services) => {
+                    services
+                        .iter()
+                        .for_each(|each| lead_to(Some(&each.service), each.weight));
+                }
+                Destination::Redirect(_) => lead_to(None, 1),
             }
             let pattern = rule.pattern().map(|pattern| {
                 patterns.push(pattern.clone());
@@ -236,9 +241,6 @@ impl Generation {
                 targets: first..targets.len(),
                 weight: targets[first..].iter().map(|target| target.weight).sum(),
                 pattern,
-                limits: shared
-                    .limiters
-                    .bind(&route.name, rule.destination.only(), &rule.limits),
             }
         };
         let rules = set.routes.iter();
@@ -304,14 +306,14 @@ impl Generation {
         self.rules[index.route][index.rule].pattern
     }
 
-    /// The rule's limits.
-    pub(super) fn limits(&self, index: RuleIndex) -> &RuleLimits {
-        &self.rules[index.route][index.rule].limits
+    /// The limits of requests to the target.
+    pub(super) fn limits(&self, target: usize) -> &RuleLimits {
+        &self.targets[target].limits
     }
 
-    /// What takes the bytes of a response from the rule's limits that count them.
-    pub(super) fn meter(&self, index: RuleIndex, keys: &KeyParts<'_>) -> Option<Meter> {
-        self.limits(index).meter(keys, self.start)
+    /// What takes the bytes of a response from the target's limits that count them.
+    pub(super) fn meter(&self, target: usize, keys: &KeyParts<'_>) -> Option<Meter> {
+        self.limits(target).meter(keys, self.start)
     }
 
     /// The time by which limits count: the same for all workers and generations.

@@ -152,7 +152,7 @@ impl Passage<'_> {
         if self.connection.has_lapsed() {
             return Err(Refusal::denied(&Denial::CertificateExpired, route.name.as_str()));
         }
-        if let Err(refusal) = self.admit(index, &parts.headers).await {
+        if let Err(refusal) = self.admit((index, target), &parts.headers).await {
             if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
             }
@@ -180,7 +180,11 @@ impl Passage<'_> {
     }
 
     /// Whether the request may go on: by its proofs, then by its limits.
-    async fn admit(&mut self, index: RuleIndex, fields: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(
+        &mut self,
+        (index, target): (RuleIndex, usize),
+        fields: &HeaderMap,
+    ) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
         admit_source(&rule.access, self.connection.flow.peer.ip())
@@ -200,14 +204,14 @@ impl Passage<'_> {
             });
         }
         self.token = token;
-        self.limit(index, rule.mode(route), fields).await
+        self.limit(target, rule.mode(route), fields).await
     }
 
     /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
     /// nothing waits.
-    async fn limit(&mut self, index: RuleIndex, mode: Mode, fields: &HeaderMap) -> Result<(), Refusal> {
+    async fn limit(&mut self, target: usize, mode: Mode, fields: &HeaderMap) -> Result<(), Refusal> {
         let generation = &self.policy.generation;
-        let limits = generation.limits(index);
+        let limits = generation.limits(target);
         if limits.is_empty() {
             return Ok(());
         }
@@ -233,7 +237,7 @@ impl Passage<'_> {
         }
         match outcome {
             limit::Outcome::Admitted { .. } => {
-                self.meter = generation.meter(index, &keys);
+                self.meter = generation.meter(target, &keys);
                 Ok(())
             }
             limit::Outcome::Refused(refusal) => Err(Refusal::limited(limits, &refusal)),

@@ -82,13 +82,4 @@ impl Destination {
             Self::Redirect(_) => &[],
         }
     }
-
-    /// The service, if all requests go to one.
-    #[must_use]
-    pub fn only(&self) -> Option<&Name> {
-        match self.services() {
-            [only] => Some(&only.service),
-            _ => None,
-        }
-    }
 }
