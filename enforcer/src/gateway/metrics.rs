@@ -8,6 +8,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 use super::{
     counters::{EXCHANGES, RETRY_CAUSES, exchange_label},
     identity::reason::REASONS,
+    mirror::MIRRORED,
     signal::Verdict,
     upstream::{BOUNDS, outlier::CAUSES},
 };
@@ -39,6 +40,7 @@ pub(super) struct GatewayMetrics {
     pub(super) upstream_requests: IntCounterVec,
     pub(super) upstream_overflows: IntCounterVec,
     pub(super) upstream_retries: IntCounterVec,
+    pub(super) mirrored: IntCounterVec,
     pub(super) endpoint_healthy: IntGaugeVec,
     pub(super) endpoint_ejected: IntGaugeVec,
     pub(super) endpoint_ejections: IntCounterVec,
@@ -117,6 +119,11 @@ impl GatewayMetrics {
                 "Requests that were sent again, by what had come of the try before.",
                 &["service", "cause"],
             )?,
+            mirrored: counters(
+                "enforcer_mirrored_requests_total",
+                "Copies of requests, by the service that they were for and what became of them.",
+                &["route", "service", "result"],
+            )?,
             endpoint_ejected: gauges(
                 "enforcer_endpoint_ejected",
                 "Whether an endpoint is not used for a while because requests failed there: 1 or 0.",
@@ -157,7 +164,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 15] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 16] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -167,6 +174,7 @@ impl GatewayMetrics {
             Box::new(self.upstream_requests.clone()),
             Box::new(self.upstream_overflows.clone()),
             Box::new(self.upstream_retries.clone()),
+            Box::new(self.mirrored.clone()),
             Box::new(self.endpoint_healthy.clone()),
             Box::new(self.endpoint_ejected.clone()),
             Box::new(self.endpoint_ejections.clone()),
@@ -186,6 +194,15 @@ impl GatewayMetrics {
             // An error says that there was nothing.
             self.requests
                 .remove_label_values(&[route, service, label(verdict), class])
+                .unwrap_or_default();
+        }
+    }
+
+    /// Takes out what was counted for copies of a route's requests that `service` gets no longer.
+    pub(super) fn forget_mirror(&self, route: &str, service: &str) {
+        for (_, result) in MIRRORED {
+            self.mirrored
+                .remove_label_values(&[route, service, result])
                 .unwrap_or_default();
         }
     }

@@ -69,6 +69,8 @@ struct Bound {
     weight: u32,
     /// The position of the pattern by which it changes paths.
     pattern: Option<usize>,
+    /// The position of the service that gets copies.
+    mirror: Option<usize>,
 }
 
 /// A service that a rule leads to.
@@ -241,6 +243,11 @@ impl Generation {
                 targets: first..targets.len(),
                 weight: targets[first..].iter().map(|target| target.weight).sum(),
                 pattern,
+                mirror: rule
+                    .routing
+                    .mirror
+                    .as_ref()
+                    .and_then(|mirror| positions.get(&mirror.service).copied()),
             }
         };
         let rules = set.routes.iter();
@@ -299,6 +306,11 @@ impl Generation {
         let first = self.rules[index.route][index.rule].targets.start;
         let services = self.rule(index).1.destination.services();
         services.get(target - first).map(|each| &each.service)
+    }
+
+    /// The position of the service that gets copies of the rule's requests.
+    pub(super) fn mirror_of(&self, index: RuleIndex) -> Option<usize> {
+        self.rules[index.route][index.rule].mirror
     }
 
     /// The position of the pattern by which the rule changes paths.

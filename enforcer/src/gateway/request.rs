@@ -31,7 +31,7 @@ use super::{
         token::VerifiedToken,
     },
     limit::{self, KeyParts, Meter},
-    metrics,
+    metrics, mirror,
     refusal::Refusal,
     router::{Asked, RuleIndex},
     signal::{Identity, Outcome, Verdict},
@@ -51,7 +51,7 @@ pub(super) type Answer = Response<ResponseBody<UnderWay>>;
 /// A request on its way through the stages.
 struct Passage<'a> {
     connection: &'a Rc<Connection>,
-    policy: &'a WorkerPolicy,
+    policy: &'a Rc<WorkerPolicy>,
     began: Instant,
     /// How far the request has gone to the service, once it is forwarded.
     forwarded: Option<Rc<Progress>>,
@@ -332,14 +332,22 @@ impl Passage<'_> {
             .then(|| grpc::deadline(&parts.headers))
             .flatten();
         let impatient = asked.filter(|asked| *asked < rule.timeout);
-        let body = RequestBody::new(body, rule.max_body);
-        let progress = body.progress();
-        self.forwarded = Some(Rc::clone(&progress));
         let token = self.token.as_deref();
         let sender = Sender {
             address: self.connection.flow.peer.ip(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
         };
+        let copied = mirror::copy(
+            self.policy,
+            index,
+            &parts,
+            &body,
+            sender,
+            &self.connection.worker.mirrors,
+        );
+        let body = RequestBody::new(body, rule.max_body).copied_to(copied);
+        let progress = body.progress();
+        self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body), sender);
         let sent = tokio::select! {
             biased;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    destination::{FieldChanges, Rewrite},
+    destination::{FieldChanges, Mirror, Rewrite},
     matching::Condition,
 };
 
@@ -16,6 +16,7 @@ pub struct Routing {
     pub request_fields: FieldChanges,
     /// Of the service's responses, and of redirects.
     pub response_fields: FieldChanges,
+    pub mirror: Option<Mirror>,
     /// What connections may be switched to. Empty: nothing.
     pub upgrade: Vec<Upgrade>,
     /// How long a response or a switched connection may be silent. `None`: as long as the listener lets

@@ -13,6 +13,7 @@ mod hostile_http2;
 mod hostile_tokens;
 mod lifecycle;
 mod metrics;
+mod mirroring;
 mod outliers;
 mod proxying;
 #[cfg(test)]
