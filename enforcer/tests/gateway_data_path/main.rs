@@ -20,6 +20,7 @@ mod proxying;
 mod quotas;
 mod routing;
 mod slow;
+mod streaming;
 mod support;
 mod upgrades;
 mod upstream_tls;
