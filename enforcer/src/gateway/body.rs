@@ -18,6 +18,7 @@ use super::{
     activity::{Activity, Handed},
     headers,
     limit::Meter,
+    mirror::Copied,
     upstream::pool::Lease,
 };
 
@@ -86,9 +87,21 @@ pub(super) enum Failure {
 /// A request's body, cut at its rule's size.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    inner: Option<Incoming>,
+    content: Content,
     remaining: u64,
     progress: Rc<Progress>,
+    /// Gets what is handed on.
+    copied: Option<Box<Copied>>,
+}
+
+/// What a request's body is.
+#[derive(Debug)]
+enum Content {
+    /// What the client sends.
+    Client(Incoming),
+    /// What it has sent.
+    Kept(Bytes),
+    Nothing,
 }
 
 impl RequestBody {
@@ -97,9 +110,31 @@ impl RequestBody {
     pub(super) fn new(inner: Incoming, limit: u64) -> Self {
         let progress = Rc::new(Progress::new(inner.is_end_stream()));
         Self {
-            inner: Some(inner),
+            content: Content::Client(inner),
             remaining: limit,
             progress,
+            copied: None,
+        }
+    }
+
+    /// The same, of which `copied` gets the pieces too.
+    #[must_use]
+    pub(super) fn copied_to(self, copied: Option<Box<Copied>>) -> Self {
+        Self { copied, ..self }
+    }
+
+    /// A body that is there already.
+    #[must_use]
+    pub(super) fn kept(content: Bytes) -> Self {
+        Self {
+            remaining: content.len() as u64,
+            progress: Rc::new(Progress::new(content.is_empty())),
+            content: if content.is_empty() {
+                Content::Nothing
+            } else {
+                Content::Kept(content)
+            },
+            copied: None,
         }
     }
 
@@ -107,9 +142,10 @@ impl RequestBody {
     #[must_use]
     pub(super) fn empty(progress: Rc<Progress>) -> Self {
         Self {
-            inner: None,
+            content: Content::Nothing,
             remaining: 0,
             progress,
+            copied: None,
         }
     }
 
@@ -133,10 +169,15 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
+        let frame = match &mut self.content {
+            Content::Client(incoming) => Pin::new(incoming).poll_frame(context),
+            Content::Kept(content) => {
+                let content = std::mem::take(content);
+                self.content = Content::Nothing;
+                Poll::Ready(Some(Ok(Frame::data(content))))
+            }
+            Content::Nothing => return Poll::Ready(None),
         };
-        let frame = Pin::new(inner).poll_frame(context);
         self.progress.owed.set(frame.is_pending());
         let frame = ready!(frame);
         self.progress.handed.set(Instant::now());
@@ -154,6 +195,9 @@ impl Body for RequestBody {
                 Some(left) => self.remaining = left,
                 None => return self.fail(Failure::TooLarge, BodyError::TooLarge),
             }
+            if let Some(copied) = &mut self.copied {
+                copied.take(data);
+            }
         } else if let Some(trailers) = frame.trailers_mut() {
             headers::strip_ours(trailers);
         }
@@ -162,13 +206,19 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.content {
+            Content::Client(incoming) => incoming.is_end_stream(),
+            Content::Kept(_) => false,
+            Content::Nothing => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.content {
+            Content::Client(incoming) => incoming.size_hint(),
+            Content::Kept(content) => SizeHint::with_exact(content.len() as u64),
+            Content::Nothing => SizeHint::with_exact(0),
+        }
     }
 }
 

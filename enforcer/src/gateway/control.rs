@@ -159,6 +159,15 @@ fn forget(old: &Generation, new: &Generation, metrics: &GatewayMetrics) {
             })
             .collect()
     };
+    let mirrors = |generation: &Generation| -> HashSet<(Name, Name)> {
+        let routes = generation.set.routes.iter();
+        routes
+            .flat_map(|route| {
+                let mirrors = route.rules.iter().filter_map(|rule| rule.routing.mirror.as_ref());
+                mirrors.map(|mirror| (route.name.clone(), mirror.service.clone()))
+            })
+            .collect()
+    };
     let services = |generation: &Generation| -> HashSet<Name> {
         generation
             .set
@@ -172,6 +181,9 @@ fn forget(old: &Generation, new: &Generation, metrics: &GatewayMetrics) {
     }
     for (route, service) in rules(old).difference(&rules(new)) {
         metrics.forget_rule(route.as_str(), service.as_str());
+    }
+    for (route, service) in mirrors(old).difference(&mirrors(new)) {
+        metrics.forget_mirror(route.as_str(), service.as_str());
     }
     for route in routes(old).difference(&routes(new)) {
         metrics.forget_route(route.as_str());

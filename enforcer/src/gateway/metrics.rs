@@ -8,6 +8,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaug
 use super::{
     counters::{EXCHANGES, RETRY_CAUSES, exchange_label},
     identity::reason::REASONS,
+    mirror::MIRRORED,
     signal::Verdict,
     upstream::{BOUNDS, outlier::CAUSES},
 };
@@ -42,6 +43,7 @@ pub(super) struct GatewayMetrics {
     pub(super) upstream_retries: IntCounterVec,
     pub(super) upstream_concurrency: IntGaugeVec,
     pub(super) worker_late: IntGaugeVec,
+    pub(super) mirrored: IntCounterVec,
     pub(super) endpoint_healthy: IntGaugeVec,
     pub(super) endpoint_ejected: IntGaugeVec,
     pub(super) endpoint_ejections: IntCounterVec,
@@ -130,6 +132,11 @@ impl GatewayMetrics {
                 "How late a worker has been lately, at least: how long what is ready waits for its turn.",
                 &["worker"],
             )?,
+            mirrored: counters(
+                "enforcer_mirrored_requests_total",
+                "Copies of requests, by the service that they were for and what became of them.",
+                &["route", "service", "result"],
+            )?,
             endpoint_ejected: gauges(
                 "enforcer_endpoint_ejected",
                 "Whether an endpoint is not used for a while because requests failed there: 1 or 0.",
@@ -170,7 +177,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 17] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 18] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -182,6 +189,7 @@ impl GatewayMetrics {
             Box::new(self.upstream_retries.clone()),
             Box::new(self.upstream_concurrency.clone()),
             Box::new(self.worker_late.clone()),
+            Box::new(self.mirrored.clone()),
             Box::new(self.endpoint_healthy.clone()),
             Box::new(self.endpoint_ejected.clone()),
             Box::new(self.endpoint_ejections.clone()),
@@ -201,6 +209,15 @@ impl GatewayMetrics {
             // An error says that there was nothing.
             self.requests
                 .remove_label_values(&[route, service, label(verdict), class])
+                .unwrap_or_default();
+        }
+    }
+
+    /// Takes out what was counted for copies of a route's requests that `service` gets no longer.
+    pub(super) fn forget_mirror(&self, route: &str, service: &str) {
+        for (_, result) in MIRRORED {
+            self.mirrored
+                .remove_label_values(&[route, service, result])
                 .unwrap_or_default();
         }
     }

@@ -25,6 +25,7 @@ pub mod limit;
 mod listener;
 mod live;
 mod metrics;
+mod mirror;
 pub mod policies;
 pub mod pressure;
 pub mod problem;

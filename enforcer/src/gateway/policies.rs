@@ -19,7 +19,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Endpoint, Name, Pattern, PolicySet, Priority, Route, Rule};
+use crate::policy::model::{Destination, Endpoint, Name, Pattern, PolicySet, Priority, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -69,7 +69,8 @@ struct Bound {
     weight: u32,
     /// The position of the pattern by which it changes paths.
     pattern: Option<usize>,
-    limits: RuleLimits,
+    /// The position of the service that gets copies.
+    mirror: Option<usize>,
 }
 
 /// A service that a rule leads to.
@@ -80,6 +81,8 @@ struct Target {
     weight: u32,
     /// How much of the service's bound of requests may be filled with the rule's, in percent.
     room: u8,
+    /// The rule's, where they are by service those of this one.
+    limits: RuleLimits,
 }
 
 /// An endpoint that gets no requests.
@@ -220,18 +223,21 @@ impl Generation {
         let mut targets = Vec::new();
         let mut bind = |route: &Route, rule: &Rule| {
             let first = targets.len();
-            let services = rule.destination.services().iter();
-            targets.extend(services.map(|each| Target {
-                service: positions.get(&each.service).copied(),
-                weight: each.weight,
-                room: room(&priorities, &each.service, rule.routing.priority),
-            }));
-            if targets.len() == first {
+            let mut lead_to = |service: Option<&Name>, weight| {
                 targets.push(Target {
-                    service: None,
-                    weight: 1,
-                    room: 100,
+                    service: service.and_then(|service| positions.get(service).copied()),
+                    weight,
+                    room: room(&priorities, service, rule.routing.priority),
+                    limits: shared.limiters.bind(&route.name, service, &rule.limits),
                 });
+            };
+            match &rule.destination {
+                Destination::Services(services) => {
+                    services
+                        .iter()
+                        .for_each(|each| lead_to(Some(&each.service), each.weight));
+                }
+                Destination::Redirect(_) => lead_to(None, 1),
             }
             let pattern = rule.pattern().map(|pattern| {
                 patterns.push(pattern.clone());
@@ -241,9 +247,11 @@ impl Generation {
                 targets: first..targets.len(),
                 weight: targets[first..].iter().map(|target| target.weight).sum(),
                 pattern,
-                limits: shared
-                    .limiters
-                    .bind(&route.name, rule.destination.only(), &rule.limits),
+                mirror: rule
+                    .routing
+                    .mirror
+                    .as_ref()
+                    .and_then(|mirror| positions.get(&mirror.service).copied()),
             }
         };
         let rules = set.routes.iter();
@@ -309,19 +317,24 @@ impl Generation {
         services.get(target - first).map(|each| &each.service)
     }
 
+    /// The position of the service that gets copies of the rule's requests.
+    pub(super) fn mirror_of(&self, index: RuleIndex) -> Option<usize> {
+        self.rules[index.route][index.rule].mirror
+    }
+
     /// The position of the pattern by which the rule changes paths.
     pub(super) fn pattern_of(&self, index: RuleIndex) -> Option<usize> {
         self.rules[index.route][index.rule].pattern
     }
 
-    /// The rule's limits.
-    pub(super) fn limits(&self, index: RuleIndex) -> &RuleLimits {
-        &self.rules[index.route][index.rule].limits
+    /// The limits of requests to the target.
+    pub(super) fn limits(&self, target: usize) -> &RuleLimits {
+        &self.targets[target].limits
     }
 
-    /// What takes the bytes of a response from the rule's limits that count them.
-    pub(super) fn meter(&self, index: RuleIndex, keys: &KeyParts<'_>) -> Option<Meter> {
-        self.limits(index).meter(keys, self.start)
+    /// What takes the bytes of a response from the target's limits that count them.
+    pub(super) fn meter(&self, target: usize, keys: &KeyParts<'_>) -> Option<Meter> {
+        self.limits(target).meter(keys, self.start)
     }
 
     /// The time by which limits count: the same for all workers and generations.
@@ -345,9 +358,9 @@ fn priorities(set: &PolicySet) -> HashMap<Name, BTreeSet<Priority>> {
 
 /// How much of a service's bound requests may fill, in percent: all but a fifth for each higher priority that the
 /// service knows.
-fn room(priorities: &HashMap<Name, BTreeSet<Priority>>, service: &Name, priority: Priority) -> u8 {
-    let higher = priorities
-        .get(service)
+fn room(priorities: &HashMap<Name, BTreeSet<Priority>>, service: Option<&Name>, priority: Priority) -> u8 {
+    let higher = service
+        .and_then(|service| priorities.get(service))
         .map_or(0, |known| known.iter().filter(|each| **each > priority).count());
     match higher {
         0 => 100,

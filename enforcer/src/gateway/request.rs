@@ -31,7 +31,7 @@ use super::{
         token::VerifiedToken,
     },
     limit::{self, KeyParts, Meter},
-    metrics,
+    metrics, mirror,
     refusal::Refusal,
     router::{Asked, RuleIndex},
     signal::{Identity, Outcome, Verdict},
@@ -51,7 +51,7 @@ pub(super) type Answer = Response<ResponseBody<UnderWay>>;
 /// A request on its way through the stages.
 struct Passage<'a> {
     connection: &'a Rc<Connection>,
-    policy: &'a WorkerPolicy,
+    policy: &'a Rc<WorkerPolicy>,
     began: Instant,
     /// How far the request has gone to the service, once it is forwarded.
     forwarded: Option<Rc<Progress>>,
@@ -157,7 +157,7 @@ impl Passage<'_> {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(Refusal::new(Verdict::Shed, status, detail).retry_after(1));
         }
-        if let Err(refusal) = self.admit(index, &parts.headers).await {
+        if let Err(refusal) = self.admit((index, target), &parts.headers).await {
             if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
             }
@@ -185,7 +185,11 @@ impl Passage<'_> {
     }
 
     /// Whether the request may go on: by its proofs, then by its limits.
-    async fn admit(&mut self, index: RuleIndex, fields: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(
+        &mut self,
+        (index, target): (RuleIndex, usize),
+        fields: &HeaderMap,
+    ) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
         admit_source(&rule.access, self.connection.flow.peer.ip())
@@ -205,14 +209,14 @@ impl Passage<'_> {
             });
         }
         self.token = token;
-        self.limit(index, rule.mode(route), fields).await
+        self.limit(target, rule.mode(route), fields).await
     }
 
     /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
     /// nothing waits.
-    async fn limit(&mut self, index: RuleIndex, mode: Mode, fields: &HeaderMap) -> Result<(), Refusal> {
+    async fn limit(&mut self, target: usize, mode: Mode, fields: &HeaderMap) -> Result<(), Refusal> {
         let generation = &self.policy.generation;
-        let limits = generation.limits(index);
+        let limits = generation.limits(target);
         if limits.is_empty() {
             return Ok(());
         }
@@ -238,7 +242,7 @@ impl Passage<'_> {
         }
         match outcome {
             limit::Outcome::Admitted { .. } => {
-                self.meter = generation.meter(index, &keys);
+                self.meter = generation.meter(target, &keys);
                 Ok(())
             }
             limit::Outcome::Refused(refusal) => Err(Refusal::limited(limits, &refusal)),
@@ -333,15 +337,23 @@ impl Passage<'_> {
             .then(|| grpc::deadline(&parts.headers))
             .flatten();
         let impatient = asked.filter(|asked| *asked < rule.timeout);
-        let body = RequestBody::new(body, rule.max_body);
-        let progress = body.progress();
-        self.forwarded = Some(Rc::clone(&progress));
         let token = self.token.as_deref();
         let sender = Sender {
             address: self.connection.flow.peer.ip(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
             room: self.policy.generation.room(target),
         };
+        let copied = mirror::copy(
+            self.policy,
+            index,
+            &parts,
+            &body,
+            sender,
+            &self.connection.worker.mirrors,
+        );
+        let body = RequestBody::new(body, rule.max_body).copied_to(copied);
+        let progress = body.progress();
+        self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body), sender);
         let sent = tokio::select! {
             biased;

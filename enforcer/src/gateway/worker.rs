@@ -27,6 +27,7 @@ use super::{
     listener::Acceptor,
     live::{Live, Revocation},
     metrics::{GatewayMetrics, Handshake},
+    mirror::{MirrorCells, Mirrors},
     policies::{Generation, Latest, Policies},
     pressure::{Pressure, Shedding},
     proof,
@@ -93,6 +94,7 @@ pub(super) struct Worker {
     pub(super) waiting: WaitingRoom,
     pub(super) pressure: Rc<Pressure>,
     pub(super) live: Rc<Live>,
+    pub(super) mirrors: Rc<Mirrors>,
     latest: RefCell<Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
     admission: Admission,
@@ -120,6 +122,8 @@ pub(super) struct WorkerPolicy {
     upstreams: Vec<Upstream>,
     /// For each target.
     cells: Vec<OnceCell<Rc<RuleCells>>>,
+    /// For rules whose requests are copied.
+    pub(super) mirrors: HashMap<RuleIndex, Rc<MirrorCells>>,
     /// For requests that no rule decides.
     pub(super) no_route: Rc<RuleCells>,
 }
@@ -246,6 +250,7 @@ impl Worker {
             waiting: WaitingRoom::default(),
             pressure,
             live: Rc::default(),
+            mirrors: Rc::default(),
             latest: RefCell::new(policies.latest()),
             policy: RefCell::new(Rc::new(policy)),
             site,
@@ -378,6 +383,7 @@ impl WorkerPolicy {
         Self {
             patterns: generation.patterns.clone(),
             upstreams,
+            mirrors: MirrorCells::of(&generation, metrics),
             cells: vec![OnceCell::new(); generation.targets()],
             no_route: RuleCells::new(metrics, "", ""),
             generation,
@@ -391,6 +397,7 @@ impl WorkerPolicy {
             upstream.tell_limit();
             upstream.local.cells.flush();
         }
+        self.mirrors.values().for_each(|cells| cells.flush());
     }
 
     /// Closes idle connections, and lets requests that wait for one look again.
@@ -407,7 +414,12 @@ impl WorkerPolicy {
 
     /// Where requests to the target go. `None` denies.
     pub(super) fn upstream(&self, target: usize) -> Option<&Upstream> {
-        self.upstreams.get(self.generation.service_of(target)?)
+        self.service(self.generation.service_of(target)?)
+    }
+
+    /// The service at that position.
+    pub(super) fn service(&self, position: usize) -> Option<&Upstream> {
+        self.upstreams.get(position)
     }
 
     /// The counters of the rule's target.

@@ -23,6 +23,14 @@ pub struct Weighted {
     pub weight: u32,
 }
 
+/// Who gets copies of a rule's requests.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    pub service: Name,
+    /// How many of a hundred requests are copied, chosen at random: 1 to 100.
+    pub percent: u8,
+}
+
 /// Where else a client is to ask.
 #[derive(Clone, Debug)]
 pub struct Redirect {
@@ -80,15 +88,6 @@ impl Destination {
         match self {
             Self::Services(services) => services,
             Self::Redirect(_) => &[],
-        }
-    }
-
-    /// The service, if all requests go to one.
-    #[must_use]
-    pub fn only(&self) -> Option<&Name> {
-        match self.services() {
-            [only] => Some(&only.service),
-            _ => None,
         }
     }
 }

@@ -21,7 +21,7 @@ pub use super::{
     access::{
         Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
     },
-    destination::{Destination, FieldChanges, PathChange, Redirect, Rewrite, Weighted},
+    destination::{Destination, FieldChanges, Mirror, PathChange, Redirect, Rewrite, Weighted},
     leaf::{
         ClaimPath, DnsPattern, HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern,
         Template,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    destination::{FieldChanges, Rewrite},
+    destination::{FieldChanges, Mirror, Rewrite},
     matching::Condition,
 };
 
@@ -17,6 +17,7 @@ pub struct Routing {
     /// Of the service's responses, and of redirects.
     pub response_fields: FieldChanges,
     pub priority: Priority,
+    pub mirror: Option<Mirror>,
     /// What connections may be switched to. Empty: nothing.
     pub upgrade: Vec<Upgrade>,
     /// How long a response or a switched connection may be silent. `None`: as long as the listener lets

@@ -209,6 +209,11 @@ fn of_redirects() {
             "leave out `service`",
         ),
         (
+            with("redirect: {scheme: https}, limits: ▶[{per: service, rate: 1/s}]"),
+            "spec.rules[0].limits",
+            "write `per: rule`",
+        ),
+        (
             with("redirect: {scheme: https}, upgrade: ▶websocket"),
             "spec.rules[0].upgrade",
             "leave out `upgrade`",
@@ -261,6 +266,37 @@ fn of_services() {
             with("services: [▶{weight: 1}]"),
             "spec.rules[0].services[0].service",
             "`service` is missing",
+        ),
+    ]);
+}
+
+#[test]
+fn of_mirrors() {
+    each_has_one(&[
+        (
+            to_service("mirror: {service: ▶order}"),
+            "spec.rules[0].mirror.service",
+            "did you mean `orders`?",
+        ),
+        (
+            to_service("mirror: ▶{percent: 5}"),
+            "spec.rules[0].mirror.service",
+            "`service` is missing",
+        ),
+        (
+            to_service("mirror: {service: orders, percent: ▶0}"),
+            "spec.rules[0].mirror.percent",
+            "write 1 to 100",
+        ),
+        (
+            to_service("mirror: {service: orders, percent: ▶101}"),
+            "spec.rules[0].mirror.percent",
+            "write 1 to 100",
+        ),
+        (
+            to_service("mirror: ▶{service: orders}, upgrade: websocket"),
+            "spec.rules[0].mirror",
+            "leave out `mirror`",
         ),
     ]);
 }

@@ -100,7 +100,7 @@ impl RequestLimiters {
 
     /// Binds the limits of a rule of `route` to their states. Not for the request path: takes a lock.
     ///
-    /// `service`: the one that the rule leads to. Rules of several, or of none, share no limit by it.
+    /// `service`: the one that the rule leads to. A rule that redirects has none, and shares no limit by it.
     #[must_use]
     pub fn bind(&self, route: &Name, service: Option<&Name>, limits: &[RequestLimit]) -> RuleLimits {
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,7 +9,7 @@ use super::{
     changes::{host, path_change},
 };
 use crate::policy::{
-    destination::{Destination, Redirect, Weighted},
+    destination::{Destination, Mirror, Redirect, Weighted},
     leaf::{HostPattern, PathMatch},
     raw,
     yaml::place::{Place, Unique},
@@ -22,7 +22,14 @@ const MAX_SERVICES: usize = 16;
 const MAX_WEIGHT: u32 = 1_000_000;
 
 /// What a rule that redirects has no use for.
-const OF_SERVICES: [&str; 5] = ["service", "services", "rewrite", "requestHeaders", "upgrade"];
+const OF_SERVICES: [&str; 6] = [
+    "service",
+    "services",
+    "mirror",
+    "rewrite",
+    "requestHeaders",
+    "upgrade",
+];
 
 /// Takes what it judges out of the raw rule at `at`, which is about `path`.
 pub(super) fn destination(
@@ -65,7 +72,7 @@ fn services(
     known: &Known,
 ) -> Option<Vec<Weighted>> {
     let length = list.len();
-    if list.is_empty() && place.items().is_empty() || length > MAX_SERVICES {
+    if place.is_empty_list() || length > MAX_SERVICES {
         place.error(format!(
             "a rule has 1 to {MAX_SERVICES} services, and here are {length}"
         ));
@@ -93,6 +100,23 @@ fn services(
         place.error("no service has a weight other than 0, so nothing would be served");
     }
     Some(services)
+}
+
+pub(super) fn mirror(raw: raw::Mirror, at: &Place<'_>, known: &Known) -> Option<Mirror> {
+    let service = at.required("service", raw.service, |text, at| known.service(&text, at));
+    let percent = at.optional("percent", raw.percent, |percent, at| {
+        match u8::try_from(percent) {
+            Ok(percent) if (1..=100).contains(&percent) => Some(percent),
+            _ => {
+                at.error(format!("{percent} is out of range: write 1 to 100"));
+                None
+            }
+        }
+    });
+    Some(Mirror {
+        service: service?,
+        percent: percent.unwrap_or(100),
+    })
 }
 
 fn redirect(raw: raw::Redirect, path: &PathMatch, hosts: &[HostPattern], at: &Place<'_>) -> Option<Redirect> {

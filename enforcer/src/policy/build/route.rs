@@ -15,7 +15,7 @@ use super::{
 };
 use crate::policy::{
     leaf::{HostPattern, PathMatch, Pattern, quantity},
-    model::{RequestLimit, Route, Rule},
+    model::{Destination, RequestKey, RequestLimit, Route, Rule},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -169,7 +169,7 @@ fn rule(
     });
     let (path, methods, conditions) = matched.unwrap_or_default();
     let path = path.unwrap_or_else(|| PathMatch::Prefix("/".into()));
-    let routing = routing(&mut raw, &path, conditions, at);
+    let routing = routing(&mut raw, &path, conditions, at, scope.known);
     let destination = destination(&mut raw, &path, &scope.hosts, at, scope.known);
     let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope.known);
@@ -189,6 +189,13 @@ fn rule(
     }
     let prefix = format!("{}-{position}", scope.route);
     let own = limits(list, &prefix, at, &proofs, Of::Rule, names);
+    let by_service = own.iter().any(|limit| limit.per.contains(&RequestKey::Service));
+    if by_service && matches!(destination, Some(Destination::Redirect(_))) {
+        at.field("limits").error_with(
+            "a limit is kept by service, and the rule redirects",
+            "write `per: rule`",
+        );
+    }
     Some(Rule {
         path,
         methods,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
+    Known,
     changes::{Way, field_changes, rewrite},
+    destination::mirror,
     duration_within,
 };
 use crate::policy::{
@@ -23,7 +25,15 @@ pub(super) fn routing(
     path: &PathMatch,
     conditions: Vec<Condition>,
     at: &Place<'_>,
+    known: &Known,
 ) -> Routing {
+    let mirror = at.optional("mirror", raw.mirror.take(), |raw, at| mirror(raw, at, known));
+    if mirror.is_some() && at.mentions("upgrade") {
+        at.field("mirror").error_with(
+            "a connection that is switched cannot be copied",
+            "leave out `mirror`, or `upgrade`",
+        );
+    }
     let rewrite = at.optional("rewrite", raw.rewrite.take(), |raw, at| rewrite(raw, path, at));
     let request_fields = at.optional("requestHeaders", raw.request_headers.take(), |raw, at| {
         field_changes(raw, Way::ToService, at)
@@ -41,6 +51,7 @@ pub(super) fn routing(
     let idle = at.optional("idle", raw.idle.take(), within);
     Routing {
         conditions,
+        mirror,
         rewrite: rewrite.unwrap_or_default(),
         request_fields: request_fields.unwrap_or_default(),
         response_fields: response_fields.unwrap_or_default(),

@@ -14,6 +14,14 @@ pub(crate) struct Weighted {
     pub(crate) weight: Option<u32>,
 }
 
+/// `mirror`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mirror {
+    pub(crate) service: Option<String>,
+    pub(crate) percent: Option<u32>,
+}
+
 /// `redirect`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,7 +14,7 @@ mod service;
 mod shape;
 
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
-pub(crate) use destination::{FieldChanges, PathChange, Redirect, Rewrite, Scheme, Weighted};
+pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
@@ -305,6 +305,7 @@ pub(crate) struct Rule {
     pub(crate) services: Option<Vec<Weighted>>,
     pub(crate) redirect: Option<Redirect>,
     pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) mirror: Option<Mirror>,
     pub(crate) request_headers: Option<FieldChanges>,
     pub(crate) response_headers: Option<FieldChanges>,
     pub(crate) timeout: Option<Duration>,
