@@ -26,7 +26,8 @@ use super::{
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
-        bearer,
+        bearer, condition,
+        facts::Facts,
         reason::Reason,
         token::VerifiedToken,
     },
@@ -152,7 +153,7 @@ impl Passage<'_> {
         if self.connection.has_lapsed() {
             return Err(Refusal::denied(&Denial::CertificateExpired, route.name.as_str()));
         }
-        if let Err(refusal) = self.admit(index, &parts.headers).await {
+        if let Err(refusal) = self.admit(index, &parts, host.name()).await {
             if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
             }
@@ -180,12 +181,12 @@ impl Passage<'_> {
     }
 
     /// Whether the request may go on: by its proofs, then by its limits.
-    async fn admit(&mut self, index: RuleIndex, fields: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(&mut self, index: RuleIndex, parts: &Parts, host: &str) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
         admit_source(&rule.access, self.connection.flow.peer.ip())
             .map_err(|denial| Refusal::denied(&denial, realm))?;
-        let token = self.authenticate(rule, realm, fields).await?;
+        let token = self.authenticate(rule, realm, &parts.headers).await?;
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
             if denial == Denial::TokenBound {
@@ -193,6 +194,21 @@ impl Passage<'_> {
             }
             Refusal::denied(&denial, realm)
         })?;
+        if let Some(condition) = self.policy.condition(index) {
+            let facts = Facts {
+                method: &parts.method,
+                path: parts.uri.path(),
+                host,
+                query: parts.uri.query(),
+                headers: &parts.headers,
+                source: self.connection.flow.peer.ip(),
+                token: token.as_deref(),
+                certificate,
+            };
+            if !condition::holds(condition, &facts) {
+                return Err(Refusal::denied(&Denial::ConditionFails, realm));
+            }
+        }
         if let Some(token) = &token {
             self.connection.verified(|| Identity::Token {
                 issuer: token.issuer.clone(),
@@ -200,7 +216,7 @@ impl Passage<'_> {
             });
         }
         self.token = token;
-        self.limit(index, rule.mode(route), fields).await
+        self.limit(index, rule.mode(route), &parts.headers).await
     }
 
     /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode

@@ -40,7 +40,10 @@ use super::{
         service::LocalService,
     },
 };
-use crate::policy::model::{Name, Pattern, Service};
+use crate::policy::{
+    cel::Condition,
+    model::{Name, Pattern, Service},
+};
 
 /// TLS handshakes that one worker has under way.
 const MAX_HANDSHAKES: usize = 512;
@@ -115,6 +118,8 @@ pub(super) struct WorkerPolicy {
     upstreams: Vec<Upstream>,
     /// For each target.
     cells: Vec<OnceCell<Rc<RuleCells>>>,
+    /// Copies of the rules' conditions: what regular expressions write while they match is this worker's own.
+    conditions: Vec<Vec<Option<Condition>>>,
     /// For requests that no rule decides.
     pub(super) no_route: Rc<RuleCells>,
 }
@@ -355,9 +360,13 @@ impl WorkerPolicy {
         let upstreams = services
             .map(|(position, service)| upstream(position, service))
             .collect();
+        let routes = generation.set.routes.iter();
+        let conditions =
+            routes.map(|route| route.rules.iter().map(|rule| rule.access.when.clone()).collect());
         Self {
             patterns: generation.patterns.clone(),
             upstreams,
+            conditions: conditions.collect(),
             cells: vec![OnceCell::new(); generation.targets()],
             no_route: RuleCells::new(metrics, "", ""),
             generation,
@@ -387,6 +396,11 @@ impl WorkerPolicy {
     /// Where requests to the target go. `None` denies.
     pub(super) fn upstream(&self, target: usize) -> Option<&Upstream> {
         self.upstreams.get(self.generation.service_of(target)?)
+    }
+
+    /// The rule's condition.
+    pub(super) fn condition(&self, index: RuleIndex) -> Option<&Condition> {
+        self.conditions[index.route][index.rule].as_ref()
     }
 
     /// The counters of the rule's target.
