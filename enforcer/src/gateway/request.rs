@@ -26,7 +26,8 @@ use super::{
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
-        bearer,
+        bearer, condition,
+        facts::Facts,
         reason::Reason,
         token::VerifiedToken,
     },
@@ -157,7 +158,7 @@ impl Passage<'_> {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(Refusal::new(Verdict::Shed, status, detail).retry_after(1));
         }
-        if let Err(refusal) = self.admit((index, target), &parts.headers).await {
+        if let Err(refusal) = self.admit((index, target), &parts, host.name()).await {
             if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
             }
@@ -188,13 +189,14 @@ impl Passage<'_> {
     async fn admit(
         &mut self,
         (index, target): (RuleIndex, usize),
-        fields: &HeaderMap,
+        parts: &Parts,
+        host: &str,
     ) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
         admit_source(&rule.access, self.connection.flow.peer.ip())
             .map_err(|denial| Refusal::denied(&denial, realm))?;
-        let token = self.authenticate(rule, realm, fields).await?;
+        let token = self.authenticate(rule, realm, &parts.headers).await?;
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
             if denial == Denial::TokenBound {
@@ -202,6 +204,21 @@ impl Passage<'_> {
             }
             Refusal::denied(&denial, realm)
         })?;
+        if let Some(condition) = self.policy.condition(index) {
+            let facts = Facts {
+                method: &parts.method,
+                path: parts.uri.path(),
+                host,
+                query: parts.uri.query(),
+                headers: &parts.headers,
+                source: self.connection.flow.peer.ip(),
+                token: token.as_deref(),
+                certificate,
+            };
+            if !condition::holds(condition, &facts) {
+                return Err(Refusal::denied(&Denial::ConditionFails, realm));
+            }
+        }
         if let Some(token) = &token {
             self.connection.verified(|| Identity::Token {
                 issuer: token.issuer.clone(),
@@ -209,7 +226,7 @@ impl Passage<'_> {
             });
         }
         self.token = token;
-        self.limit(target, rule.mode(route), fields).await
+        self.limit(target, rule.mode(route), &parts.headers).await
     }
 
     /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode

@@ -42,7 +42,10 @@ use super::{
         service::LocalService,
     },
 };
-use crate::policy::model::{Name, Pattern, Service};
+use crate::policy::{
+    cel::Condition,
+    model::{Name, Pattern, Service},
+};
 
 /// TLS handshakes that one worker has under way.
 const MAX_HANDSHAKES: usize = 512;
@@ -124,6 +127,8 @@ pub(super) struct WorkerPolicy {
     cells: Vec<OnceCell<Rc<RuleCells>>>,
     /// For rules whose requests are copied.
     pub(super) mirrors: HashMap<RuleIndex, Rc<MirrorCells>>,
+    /// Copies of the rules' conditions: what regular expressions write while they match is this worker's own.
+    conditions: Vec<Vec<Option<Condition>>>,
     /// For requests that no rule decides.
     pub(super) no_route: Rc<RuleCells>,
 }
@@ -380,10 +385,14 @@ impl WorkerPolicy {
         let upstreams = services
             .map(|(position, service)| upstream(position, service))
             .collect();
+        let routes = generation.set.routes.iter();
+        let conditions =
+            routes.map(|route| route.rules.iter().map(|rule| rule.access.when.clone()).collect());
         Self {
             patterns: generation.patterns.clone(),
             upstreams,
             mirrors: MirrorCells::of(&generation, metrics),
+            conditions: conditions.collect(),
             cells: vec![OnceCell::new(); generation.targets()],
             no_route: RuleCells::new(metrics, "", ""),
             generation,
@@ -420,6 +429,11 @@ impl WorkerPolicy {
     /// The service at that position.
     pub(super) fn service(&self, position: usize) -> Option<&Upstream> {
         self.upstreams.get(position)
+    }
+
+    /// The rule's condition.
+    pub(super) fn condition(&self, index: RuleIndex) -> Option<&Condition> {
+        self.conditions[index.route][index.rule].as_ref()
     }
 
     /// The counters of the rule's target.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
+    cel::Condition,
     leaf::{ClaimPath, DnsPattern, Name},
     model::{Mode, PolicySet, Requirement, Route, Rule, TokenRequirement},
 };
@@ -18,6 +19,8 @@ pub struct Access {
     pub mode: Option<Mode>,
     /// Empty: from everywhere.
     pub from: Vec<IpNet>,
+    /// Judged last, when the proofs are known.
+    pub when: Option<Condition>,
 }
 
 impl Access {
@@ -151,6 +154,7 @@ pub fn claims_of(set: &PolicySet, issuer: &Name) -> Vec<ClaimPath> {
         {
             paths.extend(content.claims.iter().map(|claim| claim.path.clone()));
             paths.extend(content.roles.iter().map(|roles| roles.claim.clone()));
+            paths.extend(rule.access.when.iter().flat_map(Condition::claims).cloned());
         }
     }
     paths.into_iter().collect()

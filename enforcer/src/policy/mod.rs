@@ -6,6 +6,7 @@
 
 pub mod access;
 pub(crate) mod build;
+pub mod cel;
 pub mod check;
 mod destination;
 pub(crate) mod files;

@@ -251,6 +251,70 @@ async fn sources_and_rules_that_only_try() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn conditions() {
+    let (origin, corp) = (Origin::start().await, Corp::new());
+    let set = written(
+        &corp,
+        origin.address,
+        "leeway: 5s",
+        &[
+            "match: {path: {prefix: /tenant}}, require: {token: {issuer: corp}, when: \"request.headers['x-tenant'] in token.claims.tenants && (request.method == 'GET' || 'orders:write' in token.scopes)\"}",
+            "match: {path: {prefix: /open}}, require: {anonymous: true, when: \"cidr('127.0.0.0/8').containsIP(request.source) && request.query.id.matches('^[0-9]+$')\"}",
+            "match: {path: {prefix: /certificate}}, require: {mtls: {}, when: \"certificate.spiffe.endsWith('/cart')\"}",
+        ],
+    );
+    let plan = Plan {
+        client_certificates: ClientCertificates::Optional,
+        ..Plan::default()
+    };
+    let lab = plan.start(set);
+    for alpn in [H1, H2] {
+        let config = lab.pki.client_config(Some(lab.pki.client(SHOP)), alpn);
+        let mut client = Client::over(client::tls(lab.address, config).await.unwrap()).await;
+        let claims = json!({"tenants": ["blue", "green"], "scope": "orders:read"});
+        for (method, tenant, claims, status) in [
+            ("GET", Some("blue"), claims.clone(), 200),
+            ("GET", Some("red"), claims.clone(), 403),
+            ("GET", None, claims.clone(), 403),
+            ("GET", Some("blue"), json!({}), 403),
+            ("POST", Some("blue"), claims.clone(), 403),
+            (
+                "POST",
+                Some("blue"),
+                json!({"tenants": ["blue"], "scope": "orders:write"}),
+                200,
+            ),
+        ] {
+            let mut request = client::get("/tenant");
+            *request.method_mut() = method.parse().unwrap();
+            let token = format!("Bearer {}", corp.token_with(&claims));
+            request
+                .headers_mut()
+                .insert("authorization", token.parse().unwrap());
+            if let Some(tenant) = tenant {
+                request.headers_mut().insert("x-tenant", tenant.parse().unwrap());
+            }
+            let reply = client.send(request).await.unwrap();
+            assert_eq!(reply.status, status, "{method} {tenant:?} {claims}");
+        }
+        for (path, status) in [
+            ("/open?id=7", 200),
+            ("/open?id=7a", 403),
+            ("/open?id=7&id=8", 403),
+            ("/open", 403),
+            ("/certificate", 200),
+        ] {
+            assert_eq!(client.get(path).await.status, status, "{path}");
+        }
+    }
+    is_counted(
+        &lab,
+        r#"enforcer_denials_total{reason="condition",route="main"} 14"#,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rule_may_be_enforced_in_a_route_that_tries() {
     let (origin, corp) = (Origin::start().await, Corp::new());
     let rules = [

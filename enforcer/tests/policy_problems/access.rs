@@ -20,7 +20,7 @@ fn of_sources_claims_roles_and_names() {
         (
             rule("{service: orders, require: ▶{from: 10.0.0.0/8}}"),
             at.to_owned(),
-            "nothing of what they must prove",
+            "nothing says who may",
         ),
         (
             require("anonymous: true, from: [▶10.0.0.1/8]"),
@@ -72,6 +72,31 @@ fn of_sources_claims_roles_and_names() {
             with("token.claims.a..b"),
             "has an empty name",
         ),
+        (
+            require("anonymous: true, when: ▶reqest.path == '/'"),
+            with("when"),
+            "did you mean `request`?",
+        ),
+        (
+            require("anonymous: true, when: \"request.path == '/' && ▶token.sub == 'a'\""),
+            with("when"),
+            "the rule requires no token",
+        ),
+        (
+            token("scopes: a}, when: \"'x' in token.scopes && token.claims.a.startWith▶('b')\", mtls: {"),
+            with("when"),
+            "did you mean `startsWith`?",
+        ),
+        (
+            require("anonymous: true, when: ▶\"request.path ==\\t'/' && true == 1\""),
+            with("when"),
+            "at character 29 of it: a truth value is never equal",
+        ),
+        (
+            rule("{service: orders, require: ▶{when: 'true'}}"),
+            at.to_owned(),
+            "nothing says who may",
+        ),
         (token("roles: ▶[]"), with("token.roles"), "the list is empty"),
         (token("roles: [a, ▶a]"), with("token.roles[1]"), "says the same"),
         (token("roles: ▶''"), with("token.roles"), "is no role"),
@@ -94,6 +119,8 @@ fn what_may_be_asked_has_no_problem() {
     for fields in [
         "anonymous: true, from: 10.0.0.0/8",
         "mtls: {dns: '*.example.com', subject: {cn: cart, ou: [a, b]}}, from: ['2001:db8::/32']",
+        "anonymous: true, when: \"request.path == '/' || size(request.host) > 3\"",
+        "token: {issuer: corp}, mtls: {}, when: \"token.claims.a == certificate.serial\"",
         "token: {issuer: corp, claims: {a: x, b.c: [1, 2.5, true], 'https://x/y': z}, roles: admin}",
     ] {
         let yaml = rule(&format!("{{service: orders, require: {{{fields}}}}}"));

@@ -53,6 +53,9 @@ pub enum Denial<'a> {
     ClaimsNotAdmitted,
     #[error("the token lacks a role that the rule requires")]
     RolesMissing,
+    /// It is false, or has no value.
+    #[error("the rule's condition does not hold")]
+    ConditionFails,
 }
 
 impl Denial<'_> {
@@ -81,6 +84,7 @@ impl Denial<'_> {
             Self::ScopesMissing(_) => Reason::Scopes,
             Self::ClaimsNotAdmitted => Reason::Claims,
             Self::RolesMissing => Reason::Roles,
+            Self::ConditionFails => Reason::Condition,
         }
     }
 
@@ -100,7 +104,8 @@ impl Denial<'_> {
             | Self::CertificateNotAdmitted
             | Self::NamesNotAdmitted
             | Self::ClaimsNotAdmitted
-            | Self::RolesMissing => None,
+            | Self::RolesMissing
+            | Self::ConditionFails => None,
             Self::CertificateMissing | Self::CertificateExpired => Some(Challenge::CertificateWanted),
             Self::TokenMissing => Some(Challenge::TokenWanted),
             Self::TokenOfOtherIssuer => Some(Challenge::TokenRefused(super::token::TokenError::Issuer)),

@@ -23,32 +23,32 @@ const LAST_DATE: u64 = 253_402_300_799;
 /// # Errors
 /// The first claim that is missing, malformed or not as it must be.
 pub(super) fn check(
-    claims: Map<String, Value>,
+    claims: &Map<String, Value>,
     issuer: &Issuer,
     now: SystemTime,
 ) -> Result<VerifiedToken, TokenError> {
-    if text(&claims, "iss")?.ok_or(TokenError::Missing("iss"))? != &*issuer.issuer {
+    if text(claims, "iss")?.ok_or(TokenError::Missing("iss"))? != &*issuer.issuer {
         return Err(TokenError::Issuer);
     }
-    check_audience(&claims, issuer)?;
-    let expires = check_times(&claims, issuer.leeway, now)?;
-    let subject = text(&claims, "sub")?.ok_or(TokenError::Missing("sub"))?;
+    check_audience(claims, issuer)?;
+    let expires = check_times(claims, issuer.leeway, now)?;
+    let subject = text(claims, "sub")?.ok_or(TokenError::Missing("sub"))?;
     if subject.is_empty() {
         return Err(TokenError::Invalid("sub"));
     }
-    let client_id = match text(&claims, "client_id")? {
-        None => text(&claims, "azp")?,
+    let client_id = match text(claims, "client_id")? {
+        None => text(claims, "azp")?,
         given => given,
     };
     Ok(VerifiedToken {
         issuer: issuer.name.clone(),
         subject: subject.into(),
         client_id: client_id.map(Arc::from),
-        scopes: Scopes::of_claims(&claims)?,
+        scopes: Scopes::of_claims(claims)?,
         expires,
-        id: text(&claims, "jti")?.map(Arc::from),
-        binding: binding(&claims)?,
-        claims: kept::keep(&claims, &issuer.kept),
+        id: text(claims, "jti")?.map(Arc::from),
+        binding: binding(claims)?,
+        claims: kept::keep(claims, &issuer.kept),
     })
 }
 

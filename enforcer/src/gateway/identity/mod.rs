@@ -10,6 +10,8 @@ pub mod cache;
 pub mod certificate;
 pub mod challenge;
 mod claims;
+pub mod condition;
+pub mod facts;
 pub mod json;
 pub mod jwks;
 mod kept;

@@ -15,10 +15,11 @@ pub enum Reason {
     Scopes,
     Claims,
     Roles,
+    Condition,
 }
 
 /// All of them, in the order of their numbers.
-pub const REASONS: [Reason; 12] = [
+pub const REASONS: [Reason; 13] = [
     Reason::Nobody,
     Reason::Source,
     Reason::CertificateMissing,
@@ -31,6 +32,7 @@ pub const REASONS: [Reason; 12] = [
     Reason::Scopes,
     Reason::Claims,
     Reason::Roles,
+    Reason::Condition,
 ];
 
 impl Reason {
@@ -50,6 +52,7 @@ impl Reason {
             Self::Scopes => "scopes",
             Self::Claims => "claims",
             Self::Roles => "roles",
+            Self::Condition => "condition",
         }
     }
 }

@@ -153,7 +153,7 @@ pub fn verify(
         Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => return Err(TokenError::Malformed),
         Ok(false) | Err(_) => return Err(TokenError::Signature),
     }
-    claims::check(part(payload)?, issuer, now)
+    claims::check(&part(payload)?, issuer, now)
 }
 
 /// Base64url without padding and with unused bits zero (RFC 7515, section 2), then JSON.

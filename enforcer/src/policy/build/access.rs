@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Known, distinct_of, mode, values};
+use super::{Known, distinct_of, mode, require::Proofs, values};
 use crate::policy::{
     access::{
         Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
     },
+    cel::{self, Condition, Scope},
     leaf::{ClaimPath, cidr},
     raw,
     yaml::place::{Place, parsed},
@@ -19,7 +20,7 @@ const MAX_VALUES: usize = 256;
 const MAX_CLAIMS: usize = 16;
 
 /// Takes what it judges out of the raw rule at `at`.
-pub(super) fn access(raw: &mut raw::Rule, at: &Place<'_>) -> Access {
+pub(super) fn access(raw: &mut raw::Rule, at: &Place<'_>, proofs: &Proofs) -> Access {
     let require = at.field("require");
     let from = raw.require.as_mut().and_then(|raw| raw.from.take());
     let from = distinct_of(&require, "from", from.map(|list| list.0), cidr::parse);
@@ -27,10 +28,29 @@ pub(super) fn access(raw: &mut raw::Rule, at: &Place<'_>) -> Access {
         let place = require.field("from");
         place.error(format!("a rule admits at most {MAX_VALUES} prefixes"));
     }
+    let when = raw.require.as_mut().and_then(|raw| raw.when.take());
+    let scope = Scope {
+        token: proofs.token,
+        certificate: proofs.certificate,
+    };
     Access {
         mode: raw.mode.map(|raw| mode(Some(raw))),
         from: values(from),
+        when: require.optional("when", when, |text, at| condition(&text, scope, at)),
     }
+}
+
+fn condition(text: &str, scope: Scope, at: &Place<'_>) -> Option<Condition> {
+    cel::compile(text, scope)
+        .map_err(|fault| {
+            let position = at.inside(text, fault.offset);
+            let message = match position {
+                Some(_) => fault.message,
+                None => format!("at character {} of it: {}", fault.offset + 1, fault.message),
+            };
+            at.error_below("", position.unwrap_or(at.position()), message, fault.hint);
+        })
+        .ok()
 }
 
 /// Takes the names that a certificate must have out of `mtls` at `at`.

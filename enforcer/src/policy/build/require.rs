@@ -18,7 +18,7 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
         return Requirement::Nobody;
     };
     let at = at.field("require");
-    let is_conditioned = at.mentions("from");
+    let is_conditioned = at.mentions("from") || at.mentions("when");
     let (has_mtls, has_token) = (at.mentions("mtls"), at.mentions("token"));
     let mtls = at.optional("mtls", raw.mtls, |mtls, at| Some(certificate(mtls, at)));
     let token = at.optional("token", raw.token, |token, at| {
@@ -37,8 +37,8 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
         Some(false) | None => {
             if is_conditioned {
                 at.error_with(
-                    "it says where requests come from, and nothing of what they must prove",
-                    "write `anonymous: true` beside it to admit everybody from there, or `mtls` or `token`",
+                    "`from` and `when` are about requests that somebody may send, and nothing says who may",
+                    "write `anonymous: true` beside them to admit everybody whom they admit, or `mtls` or `token`",
                 );
             } else if !at.mentions("anonymous") || raw.anonymous.is_some() {
                 at.warning("this rule requires nothing, so it admits nobody", admitting);

@@ -159,7 +159,8 @@ fn rule(
     common: &[RequestLimit],
     names: &mut LimitNames,
 ) -> Option<Rule> {
-    let access = access::access(&mut raw, at);
+    let proofs = Proofs::asked_for(raw.require.as_ref(), at);
+    let access = access::access(&mut raw, at, &proofs);
     let matched = at.optional("match", raw.matches.take(), |mut matches, at| {
         let conditions = conditions(&mut matches, at);
         let path = at.optional("path", matches.path, path);
@@ -171,7 +172,6 @@ fn rule(
     let path = path.unwrap_or_else(|| PathMatch::Prefix("/".into()));
     let routing = routing(&mut raw, &path, conditions, at, scope.known);
     let destination = destination(&mut raw, &path, &scope.hosts, at, scope.known);
-    let proofs = Proofs::asked_for(raw.require.as_ref(), at);
     let require = requirement(raw.require, at, scope.known);
     if let (Some(destination), false) = (&destination, routing.upgrade.is_empty()) {
         for each in destination.services() {

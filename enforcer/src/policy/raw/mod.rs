@@ -337,6 +337,7 @@ pub(crate) enum Upgrade {
 pub(crate) struct Require {
     pub(crate) anonymous: Option<bool>,
     pub(crate) from: Option<OneOrMany<String>>,
+    pub(crate) when: Option<String>,
     pub(crate) mtls: Option<Mtls>,
     pub(crate) token: Option<Token>,
 }

@@ -154,6 +154,25 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Where a character of this text stands in the file, counted from its beginning, if the file says it as it is:
+    /// in one line, in quotes or without.
+    pub(crate) fn inside(&self, text: &str, offset: usize) -> Option<Position> {
+        let line = self.source.line(self.position)?;
+        let column = usize::try_from(self.position.column.checked_sub(1)?).ok()?;
+        let begin = line.char_indices().nth(column).map(|(at, _)| &line[at..])?;
+        let shift = if begin.starts_with(text) {
+            0
+        } else if begin.strip_prefix(['"', '\''])?.starts_with(text) {
+            1
+        } else {
+            return None;
+        };
+        Some(Position {
+            column: self.position.column + u64::try_from(shift + offset).ok()?,
+            ..self.position
+        })
+    }
+
     /// The elements of a list in the order of what was read from it, which leaves the broken ones
     /// out; anything else is a list of itself.
     pub(crate) fn items(&self) -> Vec<Self> {
