@@ -4,6 +4,7 @@
 //! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change,
 //! and [`check()`] does so for people, configuration files included.
 
+mod api_keys;
 pub(crate) mod build;
 pub mod check;
 pub(crate) mod files;

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use time::OffsetDateTime;
 
 pub use super::{
+    api_keys::{ApiKey, ApiKeyRequirement, ApiKeys},
     leaf::{HostPattern, InterfacePattern, Name, PathMatch, Rate, SpiffePattern},
     routing::{Protocol, Routing, Upgrade},
     service::{
@@ -33,6 +34,8 @@ pub struct PolicySet {
     pub packet_policies: Vec<Arc<PacketPolicy>>,
     /// In order of name.
     pub issuers: Vec<Arc<Issuer>>,
+    /// In order of name.
+    pub api_keys: Vec<Arc<ApiKeys>>,
     /// In order of name.
     pub services: Vec<Arc<Service>>,
     /// In order of name.
@@ -373,6 +376,7 @@ pub enum Requirement {
     Proof {
         mtls: Option<CertificateRequirement>,
         token: Option<TokenRequirement>,
+        api_key: Option<ApiKeyRequirement>,
     },
 }
 
@@ -415,6 +419,8 @@ pub enum RequestKey {
     TokenSubject,
     /// The token's issuer and `client_id`.
     TokenClient,
+    /// The API key's id.
+    ApiKey,
     /// The rule: all its requests share one limiter.
     Rule,
     /// The service: all its requests share one limiter.

@@ -200,7 +200,11 @@ impl Corp {
             issuer: policy::name("corp"),
             scopes,
         });
-        rule.require = Requirement::Proof { mtls: None, token };
+        rule.require = Requirement::Proof {
+            mtls: None,
+            token,
+            api_key: None,
+        };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
         set.issuers = vec![Arc::new(self.issuer())];
         set

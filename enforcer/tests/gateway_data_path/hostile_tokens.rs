@@ -70,6 +70,7 @@ impl Forge {
                 issuer: policy::name("corp"),
                 scopes: vec!["orders:read".into()],
             }),
+            api_key: None,
         };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
         set.issuers = vec![Arc::new(issuer)];

@@ -7,6 +7,7 @@ use enforcer::policy::{self, Severity};
 use table::{packet, problems, rule, service};
 use tempfile::TempDir;
 
+mod credentials;
 mod documents;
 mod limits;
 mod packets;

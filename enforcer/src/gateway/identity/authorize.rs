@@ -87,8 +87,12 @@ pub fn authorize<'a>(
         | Requirement::Proof {
             mtls: None,
             token: None,
+            api_key: None,
         } => Err(Denial::Nobody),
-        Requirement::Proof { mtls, token: wanted } => {
+        // The API key has been verified before: without one that holds nobody gets here.
+        Requirement::Proof {
+            mtls, token: wanted, ..
+        } => {
             if let Some(wanted) = mtls {
                 check_certificate(wanted, certificate)?;
             }
@@ -192,6 +196,7 @@ mod tests {
         let empty = Requirement::Proof {
             mtls: None,
             token: None,
+            api_key: None,
         };
         for requirement in [Requirement::Nobody, empty] {
             let denial = authorize(&requirement, Some(&certificate), Some(&token)).unwrap_err();
@@ -206,6 +211,7 @@ mod tests {
         let any = Requirement::Proof {
             mtls: Some(mtls(&[])),
             token: None,
+            api_key: None,
         };
         let shop = [
             "spiffe://example.com/ns/shop/sa/*",
@@ -214,6 +220,7 @@ mod tests {
         let shop = Requirement::Proof {
             mtls: Some(mtls(&shop)),
             token: None,
+            api_key: None,
         };
         let decide = |requirement, spiffe| {
             let decision = authorize(requirement, Some(&certificate(spiffe)), Some(&token("x")));
@@ -251,6 +258,7 @@ mod tests {
         let requirement = Requirement::Proof {
             mtls: None,
             token: Some(scopes(&["a", "b"])),
+            api_key: None,
         };
         let decide = |token: Option<&VerifiedToken>| authorize(&requirement, None, token);
         assert_eq!(decide(Some(&token("c b a"))), Ok(()));
@@ -283,6 +291,7 @@ mod tests {
         let requirement = Requirement::Proof {
             mtls: None,
             token: Some(scopes(&[])),
+            api_key: None,
         };
         let certificate = certificate(None);
         for (binding, presented, holds) in [
@@ -306,6 +315,7 @@ mod tests {
         let requirement = Requirement::Proof {
             mtls: Some(mtls(&["spiffe://example.com/*"])),
             token: Some(scopes(&["a"])),
+            api_key: None,
         };
         let good = certificate(Some("spiffe://example.com/cart"));
         let bad = certificate(Some("spiffe://example.org/cart"));

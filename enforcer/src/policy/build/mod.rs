@@ -3,6 +3,7 @@
 //! Nothing here stops at the first mistake: what is wrong is reported at its place, and the rest is
 //! judged all the same. A set in which anything was wrong is thrown away by the caller.
 
+pub(crate) mod api_keys;
 mod egress;
 mod issuer;
 mod levels;
@@ -42,6 +43,7 @@ use super::{
 pub(super) struct Known {
     services: BTreeSet<String>,
     issuers: BTreeSet<String>,
+    api_keys: BTreeSet<String>,
     /// Services that speak HTTP/2, which connections cannot be switched in.
     http2: BTreeSet<String>,
     /// Whether every document could be read: else a name that seems unknown may be in one that could not.
@@ -61,6 +63,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let known = Known {
         services: named(&documents, Kind::Service),
         issuers: named(&documents, Kind::Issuer),
+        api_keys: named(&documents, Kind::ApiKeys),
         http2: of_http2(&documents),
         complete: complete && documents.iter().all(|document| document.name.is_some()),
     };
@@ -68,6 +71,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let mut names = Unique::new();
     let mut ports = packet::Claims::new();
     let mut routes = route::Claims::new();
+    let mut api_keys = api_keys::Claims::new();
     for document in documents {
         let head = head(&document, &mut names);
         let Document { kind, top, .. } = document;
@@ -95,12 +99,17 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
                 let built = decode(&spec).and_then(|raw| issuer::build(head, raw, &spec));
                 set.issuers.extend(built.map(Arc::new));
             }
+            Kind::ApiKeys => {
+                let built = decode(&spec).and_then(|raw| api_keys::build(head, raw, &spec, &mut api_keys));
+                set.api_keys.extend(built.map(Arc::new));
+            }
         }
     }
     set.packet_policies.sort_by(|a, b| a.name.cmp(&b.name));
     set.services.sort_by(|a, b| a.name.cmp(&b.name));
     set.routes.sort_by(|a, b| a.name.cmp(&b.name));
     set.issuers.sort_by(|a, b| a.name.cmp(&b.name));
+    set.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
     set
 }
 
@@ -148,6 +157,10 @@ impl Known {
 
     fn issuer(&self, text: &str, at: &Place<'_>) -> Option<Name> {
         self.mentioned("issuer", Kind::Issuer, &self.issuers, text, at)
+    }
+
+    fn api_keys(&self, text: &str, at: &Place<'_>) -> Option<Name> {
+        self.mentioned("document of API keys", Kind::ApiKeys, &self.api_keys, text, at)
     }
 
     /// The name of a document that exists.

@@ -67,6 +67,7 @@ fn key(raw: raw::RequestKey) -> (RequestKey, u8) {
         raw::RequestKey::Certificate => (RequestKey::Certificate, 1),
         raw::RequestKey::TokenSubject => (RequestKey::TokenSubject, 2),
         raw::RequestKey::TokenClient => (RequestKey::TokenClient, 3),
+        raw::RequestKey::ApiKey => (RequestKey::ApiKey, 6),
         raw::RequestKey::Rule => (RequestKey::Rule, 4),
         raw::RequestKey::Service => (RequestKey::Service, 5),
     }
@@ -82,6 +83,10 @@ fn check_key(key: RequestKey, proofs: &Proofs, at: &Place<'_>) {
         RequestKey::Certificate if !proofs.certificate => at.error_with(
             "the key is taken from a client certificate, and the rule requires none",
             "write `require: {mtls: {}}`, or another key",
+        ),
+        RequestKey::ApiKey if !proofs.api_key => at.error_with(
+            "the key is taken from an API key, and the rule requires none",
+            "write `require: {apiKey: {keys: …}}`, or another key",
         ),
         _ => {}
     }

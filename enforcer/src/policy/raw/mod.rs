@@ -7,9 +7,11 @@ use std::fmt;
 
 use serde::{Deserialize, de::IgnoredAny};
 
+mod api_keys;
 mod service;
 mod shape;
 
+pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,
@@ -43,6 +45,7 @@ pub(crate) enum Kind {
     Service,
     Route,
     Issuer,
+    ApiKeys,
 }
 
 impl fmt::Display for Kind {
@@ -324,11 +327,12 @@ pub(crate) enum PathMatch {
 
 /// `require`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Require {
     pub(crate) anonymous: Option<bool>,
     pub(crate) mtls: Option<Mtls>,
     pub(crate) token: Option<Token>,
+    pub(crate) api_key: Option<RequireApiKey>,
 }
 
 /// `require.mtls`.
@@ -368,6 +372,8 @@ pub(crate) enum RequestKey {
     TokenSubject,
     #[serde(rename = "token.client_id")]
     TokenClient,
+    #[serde(rename = "apiKey")]
+    ApiKey,
     Rule,
     Service,
 }

@@ -41,6 +41,7 @@ pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
     Requirement::Proof {
         mtls: Some(CertificateRequirement { spiffe }),
         token: None,
+        api_key: None,
     }
 }
 
@@ -54,7 +55,11 @@ pub(crate) fn certificate_and_token(spiffe: &str, issuer: &str, scope: &str) -> 
         issuer: name(issuer),
         scopes: vec![scope.into()],
     });
-    Requirement::Proof { mtls, token }
+    Requirement::Proof {
+        mtls,
+        token,
+        api_key: None,
+    }
 }
 
 /// An endpoint of weight one, in no zone.
