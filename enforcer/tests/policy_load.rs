@@ -155,6 +155,7 @@ fn the_sample_route_means_what_it_says() {
     let Requirement::Proof {
         mtls: Some(mtls),
         token: Some(token),
+        api_key: None,
     } = &rule.require
     else {
         panic!("{:?}", rule.require);

@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 usage or invalid configuration.
 
+mod api_key;
 mod check;
 mod client;
 mod deny;
@@ -47,6 +48,7 @@ enum Command {
     Deny(deny::Deny),
     Allow(deny::Allow),
     Revoke(revoke::Revoke),
+    ApiKey(api_key::ApiKey),
     Detach(detach::Detach),
     Events(events::Events),
     Replay(replay::Replay),
@@ -97,6 +99,7 @@ impl Cli {
             Command::Deny(command) => command.run(),
             Command::Allow(command) => command.run(),
             Command::Revoke(command) => command.run(),
+            Command::ApiKey(command) => command.run(),
             Command::Detach(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Replay(command) => command.run(),

@@ -12,12 +12,16 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 
+use crate::policy::model::ApiKey;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const IDENTITY: HeaderName = HeaderName::from_static("x-enforcer-identity");
 const SUBJECT: HeaderName = HeaderName::from_static("x-enforcer-subject");
 const CLIENT: HeaderName = HeaderName::from_static("x-enforcer-client");
+const OWNER: HeaderName = HeaderName::from_static("x-enforcer-owner");
+const KEY: HeaderName = HeaderName::from_static("x-enforcer-key");
 
 /// Fields that end at this hop, besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -85,6 +89,8 @@ pub(super) struct Client<'a> {
     pub(super) subject: Option<&'a str>,
     /// The token's `client_id`.
     pub(super) client: Option<&'a str>,
+    /// The API key.
+    pub(super) key: Option<&'a ApiKey>,
 }
 
 /// A proven name that no header field can carry.
@@ -120,6 +126,8 @@ pub(super) fn prepare_request(
         (IDENTITY, client.identity),
         (SUBJECT, client.subject),
         (CLIENT, client.client),
+        (OWNER, client.key.map(|key| &*key.owner)),
+        (KEY, client.key.map(|key| &*key.id)),
     ] {
         if let Some(value) = value {
             headers.insert(name, speak(value)?);
@@ -220,6 +228,7 @@ mod tests {
             identity: Some("spiffe://example.com/a"),
             subject: None,
             client: Some("web"),
+            key: None,
         };
         prepare_request(&mut headers, &client).unwrap();
         headers
@@ -339,6 +348,7 @@ mod tests {
             identity: None,
             subject: Some("a\r\nx-enforcer-client: root"),
             client: None,
+            key: None,
         };
         assert!(prepare_request(&mut HeaderMap::new(), &client).is_err());
     }

@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    identity::verifier::Verifier,
+    identity::{api_key::KeyRing, verifier::Verifier},
     limit::{KeyParts, Meter, RequestLimiters, RuleLimits},
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
@@ -46,6 +46,7 @@ pub struct Generation {
     pub set: PolicySet,
     pub(super) router: Router,
     pub(super) verifier: Verifier,
+    pub(super) keys: KeyRing,
     /// The endpoints of each service, in the order of [`PolicySet::services`].
     pub(super) endpoints: Vec<Vec<Arc<SharedEndpoint>>>,
     /// How `https` endpoints of each service are spoken to, in the same order.
@@ -263,6 +264,7 @@ impl Generation {
             patterns,
             targets,
             verifier: Verifier::new(&set.issuers, old.map(|old| &old.verifier), &shared.runtime),
+            keys: KeyRing::new(&set.api_keys),
             endpoints,
             tables: tables.collect(),
             tls,

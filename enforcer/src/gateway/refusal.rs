@@ -12,7 +12,8 @@ use super::{
     body::ResponseBody,
     grpc,
     identity::{
-        authorize::Denial, bearer::BearerError, challenge::Challenge, reason::Reason, token::TokenError,
+        api_key::KeyError, authorize::Denial, bearer::BearerError, challenge::Challenge, reason::Reason,
+        token::TokenError,
     },
     limit::{self, RuleLimits},
     problem::Problem,
@@ -97,6 +98,13 @@ impl Refusal {
     /// The token does not hold.
     pub(super) fn token(error: TokenError, realm: &str) -> Self {
         Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm)
+    }
+
+    /// The API key does not do, or there is none.
+    pub(super) fn api_key(error: KeyError, realm: &str) -> Self {
+        let mut refusal = Self::new(error.verdict(), error.status(), error.to_string());
+        refusal.challenge(&Challenge::ApiKey(error), realm);
+        refusal
     }
 
     fn challenging(challenge: &Challenge<'_>, detail: String, realm: &str) -> Self {

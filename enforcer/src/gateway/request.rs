@@ -41,7 +41,7 @@ use super::{
     upstream::{UpstreamError, send::Sender},
     worker::WorkerPolicy,
 };
-use crate::policy::model::{Destination, Mode, Requirement, Rule};
+use crate::policy::model::{ApiKey, Destination, Mode, Requirement, Rule};
 
 /// Stands for the status of a request whose client went away, as others use it.
 const CLIENT_CLOSED: u16 = 499;
@@ -60,6 +60,8 @@ struct Passage<'a> {
     rule: Option<(RuleIndex, usize)>,
     /// Verified, and enough for the rule.
     token: Option<Arc<VerifiedToken>>,
+    /// The same.
+    key: Option<&'a Arc<ApiKey>>,
     /// What was decided, also where a rule in shadow mode lets the request through nevertheless.
     verdict: Verdict,
     /// Takes the response's bytes from the limits that count them.
@@ -82,6 +84,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         forwarded: None,
         rule: None,
         token: None,
+        key: None,
         verdict: Verdict::Allowed,
         meter: None,
         denied: None,
@@ -118,7 +121,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
     response
 }
 
-impl Passage<'_> {
+impl<'a> Passage<'a> {
     /// The service's response; without a body if the connection is switched to another protocol, or the client is
     /// to ask elsewhere.
     async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
@@ -178,6 +181,14 @@ impl Passage<'_> {
             Some(asked) => asked.granted(rule, !body.is_end_stream())?,
             None => None,
         };
+        if let Requirement::Proof {
+            api_key: Some(wanted),
+            ..
+        } = &rule.require
+        {
+            // It is a secret between the client and the gateway.
+            parts.headers.remove(&wanted.header);
+        }
         self.prepare(&mut parts, &host)?;
         let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
         changes::rewrite(&rule.routing.rewrite, policy.pattern(index), &mut parts)?;
@@ -204,6 +215,7 @@ impl Passage<'_> {
             }
             Refusal::denied(&denial, realm)
         })?;
+        let key = self.api_key(rule, realm, &parts.headers)?;
         if let Some(condition) = self.policy.condition(index) {
             let facts = Facts {
                 method: &parts.method,
@@ -225,7 +237,14 @@ impl Passage<'_> {
                 subject: Arc::clone(&token.subject),
             });
         }
+        if let Some(key) = key {
+            self.connection.verified(|| Identity::ApiKey {
+                owner: Arc::clone(&key.owner),
+                id: Arc::clone(&key.id),
+            });
+        }
         self.token = token;
+        self.key = key;
         self.limit(target, rule.mode(route), &parts.headers).await
     }
 
@@ -243,6 +262,7 @@ impl Passage<'_> {
             connection.certificate.as_ref(),
             self.token.as_deref(),
         )
+        .with_api_key(self.key.map(|key| &**key))
         .with_fields(fields);
         let outcome = match mode {
             Mode::Enforce => {
@@ -297,6 +317,33 @@ impl Passage<'_> {
         })
     }
 
+    /// The verified API key, if the rule wants one.
+    fn api_key(
+        &self,
+        rule: &Rule,
+        realm: &str,
+        fields: &HeaderMap,
+    ) -> Result<Option<&'a Arc<ApiKey>>, Refusal> {
+        let Requirement::Proof {
+            api_key: Some(wanted),
+            ..
+        } = &rule.require
+        else {
+            return Ok(None);
+        };
+        let verified = self
+            .policy
+            .generation
+            .keys
+            .verify(wanted, fields, SystemTime::now());
+        verified.map(Some).map_err(|error| {
+            if error.is_blamed() {
+                self.blame();
+            }
+            Refusal::api_key(error, realm)
+        })
+    }
+
     /// A proof was offered and does not hold.
     fn blame(&self) {
         self.connection
@@ -320,6 +367,7 @@ impl Passage<'_> {
                 .map(|certificate| &*certificate.identity),
             subject: token.map(|token| &*token.subject),
             client: token.and_then(|token| token.client_id.as_deref()),
+            key: self.key.map(|key| &**key),
         };
         headers::prepare_request(&mut parts.headers, &client).map_err(Refusal::invalid)?;
         join_cookies(&mut parts.headers);

@@ -27,6 +27,8 @@ pub enum Identity {
     Certificate(Arc<str>),
     /// A token: its issuer's policy name and its `sub` (or `client_id`).
     Token { issuer: Name, subject: Arc<str> },
+    /// An API key: whom it stands for, and its id.
+    ApiKey { owner: Arc<str>, id: Arc<str> },
 }
 
 /// As `explain` shows it.
@@ -35,6 +37,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Certificate(name) => write!(f, "certificate {name}"),
             Self::Token { issuer, subject } => write!(f, "token {subject} of {issuer}"),
+            Self::ApiKey { owner, id } => write!(f, "api-key {id} of {owner}"),
         }
     }
 }
@@ -69,6 +72,10 @@ pub enum Verdict {
     NoRoute,
     /// No proof was given, or it did not hold: 401, or a TLS handshake that failed on the certificate.
     Unauthenticated,
+    /// The API key has expired: 401.
+    KeyExpired,
+    /// A proof that held has been revoked: 401.
+    Revoked,
     /// The proof holds and does not suffice: 403.
     Forbidden,
     /// 429.

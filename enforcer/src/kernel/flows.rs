@@ -273,6 +273,11 @@ impl State {
                 context.update(b"\0");
                 context.update(subject.as_bytes());
             }
+            // All keys of an owner have one budget.
+            Identity::ApiKey { owner, .. } => {
+                context.update(b"api-key\0");
+                context.update(owner.as_bytes());
+            }
         }
         let mut word = [0; 8];
         word.copy_from_slice(&context.finish().as_ref()[..8]);

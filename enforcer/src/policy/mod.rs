@@ -5,6 +5,7 @@
 //! and [`check()`] does so for people, configuration files included.
 
 pub mod access;
+mod api_keys;
 pub(crate) mod build;
 pub mod cel;
 pub mod check;

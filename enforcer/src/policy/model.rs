@@ -21,6 +21,7 @@ pub use super::{
     access::{
         Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
     },
+    api_keys::{ApiKey, ApiKeyRequirement, ApiKeys},
     destination::{Destination, FieldChanges, Mirror, PathChange, Redirect, Rewrite, Weighted},
     leaf::{
         ClaimPath, DnsPattern, HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern,
@@ -42,6 +43,8 @@ pub struct PolicySet {
     pub packet_policies: Vec<Arc<PacketPolicy>>,
     /// In order of name.
     pub issuers: Vec<Arc<Issuer>>,
+    /// In order of name.
+    pub api_keys: Vec<Arc<ApiKeys>>,
     /// In order of name.
     pub services: Vec<Arc<Service>>,
     /// In order of name.
@@ -385,6 +388,7 @@ pub enum Requirement {
     Proof {
         mtls: Option<CertificateRequirement>,
         token: Option<TokenRequirement>,
+        api_key: Option<ApiKeyRequirement>,
     },
 }
 

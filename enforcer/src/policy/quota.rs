@@ -53,6 +53,8 @@ pub enum RequestKey {
     TokenSubject,
     /// The token's issuer and `client_id`.
     TokenClient,
+    /// The API key's id.
+    ApiKey,
     /// All values of a header field, as the client wrote them.
     Header(HeaderName),
     /// What the client's credentials say that it is entitled to.

@@ -209,7 +209,11 @@ impl Corp {
             scopes,
             content: TokenContent::default(),
         });
-        rule.require = Requirement::Proof { mtls: None, token };
+        rule.require = Requirement::Proof {
+            mtls: None,
+            token,
+            api_key: None,
+        };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
         set.issuers = vec![Arc::new(self.issuer())];
         set

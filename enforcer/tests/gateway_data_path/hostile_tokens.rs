@@ -74,6 +74,7 @@ impl Forge {
                 scopes: vec!["orders:read".into()],
                 content: TokenContent::default(),
             }),
+            api_key: None,
         };
         let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
         set.issuers = vec![Arc::new(issuer)];

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod admission;
+mod api_keys;
 mod authorization;
 mod balancing;
 mod bounds;

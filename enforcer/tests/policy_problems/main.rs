@@ -8,6 +8,7 @@ use table::{packet, problems, rule, service};
 use tempfile::TempDir;
 
 mod access;
+mod credentials;
 mod destinations;
 mod documents;
 mod limits;

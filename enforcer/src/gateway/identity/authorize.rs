@@ -143,8 +143,12 @@ pub fn authorize<'a>(
         | Requirement::Proof {
             mtls: None,
             token: None,
+            api_key: None,
         } => Err(Denial::Nobody),
-        Requirement::Proof { mtls, token: wanted } => {
+        // The API key has been verified before: without one that holds nobody gets here.
+        Requirement::Proof {
+            mtls, token: wanted, ..
+        } => {
             if let Some(wanted) = mtls {
                 check_certificate(wanted, certificate)?;
             }
@@ -271,6 +275,7 @@ mod tests {
         let empty = Requirement::Proof {
             mtls: None,
             token: None,
+            api_key: None,
         };
         for requirement in [Requirement::Nobody, empty] {
             let denial = authorize(&requirement, Some(&certificate), Some(&token)).unwrap_err();
@@ -285,6 +290,7 @@ mod tests {
         let any = Requirement::Proof {
             mtls: Some(mtls(&[])),
             token: None,
+            api_key: None,
         };
         let shop = [
             "spiffe://example.com/ns/shop/sa/*",
@@ -293,6 +299,7 @@ mod tests {
         let shop = Requirement::Proof {
             mtls: Some(mtls(&shop)),
             token: None,
+            api_key: None,
         };
         let decide = |requirement, spiffe| {
             let decision = authorize(requirement, Some(&certificate(spiffe)), Some(&token("x")));
@@ -330,6 +337,7 @@ mod tests {
         let requirement = Requirement::Proof {
             mtls: None,
             token: Some(scopes(&["a", "b"])),
+            api_key: None,
         };
         let decide = |token: Option<&VerifiedToken>| authorize(&requirement, None, token);
         assert_eq!(decide(Some(&token("c b a"))), Ok(()));
@@ -376,6 +384,7 @@ mod tests {
             let requirement = Requirement::Proof {
                 mtls: None,
                 token: Some(wanted),
+                api_key: None,
             };
             let mut token = token("");
             token.claims = of.as_object().unwrap().clone();
@@ -434,6 +443,7 @@ mod tests {
         let requirement = Requirement::Proof {
             mtls: None,
             token: Some(scopes(&[])),
+            api_key: None,
         };
         let certificate = certificate(None);
         for (binding, presented, holds) in [
@@ -457,6 +467,7 @@ mod tests {
         let requirement = Requirement::Proof {
             mtls: Some(mtls(&["spiffe://example.com/*"])),
             token: Some(scopes(&["a"])),
+            api_key: None,
         };
         let good = certificate(Some("spiffe://example.com/cart"));
         let bad = certificate(Some("spiffe://example.org/cart"));

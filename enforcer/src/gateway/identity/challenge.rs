@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use super::{bearer::BearerError, token::TokenError};
+use super::{api_key::KeyError, bearer::BearerError, token::TokenError};
 
 /// What is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Challenge<'a> {
     /// No client certificate was sent. There is no registered scheme to ask for one, and a 401 must
     /// have a challenge (RFC 9110, section 15.5.2).
     CertificateWanted,
+    /// The API key does not do, or none was sent. There is no registered scheme for these either.
+    ApiKey(KeyError),
 }
 
 impl Challenge<'_> {
@@ -30,6 +32,7 @@ impl Challenge<'_> {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::ApiKey(error) => error.status(),
             Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
             Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
             Self::TokenWanted | Self::TokenRefused(_) | Self::TokenBound | Self::CertificateWanted => {
@@ -43,6 +46,7 @@ impl Challenge<'_> {
     pub fn header(&self, realm: &str) -> Option<HeaderValue> {
         let scheme = match self {
             Self::CertificateWanted => "ClientCertificate",
+            Self::ApiKey(_) => "ApiKey",
             _ => "Bearer",
         };
         let mut text = format!("{scheme} realm=\"{}\"", quotable(realm));
@@ -54,6 +58,11 @@ impl Challenge<'_> {
         };
         match self {
             Self::TokenWanted | Self::CertificateWanted => {}
+            Self::ApiKey(error) => {
+                if let Some(code) = error.code() {
+                    say(code, &error.to_string());
+                }
+            }
             Self::Unreadable(error) => say("invalid_request", &error.to_string()),
             Self::TokenRefused(error) if !error.is_clients() => return None,
             Self::TokenRefused(error) => say("invalid_token", &error.to_string()),
@@ -105,6 +114,16 @@ mod tests {
                 Challenge::CertificateWanted,
                 401,
                 r#"ClientCertificate realm="orders""#,
+            ),
+            (
+                Challenge::ApiKey(KeyError::Missing),
+                401,
+                r#"ApiKey realm="orders""#,
+            ),
+            (
+                Challenge::ApiKey(KeyError::Expired),
+                401,
+                r#"ApiKey realm="orders", error="invalid_token", error_description="the API key has expired""#,
             ),
         ] {
             assert_eq!(challenge.status(), status);

@@ -4,6 +4,7 @@
 //! verifies it (most of the time by the worker's [`cache::TokenCache`]), [`authorize::authorize`]
 //! compares the proofs with the rule, and [`challenge::Challenge`] says what is missing.
 
+pub mod api_key;
 pub mod authorize;
 pub mod bearer;
 pub mod cache;

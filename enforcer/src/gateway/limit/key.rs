@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use crate::{
     gateway::identity::{certificate::ClientCertificate, token::VerifiedToken},
-    policy::model::{Name, RequestKey},
+    policy::model::{ApiKey, Name, RequestKey},
 };
 
 /// What a request's keys are made of. Limits by rule and by service need nothing of it: a limit
@@ -24,6 +24,8 @@ pub struct KeyParts<'a> {
     pub token_subject: Option<(&'a Name, &'a str)>,
     /// The token's issuer and `client_id`.
     pub token_client: Option<(&'a Name, &'a str)>,
+    /// The API key's id.
+    pub api_key: Option<&'a str>,
     /// What the credentials entitle to.
     pub tier: Option<&'a str>,
     /// The request's header fields, as the client wrote them.
@@ -43,6 +45,7 @@ impl<'a> KeyParts<'a> {
             certificate: certificate.map(|certificate| &*certificate.identity),
             token_subject: token.map(|token| (&token.issuer, &*token.subject)),
             token_client: token.and_then(|token| Some((&token.issuer, token.client_id.as_deref()?))),
+            api_key: None,
             tier: None,
             fields: None,
         }
@@ -55,6 +58,14 @@ impl<'a> KeyParts<'a> {
             fields: Some(fields),
             ..self
         }
+    }
+
+    /// The same, of a request with this API key.
+    #[must_use]
+    pub fn with_api_key(mut self, key: Option<&'a ApiKey>) -> Self {
+        self.api_key = key.map(|key| &*key.id);
+        self.tier = key.and_then(|key| key.tier.as_deref()).or(self.tier);
+        self
     }
 
     /// Hashes the parts that `per` names, for the limit `id`.
@@ -79,6 +90,10 @@ impl<'a> KeyParts<'a> {
                 },
                 RequestKey::TokenClient => match self.token_client {
                     Some((issuer, client)) => (3_u8, issuer.as_str(), client).hash(&mut state),
+                    None => self.hash_source(&mut state),
+                },
+                RequestKey::ApiKey => match self.api_key {
+                    Some(id) => (6_u8, id).hash(&mut state),
                     None => self.hash_source(&mut state),
                 },
                 RequestKey::Header(name) => match self.fields.filter(|fields| fields.contains_key(name)) {
@@ -147,6 +162,7 @@ mod tests {
             certificate: Some("cart"),
             token_subject: Some((&corp, "alice")),
             token_client: Some((&corp, "app")),
+            api_key: Some("partner"),
             ..anonymous("192.0.2.1")
         };
         let all = [
@@ -154,6 +170,7 @@ mod tests {
             RequestKey::Certificate,
             RequestKey::TokenSubject,
             RequestKey::TokenClient,
+            RequestKey::ApiKey,
         ];
         let reference = base.hash(&hasher, 0, &all);
         assert_eq!(base.hash(&hasher, 0, &all), reference);
@@ -195,6 +212,13 @@ mod tests {
                     ..base
                 },
             ),
+            (
+                "key",
+                KeyParts {
+                    api_key: Some("intern"),
+                    ..base
+                },
+            ),
         ] {
             assert_ne!(changed.hash(&hasher, 0, &all), reference, "{what}");
         }
@@ -207,6 +231,7 @@ mod tests {
             RequestKey::Certificate,
             RequestKey::TokenSubject,
             RequestKey::TokenClient,
+            RequestKey::ApiKey,
         ] {
             let per = [key];
             let hash = |source: &str| anonymous(source).hash(&hasher, 0, &per);

@@ -4,6 +4,7 @@
 //! judged all the same. A set in which anything was wrong is thrown away by the caller.
 
 mod access;
+pub(crate) mod api_keys;
 mod changes;
 mod destination;
 mod egress;
@@ -53,6 +54,7 @@ const ROLES: &str = "roles";
 pub(super) struct Known {
     services: BTreeSet<String>,
     issuers: BTreeSet<String>,
+    api_keys: BTreeSet<String>,
     /// Services that speak HTTP/2, which connections cannot be switched in.
     http2: BTreeSet<String>,
     /// Where issuers write roles, of those that say so.
@@ -74,6 +76,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let known = Known {
         services: named(&documents, Kind::Service),
         issuers: named(&documents, Kind::Issuer),
+        api_keys: named(&documents, Kind::ApiKeys),
         http2: of_http2(&documents),
         roles: roles(&documents),
         complete: complete && documents.iter().all(|document| document.name.is_some()),
@@ -82,6 +85,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let mut names = Unique::new();
     let mut ports = packet::Claims::new();
     let mut routes = route::Claims::new();
+    let mut api_keys = api_keys::Claims::new();
     for document in documents {
         let head = head(&document, &mut names);
         let Document { kind, top, .. } = document;
@@ -109,12 +113,17 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
                 let built = decode(&spec).and_then(|raw| issuer::build(head, raw, &spec));
                 set.issuers.extend(built.map(Arc::new));
             }
+            Kind::ApiKeys => {
+                let built = decode(&spec).and_then(|raw| api_keys::build(head, raw, &spec, &mut api_keys));
+                set.api_keys.extend(built.map(Arc::new));
+            }
         }
     }
     set.packet_policies.sort_by(|a, b| a.name.cmp(&b.name));
     set.services.sort_by(|a, b| a.name.cmp(&b.name));
     set.routes.sort_by(|a, b| a.name.cmp(&b.name));
     set.issuers.sort_by(|a, b| a.name.cmp(&b.name));
+    set.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
     let kept: Vec<_> = set
         .issuers
         .iter()
@@ -189,6 +198,10 @@ impl Known {
 
     fn issuer(&self, text: &str, at: &Place<'_>) -> Option<Name> {
         self.mentioned("issuer", Kind::Issuer, &self.issuers, text, at)
+    }
+
+    fn api_keys(&self, text: &str, at: &Place<'_>) -> Option<Name> {
+        self.mentioned("document of API keys", Kind::ApiKeys, &self.api_keys, text, at)
     }
 
     /// The name of a document that exists.

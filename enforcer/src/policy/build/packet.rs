@@ -186,7 +186,8 @@ fn reason(text: String, at: &Place<'_>) -> Option<Arc<str>> {
     Some(text.into())
 }
 
-fn until(text: &str, at: &Place<'_>) -> Option<OffsetDateTime> {
+/// A time of the calendar.
+pub(super) fn until(text: &str, at: &Place<'_>) -> Option<OffsetDateTime> {
     match OffsetDateTime::parse(text, &Rfc3339) {
         Ok(time) => Some(time),
         Err(_) => {

@@ -160,6 +160,7 @@ fn key(raw: raw::RequestKey, at: &Place<'_>, of: Of) -> Option<RequestKey> {
         raw::RequestKey::Certificate => RequestKey::Certificate,
         raw::RequestKey::TokenSubject => RequestKey::TokenSubject,
         raw::RequestKey::TokenClient => RequestKey::TokenClient,
+        raw::RequestKey::ApiKey => RequestKey::ApiKey,
         raw::RequestKey::Header(text) => {
             let at = at.field("header");
             RequestKey::Header(parsed(header_name)(text, &at)?)
@@ -197,6 +198,10 @@ fn check_key(key: &RequestKey, proofs: &Proofs, at: &Place<'_>) {
         RequestKey::Certificate if !proofs.certificate => at.error_with(
             "the key is taken from a client certificate, and the rule requires none",
             "write `require: {mtls: {}}`, or another key",
+        ),
+        RequestKey::ApiKey if !proofs.api_key => at.error_with(
+            "the key is taken from an API key, and the rule requires none",
+            "write `require: {apiKey: {keys: …}}`, or another key",
         ),
         _ => {}
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Known, access, distinct_of, values};
+use super::{Known, access, api_keys, distinct_of, values};
 use crate::policy::{
     model::{CertificateRequirement, Requirement, TokenRequirement},
     raw,
@@ -10,7 +10,7 @@ use crate::policy::{
 };
 
 pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Known) -> Requirement {
-    let admitting = "write `require: {mtls: {}}`, `require: {token: {issuer: …}}`, or `require: {anonymous: true}` to admit everybody";
+    let admitting = "write `require: {mtls: {}}`, `require: {token: {issuer: …}}`, `require: {apiKey: {keys: …}}`, or `require: {anonymous: true}` to admit everybody";
     let Some(raw) = raw else {
         if !at.mentions("require") {
             at.warning("this rule requires nothing, so it admits nobody", admitting);
@@ -19,21 +19,24 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
     };
     let at = at.field("require");
     let is_conditioned = at.mentions("from") || at.mentions("when");
-    let (has_mtls, has_token) = (at.mentions("mtls"), at.mentions("token"));
+    let has_proof = ["mtls", "token", "apiKey"].iter().any(|key| at.mentions(key));
     let mtls = at.optional("mtls", raw.mtls, |mtls, at| Some(certificate(mtls, at)));
     let token = at.optional("token", raw.token, |token, at| {
         token_requirement(token, at, known)
     });
+    let api_key = at.optional("apiKey", raw.api_key, |key, at| {
+        api_keys::requirement(key, at, known)
+    });
     match raw.anonymous {
-        Some(_) if has_mtls || has_token => {
+        Some(_) if has_proof => {
             at.field("anonymous").error_with(
                 "a rule cannot both admit everybody and ask for a proof",
-                "leave `anonymous` out, or `mtls` and `token`",
+                "leave `anonymous` out, or `mtls`, `token` and `apiKey`",
             );
             Requirement::Nobody
         }
         Some(true) => Requirement::Anybody,
-        Some(false) | None if has_mtls || has_token => Requirement::Proof { mtls, token },
+        Some(false) | None if has_proof => Requirement::Proof { mtls, token, api_key },
         Some(false) | None => {
             if is_conditioned {
                 at.error_with(
@@ -91,6 +94,7 @@ fn parse_scope(text: &str) -> Result<Arc<str>, String> {
 pub(super) struct Proofs {
     pub(super) certificate: bool,
     pub(super) token: bool,
+    pub(super) api_key: bool,
 }
 
 impl Proofs {
@@ -99,10 +103,12 @@ impl Proofs {
         let all = Self {
             certificate: true,
             token: true,
+            api_key: true,
         };
         rules.fold(all, |all, rule| Self {
             certificate: all.certificate && rule.certificate,
             token: all.token && rule.token,
+            api_key: all.api_key && rule.api_key,
         })
     }
 
@@ -112,6 +118,7 @@ impl Proofs {
         Self {
             certificate: unreadable || at.mentions("mtls"),
             token: unreadable || at.mentions("token"),
+            api_key: unreadable || at.mentions("apiKey"),
         }
     }
 }

@@ -8,12 +8,14 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, de::IgnoredAny};
 
 mod access;
+mod api_keys;
 mod destination;
 mod matching;
 mod service;
 mod shape;
 
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
+pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use service::{
@@ -49,6 +51,7 @@ pub(crate) enum Kind {
     Service,
     Route,
     Issuer,
+    ApiKeys,
 }
 
 impl fmt::Display for Kind {
@@ -333,13 +336,14 @@ pub(crate) enum Upgrade {
 
 /// `require`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Require {
     pub(crate) anonymous: Option<bool>,
     pub(crate) from: Option<OneOrMany<String>>,
     pub(crate) when: Option<String>,
     pub(crate) mtls: Option<Mtls>,
     pub(crate) token: Option<Token>,
+    pub(crate) api_key: Option<RequireApiKey>,
 }
 
 /// `require.mtls`.
@@ -387,6 +391,8 @@ pub(crate) enum RequestKey {
     TokenSubject,
     #[serde(rename = "token.client_id")]
     TokenClient,
+    #[serde(rename = "apiKey")]
+    ApiKey,
     Header(String),
     Tier,
     Rule,

@@ -45,6 +45,7 @@ pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
             names: CertificateNames::default(),
         }),
         token: None,
+        api_key: None,
     }
 }
 
@@ -59,7 +60,11 @@ pub(crate) fn certificate_and_token(spiffe: &str, issuer: &str, scope: &str) -> 
         scopes: vec![scope.into()],
         content: TokenContent::default(),
     });
-    Requirement::Proof { mtls, token }
+    Requirement::Proof {
+        mtls,
+        token,
+        api_key: None,
+    }
 }
 
 /// An endpoint of weight one, in no zone.
