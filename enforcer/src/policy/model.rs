@@ -323,6 +323,8 @@ pub struct Issuer {
     pub types: Vec<Arc<str>>,
     /// How far clocks may differ.
     pub leeway: Duration,
+    /// The claim that says a client's tier, for limits.
+    pub tier: Option<ClaimPath>,
     /// The claims that rules look at: no others of a verified token are kept.
     pub kept: Vec<ClaimPath>,
 }

@@ -172,6 +172,7 @@ impl Corp {
             algorithms: vec![jsonwebtoken::Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
+            tier: None,
             kept: Vec::new(),
         }
     }

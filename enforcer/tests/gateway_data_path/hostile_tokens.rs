@@ -64,6 +64,7 @@ impl Forge {
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
+            tier: None,
             kept: Vec::new(),
         };
         let mut rule = policy::open_rule();

@@ -4,13 +4,18 @@ use std::fs;
 
 use enforcer::policy::{self, PolicySet};
 use http::{HeaderValue, Request};
+use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{
-    Lab, Plan,
-    client::{self, Client, Content, H1, H2},
-    origin::Origin,
-    pki::HOST,
+use crate::{
+    admission::Corp,
+    api_keys::{document, key, load},
+    support::{
+        Lab, Plan,
+        client::{self, Client, Content, H1, H2},
+        origin::Origin,
+        pki::HOST,
+    },
 };
 
 /// A route with `spec`, beside one service.
@@ -102,5 +107,62 @@ async fn a_large_response_is_owed() {
         let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
         // 64 MiB take two hours, of which one was free.
         assert!((3500..=3601).contains(&wait), "{wait}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_is_said_by_an_api_key_or_by_a_token() {
+    let (origin, corp) = (Origin::start().await, Corp::new());
+    let (gold, plain) = (key("gold", ", tier: gold"), key("plain", ""));
+    let limit = "limits: [{per: [apiKey], rate: 1/h, tiers: {gold: {rate: 3/h}}}]";
+    let route = format!(
+        "  hosts: [{HOST}]\n  rules:\n    - {{match: {{path: {{prefix: /keys}}}}, service: shop, require: {{apiKey: {{keys: all}}}}, {limit}}}\n    \
+         - {{service: shop, require: {{token: {{issuer: corp}}}}, {}}}",
+        limit.replace("apiKey", "token.sub")
+    );
+    let issuer = format!(
+        "  {{issuer: \"https://idp.example.com\", jwks: {{file: {:?}}}, audiences: orders, algorithms: ES256, tier: plan.name}}",
+        corp.directory.path().join("jwks.json")
+    );
+    let set = load(
+        &[
+            document(
+                "ApiKeys",
+                "all",
+                &format!("  keys:\n{}{}", gold.entry, plain.entry),
+            ),
+            document("Issuer", "corp", &issuer),
+            document(
+                "Service",
+                "shop",
+                &format!("  endpoints: [\"http://{}\"]", origin.address),
+            ),
+            document("Route", "main", &route),
+        ]
+        .concat(),
+    );
+    let lab = Plan::default().start(set);
+    let mut client = Client::connect(&lab, H2).await;
+    let token = |plan: serde_json::Value, sub| {
+        format!("Bearer {}", corp.token_with(&json!({"sub": sub, "plan": plan})))
+    };
+    for (path, field, value, admitted) in [
+        ("/keys", "x-api-key", gold.text, 3),
+        ("/keys", "x-api-key", plain.text, 1),
+        ("/", "authorization", token(json!({"name": "gold"}), "a"), 3),
+        ("/", "authorization", token(json!({"name": "other"}), "b"), 1),
+        ("/", "authorization", token(json!({"name": ["gold"]}), "c"), 1),
+        ("/", "authorization", token(json!("gold"), "d"), 1),
+    ] {
+        for time in 0..4 {
+            let mut request = client::get(path);
+            request.headers_mut().insert(field, value.parse().unwrap());
+            let reply = client.send(request).await.unwrap();
+            assert_eq!(
+                reply.status,
+                if time < admitted { 200 } else { 429 },
+                "{value} {time}"
+            );
+        }
     }
 }

@@ -250,6 +250,7 @@ mod tests {
             expires: SystemTime::UNIX_EPOCH,
             id: None,
             binding: Binding::Bearer,
+            tier: None,
             claims: Map::new(),
         }
     }

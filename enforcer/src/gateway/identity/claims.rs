@@ -13,7 +13,7 @@ use super::{
     scope::Scopes,
     token::{Binding, TokenError, VerifiedToken},
 };
-use crate::policy::model::Issuer;
+use crate::policy::model::{Issuer, Name};
 
 /// The last second of the year 9999, in seconds since the epoch.
 const LAST_DATE: u64 = 253_402_300_799;
@@ -48,8 +48,15 @@ pub(super) fn check(
         expires,
         id: text(claims, "jti")?.map(Arc::from),
         binding: binding(claims)?,
+        tier: tier(claims, issuer),
         claims: kept::keep(claims, &issuer.kept),
     })
+}
+
+/// What is no text, or longer than a tier's name can be, is no tier.
+fn tier(claims: &Map<String, Value>, issuer: &Issuer) -> Option<Arc<str>> {
+    let tier = issuer.tier.as_ref()?.find(claims)?.as_str()?;
+    (tier.len() <= Name::MAX).then(|| tier.into())
 }
 
 fn text<'a>(claims: &'a Map<String, Value>, name: &'static str) -> Result<Option<&'a str>, TokenError> {

@@ -40,6 +40,7 @@ fn token() -> VerifiedToken {
         expires: SystemTime::UNIX_EPOCH,
         id: None,
         binding: Binding::Bearer,
+        tier: None,
         claims: claims(),
     }
 }

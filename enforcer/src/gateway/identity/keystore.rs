@@ -271,6 +271,7 @@ mod tests {
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::ZERO,
+            tier: None,
             kept: Vec::new(),
         };
         let store = KeyStore::start(&issuer, &Handle::current());

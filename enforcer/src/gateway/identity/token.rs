@@ -37,6 +37,8 @@ pub struct VerifiedToken {
     pub id: Option<Arc<str>>,
     /// To what the token is bound (`cnf`, RFC 7800): whoever presents it must prove that.
     pub binding: Binding,
+    /// What the token says that its client is entitled to, where the issuer's policy says which claim that is.
+    pub tier: Option<Arc<str>>,
     /// Those that rules look at.
     pub claims: Map<String, Value>,
 }

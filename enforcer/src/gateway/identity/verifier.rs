@@ -180,6 +180,7 @@ fn judges_alike(one: &Issuer, other: &Issuer) -> bool {
         && one.audiences == other.audiences
         && one.types == other.types
         && one.leeway == other.leeway
+        && one.tier == other.tier
         && one.kept == other.kept
 }
 

@@ -46,7 +46,7 @@ impl<'a> KeyParts<'a> {
             token_subject: token.map(|token| (&token.issuer, &*token.subject)),
             token_client: token.and_then(|token| Some((&token.issuer, token.client_id.as_deref()?))),
             api_key: None,
-            tier: None,
+            tier: token.and_then(|token| token.tier.as_deref()),
             fields: None,
         }
     }

@@ -43,6 +43,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
     let leeway = at.optional("leeway", raw.leeway, leeway);
     // Where it leads to is looked up by the rules that ask for roles.
     at.optional("roles", raw.roles, parsed(str::parse::<ClaimPath>));
+    let tier = at.optional("tier", raw.tier, parsed(str::parse::<ClaimPath>));
     let head = head?;
     Some(Issuer {
         name: head.name,
@@ -54,6 +55,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         // RFC 9068, section 2.1.
         types: types.unwrap_or_else(|| vec!["at+jwt".into()]),
         leeway: leeway.unwrap_or(Duration::from_secs(60)),
+        tier,
         // Said by the rules, once all are known.
         kept: Vec::new(),
     })

@@ -32,6 +32,9 @@ pub use template::Template;
 pub struct Name(Arc<str>);
 
 impl Name {
+    /// Bytes of the longest (RFC 1123, section 2.1).
+    pub(crate) const MAX: usize = 63;
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -56,7 +59,7 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        let right = (1..=63).contains(&text.len())
+        let right = (1..=Self::MAX).contains(&text.len())
             && text.chars().all(|c| label(c) || c == '-')
             && text.starts_with(label)
             && text.ends_with(label);

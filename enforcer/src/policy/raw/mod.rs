@@ -272,6 +272,7 @@ pub(crate) struct Issuer {
     pub(crate) algorithms: Option<OneOrMany<String>>,
     pub(crate) types: Option<OneOrMany<String>>,
     pub(crate) leeway: Option<Duration>,
+    pub(crate) tier: Option<String>,
     pub(crate) roles: Option<String>,
 }
 
