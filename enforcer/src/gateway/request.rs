@@ -22,7 +22,7 @@ use super::{
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
     connection::{Connection, UnderWay},
-    grpc, headers,
+    forwarding, grpc, headers,
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
@@ -189,7 +189,7 @@ impl<'a> Passage<'a> {
             // It is a secret between the client and the gateway.
             parts.headers.remove(&wanted.header);
         }
-        self.prepare(&mut parts, &host)?;
+        self.prepare(index, &mut parts, &host)?;
         let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
         changes::rewrite(&rule.routing.rewrite, policy.pattern(index), &mut parts)?;
         changes::apply(&rule.routing.request_fields, &mut parts.headers);
@@ -353,7 +353,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Makes the request's head what the upstream gets.
-    fn prepare(&self, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
+    fn prepare(&self, index: RuleIndex, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
         let token = self.token.as_deref();
         let authority = host.value().map_err(Refusal::invalid)?;
         let connection = self.connection;
@@ -370,6 +370,11 @@ impl<'a> Passage<'a> {
             key: self.key.map(|key| &**key),
         };
         headers::prepare_request(&mut parts.headers, &client).map_err(Refusal::invalid)?;
+        let forward = &self.policy.generation.rule(index).1.access.forward;
+        let left_out = forwarding::apply(&mut parts.headers, forward, token);
+        if left_out > 0 {
+            connection.worker.metrics.claims_left_out.inc_by(left_out);
+        }
         join_cookies(&mut parts.headers);
         parts.version = Version::HTTP_11;
         // What hyper keeps there belongs to the client's connection.
@@ -417,6 +422,11 @@ impl<'a> Passage<'a> {
             &self.connection.worker.mirrors,
         );
         let body = RequestBody::new(body, rule.max_body).copied_to(copied);
+        let body = if rule.access.forward.claims.is_empty() {
+            body
+        } else {
+            body.under(self.policy, index)
+        };
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body), sender);
