@@ -8,6 +8,7 @@
 //! (policies, TLS configurations, health) they only read while they serve requests.
 
 mod activity;
+mod audited;
 mod body;
 mod changes;
 mod conditions;
