@@ -4,14 +4,19 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Uri, header::HOST};
 
-use super::{identity::token::VerifiedToken, metrics, request::Passage, signal::Verdict};
+use super::{
+    identity::{reason::Reason, token::VerifiedToken},
+    metrics,
+    request::Passage,
+    signal::Verdict,
+};
 use crate::{
     audit::{
         Audit,
         record::{self, RequestRecord},
         trace_id,
     },
-    policy::model::ApiKey,
+    policy::model::{ApiKey, Name},
 };
 
 /// What was entry. Clones share the head's bytes.
@@ -74,7 +79,7 @@ impl Passage<'_> {
             let peer = connection.flow.peer;
             let record = RequestRecord {
                 verdict: metrics::label(self.verdict),
-                reason: self.denied.map(|reason| reason.label()),
+                reason: self.denied.map(Reason::label),
                 detail: entry.detail.as_deref(),
                 shadow: entry.shadow,
                 status,
@@ -83,9 +88,7 @@ impl Passage<'_> {
                 listener: connection.listener.name.as_str(),
                 route: matched.map(|(route, ..)| route),
                 rule: matched.map(|(_, rule, _)| rule),
-                service: matched
-                    .and_then(|(.., service)| service)
-                    .map(|name| name.as_str()),
+                service: matched.and_then(|(.., service)| service).map(Name::as_str),
                 method: entry.method.as_str(),
                 host: host.map(record::text),
                 path: record::path(entry.uri.path()),

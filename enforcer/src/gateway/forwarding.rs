@@ -49,20 +49,18 @@ fn spoken(claim: &Value) -> Option<HeaderValue> {
         Value::Number(number) => number.to_string(),
         Value::Bool(value) => value.to_string(),
         Value::Array(elements) => {
-            // One with a comma would be taken for two.
-            let element = |each| match each {
-                &Value::String(ref text) if !text.contains(',') => field_value(text).map(|_| text.as_str()),
-                _ => None,
-            };
-            elements
-                .iter()
-                .map(element)
-                .collect::<Option<Vec<_>>>()?
-                .join(",")
+            let texts: Option<Vec<_>> = elements.iter().map(speakable).collect();
+            texts?.join(",")
         }
         Value::Null | Value::Object(_) => return None,
     };
     field_value(&text)
+}
+
+/// An element of an array. One with a comma would be taken for two.
+fn speakable(element: &Value) -> Option<&str> {
+    let text = element.as_str().filter(|text| !text.contains(','))?;
+    field_value(text).map(|_| text)
 }
 
 /// RFC 9110, section 5.5: without control characters, and without space at the ends, which would be lost on the way.
