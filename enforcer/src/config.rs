@@ -10,10 +10,12 @@ use std::{
 
 use ipnet::IpNet;
 
+mod audit;
 mod build;
 mod raw;
 mod tls;
 
+pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
     config::{CertificateFiles, Depth, HandshakeBudget, PerSource, Revocation, Unsure},
     pressure::Shedding,
@@ -42,6 +44,8 @@ pub struct Config {
     pub kernel: Kernel,
     pub gateway: Gateway,
     pub adapt: Adapt,
+    /// `None`: nothing is recorded.
+    pub audit: Option<AuditConfig>,
     /// What does not hinder, and is probably not meant.
     pub warnings: Vec<Problem>,
 }

@@ -5,6 +5,7 @@
 pub mod adapt;
 pub mod admin;
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod gateway;

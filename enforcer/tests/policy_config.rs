@@ -5,8 +5,8 @@ use std::{fs, net::SocketAddr, path::Path, sync::LazyLock, time::Duration};
 
 use enforcer::{
     config::{
-        CertificateFiles, ClientTrust, Clients, Config, Depth, LogFormat, OnStop, Revocation, Shedding,
-        Unsure, XdpMode,
+        CertificateFiles, ClientTrust, Clients, Config, Depth, Destination, LogFormat, OnStop, Revocation,
+        Shedding, Unsure, XdpMode,
     },
     policy::{self, Problem},
 };
@@ -226,6 +226,31 @@ fn the_dead_man_waits_for_several_beats() {
 }
 
 #[test]
+fn the_audit_log_is_off_unless_it_is_written_down() {
+    let audit = |text: &str| {
+        let directory = directory(&format!("policies: [policies]\n{text}\n"));
+        let path = directory.path().join("agent.yaml");
+        let config = Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        (config.audit, directory)
+    };
+    assert_eq!(audit("").0, None);
+    let (config, directory) = audit("audit: {file: audit.log}");
+    let to = Destination::File {
+        path: directory.path().join("audit.log"),
+        max_size: 64 << 20,
+        keep: 4,
+    };
+    let config = config.unwrap();
+    assert_eq!((config.to, config.sample, config.per_second.get()), (to, 0, 1000));
+    let (config, _) = audit("audit: {stdout: true, sample: 100, perSecond: 5}");
+    let config = config.unwrap();
+    assert_eq!(
+        (config.to, config.sample, config.per_second.get()),
+        (Destination::Stdout, 100, 5)
+    );
+}
+
+#[test]
 fn an_authority_without_more_means_that_certificates_are_required() {
     let directory = directory(&FULL.replace("        clientCertificates: optional\n", ""));
     let config =
@@ -316,6 +341,41 @@ fn each_mistake_is_said_at_its_place() {
             top("kernel: {enabled: false}\ngateway: {authFailures: ▶{rate: 10/m, denyFor: 5m}}"),
             "gateway.authFailures",
             "`kernel.enabled` is false",
+        ),
+        (
+            top("audit: ▶{sample: 1}"),
+            "audit",
+            "it says not where records go",
+        ),
+        (
+            top("audit: ▶{file: audit.log, stdout: true}"),
+            "audit",
+            "leave one out",
+        ),
+        (
+            top("audit: {file: ▶nowhere/audit.log}"),
+            "audit.file",
+            "in a folder that exists",
+        ),
+        (
+            top("audit: {file: a.log, maxSize: ▶1KiB}"),
+            "audit.maxSize",
+            "write 64KiB to 1024GiB",
+        ),
+        (
+            top("audit: {file: a.log, keep: ▶0}"),
+            "audit.keep",
+            "write 1 to 100",
+        ),
+        (
+            top("audit: {stdout: true, keep: ▶2}"),
+            "audit.keep",
+            "is about a file",
+        ),
+        (
+            top("audit: {stdout: true, perSecond: ▶0}"),
+            "audit.perSecond",
+            "write 1 to 1000000",
         ),
         (
             top("adapt: {interval: ▶1ms}"),

@@ -20,6 +20,7 @@ use crate::{
         revoke::RevokeError,
         state::{KernelHalf, Shared},
     },
+    audit::record::Event,
     gateway::signal::Whom,
     kernel::{DeniedBy, KernelError, Shortfall, monotonic_ns, sockets},
     policy::model::Mode,
@@ -135,6 +136,9 @@ pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowR
         .map_or(Ok(false), |kernel| kernel.denials.allow(request.prefix));
     match removed {
         Ok(true) => {
+            shared.record(&Event::DenialEnded {
+                prefix: request.prefix,
+            });
             tracing::warn!(prefix = %request.prefix, "denial ended by the operator");
             StatusCode::NO_CONTENT.into_response()
         }

@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::state::Shared;
 use crate::{
     adapt::failures::Failures,
+    audit::Audit,
     gateway::signal::{Flow, Identity, Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
     policy::model::Action,
@@ -92,6 +93,10 @@ impl Observer for Joining {
                 tracing::debug!(%source, %error, "not denied");
             }
         }
+    }
+
+    fn audit(&self) -> Option<&Audit> {
+        self.shared.audit()
     }
 
     fn finished(&self, outcome: Outcome<'_>) {

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::state::Shared;
 use crate::{
+    audit::record::Event,
     gateway::signal::{Flow, Whom},
     kernel::{
         DeniedBy, KernelError,
@@ -85,6 +86,15 @@ impl Shared {
                 }
             }
         }
+        self.record(&Event::Revoked {
+            whom: whom.to_string(),
+            reason,
+            seconds: lasts.as_secs(),
+            gateway_connections: revoked.gateway,
+            tcp_sockets: revoked.sockets.tcp,
+            udp_sockets: revoked.sockets.udp,
+            shortfalls: &revoked.shortfalls,
+        });
         tracing::warn!(
             ?whom,
             reason,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     adapt::failures::Failures,
     admin::{self, AdminError, Bound},
+    audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError, raise_descriptor_limit},
@@ -46,6 +47,8 @@ pub enum RunError {
     Admin(#[from] AdminError),
     #[error(transparent)]
     Watch(#[from] WatchError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("capabilities cannot be dropped: {0}")]
@@ -91,6 +94,18 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         Metrics::new()?,
         config.kernel.management.clone(),
     ));
+    let audit = config
+        .audit
+        .as_ref()
+        .map(|audit| audit::start(audit, &shared.metrics.registry))
+        .transpose()?;
+    let audit = audit.map(|(audit, thread)| {
+        shared.set_audit(audit);
+        thread
+    });
+    shared.record(&Event::Started {
+        version: env!("CARGO_PKG_VERSION"),
+    });
     let digest = loaded.digest.clone();
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "policy");
@@ -103,6 +118,10 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     leave(&shared, config.kernel.on_stop);
     // What still waits for something has nobody left to answer to.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    shared.record(&Event::Stopping);
+    if let Some(audit) = audit {
+        audit.stop();
+    }
     result
 }
 

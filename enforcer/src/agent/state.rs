@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use super::{events::Journal, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
+    audit::{Audit, record::Event},
     gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
@@ -44,6 +45,7 @@ pub struct Shared {
     /// Held while sockets are looked through.
     pub(super) destroying: tokio::sync::Mutex<()>,
     revoker: OnceLock<Revoker>,
+    audit: OnceLock<Audit>,
     ready: AtomicBool,
     standing: Mutex<Standing>,
     started: Instant,
@@ -181,6 +183,7 @@ impl Shared {
             management,
             destroying: tokio::sync::Mutex::default(),
             revoker: OnceLock::new(),
+            audit: OnceLock::new(),
             ready: AtomicBool::new(false),
             standing: Mutex::default(),
             started: Instant::now(),
@@ -213,6 +216,14 @@ impl Shared {
             .generation
             .set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.metrics.policies_refused.set(0);
+        self.record(&Event::PoliciesApplied {
+            generation,
+            digest: &self.standing().digest.clone(),
+            packet_policies: set.packet_policies.len(),
+            routes: set.routes.len(),
+            services: set.services.len(),
+            issuers: set.issuers.len(),
+        });
         tracing::info!(
             generation,
             packet_policies = set.packet_policies.len(),
@@ -229,6 +240,7 @@ impl Shared {
         self.metrics.policy_load_failures.inc();
         self.metrics.policies_refused.set(1);
         self.standing().refused = Some(why.to_owned());
+        self.record(&Event::PoliciesRefused { why });
         tracing::error!(
             problems = why,
             "changed policies are refused; the last good ones stay in force"
@@ -293,6 +305,12 @@ impl Shared {
             )));
         }
         kernel.denials.deny(prefix, by, reason, lasts, action)?;
+        self.record(&Event::Denied {
+            prefix,
+            by: by.reason().name(),
+            reason,
+            seconds: lasts.as_secs(),
+        });
         tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
         Ok(None)
     }
@@ -300,6 +318,24 @@ impl Shared {
     /// The entry of the management list that has to do with a prefix.
     pub(super) fn protected(&self, prefix: &IpNet) -> Option<&IpNet> {
         self.management.iter().find(|listed| overlap(listed, prefix))
+    }
+
+    /// The audit log, if there is one.
+    #[must_use]
+    pub fn audit(&self) -> Option<&Audit> {
+        self.audit.get()
+    }
+
+    /// Says where what is decided is recorded from now on. Only the first counts: there is one log.
+    pub fn set_audit(&self, audit: Audit) {
+        self.audit.get_or_init(|| audit);
+    }
+
+    /// Records what has been done, if there is an audit log.
+    pub fn record(&self, event: &Event<'_>) {
+        if let Some(audit) = self.audit() {
+            audit.event(event);
+        }
     }
 
     /// What ends connections of the gateway, once it has started.

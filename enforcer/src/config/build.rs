@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
-    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, raw, tls,
+    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, raw, tls,
 };
 use crate::{
     gateway::Budgets,
@@ -74,6 +74,7 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         kernel,
         gateway,
         adapt,
+        audit: at.optional("audit", raw.audit, audit::audit),
         warnings: Vec::new(),
     })
 }
@@ -349,7 +350,7 @@ fn adapt(raw: raw::Adapt, at: &Place<'_>) -> Adapt {
     }
 }
 
-fn within(count: u32, least: u32, most: u32, at: &Place<'_>) -> Option<u32> {
+pub(super) fn within(count: u32, least: u32, most: u32, at: &Place<'_>) -> Option<u32> {
     if (least..=most).contains(&count) {
         return Some(count);
     }
@@ -368,7 +369,7 @@ fn address(text: &str, at: &Place<'_>) -> Option<SocketAddr> {
     }
 }
 
-fn path(text: &str, at: &Place<'_>) -> Option<PathBuf> {
+pub(super) fn path(text: &str, at: &Place<'_>) -> Option<PathBuf> {
     if text.is_empty() {
         at.error("an empty path names nothing");
         return None;

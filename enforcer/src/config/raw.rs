@@ -14,6 +14,18 @@ pub(super) struct Config {
     pub(super) kernel: Option<Kernel>,
     pub(super) gateway: Option<Gateway>,
     pub(super) adapt: Option<Adapt>,
+    pub(super) audit: Option<Audit>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Audit {
+    pub(super) file: Option<String>,
+    pub(super) stdout: Option<bool>,
+    pub(super) max_size: Option<Quantity>,
+    pub(super) keep: Option<u32>,
+    pub(super) sample: Option<u32>,
+    pub(super) per_second: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]

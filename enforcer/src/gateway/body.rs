@@ -16,10 +16,12 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     activity::{Activity, Handed},
-    headers,
+    forwarding, headers,
     limit::Meter,
     mirror::Copied,
+    router::RuleIndex,
     upstream::pool::Lease,
+    worker::WorkerPolicy,
 };
 
 /// Why a body ended early.
@@ -92,6 +94,8 @@ pub(super) struct RequestBody {
     progress: Rc<Progress>,
     /// Gets what is handed on.
     copied: Option<Box<Copied>>,
+    /// The rule whose fields trailers may not have.
+    rule: Option<(Rc<WorkerPolicy>, RuleIndex)>,
 }
 
 /// What a request's body is.
@@ -114,6 +118,16 @@ impl RequestBody {
             remaining: limit,
             progress,
             copied: None,
+            rule: None,
+        }
+    }
+
+    /// Keeps out of its trailers what the rule forwards in header fields.
+    #[must_use]
+    pub(super) fn under(self, policy: &Rc<WorkerPolicy>, rule: RuleIndex) -> Self {
+        Self {
+            rule: Some((Rc::clone(policy), rule)),
+            ..self
         }
     }
 
@@ -135,6 +149,7 @@ impl RequestBody {
                 Content::Kept(content)
             },
             copied: None,
+            rule: None,
         }
     }
 
@@ -146,6 +161,7 @@ impl RequestBody {
             remaining: 0,
             progress,
             copied: None,
+            rule: None,
         }
     }
 
@@ -200,6 +216,9 @@ impl Body for RequestBody {
             }
         } else if let Some(trailers) = frame.trailers_mut() {
             headers::strip_ours(trailers);
+            if let Some((policy, rule)) = &self.rule {
+                forwarding::keep_out(trailers, &policy.generation.rule(*rule).1.access.forward);
+            }
         }
         self.progress.ended.set(self.is_end_stream());
         Poll::Ready(Some(Ok(frame)))

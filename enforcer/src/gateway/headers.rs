@@ -3,7 +3,7 @@
 //! Fields that concern one connection stay on it (RFC 9110 section 7.6.1). Fields by which a gateway
 //! tells its upstream who a client is are removed from every request, whatever the client wrote, and
 //! then set from what the gateway knows. So are fields by which some frameworks replace the method
-//! or the path that the policy has looked at. `authorization` is forwarded.
+//! or the path that the policy has looked at. `authorization` is forwarded, unless a rule says otherwise.
 
 use std::net::IpAddr;
 
@@ -201,8 +201,18 @@ pub(crate) fn is_of_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name) || matches!(*name, CONTENT_LENGTH | EXPECT | TRAILER)
 }
 
+/// Whether a field may be taken for `ours`, which is in lower case.
+pub(super) fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
+    let (name, ours) = (name.as_str(), ours.as_str());
+    name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
+}
+
+/// `-`, `_` and `.` are the same.
+fn fold(byte: u8) -> u8 {
+    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
+}
+
 fn begins(name: &str, prefix: &str) -> bool {
-    let fold = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte };
     name.len() >= prefix.len() && name.bytes().map(fold).zip(prefix.bytes()).all(|(a, b)| a == b)
 }
 

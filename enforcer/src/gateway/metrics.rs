@@ -38,6 +38,7 @@ pub(super) struct GatewayMetrics {
     pub(super) requests: IntCounterVec,
     pub(super) request_seconds: HistogramVec,
     pub(super) denials: IntCounterVec,
+    pub(super) claims_left_out: IntCounter,
     pub(super) connections: IntGaugeVec,
     handshakes: IntCounterVec,
     pub(super) upstream_requests: IntCounterVec,
@@ -98,6 +99,10 @@ impl GatewayMetrics {
                 "enforcer_denials_total",
                 "Requests that a rule did not admit, or would not have but for shadow, by what was missing.",
                 &["route", "reason"],
+            )?,
+            claims_left_out: IntCounter::new(
+                "enforcer_claims_not_forwarded_total",
+                "Claims that a rule forwards and that no header field can carry.",
             )?,
             connections: gauges(
                 "enforcer_connections",
@@ -179,11 +184,12 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 18] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 19] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.denials.clone()),
+            Box::new(self.claims_left_out.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.handshakes.clone()),
             Box::new(self.upstream_requests.clone()),

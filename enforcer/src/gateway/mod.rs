@@ -8,6 +8,7 @@
 //! (policies, TLS configurations, health) they only read while they serve requests.
 
 mod activity;
+mod audited;
 mod body;
 mod changes;
 mod conditions;
@@ -15,6 +16,7 @@ pub mod config;
 mod connection;
 mod control;
 mod counters;
+mod forwarding;
 mod greeting;
 mod grpc;
 mod handshakes;

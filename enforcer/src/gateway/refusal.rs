@@ -123,6 +123,11 @@ impl Refusal {
         }
     }
 
+    /// What the client is told in words.
+    pub(super) fn detail(&self) -> &str {
+        self.answer.problem.detail()
+    }
+
     /// What the client is told by a status of HTTP.
     pub(super) fn status(&self) -> StatusCode {
         self.answer.problem.status()

@@ -19,10 +19,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::{
+    audited::Entry,
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
     connection::{Connection, UnderWay},
-    grpc, headers,
+    forwarding, grpc, headers,
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
@@ -50,24 +51,26 @@ const CLIENT_CLOSED: u16 = 499;
 pub(super) type Answer = Response<ResponseBody<UnderWay>>;
 
 /// A request on its way through the stages.
-struct Passage<'a> {
-    connection: &'a Rc<Connection>,
-    policy: &'a Rc<WorkerPolicy>,
+pub(super) struct Passage<'a> {
+    pub(super) connection: &'a Rc<Connection>,
+    pub(super) policy: &'a Rc<WorkerPolicy>,
     began: Instant,
     /// How far the request has gone to the service, once it is forwarded.
     forwarded: Option<Rc<Progress>>,
     /// The rule that decides, and which of its targets it leads to.
-    rule: Option<(RuleIndex, usize)>,
+    pub(super) rule: Option<(RuleIndex, usize)>,
     /// Verified, and enough for the rule.
     token: Option<Arc<VerifiedToken>>,
     /// The same.
     key: Option<&'a Arc<ApiKey>>,
     /// What was decided, also where a rule in shadow mode lets the request through nevertheless.
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     /// Takes the response's bytes from the limits that count them.
     meter: Option<Meter>,
     /// What the rule has not found, if that was it.
-    denied: Option<Reason>,
+    pub(super) denied: Option<Reason>,
+    /// For the audit log, if there is one.
+    entry: Option<Box<Entry>>,
     /// Fields that the response gets, whatever it is.
     fields: HeaderMap,
     observed: bool,
@@ -88,6 +91,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         verdict: Verdict::Allowed,
         meter: None,
         denied: None,
+        entry: connection.worker.observer.audit().map(|_| Entry::of(&request)),
         fields: HeaderMap::new(),
         observed: false,
     };
@@ -101,6 +105,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         Err(refusal) => {
             passage.verdict = refusal.verdict;
             passage.denied = refusal.denied;
+            passage.note(&refusal, false);
             refused = Some(refusal.status());
             if is_call {
                 refusal.into_call_response(under_way)
@@ -167,6 +172,7 @@ impl<'a> Passage<'a> {
             }
             self.verdict = refusal.verdict;
             self.denied = refusal.denied;
+            self.note(&refusal, true);
         }
         if body.size_hint().lower() > rule.max_body {
             return Err(Refusal::too_large(rule.max_body));
@@ -189,7 +195,7 @@ impl<'a> Passage<'a> {
             // It is a secret between the client and the gateway.
             parts.headers.remove(&wanted.header);
         }
-        self.prepare(&mut parts, &host)?;
+        self.prepare(index, &mut parts, &host)?;
         let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
         changes::rewrite(&rule.routing.rewrite, policy.pattern(index), &mut parts)?;
         changes::apply(&rule.routing.request_fields, &mut parts.headers);
@@ -208,6 +214,9 @@ impl<'a> Passage<'a> {
         admit_source(&rule.access, self.connection.flow.peer.ip())
             .map_err(|denial| Refusal::denied(&denial, realm))?;
         let token = self.authenticate(rule, realm, &parts.headers).await?;
+        if let Some(entry) = &mut self.entry {
+            entry.token.clone_from(&token);
+        }
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
             if denial == Denial::TokenBound {
@@ -216,6 +225,9 @@ impl<'a> Passage<'a> {
             Refusal::denied(&denial, realm)
         })?;
         let key = self.api_key(rule, realm, &parts.headers)?;
+        if let Some(entry) = &mut self.entry {
+            entry.key = key.cloned();
+        }
         if let Some(condition) = self.policy.condition(index) {
             let facts = Facts {
                 method: &parts.method,
@@ -344,6 +356,14 @@ impl<'a> Passage<'a> {
         })
     }
 
+    /// Keeps for the audit log why the request is refused, or would be but for shadow.
+    fn note(&mut self, refusal: &Refusal, shadow: bool) {
+        if let Some(entry) = &mut self.entry {
+            entry.detail = Some(refusal.detail().to_owned());
+            entry.shadow = shadow;
+        }
+    }
+
     /// A proof was offered and does not hold.
     fn blame(&self) {
         self.connection
@@ -353,7 +373,7 @@ impl<'a> Passage<'a> {
     }
 
     /// Makes the request's head what the upstream gets.
-    fn prepare(&self, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
+    fn prepare(&self, index: RuleIndex, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
         let token = self.token.as_deref();
         let authority = host.value().map_err(Refusal::invalid)?;
         let connection = self.connection;
@@ -370,6 +390,11 @@ impl<'a> Passage<'a> {
             key: self.key.map(|key| &**key),
         };
         headers::prepare_request(&mut parts.headers, &client).map_err(Refusal::invalid)?;
+        let forward = &self.policy.generation.rule(index).1.access.forward;
+        let left_out = forwarding::apply(&mut parts.headers, forward, token);
+        if left_out > 0 {
+            connection.worker.metrics.claims_left_out.inc_by(left_out);
+        }
         join_cookies(&mut parts.headers);
         parts.version = Version::HTTP_11;
         // What hyper keeps there belongs to the client's connection.
@@ -417,6 +442,11 @@ impl<'a> Passage<'a> {
             &self.connection.worker.mirrors,
         );
         let body = RequestBody::new(body, rule.max_body).copied_to(copied);
+        let body = if rule.access.forward.claims.is_empty() {
+            body
+        } else {
+            body.under(self.policy, index)
+        };
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body), sender);
@@ -490,6 +520,9 @@ impl<'a> Passage<'a> {
             latency,
         };
         worker.observer.finished(outcome);
+        if let (Some(audit), Some(entry)) = (worker.observer.audit(), &self.entry) {
+            self.audit(audit, entry, status);
+        }
         tracing::debug!(
             peer = %self.connection.flow.peer,
             route = outcome.route.map(tracing::field::display),

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::policy::model::Name;
+use crate::{audit::Audit, policy::model::Name};
 
 /// A TCP connection as its packets name it when they arrive. IPv4-mapped addresses are unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +51,17 @@ pub enum Whom {
     Endpoint(SocketAddr),
     /// Those behind which somebody has proved to be, by the name that `explain` shows.
     Identity(Arc<str>),
+}
+
+/// As the audit log shows it.
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(prefix) => prefix.fmt(f),
+            Self::Endpoint(peer) => peer.fmt(f),
+            Self::Identity(name) => f.write_str(name),
+        }
+    }
 }
 
 impl Whom {
@@ -113,4 +124,8 @@ pub trait Observer: Send + Sync + 'static {
     fn authentication_failed(&self, source: IpAddr);
     /// A request is finished.
     fn finished(&self, outcome: Outcome<'_>);
+    /// Where what becomes of requests is recorded, if anywhere.
+    fn audit(&self) -> Option<&Audit> {
+        None
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
+use http::HeaderName;
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -21,6 +22,25 @@ pub struct Access {
     pub from: Vec<IpNet>,
     /// Judged last, when the proofs are known.
     pub when: Option<Condition>,
+    pub forward: Forward,
+}
+
+/// What the service is told of the verified token.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// In which fields which claims.
+    pub claims: Vec<(HeaderName, ClaimPath)>,
+    /// Whether the client's `authorization` field goes with the request.
+    pub token: bool,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self {
+            claims: Vec::new(),
+            token: true,
+        }
+    }
 }
 
 impl Access {
@@ -154,6 +174,7 @@ pub fn claims_of(set: &PolicySet, issuer: &Name) -> Vec<ClaimPath> {
         {
             paths.extend(content.claims.iter().map(|claim| claim.path.clone()));
             paths.extend(content.roles.iter().map(|roles| roles.claim.clone()));
+            paths.extend(rule.access.forward.claims.iter().map(|(_, path)| path.clone()));
             paths.extend(rule.access.when.iter().flat_map(Condition::claims).cloned());
         }
     }

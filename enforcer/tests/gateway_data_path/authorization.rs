@@ -315,6 +315,60 @@ async fn conditions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn claims_are_forwarded_and_cannot_be_forged() {
+    let (origin, corp) = (Origin::start().await, Corp::new());
+    let set = written(
+        &corp,
+        origin.address,
+        "leeway: 5s",
+        &[
+            "match: {path: {prefix: /told}}, require: {token: {issuer: corp}}, forward: {claims: {x-user-email: email, x-user-roles: realm.roles}, token: false}",
+            "match: {path: {prefix: /try}}, mode: shadow, require: {token: {issuer: corp}}, forward: {claims: {x-user-email: email}}",
+            "require: {token: {issuer: corp}}",
+        ],
+    );
+    let lab = Plan::default().start(set);
+    let ask = async |client: &mut Client, path: &str, token: Option<&str>| {
+        let mut request = client::get(path);
+        for name in ["x-user-email", "x_user_email", "X-User.Roles"] {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request
+                .headers_mut()
+                .insert(name, "root@example.com".parse().unwrap());
+        }
+        if let Some(token) = token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        assert_eq!(client.send(request).await.unwrap().status, 200, "{path}");
+        origin.last().headers
+    };
+    let good = corp.token_with(&json!({"email": "alice@example.com", "realm": {"roles": ["a", "b"]}}));
+    let bad = corp.token_with(&json!({"email": "alice\r\nx-admin: 1", "realm": {"roles": 1}}));
+    for alpn in [H1, H2] {
+        let mut client = Client::connect(&lab, alpn).await;
+        let told = ask(&mut client, "/told", Some(&good)).await;
+        assert_eq!(told["x-user-email"], "alice@example.com");
+        assert_eq!(told["x-user-roles"], "a,b");
+        for absent in ["authorization", "x_user_email", "x-user.roles"] {
+            assert!(!told.contains_key(absent), "{absent}");
+        }
+        let told = ask(&mut client, "/told", Some(&bad)).await;
+        assert!(!told.contains_key("x-user-email") && !told.contains_key("x-admin"));
+        assert_eq!(told["x-user-roles"], "1");
+        let told = ask(&mut client, "/try", None).await;
+        assert!(!told.contains_key("x-user-email") && !told.contains_key("x_user_email"));
+        let told = ask(&mut client, "/other", Some(&good)).await;
+        assert_eq!(
+            told["x-user-email"], "root@example.com",
+            "another rule does not speak of it"
+        );
+        assert!(told.contains_key("authorization"));
+    }
+    is_counted(&lab, "enforcer_claims_not_forwarded_total 2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rule_may_be_enforced_in_a_route_that_tries() {
     let (origin, corp) = (Origin::start().await, Corp::new());
     let rules = [

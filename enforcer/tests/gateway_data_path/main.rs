@@ -3,6 +3,7 @@
 
 mod admission;
 mod api_keys;
+mod audit;
 mod authorization;
 mod balancing;
 mod bounds;

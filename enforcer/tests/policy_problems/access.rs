@@ -7,6 +7,12 @@ fn of_sources_claims_roles_and_names() {
     let require = |fields: &str| rule(&format!("{{service: orders, require: {{{fields}}}}}"));
     let token = |fields: &str| require(&format!("token: {{issuer: corp, {fields}}}"));
     let mtls = |fields: &str| require(&format!("mtls: {{{fields}}}"));
+    let forward = |claim: &str| {
+        rule(&format!(
+            "{{service: orders, require: {{token: {{issuer: corp}}}}, forward: {{claims: {{{claim}}}}}}}"
+        ))
+    };
+    let told = |name: &str| format!("spec.rules[0].forward.claims.{name}");
     let at = "spec.rules[0].require";
     let with = |rest: &str| format!("{at}.{rest}");
     let many = format!(
@@ -72,6 +78,30 @@ fn of_sources_claims_roles_and_names() {
             with("token.claims.a..b"),
             "has an empty name",
         ),
+        (
+            rule("{service: orders, require: {mtls: {}}, forward: ▶{token: false}}"),
+            "spec.rules[0].forward".to_owned(),
+            "the rule requires none",
+        ),
+        (
+            forward("x-forwarded-user: ▶sub"),
+            told("x-forwarded-user"),
+            "by which services learn who asks",
+        ),
+        (forward("host: ▶sub"), told("host"), "is changed by"),
+        (forward("te: ▶sub"), told("te"), "about a connection"),
+        (
+            forward("content-type: ▶sub"),
+            told("content-type"),
+            "says something else",
+        ),
+        (
+            forward("authorization: ▶sub"),
+            told("authorization"),
+            "says something else",
+        ),
+        (forward("a b: ▶sub"), told("a b"), "is no name of a header field"),
+        (forward("x-user: ▶a..b"), told("x-user"), "has an empty name"),
         (
             require("anonymous: true, when: ▶reqest.path == '/'"),
             with("when"),

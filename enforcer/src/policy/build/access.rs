@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Known, distinct_of, mode, require::Proofs, values};
+use http::{HeaderName, header};
+
+use super::{Known, changes::field_to_service, distinct_of, mode, require::Proofs, values};
 use crate::policy::{
     access::{
-        Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
+        Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, Forward, RolesRequirement,
+        TokenContent,
     },
     cel::{self, Condition, Scope},
     leaf::{ClaimPath, cidr},
@@ -36,8 +39,49 @@ pub(super) fn access(raw: &mut raw::Rule, at: &Place<'_>, proofs: &Proofs) -> Ac
     Access {
         mode: raw.mode.map(|raw| mode(Some(raw))),
         from: values(from),
+        forward: at
+            .optional("forward", raw.forward.take(), |raw, at| {
+                Some(forward(raw, at, proofs))
+            })
+            .unwrap_or_default(),
         when: require.optional("when", when, |text, at| condition(&text, scope, at)),
     }
+}
+
+fn forward(raw: raw::Forward, at: &Place<'_>, proofs: &Proofs) -> Forward {
+    if !proofs.token {
+        at.error_with(
+            "it is about a token, and the rule requires none",
+            "write `require: {token: {issuer: …}}`, or leave it out",
+        );
+    }
+    let place = at.field("claims");
+    let list = raw.claims.unwrap_or_default();
+    if list.len() > MAX_CLAIMS {
+        place.error(format!("{MAX_CLAIMS} claims are forwarded at most"));
+    }
+    let claims = list.into_iter().filter_map(|(name, path)| {
+        let at = place.field(&name);
+        let name = parsed(field_name)(&name, &at);
+        let path = parsed(str::parse::<ClaimPath>)(path, &at);
+        Some((name?, path?))
+    });
+    Forward {
+        claims: claims.collect(),
+        token: raw.token.unwrap_or(true),
+    }
+}
+
+/// A field in which a claim may be told.
+fn field_name(text: &str) -> Result<HeaderName, String> {
+    let name = field_to_service(text)?;
+    let taken = [header::AUTHORIZATION, header::COOKIE];
+    if taken.contains(&name) || name.as_str().starts_with("content-") {
+        return Err(format!(
+            "`{name}` says something else: write it like x-user-email"
+        ));
+    }
+    Ok(name)
 }
 
 fn condition(text: &str, scope: Scope, at: &Place<'_>) -> Option<Condition> {

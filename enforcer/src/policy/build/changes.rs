@@ -164,6 +164,11 @@ fn fields(
     raw.unwrap_or_default().into_iter().filter_map(judge).collect()
 }
 
+/// The name of a field that requests to services may be given.
+pub(super) fn field_to_service(text: &str) -> Result<HeaderName, String> {
+    name(text, Way::ToService)
+}
+
 /// The name of a field that may be changed.
 fn name(text: &str, way: Way) -> Result<HeaderName, String> {
     let name: HeaderName = text

@@ -41,7 +41,7 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
             if is_conditioned {
                 at.error_with(
                     "`from` and `when` are about requests that somebody may send, and nothing says who may",
-                    "write `anonymous: true` beside them to admit everybody whom they admit, or `mtls` or `token`",
+                    "write `anonymous: true` beside them to admit everybody whom they admit, or `mtls`, `token` or `apiKey`",
                 );
             } else if !at.mentions("anonymous") || raw.anonymous.is_some() {
                 at.warning("this rule requires nothing, so it admits nobody", admitting);

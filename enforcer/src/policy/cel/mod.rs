@@ -83,7 +83,7 @@ pub fn compile(text: &str, scope: Scope) -> Result<Condition, Fault> {
         let thread = thread::Builder::new()
             .stack_size(STACK)
             .spawn_scoped(threads, parse);
-        thread.map(|thread| thread.join())
+        thread.map(thread::ScopedJoinHandle::join)
     });
     match parsed {
         Ok(Ok(result)) => result,

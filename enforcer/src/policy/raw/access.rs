@@ -18,6 +18,15 @@ pub(crate) struct Subject {
     pub(crate) ou: Option<OneOrMany<String>>,
 }
 
+/// `forward`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Forward {
+    /// Names of header fields, and paths of claims.
+    pub(crate) claims: Option<BTreeMap<String, String>>,
+    pub(crate) token: Option<bool>,
+}
+
 /// `require.token.claims`: paths, and what is wanted there.
 pub(crate) type Claims = BTreeMap<String, ClaimValues>;
 

@@ -14,7 +14,7 @@ mod matching;
 mod service;
 mod shape;
 
-pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
+pub(crate) use access::{ClaimValue, ClaimValues, Claims, Forward, Subject};
 pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
@@ -304,6 +304,7 @@ pub(crate) struct Rule {
     pub(crate) matches: Option<Match>,
     pub(crate) mode: Option<Mode>,
     pub(crate) require: Option<Require>,
+    pub(crate) forward: Option<Forward>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) service: Option<String>,
     pub(crate) services: Option<Vec<Weighted>>,

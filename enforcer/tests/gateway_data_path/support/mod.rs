@@ -11,13 +11,14 @@ use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use enforcer::{
+    audit::{self, Audit, AuditThread, config::AuditConfig},
     gateway::{
         Gateway,
         config::{
@@ -43,6 +44,7 @@ pub(crate) struct Lab {
     pub(crate) gateway: Gateway,
     pub(crate) policies: Policies,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) audit: Option<AuditThread>,
     pub(crate) registry: Registry,
     pub(crate) address: SocketAddr,
     pub(crate) pki: Pki,
@@ -55,6 +57,7 @@ pub(crate) struct Plan {
     pub(crate) timeouts: Timeouts,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
+    pub(crate) audit: Option<AuditConfig>,
     pub(crate) zone: Option<Arc<str>>,
     pub(crate) max_per_source: usize,
     pub(crate) shedding: Shedding,
@@ -75,6 +78,7 @@ impl Default for Plan {
             timeouts: Timeouts::default(),
             workers: 2,
             max_connections: 1000,
+            audit: None,
             zone: None,
             max_per_source: 1000,
             shedding: Shedding::default(),
@@ -127,12 +131,18 @@ impl Plan {
         let recorder = Arc::new(Recorder::default());
         let observer: Arc<dyn Observer> = recorder.clone();
         let registry = Registry::new();
+        let audit = self.audit.map(|config| {
+            let (audit, thread) = audit::start(&config, &registry).unwrap();
+            recorder.audit.set(audit).unwrap();
+            thread
+        });
         let gateway = Gateway::start(&config, &policies, &observer, &registry).unwrap();
         let address = gateway.addresses()[0].1;
         Lab {
             gateway,
             policies,
             recorder,
+            audit,
             registry,
             address,
             pki,
@@ -152,6 +162,7 @@ impl Lab {
 /// Remembers what the gateway tells.
 #[derive(Default)]
 pub(crate) struct Recorder {
+    audit: OnceLock<Audit>,
     pub(crate) state: Mutex<Recorded>,
     /// Keeps the worker busy for so many milliseconds at the end of each request.
     pub(crate) busy: AtomicU64,
@@ -199,6 +210,10 @@ impl Observer for Recorder {
 
     fn authentication_failed(&self, source: IpAddr) {
         self.state.lock().unwrap().failed.push(source);
+    }
+
+    fn audit(&self) -> Option<&Audit> {
+        self.audit.get()
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
