@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod replay;
 mod revoke;
+mod revoke_proof;
 mod run;
 mod status;
 mod text;
