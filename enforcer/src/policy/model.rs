@@ -391,7 +391,7 @@ pub enum Requirement {
     Proof {
         mtls: Option<CertificateRequirement>,
         token: Option<TokenRequirement>,
-        api_key: Option<ApiKeyRequirement>,
+        api_key: Option<Box<ApiKeyRequirement>>,
     },
 }
 
