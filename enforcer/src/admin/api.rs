@@ -11,13 +11,14 @@ use axum::{
 use enforcer_common::verdict::Verdict;
 use time::format_description::well_known::Rfc3339;
 
+use super::revocations;
 use super::wire::{
     AllowRequest, DenialStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus, KernelStatus,
     PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
 };
 use crate::{
     agent::{
-        revoke::RevokeError,
+        revoke::{RevokeError, Revoked},
         state::{KernelHalf, Shared},
     },
     audit::record::Event,
@@ -159,28 +160,48 @@ pub async fn revoke(State(shared): State<Arc<Shared>>, Json(request): Json<Revok
         );
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
-    let whom = match request.whom {
+    let lasts = Duration::from_secs(request.for_seconds);
+    let whom = match &request.whom {
         Revokee::Prefix(prefix) => Whom::Source(prefix.trunc()),
         Revokee::Endpoint(peer) => Whom::Endpoint(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
-        Revokee::Identity(name) => Whom::Identity(name.into()),
-    };
-    let lasts = Duration::from_secs(request.for_seconds);
-    match shared.revoke(&whom, &request.reason, lasts).await {
-        Ok(revoked) => Json(RevokedStatus {
-            gateway_connections: revoked.gateway as u64,
-            tcp_sockets: revoked.sockets.tcp as u64,
-            udp_sockets: revoked.sockets.udp as u64,
-            dropped_connections: revoked.marked as u64,
-            denied: revoked.denied,
-            shortfalls: revoked.shortfalls,
-        })
-        .into_response(),
-        Err(error @ RevokeError::Protected(_)) => {
-            (StatusCode::CONFLICT, format!("{error}\n")).into_response()
+        Revokee::Identity(name) => Whom::Identity(name.as_str().into()),
+        proof => {
+            return match proof.credential() {
+                Ok(Some(what)) => revocations::revoke(shared, what, request).await,
+                Ok(None) => revocations::unprocessable("this is no proof"),
+                Err(why) => revocations::unprocessable(&why),
+            };
         }
-        Err(error @ RevokeError::Nobody(_)) => (StatusCode::NOT_FOUND, format!("{error}\n")).into_response(),
-        Err(RevokeError::Kernel(error)) => failed(&error),
+    };
+    match shared.revoke(&whom, &request.reason, lasts).await {
+        Ok(revoked) => ended(revoked),
+        Err(error) => not_revoked(&error),
     }
+}
+
+/// What has ended.
+pub(super) fn ended(revoked: Revoked) -> Response {
+    Json(RevokedStatus {
+        gateway_connections: revoked.gateway as u64,
+        tcp_sockets: revoked.sockets.tcp as u64,
+        udp_sockets: revoked.sockets.udp as u64,
+        dropped_connections: revoked.marked as u64,
+        denied: revoked.denied,
+        refused: revoked.refused,
+        shortfalls: revoked.shortfalls,
+    })
+    .into_response()
+}
+
+/// Why nothing has.
+pub(super) fn not_revoked(error: &RevokeError) -> Response {
+    let status = match error {
+        RevokeError::Protected(_) => StatusCode::CONFLICT,
+        RevokeError::Nobody(_) => StatusCode::NOT_FOUND,
+        RevokeError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
+        RevokeError::Kernel(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n")).into_response()
 }
 
 fn failed(error: &KernelError) -> Response {

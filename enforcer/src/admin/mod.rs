@@ -9,14 +9,12 @@ mod connections;
 mod events;
 mod guard;
 mod health;
+pub mod revocations;
 pub mod wire;
 
 use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Router, middleware, routing::get};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{agent::state::Shared, gateway::port_taken};
@@ -84,7 +82,12 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
         .route("/v1/status", get(api::status))
         .route("/v1/explain", get(api::explain))
         .route("/v1/events", get(events::events))
-        .route("/v1/revocations", post(api::revoke))
+        .route(
+            "/v1/revocations",
+            get(revocations::revocations)
+                .post(api::revoke)
+                .delete(revocations::restore),
+        )
         .route(
             "/v1/denials",
             get(api::denials).post(api::deny).delete(api::allow),

@@ -156,7 +156,7 @@ impl From<model::Action> for Action {
     }
 }
 
-/// A request to end connections.
+/// A request to end connections, or to revoke a proof.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RevokeRequest {
@@ -166,9 +166,13 @@ pub struct RevokeRequest {
     pub for_seconds: u64,
 }
 
-/// Whose connections are to end.
+/// Whose connections are to end, or which proof is to hold no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
 pub enum Revokee {
     /// Those of an address or a prefix, which is denied too.
     Prefix(IpNet),
@@ -176,6 +180,31 @@ pub enum Revokee {
     Endpoint(SocketAddr),
     /// Those of the gateway behind which somebody has proved to be, as `explain` names them.
     Identity(String),
+    /// A token: the policy's name of its issuer, and its `jti`. From here on, later requests are refused too.
+    Token { issuer: String, jti: String },
+    /// All tokens of a subject.
+    Subject { issuer: String, sub: String },
+    /// All tokens of a client.
+    Client { issuer: String, client_id: String },
+    /// An API key, by its id.
+    ApiKey(String),
+    /// A client certificate.
+    Certificate(CertificateName),
+}
+
+/// A certificate: `sha256` alone, or the other two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateName {
+    /// Of its DER, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// In hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its issuer's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
 }
 
 /// What has ended.
@@ -192,6 +221,9 @@ pub struct RevokedStatus {
     pub dropped_connections: u64,
     /// The source is denied.
     pub denied: bool,
+    /// Later requests with the proof are refused.
+    #[serde(default)]
+    pub refused: bool,
     /// What was not done, and why.
     pub shortfalls: Vec<String>,
 }

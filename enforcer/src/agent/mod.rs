@@ -10,6 +10,7 @@ mod links;
 mod metrics;
 mod privileges;
 pub mod revoke;
+mod revoke_proof;
 mod run;
 pub mod state;
 mod syn;

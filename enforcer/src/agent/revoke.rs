@@ -8,7 +8,10 @@ use ipnet::IpNet;
 use super::state::Shared;
 use crate::{
     audit::record::Event,
-    gateway::signal::{Flow, Whom},
+    gateway::{
+        revocation::Full,
+        signal::{Flow, Whom},
+    },
     kernel::{
         DeniedBy, KernelError,
         sockets::{self, Destroyed},
@@ -27,6 +30,8 @@ pub struct Revoked {
     pub marked: usize,
     /// The source is denied.
     pub denied: bool,
+    /// Later requests with the proof are refused.
+    pub refused: bool,
     /// What was not done, and why.
     pub shortfalls: Vec<String>,
 }
@@ -40,6 +45,8 @@ pub enum RevokeError {
     /// There is nobody.
     #[error("{0}")]
     Nobody(String),
+    #[error(transparent)]
+    Full(#[from] Full),
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -168,7 +175,13 @@ impl Shared {
         looked.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
-    fn mark(&self, flows: &[Flow], lasts: Duration, revoked: &mut Revoked) -> Result<(), RevokeError> {
+    /// Has what still comes of connections dropped for a while.
+    pub(super) fn mark(
+        &self,
+        flows: &[Flow],
+        lasts: Duration,
+        revoked: &mut Revoked,
+    ) -> Result<(), RevokeError> {
         let Some(kernel) = &self.kernel else {
             revoked
                 .shortfalls

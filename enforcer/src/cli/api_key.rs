@@ -12,7 +12,7 @@ use crate::{
     gateway::identity::api_key,
     policy::{
         build::api_keys::{parse_owner, parse_word},
-        leaf::quantity::parse_duration,
+        leaf::{Name, quantity::parse_duration},
     },
 };
 
@@ -45,7 +45,7 @@ struct New {
     #[arg(long, value_name = "ID", value_parser = word)]
     id: Option<String>,
     /// The owner's tier
-    #[arg(long, value_name = "TIER", value_parser = word)]
+    #[arg(long, value_name = "TIER", value_parser = name)]
     tier: Option<String>,
     /// A role of the owner, as often as there are
     #[arg(long = "role", value_name = "ROLE", value_parser = word)]
@@ -134,6 +134,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 fn owner(text: &str) -> Result<String, String> {
     parse_owner(text).map(|owner| owner.to_string())
+}
+
+fn name(text: &str) -> Result<String, String> {
+    text.parse::<Name>().map(|name| name.to_string())
 }
 
 fn word(text: &str) -> Result<String, String> {

@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod replay;
 mod revoke;
+mod revoke_proof;
 mod run;
 mod status;
 mod text;
@@ -47,7 +48,7 @@ enum Command {
     Explain(explain::Explain),
     Deny(deny::Deny),
     Allow(deny::Allow),
-    Revoke(revoke::Revoke),
+    Revoke(Box<revoke::Revoke>),
     ApiKey(api_key::ApiKey),
     Detach(detach::Detach),
     Events(events::Events),

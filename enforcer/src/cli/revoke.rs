@@ -14,6 +14,7 @@ use super::{
     Failure, Output,
     client::Client,
     deny::{is_vast, parse_prefix},
+    revoke_proof::Proof,
     text::printable,
 };
 use crate::{
@@ -21,20 +22,29 @@ use crate::{
     policy::leaf::quantity::parse_duration,
 };
 
-/// End live connections, and drop what still comes of them for a while
+/// End live connections, and drop what still comes of them for a while; or revoke a proof
+///
+/// A proof that is revoked by one of the subcommands is refused from the next request on, and connections that rest on
+/// it end, until the time is over.
 ///
 /// The gateway's own connections are closed by a reset. Sockets of other processes in the agent's network
 /// namespace that are connected to ADDRESS are destroyed. An address or a prefix without a port is also denied
 /// for the time, as by `enforcer deny --action reset`; of one PORT, or of an identity, the connections that there
 /// are now are dropped, and new ones are not. The management list cannot be revoked.
 #[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:
+  enforcer revoke api-key partner-a --for 90d --reason \"found in a repository\"
+  enforcer revoke token 7f3a --issuer corp --for 1h --reason \"ticket 4711\"
+  enforcer revoke list
   enforcer revoke 192.0.2.7 --for 10m --reason \"ticket 4711\"
   enforcer revoke 192.0.2.7:50312 --for 1m --reason \"stuck upload\"
   enforcer revoke '[2001:db8::7]:50312' --for 1m --reason \"stuck upload\"
   enforcer revoke --identity 'certificate spiffe://example.com/ns/shop/sa/web' --for 10m --reason \"stolen key\"
   enforcer revoke --identity 'token 4711 of corp' --for 10m --reason logout --output json")]
 pub struct Revoke {
+    #[command(subcommand)]
+    proof: Option<Proof>,
     /// An address, a prefix, or an address and a port
     #[arg(
         value_name = "ADDRESS[:PORT]",
@@ -47,11 +57,11 @@ pub struct Revoke {
     #[arg(long, value_name = "IDENTITY")]
     identity: Option<String>,
     /// How long what still comes is dropped, as 90s, 10m, 1h; at least 1s
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_time)]
-    lasts: Duration,
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_time, required = true)]
+    lasts: Option<Duration>,
     /// Why, for those who ask later
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
+    #[arg(long, value_name = "TEXT", required = true)]
+    reason: Option<String>,
     /// Yes, a prefix shorter than /8 (IPv4) or /16 (IPv6)
     #[arg(long)]
     yes: bool,
@@ -64,6 +74,12 @@ pub struct Revoke {
 
 impl Revoke {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(proof) = self.proof {
+            return proof.run();
+        }
+        let (Some(lasts), Some(reason)) = (self.lasts, self.reason) else {
+            return Err(Failure::Invalid(anyhow!("say --for how long, and the --reason")));
+        };
         let whom = match (self.address, self.identity) {
             (Some(address), _) => address,
             (None, Some(identity)) => Revokee::Identity(identity),
@@ -77,23 +93,28 @@ impl Revoke {
                 "{prefix} is a large part of the internet: name the networks that you mean, or add --yes"
             )));
         }
-        let for_seconds = self.lasts.as_secs();
+        let for_seconds = lasts.as_secs();
         let request = RevokeRequest {
             whom,
-            reason: self.reason,
+            reason,
             for_seconds,
         };
         let revoked: RevokedStatus = self.client.ask(Method::POST, "/v1/revocations", &request)?;
-        let mut out = io::stdout().lock();
-        match self.output {
-            Output::Json => {
-                let text = serde_json::to_string_pretty(&revoked).map_err(anyhow::Error::from)?;
-                writeln!(out, "{text}")?;
-            }
-            Output::Text => print(&mut out, &revoked, for_seconds)?,
-        }
-        Ok(())
+        show(&revoked, for_seconds, self.output)
     }
+}
+
+/// Prints what has come of a revocation.
+pub(super) fn show(revoked: &RevokedStatus, for_seconds: u64, output: Output) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match output {
+        Output::Json => {
+            let text = serde_json::to_string_pretty(revoked).map_err(anyhow::Error::from)?;
+            writeln!(out, "{text}")?;
+        }
+        Output::Text => print(&mut out, revoked, for_seconds)?,
+    }
+    Ok(())
 }
 
 fn print(out: &mut impl io::Write, revoked: &RevokedStatus, for_seconds: u64) -> io::Result<()> {
@@ -102,7 +123,9 @@ fn print(out: &mut impl io::Write, revoked: &RevokedStatus, for_seconds: u64) ->
         "ended: {} connections of the gateway, {} other TCP sockets, {} other UDP sockets",
         revoked.gateway_connections, revoked.tcp_sockets, revoked.udp_sockets
     )?;
-    if revoked.denied {
+    if revoked.refused {
+        writeln!(out, "requests with the proof are refused for {for_seconds} s")?;
+    } else if revoked.denied {
         writeln!(out, "the source is denied for {for_seconds} s")?;
     } else {
         writeln!(
@@ -130,7 +153,7 @@ fn parse_revokee(text: &str) -> Result<Revokee, String> {
         .map_err(|error| format!("{error}; with a port, write 192.0.2.7:50312 or [2001:db8::7]:50312"))
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let time = parse_duration(text)?;
     if time < Duration::from_secs(1) {
         return Err("a revocation lasts at least 1s".to_owned());

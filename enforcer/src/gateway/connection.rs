@@ -30,14 +30,17 @@ use super::{
     activity::{Activity, Judgement, Watched},
     body::ResponseBody,
     greeting::{Ungreeted, greet},
-    identity::certificate::ClientCertificate,
+    hold::Held,
+    identity::{certificate::ClientCertificate, token::VerifiedToken},
     live::{Mark, Socket},
     metrics::Handshake,
     request,
+    revocation::Proofs,
     signal::{Flow, Identity},
     upgrade::Tunnel,
     worker::{ListenerContext, Place, Worker},
 };
+use crate::policy::model::ApiKey;
 
 /// Bytes of a request's head: hyper answers 431 beyond.
 const MAX_HEAD: usize = 32 * 1024;
@@ -85,6 +88,8 @@ enum Standing {
 /// A request under way, for as long as its response's body lasts.
 pub(super) struct UnderWay {
     connection: Rc<Connection>,
+    /// What it rests on.
+    _held: Option<Held>,
 }
 
 /// Runs hyper's tasks on the worker's own thread.
@@ -173,7 +178,14 @@ impl Connection {
             tunnel: Cell::default(),
         };
         if let Some(certificate) = &connection.certificate {
-            connection.verified(|| Identity::Certificate(Arc::clone(&certificate.identity)));
+            connection.mark.rests.on_certificate(certificate);
+            let proofs = Proofs {
+                certificate: Some(certificate),
+                ..Proofs::default()
+            };
+            if connection.worker.revoked(&proofs).is_none() {
+                connection.verified(|| Identity::Certificate(Arc::clone(&certificate.identity)));
+            }
         }
         Rc::new(connection)
     }
@@ -190,8 +202,20 @@ impl Connection {
         self.listener.tls.is_some()
     }
 
-    /// The peer has proved who it is. Only the first proof is told.
-    pub(super) fn verified(&self, identity: impl FnOnce() -> Identity) {
+    /// A request of the connection rests on these.
+    pub(super) fn hold(&self, token: Option<&Arc<VerifiedToken>>, key: Option<&Arc<ApiKey>>) -> Option<Held> {
+        Held::new(&self.mark, token, key)
+    }
+
+    /// The peer has proved who it is, by what `held` rests on. Only the first proof is told.
+    pub(super) fn verified_by(&self, held: &Held, identity: impl FnOnce() -> Identity) {
+        if self.standing.get() == Standing::Unknown {
+            self.mark.rests.identified_by(held);
+            self.verified(identity);
+        }
+    }
+
+    fn verified(&self, identity: impl FnOnce() -> Identity) {
         if self.standing.get() == Standing::Unknown {
             self.standing.set(Standing::Verified);
             let identity = identity();
@@ -223,7 +247,13 @@ impl UnderWay {
         connection.worker.request_begins();
         Self {
             connection: Rc::clone(connection),
+            _held: None,
         }
+    }
+
+    /// The request has been admitted by these proofs, which it rests on.
+    pub(super) fn rests_on(&mut self, held: Option<Held>) {
+        self._held = held;
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use socket2::SockRef;
@@ -19,7 +19,9 @@ use tokio::{
 };
 
 use super::{
+    hold::Rests,
     proof::Proof,
+    revocation::Table,
     signal::{Flow, Identity, Whom},
 };
 
@@ -29,8 +31,16 @@ pub(super) const WAITING: usize = 64;
 /// Asks a worker to end connections, and is told which it was.
 #[derive(Debug)]
 pub(super) struct Revocation {
-    whom: Whom,
+    about: About,
     ended: oneshot::Sender<Vec<Flow>>,
+}
+
+/// Which connections are to end.
+#[derive(Clone, Debug)]
+enum About {
+    Whom(Whom),
+    /// Those that rest on a proof that is revoked.
+    Revoked,
 }
 
 /// Ends connections of the gateway, on all workers.
@@ -44,12 +54,22 @@ impl Revoker {
 
     /// Ends the connections of `whom` at once, whatever they are doing: their peers get a reset. Which they were.
     pub async fn revoke(&self, whom: &Whom) -> Vec<Flow> {
+        self.end(About::Whom(whom.clone())).await
+    }
+
+    /// Ends the same way all connections that rest on a proof that is revoked, or have a request under way that does.
+    /// Which they were.
+    pub async fn end_revoked(&self) -> Vec<Flow> {
+        self.end(About::Revoked).await
+    }
+
+    async fn end(&self, about: About) -> Vec<Flow> {
         let mut asked = Vec::new();
         for worker in self.0.iter() {
             let (ended, answer) = oneshot::channel();
-            let whom = whom.clone();
+            let about = about.clone();
             // A worker that has ended has no connections.
-            if worker.send(Revocation { whom, ended }).await.is_ok() {
+            if worker.send(Revocation { about, ended }).await.is_ok() {
                 asked.push(answer);
             }
         }
@@ -78,6 +98,8 @@ pub(super) struct Mark {
     ends: Notify,
     lapsed: Cell<bool>,
     lapses: Notify,
+    /// What it and its requests rest on.
+    pub(super) rests: Rests,
 }
 
 /// A connection among those that are open, until it is dropped.
@@ -100,6 +122,7 @@ impl Live {
             ends: Notify::new(),
             lapsed: Cell::new(false),
             lapses: Notify::new(),
+            rests: Rests::default(),
         });
         self.open.borrow_mut().insert(number, Rc::clone(&mark));
         Seat {
@@ -114,24 +137,38 @@ impl Live {
         self.open.borrow().values().for_each(show);
     }
 
-    /// Ends what a revocation is about.
-    pub(super) fn end(&self, revocation: Revocation) -> usize {
-        let open = self.open.borrow();
-        let about = |mark: &&Rc<Mark>| {
-            !mark.revoked.get() && revocation.whom.is(&mark.flow, mark.identity.borrow().as_ref())
+    /// Ends what a revocation is about. `table`: the proofs that are revoked.
+    pub(super) fn end(&self, revocation: Revocation, table: &Table) -> usize {
+        let flows = match &revocation.about {
+            About::Whom(whom) => self.end_those(|mark| whom.is(&mark.flow, mark.identity.borrow().as_ref())),
+            About::Revoked => self.end_revoked(table),
         };
-        let flows: Vec<Flow> = open
-            .values()
-            .filter(about)
-            .map(|mark| {
-                mark.revoke();
-                mark.flow
-            })
-            .collect();
         let count = flows.len();
         // Who asked may have stopped waiting.
         revocation.ended.send(flows).unwrap_or_default();
         count
+    }
+}
+
+impl Live {
+    /// Ends the connections that rest on one of the proofs of `table`.
+    pub(super) fn end_revoked(&self, table: &Table) -> Vec<Flow> {
+        if table.is_empty() {
+            return Vec::new();
+        }
+        let now = SystemTime::now();
+        self.end_those(|mark| mark.rests.are_revoked(table, now))
+    }
+
+    fn end_those(&self, meant: impl Fn(&Mark) -> bool) -> Vec<Flow> {
+        let open = self.open.borrow();
+        let those = open.values().filter(|mark| !mark.revoked.get() && meant(mark));
+        those
+            .map(|mark| {
+                mark.revoke();
+                mark.flow
+            })
+            .collect()
     }
 }
 
@@ -260,7 +297,8 @@ mod tests {
 
     fn end(live: &Live, whom: Whom) -> Vec<Flow> {
         let (ended, mut answer) = oneshot::channel();
-        live.end(Revocation { whom, ended });
+        let about = About::Whom(whom);
+        live.end(Revocation { about, ended }, &Table::default());
         answer.try_recv().unwrap()
     }
 

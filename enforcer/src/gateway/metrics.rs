@@ -18,12 +18,10 @@ const LATENCY: [f64; 14] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 pub(super) const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-pub(super) const VERDICTS: [Verdict; 11] = [
+pub(super) const VERDICTS: [Verdict; 9] = [
     Verdict::Allowed,
     Verdict::NoRoute,
     Verdict::Unauthenticated,
-    Verdict::KeyExpired,
-    Verdict::Revoked,
     Verdict::Forbidden,
     Verdict::Limited,
     Verdict::Invalid,
@@ -301,8 +299,6 @@ pub(super) fn label(verdict: Verdict) -> &'static str {
         Verdict::Allowed => "allowed",
         Verdict::NoRoute => "no_route",
         Verdict::Unauthenticated => "unauthenticated",
-        Verdict::KeyExpired => "key_expired",
-        Verdict::Revoked => "revoked",
         Verdict::Forbidden => "forbidden",
         Verdict::Limited => "limited",
         Verdict::Invalid => "invalid",

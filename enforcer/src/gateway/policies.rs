@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     identity::{api_key::KeyRing, verifier::Verifier},
     limit::{KeyParts, Meter, RequestLimiters, RuleLimits},
+    revocation::RevocationStore,
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
@@ -27,6 +28,7 @@ pub struct Policies {
     current: Arc<ArcSwap<Generation>>,
     changed: watch::Sender<()>,
     replacing: Arc<Mutex<()>>,
+    revocations: RevocationStore,
     shared: Shared,
 }
 
@@ -110,10 +112,13 @@ impl Policies {
             board: Arc::default(),
             start: Instant::now(),
         };
+        let revocations = RevocationStore::default();
+        revocations.replace_files(&set.revocations);
         Self {
             current: Arc::new(ArcSwap::from_pointee(Generation::compile(set, None, &shared))),
             changed: watch::Sender::new(()),
             replacing: Arc::default(),
+            revocations,
             shared,
         }
     }
@@ -122,6 +127,8 @@ impl Policies {
     /// is known of endpoints and issuers that stay is kept.
     pub fn replace(&self, set: PolicySet) {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before rules that might admit what is revoked.
+        self.revocations.replace_files(&set.revocations);
         let old = self.current.load_full();
         self.current
             .store(Arc::new(Generation::compile(set, Some(&old), &self.shared)));
@@ -132,6 +139,12 @@ impl Policies {
     #[must_use]
     pub fn current(&self) -> Arc<Generation> {
         self.current.load_full()
+    }
+
+    /// Which proofs are revoked.
+    #[must_use]
+    pub fn revocations(&self) -> &RevocationStore {
+        &self.revocations
     }
 
     /// Which endpoints get no requests now.

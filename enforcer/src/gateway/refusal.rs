@@ -17,6 +17,7 @@ use super::{
     },
     limit::{self, RuleLimits},
     problem::Problem,
+    revocation::Revoked,
     signal::Verdict,
 };
 
@@ -103,7 +104,17 @@ impl Refusal {
     /// The API key does not do, or there is none.
     pub(super) fn api_key(error: KeyError, realm: &str) -> Self {
         let mut refusal = Self::new(error.verdict(), error.status(), error.to_string());
+        refusal.denied = Some(error.reason());
         refusal.challenge(&Challenge::ApiKey(error), realm);
+        refusal
+    }
+
+    /// A proof that held has been revoked.
+    pub(super) fn revoked(revoked: Revoked, realm: &str) -> Self {
+        let detail = revoked.to_string();
+        let mut refusal = Self::new(Verdict::Unauthenticated, StatusCode::UNAUTHORIZED, detail);
+        refusal.denied = Some(Reason::Revoked);
+        refusal.challenge(&Challenge::Revoked(revoked), realm);
         refusal
     }
 

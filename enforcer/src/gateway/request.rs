@@ -24,6 +24,7 @@ use super::{
     changes,
     connection::{Connection, UnderWay},
     forwarding, grpc, headers,
+    hold::Held,
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
@@ -35,6 +36,7 @@ use super::{
     limit::{self, KeyParts, Meter},
     metrics, mirror,
     refusal::Refusal,
+    revocation::Proofs,
     router::{Asked, RuleIndex},
     signal::{Identity, Outcome, Verdict},
     target,
@@ -74,11 +76,13 @@ pub(super) struct Passage<'a> {
     /// Fields that the response gets, whatever it is.
     fields: HeaderMap,
     observed: bool,
+    /// What the request rests on, until its answer has taken that over.
+    held: Option<Held>,
 }
 
 /// Answers a request, whatever it is.
 pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
-    let under_way = UnderWay::new(&connection);
+    let mut under_way = UnderWay::new(&connection);
     let policy = connection.worker.policy();
     let mut passage = Passage {
         connection: &connection,
@@ -94,10 +98,13 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         entry: connection.worker.observer.audit().map(|_| Entry::of(&request)),
         fields: HeaderMap::new(),
         observed: false,
+        held: None,
     };
     let is_call = grpc::is_call(request.method(), request.headers());
     let mut refused = None;
-    let mut response = match passage.pass(request).await {
+    let passed = passage.pass(request).await;
+    under_way.rests_on(passage.held.take());
+    let mut response = match passed {
         Ok(response) => response.map(|body| match body {
             Some(body) => ResponseBody::upstream(body, under_way),
             None => ResponseBody::own(Bytes::new(), under_way),
@@ -243,14 +250,25 @@ impl<'a> Passage<'a> {
                 return Err(Refusal::denied(&Denial::ConditionFails, realm));
             }
         }
-        if let Some(token) = &token {
-            self.connection.verified(|| Identity::Token {
+        let proofs = Proofs {
+            certificate,
+            token: token.as_deref(),
+            key: key.map(|key| &**key),
+        };
+        if let Some(revoked) = self.connection.worker.revoked(&proofs) {
+            self.blame();
+            return Err(Refusal::revoked(revoked, realm));
+        }
+        // Nothing is waited for since the look above, so that every revocation from here on finds it.
+        self.held = self.connection.hold(token.as_ref(), key);
+        if let (Some(held), Some(token)) = (&self.held, &token) {
+            self.connection.verified_by(held, || Identity::Token {
                 issuer: token.issuer.clone(),
                 subject: Arc::clone(&token.subject),
             });
         }
-        if let Some(key) = key {
-            self.connection.verified(|| Identity::ApiKey {
+        if let (Some(held), Some(key)) = (&self.held, key) {
+            self.connection.verified_by(held, || Identity::ApiKey {
                 owner: Arc::clone(&key.owner),
                 id: Arc::clone(&key.id),
             });
@@ -484,7 +502,11 @@ impl<'a> Passage<'a> {
         parts.version = Version::default();
         parts.extensions.clear();
         if let (Some(switched), Some(service)) = (switched, service) {
-            switched.switch(&mut parts, Tunnel::new(service, lease, idle), self.connection);
+            switched.switch(
+                &mut parts,
+                Tunnel::new(service, lease, idle, self.held.clone()),
+                self.connection,
+            );
             return Ok(Response::from_parts(parts, None));
         }
         let activity = Rc::clone(&self.connection.activity);

@@ -83,10 +83,6 @@ pub enum Verdict {
     NoRoute,
     /// No proof was given, or it did not hold: 401, or a TLS handshake that failed on the certificate.
     Unauthenticated,
-    /// The API key has expired: 401.
-    KeyExpired,
-    /// A proof that held has been revoked: 401.
-    Revoked,
     /// The proof holds and does not suffice: 403.
     Forbidden,
     /// 429.

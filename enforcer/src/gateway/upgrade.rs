@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     activity::Touched,
     connection::{Connection, UnderWay},
+    hold::Held,
     refusal::Refusal,
     signal::Verdict,
     upstream::pool::Lease,
@@ -61,6 +62,8 @@ pub(super) struct Tunnel {
     service: OnUpgrade,
     _lease: Lease,
     idle: Duration,
+    /// What the request that asked for it rests on.
+    _held: Option<Held>,
 }
 
 /// The wish in a request's head. One by Extended CONNECT becomes a GET, which is what it is matched as.
@@ -212,11 +215,12 @@ impl Told {
 
 impl Tunnel {
     /// The connection on which the service has answered 101; it is ended when nothing moves on it for `idle`.
-    pub(super) fn new(service: OnUpgrade, lease: Lease, idle: Duration) -> Self {
+    pub(super) fn new(service: OnUpgrade, lease: Lease, idle: Duration, held: Option<Held>) -> Self {
         Self {
             service,
             _lease: lease,
             idle,
+            _held: held,
         }
     }
 

@@ -6,13 +6,13 @@ use std::{
     net::{SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -31,6 +31,7 @@ use super::{
     policies::{Generation, Latest, Policies},
     pressure::{Pressure, Shedding},
     proof,
+    revocation::{self, Proofs, Revoked, Table},
     router::RuleIndex,
     signal::Observer,
     sources::{Budgets, Part, Shares},
@@ -99,6 +100,7 @@ pub(super) struct Worker {
     pub(super) live: Rc<Live>,
     pub(super) mirrors: Rc<Mirrors>,
     latest: RefCell<Latest>,
+    revoked: RefCell<revocation::Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
     admission: Admission,
     site: Site,
@@ -178,6 +180,10 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     tokio::task::spawn_local(keep_house(Rc::clone(&worker), late));
     tokio::task::spawn_local(pressure.watch());
     tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
+    tokio::task::spawn_local(revoke_by_files(
+        Rc::clone(&worker),
+        policies.revocations().changes(),
+    ));
     tokio::task::spawn_local(proof::look_after(Rc::clone(&worker.live), worker.metrics.clone()));
     if let Ok(drain) = commands.await {
         worker.drain(drain, accepting).await;
@@ -221,8 +227,23 @@ fn reset(stream: &TcpStream) {
 /// Ends connections as they are revoked.
 async fn revoke(worker: Rc<Worker>, mut revocations: mpsc::Receiver<Revocation>) {
     while let Some(revocation) = revocations.recv().await {
-        let ended = worker.live.end(revocation);
+        let ended = worker.live.end(revocation, &worker.revocations());
         worker.metrics.connections_revoked.inc_by(ended as u64);
+    }
+}
+
+/// Ends connections as files revoke what they rest on.
+async fn revoke_by_files(worker: Rc<Worker>, mut changes: watch::Receiver<()>) {
+    // It fails when the gateway ends.
+    while changes.changed().await.is_ok() {
+        let ended = worker.live.end_revoked(&worker.revocations()).len();
+        if ended > 0 {
+            worker.metrics.connections_revoked.inc_by(ended as u64);
+            tracing::info!(
+                connections = ended,
+                "ended connections that rest on revoked proofs"
+            );
+        }
     }
 }
 
@@ -257,6 +278,7 @@ impl Worker {
             live: Rc::default(),
             mirrors: Rc::default(),
             latest: RefCell::new(policies.latest()),
+            revoked: RefCell::new(policies.revocations().latest()),
             policy: RefCell::new(Rc::new(policy)),
             site,
             metrics,
@@ -299,6 +321,20 @@ impl Worker {
             *policy = Rc::new(next);
         }
         Rc::clone(&policy)
+    }
+
+    /// The first of the proofs that is revoked now.
+    pub(super) fn revoked(&self, proofs: &Proofs<'_>) -> Option<Revoked> {
+        let mut latest = self.revoked.borrow_mut();
+        let table = latest.load();
+        if table.is_empty() {
+            return None;
+        }
+        table.revoked(proofs, SystemTime::now())
+    }
+
+    fn revocations(&self) -> Arc<Table> {
+        Arc::clone(self.revoked.borrow_mut().load())
     }
 
     /// Whether connections are to end after what is under way.

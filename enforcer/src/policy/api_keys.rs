@@ -27,7 +27,7 @@ pub struct ApiKey {
     pub hash: [u8; 32],
     /// Whom it stands for: 1 to 256 bytes without control characters.
     pub owner: Arc<str>,
-    /// What its owner has paid for, or is given.
+    /// What its owner is entitled to: see `tiers` of limits.
     pub tier: Option<Arc<str>>,
     /// What its owner may do.
     pub roles: Vec<Arc<str>>,

@@ -18,6 +18,7 @@ pub mod model;
 pub mod problem;
 mod quota;
 pub(crate) mod raw;
+mod revocations;
 mod routing;
 pub mod service;
 pub mod watch;

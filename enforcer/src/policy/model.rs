@@ -29,6 +29,7 @@ pub use super::{
     },
     matching::{Condition, Part, Test},
     quota::{Counted, Exceed, RequestKey, RequestLimit, Tier},
+    revocations::{Credential, Revocation, Revocations},
     routing::{Priority, Protocol, Routing, Upgrade},
     service::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
@@ -45,6 +46,8 @@ pub struct PolicySet {
     pub issuers: Vec<Arc<Issuer>>,
     /// In order of name.
     pub api_keys: Vec<Arc<ApiKeys>>,
+    /// In order of name.
+    pub revocations: Vec<Arc<Revocations>>,
     /// In order of name.
     pub services: Vec<Arc<Service>>,
     /// In order of name.
@@ -394,7 +397,7 @@ pub enum Requirement {
     Proof {
         mtls: Option<CertificateRequirement>,
         token: Option<TokenRequirement>,
-        api_key: Option<ApiKeyRequirement>,
+        api_key: Option<Box<ApiKeyRequirement>>,
     },
 }
 

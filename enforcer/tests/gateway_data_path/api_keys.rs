@@ -140,7 +140,7 @@ async fn keys_are_proofs() {
                 "neither the missing key nor the one for others"
             );
             assert!(seen.verified.is_empty());
-            assert_eq!(seen.verdicts[3], (Verdict::KeyExpired, 401));
+            assert_eq!(seen.verdicts[3], (Verdict::Unauthenticated, 401));
             assert_eq!(seen.verdicts[5], (Verdict::Forbidden, 403));
         });
 
@@ -165,8 +165,20 @@ async fn keys_are_proofs() {
         assert_eq!(ask(&mut client, &[&good.text]).await.status, 200);
         assert_eq!(ask(&mut second, &[&good.text]).await.status, 429);
         eventually("the reason is counted", async || {
-            lab.metrics()
-                .contains(r#"code_class="4xx",route="orders",service="orders",verdict="key_expired"} 1"#)
+            let metrics = lab.metrics();
+            [
+                ("key_missing", 1),
+                ("key_unreadable", 2),
+                ("key_unknown", 1),
+                ("key_expired", 1),
+                ("key_elsewhere", 1),
+            ]
+            .iter()
+            .all(|(reason, count)| {
+                metrics.contains(&format!(
+                    "enforcer_denials_total{{reason=\"{reason}\",route=\"orders\"}} {count}\n"
+                ))
+            })
         })
         .await;
     }
@@ -209,5 +221,5 @@ async fn shadow_counts_keys_and_keeps_them_from_services() {
     assert!(!origin.last().headers.contains_key("x-api-key"));
     assert!(!origin.last().headers.contains_key("x-enforcer-key"));
     lab.recorder
-        .look(|seen| assert_eq!(seen.verdicts, [(Verdict::KeyExpired, 200)]));
+        .look(|seen| assert_eq!(seen.verdicts, [(Verdict::Unauthenticated, 200)]));
 }

@@ -20,6 +20,7 @@ mod outliers;
 mod overload;
 mod proxying;
 mod quotas;
+mod revocations;
 mod routing;
 mod slow;
 mod streaming;

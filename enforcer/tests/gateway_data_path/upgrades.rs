@@ -12,7 +12,7 @@ use enforcer::{
         config::{ClientCertificates, Timeouts},
         signal::Whom,
     },
-    policy::model::{PolicySet, Upgrade},
+    policy::model::{Credential, PolicySet, Revocation, Upgrade},
 };
 use futures_util::{SinkExt, StreamExt};
 use http::{Method, Request, StatusCode};
@@ -297,6 +297,41 @@ async fn revocation_ends_what_was_switched() {
     let end = in_time("the end", second.next()).await;
     assert!(!matches!(end, Some(Ok(_))), "{end:?}");
     lab.recorder.all_closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_ends_what_was_switched_by_it() {
+    let corp = Corp::new();
+    let mut rule = policy::open_rule();
+    rule.routing.upgrade = vec![Upgrade::WebSocket];
+    rule.require = policy::certificate_and_token(CLIENT, "corp", "orders:read");
+    let mut set = policy::set(vec![rule], policy::service(&[echo().await]));
+    set.issuers = vec![Arc::new(corp.issuer())];
+    let lab = with_certificates().start(set);
+    let token = |id: &str| corp.token_with(&serde_json::json!({"scope": "orders:read", "jti": id}));
+    let (lost, kept) = (token("lost"), token("kept"));
+    let mut first = over_http1(&lab, Some(&lost)).await.unwrap();
+    let mut second = over_http2(&lab, Some(&lost)).await;
+    let mut other = over_http1(&lab, Some(&kept)).await.unwrap();
+    converse(&mut first).await;
+    converse(&mut second).await;
+    let what = Credential::Token {
+        issuer: policy::name("corp"),
+        id: "lost".into(),
+    };
+    let entry = Revocation {
+        what,
+        reason: None,
+        until: None,
+    };
+    lab.policies.revocations().add(entry).unwrap();
+    let ended = lab.gateway.revoker().end_revoked().await;
+    assert_eq!(ended.len(), 2, "{ended:?}");
+    let end = in_time("the end", first.next()).await;
+    assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+    let end = in_time("the end", second.next()).await;
+    assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+    converse(&mut other).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
-//! API keys.
+//! API keys and revocations.
 
-use super::table::{document, each_has_one, problems, rule};
+use super::table::{ISSUER, document, each_has_one, problems, rule};
 
 const HASH: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -56,7 +56,7 @@ fn keys_that_are_wrong() {
         (
             keys(&format!("{{id: a, hash: \"{HASH}\", owner: a, tier: ▶\"\"}}")),
             "spec.keys[0].tier",
-            "1 to 128",
+            "is no name",
         ),
         (
             keys(&format!("{{id: a, hash: \"{HASH}\", owner: a, roles: [b, ▶b]}}")),
@@ -137,4 +137,83 @@ fn requirements_of_keys_that_are_wrong() {
     let right =
         with("require: {apiKey: {keys: partners, header: X-Key}}, limits: [{per: apiKey, rate: 1/s}]");
     assert!(problems(&right).is_empty(), "{:?}", problems(&right));
+}
+
+#[test]
+fn revocations_that_are_wrong() {
+    let entry = |fields: &str| {
+        let document = document("Revocations", &format!("entries:\n- {fields}"));
+        format!("{document}{ISSUER}")
+    };
+    let fingerprint = "ab".repeat(32);
+    each_has_one(&[
+        (
+            entry("▶{reason: x}"),
+            "spec.entries[0]",
+            "names one proof, and here are 0",
+        ),
+        (
+            entry("▶{key: a, subject: {issuer: corp, sub: b}}"),
+            "spec.entries[0]",
+            "names one proof, and here are 2",
+        ),
+        (
+            entry("{token: {issuer: ▶crop, jti: a}}"),
+            "spec.entries[0].token.issuer",
+            "did you mean `corp`?",
+        ),
+        (
+            entry("{token: ▶{issuer: corp}}"),
+            "spec.entries[0].token.jti",
+            "`jti` is missing",
+        ),
+        (
+            entry("{subject: ▶{issuer: corp}}"),
+            "spec.entries[0].subject.sub",
+            "`sub` is missing",
+        ),
+        (
+            entry("{client: ▶{issuer: corp}}"),
+            "spec.entries[0].client.clientId",
+            "`clientId` is missing",
+        ),
+        (entry("{key: ▶\"\"}"), "spec.entries[0].key", "1 to 2048 bytes"),
+        (
+            entry("{certificate: ▶{sha256: abcd}}"),
+            "spec.entries[0].certificate",
+            "64 hexadecimal digits",
+        ),
+        (
+            entry("{certificate: ▶{serial: 0a}}"),
+            "spec.entries[0].certificate",
+            "by `serial` and `issuer`",
+        ),
+        (
+            entry("{certificate: ▶{serial: xyz, issuer: CN=a}}"),
+            "spec.entries[0].certificate",
+            "no serial number",
+        ),
+        (
+            entry("{key: a, until: ▶soon}"),
+            "spec.entries[0].until",
+            "RFC 3339",
+        ),
+        (entry("{key: a}\n- ▶{key: a}"), "spec.entries[1]", "write it once"),
+        (
+            entry(
+                "{certificate: {serial: \"0a\", issuer: CN=a}}\n- ▶{certificate: {serial: \"00:0A\", issuer: CN=a}}",
+            ),
+            "spec.entries[1]",
+            "write it once",
+        ),
+    ]);
+    let right = [
+        "{token: {issuer: corp, jti: a}, reason: leaked, until: \"2027-01-01T00:00:00Z\"}".to_owned(),
+        "{subject: {issuer: corp, sub: a}}".to_owned(),
+        "{client: {issuer: corp, clientId: a}}".to_owned(),
+        "{key: a}".to_owned(),
+        format!("{{certificate: {{sha256: {fingerprint}}}}}"),
+    ];
+    let found = problems(&entry(&right.join("\n- ")));
+    assert!(found.is_empty(), "{found:?}");
 }

@@ -165,6 +165,7 @@ pub(crate) fn policy(source: JwksSource, algorithms: &[Algorithm]) -> Issuer {
         algorithms: algorithms.to_vec(),
         types: vec![Arc::from("at+jwt")],
         leeway: Duration::from_secs(30),
+        tier: None,
         kept: vec!["client_id".parse().unwrap()],
     }
 }

@@ -19,6 +19,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 
+use super::reason::Reason;
 use crate::{
     gateway::signal::Verdict,
     policy::model::{ApiKey, ApiKeyRequirement, ApiKeys},
@@ -70,9 +71,20 @@ impl KeyError {
     #[must_use]
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::Expired => Verdict::KeyExpired,
             Self::Elsewhere => Verdict::Forbidden,
-            Self::Missing | Self::Several | Self::Malformed | Self::Unknown => Verdict::Unauthenticated,
+            _ => Verdict::Unauthenticated,
+        }
+    }
+
+    /// What was missing.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Missing => Reason::KeyMissing,
+            Self::Several | Self::Malformed => Reason::KeyUnreadable,
+            Self::Unknown => Reason::KeyUnknown,
+            Self::Expired => Reason::KeyExpired,
+            Self::Elsewhere => Reason::KeyElsewhere,
         }
     }
 

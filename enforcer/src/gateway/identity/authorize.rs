@@ -145,7 +145,7 @@ pub fn authorize<'a>(
             token: None,
             api_key: None,
         } => Err(Denial::Nobody),
-        // The API key has been verified before: without one that holds nobody gets here.
+        // Whether the request has one of the API keys is the caller's to verify (`KeyRing::verify`).
         Requirement::Proof {
             mtls, token: wanted, ..
         } => {
@@ -236,6 +236,8 @@ mod tests {
             subject: "CN=cart".into(),
             names: Names::default(),
             fingerprint_sha256: [7; 32],
+            issuer: "CN=authority".into(),
+            serial: [1].as_slice().into(),
             not_after: SystemTime::UNIX_EPOCH,
         }
     }

@@ -36,6 +36,10 @@ pub struct ClientCertificate {
     pub names: Names,
     /// SHA-256 of the DER: `x5t#S256` (RFC 8705, section 3.1).
     pub fingerprint_sha256: [u8; 32],
+    /// The issuer's name, as [`Self::subject`].
+    pub issuer: Arc<str>,
+    /// The serial number: big endian, without zeros in front.
+    pub serial: Arc<[u8]>,
     /// From then on the certificate is not valid.
     pub not_after: SystemTime,
 }
@@ -88,6 +92,8 @@ impl ClientCertificate {
                 subject.as_str().into()
             }
         });
+        let serial = certificate.raw_serial();
+        let zeros = serial.iter().take_while(|&&byte| byte == 0).count();
         let not_after = certificate.validity().not_after.timestamp();
         Ok(Self {
             identity,
@@ -96,6 +102,8 @@ impl ClientCertificate {
             subject: subject.into(),
             names: Names::of(&certificate)?,
             fingerprint_sha256,
+            issuer: distinguished_name(certificate.issuer()).into(),
+            serial: serial[zeros..].into(),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0)),
         })
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::{api_key::KeyError, bearer::BearerError, token::TokenError};
+use crate::gateway::revocation::Revoked;
 
 /// What is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Challenge<'a> {
     CertificateWanted,
     /// The API key does not do, or none was sent. There is no registered scheme for these either.
     ApiKey(KeyError),
+    /// A proof has been revoked.
+    Revoked(Revoked),
 }
 
 impl Challenge<'_> {
@@ -35,9 +38,11 @@ impl Challenge<'_> {
             Self::ApiKey(error) => error.status(),
             Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
             Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TokenWanted | Self::TokenRefused(_) | Self::TokenBound | Self::CertificateWanted => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::TokenWanted
+            | Self::TokenRefused(_)
+            | Self::TokenBound
+            | Self::CertificateWanted
+            | Self::Revoked(_) => StatusCode::UNAUTHORIZED,
         }
     }
 
@@ -45,8 +50,8 @@ impl Challenge<'_> {
     #[must_use]
     pub fn header(&self, realm: &str) -> Option<HeaderValue> {
         let scheme = match self {
-            Self::CertificateWanted => "ClientCertificate",
-            Self::ApiKey(_) => "ApiKey",
+            Self::CertificateWanted | Self::Revoked(Revoked::Certificate) => "ClientCertificate",
+            Self::ApiKey(_) | Self::Revoked(Revoked::Key) => "ApiKey",
             _ => "Bearer",
         };
         let mut text = format!("{scheme} realm=\"{}\"", quotable(realm));
@@ -58,6 +63,7 @@ impl Challenge<'_> {
         };
         match self {
             Self::TokenWanted | Self::CertificateWanted => {}
+            Self::Revoked(revoked) => say("invalid_token", &revoked.to_string()),
             Self::ApiKey(error) => {
                 if let Some(code) = error.code() {
                     say(code, &error.to_string());

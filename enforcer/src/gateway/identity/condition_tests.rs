@@ -57,6 +57,8 @@ fn certificate() -> ClientCertificate {
             serial: "8f01".into(),
         },
         fingerprint_sha256: [7; 32],
+        issuer: "CN=authority".into(),
+        serial: [1].as_slice().into(),
         not_after: SystemTime::UNIX_EPOCH,
     }
 }

@@ -16,10 +16,16 @@ pub enum Reason {
     Claims,
     Roles,
     Condition,
+    KeyMissing,
+    KeyUnreadable,
+    KeyUnknown,
+    KeyExpired,
+    KeyElsewhere,
+    Revoked,
 }
 
 /// All of them, in the order of their numbers.
-pub const REASONS: [Reason; 13] = [
+pub const REASONS: [Reason; 19] = [
     Reason::Nobody,
     Reason::Source,
     Reason::CertificateMissing,
@@ -33,6 +39,12 @@ pub const REASONS: [Reason; 13] = [
     Reason::Claims,
     Reason::Roles,
     Reason::Condition,
+    Reason::KeyMissing,
+    Reason::KeyUnreadable,
+    Reason::KeyUnknown,
+    Reason::KeyExpired,
+    Reason::KeyElsewhere,
+    Reason::Revoked,
 ];
 
 impl Reason {
@@ -53,6 +65,12 @@ impl Reason {
             Self::Claims => "claims",
             Self::Roles => "roles",
             Self::Condition => "condition",
+            Self::KeyMissing => "key_missing",
+            Self::KeyUnreadable => "key_unreadable",
+            Self::KeyUnknown => "key_unknown",
+            Self::KeyExpired => "key_expired",
+            Self::KeyElsewhere => "key_elsewhere",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -24,12 +24,12 @@ pub struct KeyParts<'a> {
     pub token_subject: Option<(&'a Name, &'a str)>,
     /// The token's issuer and `client_id`.
     pub token_client: Option<(&'a Name, &'a str)>,
-    /// The API key's id.
-    pub api_key: Option<&'a str>,
     /// What the credentials entitle to.
     pub tier: Option<&'a str>,
     /// The request's header fields, as the client wrote them.
     pub fields: Option<&'a HeaderMap>,
+    /// The API key's id.
+    pub api_key: Option<&'a str>,
 }
 
 impl<'a> KeyParts<'a> {
@@ -45,9 +45,9 @@ impl<'a> KeyParts<'a> {
             certificate: certificate.map(|certificate| &*certificate.identity),
             token_subject: token.map(|token| (&token.issuer, &*token.subject)),
             token_client: token.and_then(|token| Some((&token.issuer, token.client_id.as_deref()?))),
-            api_key: None,
             tier: token.and_then(|token| token.tier.as_deref()),
             fields: None,
+            api_key: None,
         }
     }
 
@@ -60,12 +60,14 @@ impl<'a> KeyParts<'a> {
         }
     }
 
-    /// The same, of a request with this API key.
+    /// With the request's API key, and the tier that its owner has.
     #[must_use]
-    pub fn with_api_key(mut self, key: Option<&'a ApiKey>) -> Self {
-        self.api_key = key.map(|key| &*key.id);
-        self.tier = key.and_then(|key| key.tier.as_deref()).or(self.tier);
-        self
+    pub fn with_api_key(self, key: Option<&'a ApiKey>) -> Self {
+        Self {
+            api_key: key.map(|key| &*key.id),
+            tier: key.and_then(|key| key.tier.as_deref()).or(self.tier),
+            ..self
+        }
     }
 
     /// Hashes the parts that `per` names, for the limit `id`.
@@ -92,10 +94,6 @@ impl<'a> KeyParts<'a> {
                     Some((issuer, client)) => (3_u8, issuer.as_str(), client).hash(&mut state),
                     None => self.hash_source(&mut state),
                 },
-                RequestKey::ApiKey => match self.api_key {
-                    Some(id) => (6_u8, id).hash(&mut state),
-                    None => self.hash_source(&mut state),
-                },
                 RequestKey::Header(name) => match self.fields.filter(|fields| fields.contains_key(name)) {
                     Some(fields) => {
                         4_u8.hash(&mut state);
@@ -106,6 +104,10 @@ impl<'a> KeyParts<'a> {
                     None => self.hash_source(&mut state),
                 },
                 RequestKey::Tier => (5_u8, self.tier).hash(&mut state),
+                RequestKey::ApiKey => match self.api_key {
+                    Some(id) => (6_u8, id).hash(&mut state),
+                    None => self.hash_source(&mut state),
+                },
                 RequestKey::Rule | RequestKey::Service => {}
             }
         }

@@ -18,7 +18,7 @@ const MOST_KEYS: usize = 100_000;
 /// The most documents that one rule names.
 const MOST_DOCUMENTS: usize = 32;
 
-/// The longest id, tier and role, in bytes.
+/// The longest id and role, in bytes.
 const LONGEST_WORD: usize = 128;
 
 /// The longest owner, in bytes.
@@ -90,7 +90,7 @@ fn key(raw: raw::ApiKey, at: &Place<'_>, document: Option<&Name>, claims: &mut C
         Some(hash)
     });
     let owner = at.required("owner", raw.owner, parsed(parse_owner));
-    let tier = at.optional("tier", raw.tier, parsed(parse_word));
+    let tier = at.optional("tier", raw.tier, parsed(str::parse::<Name>));
     let roles = values(distinct_of(at, "roles", raw.roles.map(|list| list.0), parse_word));
     let expires = at.optional("expires", raw.expires, |text, at| until(&text, at));
     Some(ApiKey {
@@ -98,7 +98,7 @@ fn key(raw: raw::ApiKey, at: &Place<'_>, document: Option<&Name>, claims: &mut C
         id: id?,
         hash: hash?,
         owner: owner?,
-        tier,
+        tier: tier.map(|tier| tier.shared()),
         roles,
         expires,
     })
@@ -126,7 +126,7 @@ pub(super) fn requirement(
     })
 }
 
-/// What names a key, a tier or a role.
+/// What names a key or a role.
 pub(crate) fn parse_word(text: &str) -> Result<Arc<str>, String> {
     if text.is_empty() || text.len() > LONGEST_WORD || !text.chars().all(|c| c.is_ascii_graphic()) {
         return Err(format!(

@@ -15,6 +15,7 @@ mod matching;
 mod packet;
 mod request;
 mod require;
+pub(crate) mod revocations;
 mod route;
 mod routing;
 pub(crate) mod service;
@@ -86,6 +87,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let mut ports = packet::Claims::new();
     let mut routes = route::Claims::new();
     let mut api_keys = api_keys::Claims::new();
+    let mut revocations = revocations::Claims::new();
     for document in documents {
         let head = head(&document, &mut names);
         let Document { kind, top, .. } = document;
@@ -117,13 +119,17 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
                 let built = decode(&spec).and_then(|raw| api_keys::build(head, raw, &spec, &mut api_keys));
                 set.api_keys.extend(built.map(Arc::new));
             }
+            Kind::Revocations => {
+                let built = decode(&spec)
+                    .and_then(|raw| revocations::build(head, raw, &spec, &known, &mut revocations));
+                set.revocations.extend(built.map(Arc::new));
+            }
         }
     }
     set.packet_policies.sort_by(|a, b| a.name.cmp(&b.name));
     set.services.sort_by(|a, b| a.name.cmp(&b.name));
     set.routes.sort_by(|a, b| a.name.cmp(&b.name));
     set.issuers.sort_by(|a, b| a.name.cmp(&b.name));
-    set.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
     let kept: Vec<_> = set
         .issuers
         .iter()
@@ -132,6 +138,8 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     for (issuer, kept) in set.issuers.iter_mut().zip(kept) {
         Arc::make_mut(issuer).kept = kept;
     }
+    set.api_keys.sort_by(|a, b| a.name.cmp(&b.name));
+    set.revocations.sort_by(|a, b| a.name.cmp(&b.name));
     set
 }
 

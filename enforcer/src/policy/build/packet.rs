@@ -178,7 +178,8 @@ fn action(raw: Option<raw::Action>) -> Option<Action> {
     })
 }
 
-fn reason(text: String, at: &Place<'_>) -> Option<Arc<str>> {
+/// One line that says why.
+pub(super) fn reason(text: String, at: &Place<'_>) -> Option<Arc<str>> {
     if text.len() > LONGEST_REASON || text.chars().any(char::is_control) {
         at.error(format!("a reason is one line of at most {LONGEST_REASON} bytes"));
         return None;

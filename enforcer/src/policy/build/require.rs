@@ -25,7 +25,7 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
         token_requirement(token, at, known)
     });
     let api_key = at.optional("apiKey", raw.api_key, |key, at| {
-        api_keys::requirement(key, at, known)
+        api_keys::requirement(key, at, known).map(Box::new)
     });
     match raw.anonymous {
         Some(_) if has_proof => {

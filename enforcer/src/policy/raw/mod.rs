@@ -11,6 +11,7 @@ mod access;
 mod api_keys;
 mod destination;
 mod matching;
+mod revocations;
 mod service;
 mod shape;
 
@@ -18,6 +19,7 @@ pub(crate) use access::{ClaimValue, ClaimValues, Claims, Forward, Subject};
 pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
+pub(crate) use revocations::{Revocation, Revocations};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,
@@ -52,6 +54,7 @@ pub(crate) enum Kind {
     Route,
     Issuer,
     ApiKeys,
+    Revocations,
 }
 
 impl fmt::Display for Kind {
@@ -393,10 +396,10 @@ pub(crate) enum RequestKey {
     TokenSubject,
     #[serde(rename = "token.client_id")]
     TokenClient,
-    #[serde(rename = "apiKey")]
-    ApiKey,
     Header(String),
     Tier,
+    #[serde(rename = "apiKey")]
+    ApiKey,
     Rule,
     Route,
     Service,

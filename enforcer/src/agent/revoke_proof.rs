@@ -1,0 +1,93 @@
+//! Revoking proofs: what rests on them ends, and later requests with them are refused.
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::{
+    revoke::{RevokeError, Revoked},
+    state::Shared,
+};
+use crate::policy::model::{Credential, Name, Revocation};
+
+/// How long what still comes of an ended connection is dropped, at most.
+const DROPPED: Duration = Duration::from_secs(60);
+
+/// The longest that a revocation lasts.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 86_400);
+
+impl Shared {
+    /// Revokes a proof for a while: requests with it are refused from now on, and connections that rest on it end by a
+    /// reset, with the class of verified connections that they have in the kernel.
+    ///
+    /// # Errors
+    /// There is no gateway, or no issuer of that name; as many are revoked as there can be; the kernel refuses.
+    pub async fn revoke_proof(
+        self: &Arc<Self>,
+        what: Credential,
+        reason: &str,
+        lasts: Duration,
+    ) -> Result<Revoked, RevokeError> {
+        let policies = self.policies.as_ref().ok_or_else(no_gateway)?;
+        if let Some(issuer) = issuer(&what)
+            && self.standing().set.issuer(issuer).is_none()
+        {
+            return Err(RevokeError::Nobody(format!(
+                "the policies have no issuer `{issuer}`: it is the document's name, not the `iss` of tokens"
+            )));
+        }
+        let shown = what.to_string();
+        let entry = Revocation {
+            what,
+            reason: Some(reason.into()),
+            until: Some(OffsetDateTime::now_utc() + lasts.min(LONGEST)),
+        };
+        policies.revocations().add(entry)?;
+        let flows = match self.revoker() {
+            Some(revoker) => revoker.end_revoked().await,
+            None => Vec::new(),
+        };
+        let mut revoked = Revoked {
+            gateway: flows.len(),
+            refused: true,
+            ..Revoked::default()
+        };
+        self.mark(&flows, lasts.min(DROPPED), &mut revoked)?;
+        tracing::warn!(
+            what = shown,
+            reason,
+            ?lasts,
+            gateway = revoked.gateway,
+            "proof revoked"
+        );
+        Ok(revoked)
+    }
+
+    /// Ends a revocation that was not written in a file.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn restore_proof(&self, what: &Credential) -> Result<(), RevokeError> {
+        let policies = self.policies.as_ref().ok_or_else(no_gateway)?;
+        if policies.revocations().remove(what) {
+            tracing::warn!(%what, "revocation ended by the operator");
+            return Ok(());
+        }
+        Err(RevokeError::Nobody(format!(
+            "{what} is not revoked by an operator; what files revoke ends with their entry"
+        )))
+    }
+}
+
+fn no_gateway() -> RevokeError {
+    RevokeError::Nobody("this agent has no gateway, which would look at proofs".to_owned())
+}
+
+fn issuer(what: &Credential) -> Option<&Name> {
+    match what {
+        Credential::Token { issuer, .. }
+        | Credential::Subject { issuer, .. }
+        | Credential::Client { issuer, .. } => Some(issuer),
+        Credential::Key(_) | Credential::Certificate(_) | Credential::Serial { .. } => None,
+    }
+}
