@@ -15,7 +15,7 @@ mod raw;
 mod tls;
 
 pub use crate::gateway::{
-    config::{CertificateFiles, Depth, HandshakeBudget, PerSource, Revocation, Unsure},
+    config::{CertificateFiles, Depth, HandshakeBudget, PerSource, ProxyProtocol, Revocation, Unsure},
     pressure::Shedding,
 };
 use crate::policy::{
@@ -147,6 +147,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// `None`: plain HTTP, on loopback only.
     pub tls: Option<Tls>,
+    /// `None`: whoever connects is the client.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub timeouts: Timeouts,
 }
 

@@ -33,10 +33,10 @@ use super::{
     identity::certificate::ClientCertificate,
     live::{Mark, Socket},
     metrics::Handshake,
-    request,
+    proxy_protocol, request,
     signal::{Flow, Identity},
     upgrade::Tunnel,
-    worker::{ListenerContext, Place, Worker},
+    worker::{ListenerContext, Place, Worker, reset},
 };
 
 /// Bytes of a request's head: hyper answers 431 beyond.
@@ -63,7 +63,10 @@ const LINGER: Duration = Duration::from_millis(500);
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerContext>,
+    /// As the kernel sees it.
     pub(super) flow: Flow,
+    /// Whose it is: the flow's peer, or whom a trusted load balancer has named.
+    pub(super) client: SocketAddr,
     mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
@@ -112,11 +115,23 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
+async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>) {
+    let mut client = flow.peer;
+    if place.listener.is_proxied(client.ip()) {
+        match introduced(&mut place, &mut stream, flow).await {
+            Ok(named) => client = named,
+            Err(refused) => {
+                let name = &place.listener.name;
+                place.worker.metrics.handshake(name.as_str(), refused);
+                return reset(stream.tcp());
+            }
+        }
+        mark.name_client(client);
+    }
     let Place { worker, listener, .. } = &place;
     match &listener.tls {
         None => {
-            let connection = Connection::new(&place, flow, mark, None, false);
+            let connection = Connection::new(&place, (flow, client), mark, None, false);
             converse(connection, stream).await;
         }
         Some(tls) => {
@@ -138,14 +153,15 @@ async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
                     if let Some(proof) = greeted.proof {
                         mark.prove(proof);
                     }
-                    let connection = Connection::new(&place, flow, mark, greeted.certificate, greeted.http2);
+                    let (certificate, http2) = (greeted.certificate, greeted.http2);
+                    let connection = Connection::new(&place, (flow, client), mark, certificate, http2);
                     converse(connection, greeted.stream).await;
                 }
                 Err(reason) => {
                     if reason.is_bad_proof() {
-                        worker.observer.authentication_failed(flow.peer.ip());
+                        blame(worker, flow, client);
                     }
-                    let (listener, peer) = (&listener.name, flow.peer);
+                    let (listener, peer) = (&listener.name, client);
                     tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");
                 }
             }
@@ -153,10 +169,39 @@ async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
     }
 }
 
+/// Whose connection it is, as a load balancer says in the header that it begins with; it is counted among theirs.
+///
+/// # Errors
+/// That there is no such header in time, or that they have no place left.
+async fn introduced(place: &mut Place, stream: &mut Socket, flow: Flow) -> Result<SocketAddr, Handshake> {
+    let within = place.listener.timeouts.handshake;
+    let client = match tokio::time::timeout(within, proxy_protocol::read(stream)).await {
+        Ok(Ok(named)) => named.map_or(flow.peer, unmapped),
+        Ok(Err(error)) => {
+            let (listener, peer) = (&place.listener.name, flow.peer);
+            tracing::debug!(%listener, %peer, error = &error as &dyn Error, "nobody's connection");
+            return Err(Handshake::ProxyHeader);
+        }
+        Err(_) => return Err(Handshake::ProxyHeader),
+    };
+    place.part = Some(place.worker.admit_source(&place.listener, client.ip())?);
+    Ok(client)
+}
+
+/// A proof was offered and does not hold. The kernel does not see the addresses that load balancers name, so it
+/// has no use for them.
+pub(super) fn blame(worker: &Worker, flow: Flow, client: SocketAddr) {
+    if client == flow.peer {
+        worker.observer.authentication_failed(client.ip());
+    } else {
+        worker.observer.authentication_failed_behind(flow.peer.ip());
+    }
+}
+
 impl Connection {
     fn new(
         place: &Place,
-        flow: Flow,
+        (flow, client): (Flow, SocketAddr),
         mark: &Rc<Mark>,
         certificate: Option<ClientCertificate>,
         http2: bool,
@@ -165,6 +210,7 @@ impl Connection {
             worker: Rc::clone(&place.worker),
             listener: Arc::clone(&place.listener),
             flow,
+            client,
             mark: Rc::clone(mark),
             certificate,
             http2,
@@ -297,7 +343,7 @@ where
         }
     };
     if let Err(error) = result {
-        tracing::debug!(peer = %connection.flow.peer, error = &error as &dyn Error, "a connection broke");
+        tracing::debug!(peer = %connection.client, error = &error as &dyn Error, "a connection broke");
     }
 }
 

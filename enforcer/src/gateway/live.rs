@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -72,6 +73,8 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Mark {
     flow: Flow,
+    /// Whose connection it is: the flow's peer, or whom a load balancer has named.
+    client: Cell<SocketAddr>,
     identity: RefCell<Option<Identity>>,
     proof: OnceCell<Proof>,
     revoked: Cell<bool>,
@@ -94,6 +97,7 @@ impl Live {
         let number = self.next.replace(self.next.get() + 1);
         let mark = Rc::new(Mark {
             flow,
+            client: Cell::new(flow.peer),
             identity: RefCell::default(),
             proof: OnceCell::new(),
             revoked: Cell::new(false),
@@ -117,9 +121,7 @@ impl Live {
     /// Ends what a revocation is about.
     pub(super) fn end(&self, revocation: Revocation) -> usize {
         let open = self.open.borrow();
-        let about = |mark: &&Rc<Mark>| {
-            !mark.revoked.get() && revocation.whom.is(&mark.flow, mark.identity.borrow().as_ref())
-        };
+        let about = |mark: &&Rc<Mark>| !mark.revoked.get() && mark.is(&revocation.whom);
         let flows: Vec<Flow> = open
             .values()
             .filter(about)
@@ -136,6 +138,23 @@ impl Live {
 }
 
 impl Mark {
+    /// Says whose connection it is, as a load balancer has named them.
+    pub(super) fn name_client(&self, client: SocketAddr) {
+        self.client.set(client);
+    }
+
+    /// Whether the connection is one of those that are meant: by its flow, or by the client that was named.
+    fn is(&self, whom: &Whom) -> bool {
+        let identity = self.identity.borrow();
+        let named = Flow {
+            peer: self.client.get(),
+            ..self.flow
+        };
+        [self.flow, named]
+            .iter()
+            .any(|flow| whom.is(flow, identity.as_ref()))
+    }
+
     /// Says who is behind the connection.
     pub(super) fn identify(&self, identity: &Identity) {
         *self.identity.borrow_mut() = Some(identity.clone());
@@ -194,6 +213,10 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream, mark: Rc<Mark>) -> Self {
         Self { stream, mark }
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.stream
     }
 }
 
@@ -283,6 +306,14 @@ mod tests {
         );
         drop(first);
         drop(second);
+        let handed_on = live.enter(flow("192.0.2.7:3"));
+        handed_on.mark.name_client("198.51.100.1:4".parse().unwrap());
+        assert_eq!(
+            end(&live, Whom::Source("198.51.100.0/24".parse().unwrap())),
+            [handed_on.mark.flow],
+            "found by the client, and told by what the kernel sees"
+        );
+        drop(handed_on);
         assert!(live.open.borrow().is_empty());
     }
 }

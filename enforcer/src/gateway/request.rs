@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::{
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
-    connection::{Connection, UnderWay},
+    connection::{Connection, UnderWay, blame},
     grpc, headers,
     host::Host,
     identity::{
@@ -205,7 +205,7 @@ impl<'a> Passage<'a> {
     ) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
-        admit_source(&rule.access, self.connection.flow.peer.ip())
+        admit_source(&rule.access, self.connection.client.ip())
             .map_err(|denial| Refusal::denied(&denial, realm))?;
         let token = self.authenticate(rule, realm, &parts.headers).await?;
         let certificate = self.connection.certificate.as_ref();
@@ -223,7 +223,7 @@ impl<'a> Passage<'a> {
                 host,
                 query: parts.uri.query(),
                 headers: &parts.headers,
-                source: self.connection.flow.peer.ip(),
+                source: self.connection.client.ip(),
                 token: token.as_deref(),
                 certificate,
             };
@@ -258,7 +258,7 @@ impl<'a> Passage<'a> {
         }
         let connection = self.connection;
         let keys = KeyParts::new(
-            connection.flow.peer.ip(),
+            connection.client.ip(),
             connection.certificate.as_ref(),
             self.token.as_deref(),
         )
@@ -346,10 +346,10 @@ impl<'a> Passage<'a> {
 
     /// A proof was offered and does not hold.
     fn blame(&self) {
-        self.connection
-            .worker
-            .observer
-            .authentication_failed(self.connection.flow.peer.ip());
+        let Connection {
+            worker, flow, client, ..
+        } = &**self.connection;
+        blame(worker, *flow, *client);
     }
 
     /// Makes the request's head what the upstream gets.
@@ -358,7 +358,7 @@ impl<'a> Passage<'a> {
         let authority = host.value().map_err(Refusal::invalid)?;
         let connection = self.connection;
         let client = headers::Client {
-            address: connection.flow.peer.ip(),
+            address: connection.client.ip(),
             tls: connection.is_tls(),
             authority: &authority,
             identity: connection
@@ -404,7 +404,7 @@ impl<'a> Passage<'a> {
         let impatient = asked.filter(|asked| *asked < rule.timeout);
         let token = self.token.as_deref();
         let sender = Sender {
-            address: self.connection.flow.peer.ip(),
+            address: self.connection.client.ip(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
             room: self.policy.generation.room(target),
         };
@@ -480,7 +480,7 @@ impl<'a> Passage<'a> {
             .request(cells, (self.verdict, self.denied), status, latency);
         let generation = &self.policy.generation;
         let outcome = Outcome {
-            source: self.connection.flow.peer.ip(),
+            source: self.connection.client.ip(),
             route: self.rule.map(|(index, _)| &generation.rule(index).0.name),
             service: self
                 .rule
@@ -491,7 +491,7 @@ impl<'a> Passage<'a> {
         };
         worker.observer.finished(outcome);
         tracing::debug!(
-            peer = %self.connection.flow.peer,
+            peer = %self.connection.client,
             route = outcome.route.map(tracing::field::display),
             status = outcome.status,
             verdict = metrics::label(outcome.verdict),
