@@ -11,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 mod build;
+mod proxy_protocol;
 mod raw;
 mod tls;
 

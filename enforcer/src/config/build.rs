@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
-    PINS, PerSource, ProxyProtocol, Shedding, SketchMemory, Timeouts, XdpMode, raw, tls,
+    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, proxy_protocol::proxy_protocol, raw, tls,
 };
 use crate::{
     gateway::Budgets,
@@ -302,25 +302,6 @@ fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
         proxy_protocol,
         timeouts,
     })
-}
-
-/// Whose headers are believed: never everybody's.
-fn proxy_protocol(raw: raw::ProxyProtocol, at: &Place<'_>) -> Option<ProxyProtocol> {
-    let from = at.required("from", raw.from, |list, place| {
-        if place.is_empty_list() {
-            place.error("the list is empty: name the load balancers' addresses, like 10.0.0.0/24");
-        }
-        Some(at.each("from", list.0, |(text, at)| {
-            let net = parsed(cidr::parse)(text, &at)?;
-            if net.prefix_len() == 0 {
-                at.error(
-                    "then every client could say that it is another: name the load balancers' addresses",
-                );
-            }
-            Some(net)
-        }))
-    });
-    Some(ProxyProtocol { from: from? })
 }
 
 fn timeouts(raw: raw::Timeouts, at: &Place<'_>) -> Timeouts {

@@ -118,7 +118,7 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
 async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>) {
     let mut client = flow.peer;
     if place.listener.is_proxied(client.ip()) {
-        match introduced(&mut place, &mut stream, flow).await {
+        match proxy_protocol::introduced(&mut place, &mut stream, flow).await {
             Ok(named) => client = named,
             Err(refused) => {
                 let name = &place.listener.name;
@@ -167,25 +167,6 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             }
         }
     }
-}
-
-/// Whose connection it is, as a load balancer says in the header that it begins with; it is counted among theirs.
-///
-/// # Errors
-/// That there is no such header in time, or that they have no place left.
-async fn introduced(place: &mut Place, stream: &mut Socket, flow: Flow) -> Result<SocketAddr, Handshake> {
-    let within = place.listener.timeouts.handshake;
-    let client = match tokio::time::timeout(within, proxy_protocol::read(stream)).await {
-        Ok(Ok(named)) => named.map_or(flow.peer, unmapped),
-        Ok(Err(error)) => {
-            let (listener, peer) = (&place.listener.name, flow.peer);
-            tracing::debug!(%listener, %peer, error = &error as &dyn Error, "nobody's connection");
-            return Err(Handshake::ProxyHeader);
-        }
-        Err(_) => return Err(Handshake::ProxyHeader),
-    };
-    place.part = Some(place.worker.admit_source(&place.listener, client.ip())?);
-    Ok(client)
 }
 
 /// A proof was offered and does not hold. The kernel does not see the addresses that load balancers name, so it
@@ -408,6 +389,6 @@ where
 }
 
 /// An IPv4 address for an IPv4 peer of an IPv6 socket.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

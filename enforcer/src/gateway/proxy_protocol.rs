@@ -3,12 +3,12 @@
 //!
 //! Only what it says of the client's address is taken; TLVs are skipped, but for a checksum, which must hold.
 
-use std::{io, net::SocketAddr};
+use std::{error::Error, io, net::SocketAddr};
 
 use ppp::{v1, v2};
 use tokio::io::{AsyncReadExt, ReadBuf};
 
-use super::live::Socket;
+use super::{connection::unmapped, live::Socket, metrics::Handshake, signal::Flow, worker::Place};
 
 /// The longest header of version 1, in bytes, with its line end.
 const LONGEST_V1: usize = 107;
@@ -24,7 +24,7 @@ const TLV_HEAD: usize = 3;
 
 /// Why a connection is not taken for anybody's.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProxyError {
+enum ProxyError {
     #[error("the connection broke before its PROXY header was complete")]
     Broken(#[from] io::Error),
     #[error("there is no PROXY header")]
@@ -41,11 +41,34 @@ pub(super) enum ProxyError {
     Checksum,
 }
 
+/// Whose connection it is, as a load balancer says in the header that it begins with; it is counted among theirs.
+///
+/// # Errors
+/// That there is no such header in time, or that they have no place left.
+pub(super) async fn introduced(
+    place: &mut Place,
+    stream: &mut Socket,
+    flow: Flow,
+) -> Result<SocketAddr, Handshake> {
+    let within = place.listener.timeouts.handshake;
+    let client = match tokio::time::timeout(within, read(stream)).await {
+        Ok(Ok(named)) => named.map_or(flow.peer, unmapped),
+        Ok(Err(error)) => {
+            let (listener, peer) = (&place.listener.name, flow.peer);
+            tracing::debug!(%listener, %peer, error = &error as &dyn Error, "nobody's connection");
+            return Err(Handshake::ProxyHeader);
+        }
+        Err(_) => return Err(Handshake::ProxyHeader),
+    };
+    place.part = Some(place.worker.admit_source(&place.listener, client.ip())?);
+    Ok(client)
+}
+
 /// Reads the header from `stream`, and not a byte more. Whose connection it is; `None`: the load balancer's own.
 ///
 /// # Errors
 /// When there is none that can be believed.
-pub(super) async fn read(stream: &mut Socket) -> Result<Option<SocketAddr>, ProxyError> {
+async fn read(stream: &mut Socket) -> Result<Option<SocketAddr>, ProxyError> {
     // No header of either version is shorter than this.
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
@@ -193,7 +216,7 @@ mod tests {
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
             // The change may hide that there is a checksum; then the header is malformed or says something else.
-            let is_hidden = at >= FIXED_V2 - 4 && at < FIXED_V2 || at == field - TLV_HEAD || at == field - 1 || at == field - 2;
+            let is_hidden = (FIXED_V2 - 4..FIXED_V2).contains(&at) || (field - TLV_HEAD..field).contains(&at);
             prop_assert!(is_hidden || version_2(&bytes).is_err());
         }
 
