@@ -12,12 +12,13 @@ use ipnet::IpNet;
 
 mod audit;
 mod build;
+mod proxy_protocol;
 mod raw;
 mod tls;
 
 pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
-    config::{CertificateFiles, Depth, HandshakeBudget, PerSource, Revocation, Unsure},
+    config::{CertificateFiles, Depth, HandshakeBudget, PerSource, ProxyProtocol, Revocation, Unsure},
     pressure::Shedding,
 };
 use crate::policy::{
@@ -151,6 +152,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// `None`: plain HTTP, on loopback only.
     pub tls: Option<Tls>,
+    /// `None`: whoever connects is the client.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub timeouts: Timeouts,
 }
 

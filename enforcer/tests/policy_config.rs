@@ -48,7 +48,7 @@ gateway:
         clientCertificates: optional
         crls: {files: crl.pem, unknown: allow, depth: leaf}
       timeouts: {handshake: 1s, header: 2s, idle: 3s}
-    - {name: local, address: "[::1]:8080"}
+    - {name: local, address: "[::1]:8080", proxyProtocol: {from: [10.0.0.0/24, "fd00::/64"]}}
   authFailures: {rate: 10/m, denyFor: 5m}
 adapt: {interval: 500ms, latency: 100ms}
 "#;
@@ -273,6 +273,21 @@ fn each_mistake_is_said_at_its_place() {
         ),
         ("policies: ▶[]\n".to_owned(), "policies", "the list is empty"),
         (top("▶gatewya: {}"), "gatewya", "did you mean `gateway`?"),
+        (
+            listener("{name: a, address: '127.0.0.1:1', proxyProtocol: ▶{}}"),
+            "gateway.listeners[0].proxyProtocol.from",
+            "`from` is missing",
+        ),
+        (
+            listener("{name: a, address: '127.0.0.1:1', proxyProtocol: {from: ▶[]}}"),
+            "gateway.listeners[0].proxyProtocol.from",
+            "the list is empty",
+        ),
+        (
+            listener("{name: a, address: '127.0.0.1:1', proxyProtocol: {from: ▶'::/0'}}"),
+            "gateway.listeners[0].proxyProtocol.from",
+            "every client could say",
+        ),
         (
             top("admin: {address: ▶localhost}"),
             "admin.address",

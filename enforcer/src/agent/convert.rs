@@ -53,6 +53,7 @@ fn listener(listener: &config::Listener) -> gateway::ListenerConfig {
         name: listener.name.clone(),
         address: listener.address,
         tls: listener.tls.as_ref().map(tls),
+        proxy_protocol: listener.proxy_protocol.clone(),
         timeouts: gateway::Timeouts {
             handshake: listener.timeouts.handshake,
             header: listener.timeouts.header,

@@ -99,6 +99,11 @@ impl Observer for Joining {
         self.shared.audit()
     }
 
+    fn authentication_failed_behind(&self, proxy: IpAddr) {
+        self.shared.metrics.authentication_failures.inc();
+        tracing::debug!(%proxy, "a client behind it has failed to prove who it is");
+    }
+
     fn finished(&self, outcome: Outcome<'_>) {
         let (Some(service), Some(latency)) = (outcome.service, outcome.latency) else {
             return;

@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
-    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, raw, tls,
+    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, proxy_protocol::proxy_protocol, raw,
+    tls,
 };
 use crate::{
     gateway::Budgets,
@@ -294,11 +295,13 @@ fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
         );
     }
     let tls = at.optional("tls", raw.tls, tls::tls);
+    let proxy_protocol = at.optional("proxyProtocol", raw.proxy_protocol, proxy_protocol);
     let timeouts = timeouts(raw.timeouts.unwrap_or_default(), &at.field("timeouts"));
     Some(Listener {
         name: name?,
         address: address?,
         tls,
+        proxy_protocol,
         timeouts,
     })
 }

@@ -123,12 +123,19 @@ pub(super) struct HandshakeBudget {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Listener {
     pub(super) name: Option<String>,
     pub(super) address: Option<String>,
     pub(super) tls: Option<Tls>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) timeouts: Option<Timeouts>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyProtocol {
+    pub(super) from: Option<OneOrMany<String>>,
 }
 
 #[derive(Debug, Deserialize)]

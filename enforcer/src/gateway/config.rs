@@ -1,12 +1,14 @@
 //! What the gateway is started with. The agent's configuration file is converted to this.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
+
+use ipnet::IpNet;
 
 use super::pressure::Shedding;
 use crate::policy::model::{Name, Rate};
@@ -55,7 +57,25 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// `None`: plain HTTP/1.1.
     pub tls: Option<TlsConfig>,
+    /// `None`: whoever connects is the client.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub timeouts: Timeouts,
+}
+
+/// Load balancers that say whose connections they hand on, by the PROXY protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Where they are. Each of their connections begins with a header; those of others do not.
+    pub from: Vec<IpNet>,
+}
+
+impl ProxyProtocol {
+    /// Whether what `peer` says of the client is believed.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.from.iter().any(|prefix| prefix.contains(&peer))
+    }
 }
 
 /// A listener's certificates and what it asks of clients. All files are PEM.

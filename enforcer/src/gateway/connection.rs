@@ -34,11 +34,11 @@ use super::{
     identity::{certificate::ClientCertificate, token::VerifiedToken},
     live::{Mark, Socket},
     metrics::Handshake,
-    request,
+    proxy_protocol, request,
     revocation::Proofs,
     signal::{Flow, Identity},
     upgrade::Tunnel,
-    worker::{ListenerContext, Place, Worker},
+    worker::{ListenerContext, Place, Worker, reset},
 };
 use crate::policy::model::ApiKey;
 
@@ -66,7 +66,10 @@ const LINGER: Duration = Duration::from_millis(500);
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerContext>,
+    /// As the kernel sees it.
     pub(super) flow: Flow,
+    /// Whose it is: the flow's peer, or whom a trusted load balancer has named.
+    pub(super) client: SocketAddr,
     mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
@@ -117,11 +120,23 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
+async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>) {
+    let mut client = flow.peer;
+    if place.listener.is_proxied(client.ip()) {
+        match proxy_protocol::introduced(&mut place, &mut stream, flow).await {
+            Ok(named) => client = named,
+            Err(refused) => {
+                let name = &place.listener.name;
+                place.worker.metrics.handshake(name.as_str(), refused);
+                return reset(stream.tcp());
+            }
+        }
+        mark.name_client(client);
+    }
     let Place { worker, listener, .. } = &place;
     match &listener.tls {
         None => {
-            let connection = Connection::new(&place, flow, mark, None, false);
+            let connection = Connection::new(&place, (flow, client), mark, None, false);
             converse(connection, stream).await;
         }
         Some(tls) => {
@@ -143,14 +158,15 @@ async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
                     if let Some(proof) = greeted.proof {
                         mark.prove(proof);
                     }
-                    let connection = Connection::new(&place, flow, mark, greeted.certificate, greeted.http2);
+                    let (certificate, http2) = (greeted.certificate, greeted.http2);
+                    let connection = Connection::new(&place, (flow, client), mark, certificate, http2);
                     converse(connection, greeted.stream).await;
                 }
                 Err(reason) => {
                     if reason.is_bad_proof() {
-                        worker.observer.authentication_failed(flow.peer.ip());
+                        blame(worker, flow, client);
                     }
-                    let (listener, peer) = (&listener.name, flow.peer);
+                    let (listener, peer) = (&listener.name, client);
                     tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");
                 }
             }
@@ -158,10 +174,20 @@ async fn begin(place: Place, stream: Socket, flow: Flow, mark: &Rc<Mark>) {
     }
 }
 
+/// A proof was offered and does not hold. The kernel does not see the addresses that load balancers name, so it
+/// has no use for them.
+pub(super) fn blame(worker: &Worker, flow: Flow, client: SocketAddr) {
+    if client == flow.peer {
+        worker.observer.authentication_failed(client.ip());
+    } else {
+        worker.observer.authentication_failed_behind(flow.peer.ip());
+    }
+}
+
 impl Connection {
     fn new(
         place: &Place,
-        flow: Flow,
+        (flow, client): (Flow, SocketAddr),
         mark: &Rc<Mark>,
         certificate: Option<ClientCertificate>,
         http2: bool,
@@ -170,6 +196,7 @@ impl Connection {
             worker: Rc::clone(&place.worker),
             listener: Arc::clone(&place.listener),
             flow,
+            client,
             mark: Rc::clone(mark),
             certificate,
             http2,
@@ -327,7 +354,7 @@ where
         }
     };
     if let Err(error) = result {
-        tracing::debug!(peer = %connection.flow.peer, error = &error as &dyn Error, "a connection broke");
+        tracing::debug!(peer = %connection.client, error = &error as &dyn Error, "a connection broke");
     }
 }
 
@@ -392,6 +419,6 @@ where
 }
 
 /// An IPv4 address for an IPv4 peer of an IPv6 socket.
-fn unmapped(address: SocketAddr) -> SocketAddr {
+pub(super) fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

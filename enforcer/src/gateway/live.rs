@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     io,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -92,6 +93,8 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Mark {
     flow: Flow,
+    /// Whose connection it is: the flow's peer, or whom a load balancer has named.
+    client: Cell<SocketAddr>,
     identity: RefCell<Option<Identity>>,
     proof: OnceCell<Proof>,
     revoked: Cell<bool>,
@@ -116,6 +119,7 @@ impl Live {
         let number = self.next.replace(self.next.get() + 1);
         let mark = Rc::new(Mark {
             flow,
+            client: Cell::new(flow.peer),
             identity: RefCell::default(),
             proof: OnceCell::new(),
             revoked: Cell::new(false),
@@ -140,7 +144,7 @@ impl Live {
     /// Ends what a revocation is about. `table`: the proofs that are revoked.
     pub(super) fn end(&self, revocation: Revocation, table: &Table) -> usize {
         let flows = match &revocation.about {
-            About::Whom(whom) => self.end_those(|mark| whom.is(&mark.flow, mark.identity.borrow().as_ref())),
+            About::Whom(whom) => self.end_those(|mark| mark.is(whom)),
             About::Revoked => self.end_revoked(table),
         };
         let count = flows.len();
@@ -173,6 +177,23 @@ impl Live {
 }
 
 impl Mark {
+    /// Says whose connection it is, as a load balancer has named them.
+    pub(super) fn name_client(&self, client: SocketAddr) {
+        self.client.set(client);
+    }
+
+    /// Whether the connection is one of those that are meant: by its flow, or by the client that was named.
+    fn is(&self, whom: &Whom) -> bool {
+        let identity = self.identity.borrow();
+        let named = Flow {
+            peer: self.client.get(),
+            ..self.flow
+        };
+        [self.flow, named]
+            .iter()
+            .any(|flow| whom.is(flow, identity.as_ref()))
+    }
+
     /// Says who is behind the connection.
     pub(super) fn identify(&self, identity: &Identity) {
         *self.identity.borrow_mut() = Some(identity.clone());
@@ -231,6 +252,10 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream, mark: Rc<Mark>) -> Self {
         Self { stream, mark }
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.stream
     }
 }
 
@@ -321,6 +346,14 @@ mod tests {
         );
         drop(first);
         drop(second);
+        let handed_on = live.enter(flow("192.0.2.7:3"));
+        handed_on.mark.name_client("198.51.100.1:4".parse().unwrap());
+        assert_eq!(
+            end(&live, Whom::Source("198.51.100.0/24".parse().unwrap())),
+            [handed_on.mark.flow],
+            "found by the client, and told by what the kernel sees"
+        );
+        drop(handed_on);
         assert!(live.open.borrow().is_empty());
     }
 }

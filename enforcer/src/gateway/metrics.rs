@@ -69,6 +69,8 @@ pub(super) enum Handshake {
     SourceShare,
     /// The source has spent its budget of handshakes.
     SourceBudget,
+    /// A load balancer has not said whose connection it is.
+    ProxyHeader,
 }
 
 impl GatewayMetrics {
@@ -287,6 +289,7 @@ impl GatewayMetrics {
             Handshake::Refused => "refused",
             Handshake::SourceShare => "source_share",
             Handshake::SourceBudget => "source_budget",
+            Handshake::ProxyHeader => "proxy_header",
         };
         self.handshakes.with_label_values(&[listener, result]).inc();
     }

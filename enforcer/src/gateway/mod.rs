@@ -33,6 +33,7 @@ pub mod policies;
 pub mod pressure;
 pub mod problem;
 mod proof;
+mod proxy_protocol;
 mod refusal;
 mod request;
 pub mod revocation;
@@ -311,6 +312,7 @@ fn context(
             listener: config.name.clone(),
             source: Box::new(source),
         })?,
+        proxy_protocol: config.proxy_protocol.clone(),
         timeouts: config.timeouts,
         connections: metrics.connections.with_label_values(&[config.name.as_str()]),
     };

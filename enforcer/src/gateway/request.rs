@@ -22,7 +22,7 @@ use super::{
     audited::Entry,
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
-    connection::{Connection, UnderWay},
+    connection::{Connection, UnderWay, blame},
     forwarding, grpc, headers,
     hold::Held,
     host::Host,
@@ -218,7 +218,7 @@ impl<'a> Passage<'a> {
     ) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
         let realm = route.name.as_str();
-        admit_source(&rule.access, self.connection.flow.peer.ip())
+        admit_source(&rule.access, self.connection.client.ip())
             .map_err(|denial| Refusal::denied(&denial, realm))?;
         let token = self.authenticate(rule, realm, &parts.headers).await?;
         if let Some(entry) = &mut self.entry {
@@ -242,7 +242,7 @@ impl<'a> Passage<'a> {
                 host,
                 query: parts.uri.query(),
                 headers: &parts.headers,
-                source: self.connection.flow.peer.ip(),
+                source: self.connection.client.ip(),
                 token: token.as_deref(),
                 certificate,
             };
@@ -288,7 +288,7 @@ impl<'a> Passage<'a> {
         }
         let connection = self.connection;
         let keys = KeyParts::new(
-            connection.flow.peer.ip(),
+            connection.client.ip(),
             connection.certificate.as_ref(),
             self.token.as_deref(),
         )
@@ -384,10 +384,10 @@ impl<'a> Passage<'a> {
 
     /// A proof was offered and does not hold.
     fn blame(&self) {
-        self.connection
-            .worker
-            .observer
-            .authentication_failed(self.connection.flow.peer.ip());
+        let Connection {
+            worker, flow, client, ..
+        } = &**self.connection;
+        blame(worker, *flow, *client);
     }
 
     /// Makes the request's head what the upstream gets.
@@ -396,7 +396,7 @@ impl<'a> Passage<'a> {
         let authority = host.value().map_err(Refusal::invalid)?;
         let connection = self.connection;
         let client = headers::Client {
-            address: connection.flow.peer.ip(),
+            address: connection.client.ip(),
             tls: connection.is_tls(),
             authority: &authority,
             identity: connection
@@ -447,7 +447,7 @@ impl<'a> Passage<'a> {
         let impatient = asked.filter(|asked| *asked < rule.timeout);
         let token = self.token.as_deref();
         let sender = Sender {
-            address: self.connection.flow.peer.ip(),
+            address: self.connection.client.ip(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
             room: self.policy.generation.room(target),
         };
@@ -532,7 +532,7 @@ impl<'a> Passage<'a> {
             .request(cells, (self.verdict, self.denied), status, latency);
         let generation = &self.policy.generation;
         let outcome = Outcome {
-            source: self.connection.flow.peer.ip(),
+            source: self.connection.client.ip(),
             route: self.rule.map(|(index, _)| &generation.rule(index).0.name),
             service: self
                 .rule
@@ -546,7 +546,7 @@ impl<'a> Passage<'a> {
             self.audit(audit, entry, status);
         }
         tracing::debug!(
-            peer = %self.connection.flow.peer,
+            peer = %self.connection.client,
             route = outcome.route.map(tracing::field::display),
             status = outcome.status,
             verdict = metrics::label(outcome.verdict),

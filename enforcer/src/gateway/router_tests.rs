@@ -209,7 +209,8 @@ fn all_conditions_must_hold() {
         test,
     };
     let pattern = |text: &str| Test::Regex(Pattern::new(text).unwrap());
-    let cases: [(Condition, &[(&str, &str)], &str, bool); 19] = [
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+    let cases: [(Condition, Fields<'_>, &str, bool); 19] = [
         (header("x-a", Test::Exact("1".into())), &[("x-a", "1")], "", true),
         (
             header("x-a", Test::Exact("1".into())),

@@ -118,6 +118,8 @@ pub trait Observer: Send + Sync + 'static {
     fn closed(&self, flow: Flow);
     /// A proof was offered and did not hold (a bad token, a bad certificate); not for a missing one.
     fn authentication_failed(&self, source: IpAddr);
+    /// The same, of a client that the load balancer at `proxy` has named: no packets come from it.
+    fn authentication_failed_behind(&self, proxy: IpAddr);
     /// A request is finished.
     fn finished(&self, outcome: Outcome<'_>);
     /// Where what becomes of requests is recorded, if anywhere.

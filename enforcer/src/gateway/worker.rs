@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
-    net::{SocketAddr, TcpListener as StdListener},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    config::Timeouts,
+    config::{ProxyProtocol, Timeouts},
     connection,
     counters::{EndpointCells, RuleCells, ServiceCells, WorkerMetrics},
     handshakes::Handshakes,
@@ -76,8 +76,17 @@ pub(super) struct Setup {
 pub(super) struct ListenerContext {
     pub(super) name: Name,
     pub(super) tls: Option<Arc<ListenerTls>>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     pub(super) timeouts: Timeouts,
     pub(super) connections: prometheus::IntGauge,
+}
+
+impl ListenerContext {
+    /// Whether a connection of `peer` begins with a header that says whose it is.
+    pub(super) fn is_proxied(&self, peer: IpAddr) -> bool {
+        let proxy_protocol = self.proxy_protocol.as_ref();
+        proxy_protocol.is_some_and(|proxy_protocol| proxy_protocol.trusts(peer))
+    }
 }
 
 /// Tells a worker to finish.
@@ -217,7 +226,7 @@ async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<Listene
 
 /// Has a connection end without a farewell, which would cost a refused client nothing and the kernel a
 /// minute's memory (`SO_LINGER` with no time, socket(7)).
-fn reset(stream: &TcpStream) {
+pub(super) fn reset(stream: &TcpStream) {
     // What cannot be reset is closed all the same.
     SockRef::from(stream)
         .set_linger(Some(Duration::ZERO))
@@ -291,21 +300,24 @@ impl Worker {
         }
     }
 
-    /// Whether a connection of `peer` may begin, before anything is spent on it.
-    fn admit(&self, listener: &ListenerContext, peer: SocketAddr) -> Result<Part, Handshake> {
-        let Admission {
-            max_connections,
-            shares,
-            budgets,
-        } = &self.admission;
-        if self.connections.get() >= *max_connections {
+    /// Whether a connection of `peer` may begin, before anything is spent on it. Its part of its source's share;
+    /// `None`: whose that is is said by the header that is to come.
+    fn admit(&self, listener: &ListenerContext, peer: SocketAddr) -> Result<Option<Part>, Handshake> {
+        if self.connections.get() >= self.admission.max_connections {
             return Err(Handshake::Refused);
         }
-        let part = shares.take(peer.ip()).ok_or(Handshake::SourceShare)?;
+        if listener.is_proxied(peer.ip()) {
+            return Ok(None);
+        }
+        self.admit_source(listener, peer.ip()).map(Some)
+    }
+
+    /// Whether `source` may have another connection.
+    pub(super) fn admit_source(&self, listener: &ListenerContext, source: IpAddr) -> Result<Part, Handshake> {
+        let Admission { shares, budgets, .. } = &self.admission;
+        let part = shares.take(source).ok_or(Handshake::SourceShare)?;
         match budgets {
-            Some(budgets) if listener.tls.is_some() && !budgets.admit(peer.ip()) => {
-                Err(Handshake::SourceBudget)
-            }
+            Some(budgets) if listener.tls.is_some() && !budgets.admit(source) => Err(Handshake::SourceBudget),
             _ => Ok(part),
         }
     }
@@ -493,17 +505,18 @@ impl WorkerPolicy {
 pub(super) struct Place {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerContext>,
-    _part: Part,
+    /// Of its source's share.
+    pub(super) part: Option<Part>,
 }
 
 impl Place {
-    fn new(worker: Rc<Worker>, listener: Arc<ListenerContext>, part: Part) -> Self {
+    fn new(worker: Rc<Worker>, listener: Arc<ListenerContext>, part: Option<Part>) -> Self {
         worker.connections.set(worker.connections.get() + 1);
         listener.connections.inc();
         Self {
             worker,
             listener,
-            _part: part,
+            part,
         }
     }
 }

@@ -1,12 +1,16 @@
 //! What is changed on the way, and where requests go.
 
-use std::{collections::HashMap, num::NonZeroU16, sync::Arc};
+use std::{collections::HashMap, fs, num::NonZeroU16, sync::Arc};
 
-use enforcer::policy::model::{
-    Destination, FieldChanges, PathChange, PathMatch, Pattern, PolicySet, Redirect, Requirement, Rewrite,
-    Rule, Service, Template, Weighted,
+use enforcer::policy::{
+    self as loader,
+    model::{
+        Destination, FieldChanges, PathChange, PathMatch, Pattern, PolicySet, Redirect, Requirement, Rewrite,
+        Rule, Service, Template, Weighted,
+    },
 };
 use http::{HeaderName, HeaderValue, StatusCode, uri::Scheme};
+use tempfile::TempDir;
 
 use crate::support::{
     Lab, Plan,
@@ -280,4 +284,33 @@ async fn weights_share_out_requests_and_metrics_name_the_chosen_service() {
     set.routes = policy::set(vec![rule], policy::service(&[one.address])).routes;
     lab.policies.replace(set);
     eventually("it is forgotten", async || !counted(&lab).contains_key("two")).await;
+}
+
+#[tokio::test]
+async fn limits_by_service_are_those_of_the_chosen_one() {
+    let [one, two] = [Origin::start().await, Origin::start().await];
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("policy.yaml");
+    let service = |name: &str, origin: &Origin| {
+        let endpoint = origin.address;
+        format!(
+            "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{endpoints: ['http://{endpoint}']}}\n---\n"
+        )
+    };
+    let limited = "require: {anonymous: true}, limits: [{rate: 5/h, per: service}]";
+    let route = format!(
+        "apiVersion: enforcer.dev/v1\nkind: Route\nmetadata: {{name: main}}\nspec:\n  hosts: [{HOST}]\n  rules:\n  \
+         - {{match: {{path: {{prefix: /both}}}}, services: [{{service: one}}, {{service: two}}], {limited}}}\n  \
+         - {{service: one, {limited}}}\n"
+    );
+    fs::write(&file, service("one", &one) + &service("two", &two) + &route).unwrap();
+    let lab = Plan::default().start(loader::load(&[file]).unwrap().set);
+    let mut client = Client::connect(&lab, H2).await;
+    // That one of them is chosen less than five times in a hundred happens to nobody.
+    let mut admitted = 0;
+    for _ in 0..100 {
+        admitted += usize::from(client.get("/both").await.status == StatusCode::OK);
+    }
+    assert_eq!((admitted, one.requests(), two.requests()), (10, 5, 5));
+    assert_eq!(client.get("/").await.status, StatusCode::TOO_MANY_REQUESTS);
 }

@@ -18,6 +18,7 @@ mod metrics;
 mod mirroring;
 mod outliers;
 mod overload;
+mod proxy_protocol;
 mod proxying;
 mod quotas;
 mod revocations;

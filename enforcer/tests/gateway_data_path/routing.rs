@@ -11,6 +11,9 @@ use crate::support::{
     policy,
 };
 
+/// Names and values.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 fn header(name: &'static str, test: Test) -> Condition {
     Condition {
         part: Part::Header(HeaderName::from_static(name)),
@@ -52,7 +55,7 @@ async fn conditions_choose_the_rule_with_http1_and_http2() {
     let lab = Plan::default().start(rules(&origin));
     for alpn in [H1, H2] {
         let mut client = Client::connect(&lab, alpn).await;
-        let cases: [(&str, &[(&str, &str)], bool); 13] = [
+        let cases: [(&str, Fields<'_>, bool); 13] = [
             ("/v1/internal", &[], false),
             ("/v1/internal/x", &[], false),
             ("/v1/%69nternal", &[], false),

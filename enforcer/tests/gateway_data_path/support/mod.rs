@@ -23,7 +23,7 @@ use enforcer::{
         Gateway,
         config::{
             CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, ListenerConfig,
-            PerSource, Revocation, Timeouts, TlsConfig, Unsure,
+            PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
         },
         policies::Policies,
         pressure::Shedding,
@@ -66,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) certificates: Vec<&'static str>,
     /// With a revocation list in `crl.pem`: what becomes of unknown and of expired.
     pub(crate) unsure: Option<(Unsure, Unsure)>,
+    /// Whose PROXY headers the listener believes.
+    pub(crate) proxies: Option<Vec<&'static str>>,
     /// Writes further files, before the gateway reads them.
     pub(crate) prepare: fn(&Pki),
 }
@@ -85,6 +87,7 @@ impl Default for Plan {
             handshakes: None,
             certificates: vec!["server"],
             unsure: None,
+            proxies: None,
             prepare: |_| (),
         }
     }
@@ -124,6 +127,9 @@ impl Plan {
                 name: "main".parse().unwrap(),
                 address: "127.0.0.1:0".parse().unwrap(),
                 tls: self.tls.then_some(tls),
+                proxy_protocol: self.proxies.map(|proxies| ProxyProtocol {
+                    from: proxies.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+                }),
                 timeouts: self.timeouts,
             }],
         };
@@ -173,6 +179,8 @@ pub(crate) struct Recorded {
     pub(crate) verified: Vec<(Flow, Identity)>,
     pub(crate) closed: Vec<Flow>,
     pub(crate) failed: Vec<IpAddr>,
+    /// Load balancers behind which somebody failed.
+    pub(crate) failed_behind: Vec<IpAddr>,
     pub(crate) verdicts: Vec<(Verdict, u16)>,
     /// In step with `verdicts`.
     pub(crate) latencies: Vec<Option<Duration>>,
@@ -214,6 +222,10 @@ impl Observer for Recorder {
 
     fn audit(&self) -> Option<&Audit> {
         self.audit.get()
+    }
+
+    fn authentication_failed_behind(&self, proxy: IpAddr) {
+        self.state.lock().unwrap().failed_behind.push(proxy);
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
