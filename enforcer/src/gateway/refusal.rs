@@ -12,7 +12,12 @@ use super::{
     body::ResponseBody,
     grpc,
     identity::{
-        api_key::KeyError, authorize::Denial, bearer::BearerError, challenge::Challenge, reason::Reason,
+        api_key::KeyError,
+        authorize::Denial,
+        bearer::BearerError,
+        challenge::{Challenge, Realm},
+        dpop::ProofError,
+        reason::Reason,
         token::TokenError,
     },
     limit::{self, RuleLimits},
@@ -81,7 +86,7 @@ impl Refusal {
     }
 
     /// What was proved does not suffice.
-    pub(super) fn denied(denial: &Denial<'_>, realm: &str) -> Self {
+    pub(super) fn denied<'a>(denial: &Denial<'_>, realm: impl Into<Realm<'a>>) -> Self {
         let mut refusal = Self::new(denial.verdict(), denial.status(), denial.to_string());
         refusal.denied = Some(denial.reason());
         if let Some(challenge) = denial.challenge() {
@@ -91,12 +96,12 @@ impl Refusal {
     }
 
     /// The credentials cannot be read.
-    pub(super) fn unreadable(error: BearerError, realm: &str) -> Self {
+    pub(super) fn unreadable<'a>(error: BearerError, realm: impl Into<Realm<'a>>) -> Self {
         Self::challenging(&Challenge::Unreadable(error), error.to_string(), realm)
     }
 
     /// The token does not hold.
-    pub(super) fn token(error: TokenError, realm: &str) -> Self {
+    pub(super) fn token<'a>(error: TokenError, realm: impl Into<Realm<'a>>) -> Self {
         Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm)
     }
 
@@ -107,7 +112,12 @@ impl Refusal {
         refusal
     }
 
-    fn challenging(challenge: &Challenge<'_>, detail: String, realm: &str) -> Self {
+    /// The proof of the token's key does not hold.
+    pub(super) fn proof<'a>(error: ProofError, realm: impl Into<Realm<'a>>) -> Self {
+        Self::challenging(&Challenge::ProofRefused(error), error.to_string(), realm)
+    }
+
+    fn challenging<'a>(challenge: &Challenge<'_>, detail: String, realm: impl Into<Realm<'a>>) -> Self {
         let verdict = match challenge.status() {
             StatusCode::SERVICE_UNAVAILABLE => Verdict::Upstream,
             _ => Verdict::Unauthenticated,
@@ -117,7 +127,7 @@ impl Refusal {
         refusal
     }
 
-    fn challenge(&mut self, challenge: &Challenge<'_>, realm: &str) {
+    fn challenge<'a>(&mut self, challenge: &Challenge<'_>, realm: impl Into<Realm<'a>>) {
         if let Some(value) = challenge.header(realm) {
             self.answer.fields.insert(WWW_AUTHENTICATE, value);
         }

@@ -20,6 +20,7 @@ mod quota;
 pub(crate) mod raw;
 mod routing;
 pub mod service;
+mod tokens;
 pub mod watch;
 pub(crate) mod yaml;
 

@@ -34,6 +34,7 @@ pub use super::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
         UpstreamLimits, UpstreamTls,
     },
+    tokens::Dpop,
 };
 
 /// Everything that is in force at one time.
@@ -325,6 +326,7 @@ pub struct Issuer {
     pub leeway: Duration,
     /// The claims that rules look at: no others of a verified token are kept.
     pub kept: Vec<ClaimPath>,
+    pub dpop: Dpop,
 }
 
 /// Where an issuer's keys are.

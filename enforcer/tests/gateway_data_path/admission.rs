@@ -14,8 +14,8 @@ use enforcer::{
         signal::{Identity, Verdict},
     },
     policy::model::{
-        Budget, Counted, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit,
-        Requirement, Route, TokenContent, TokenRequirement,
+        Budget, Counted, Dpop, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey,
+        RequestLimit, Requirement, Route, TokenContent, TokenRequirement,
     },
 };
 use enforcer_common::limiter::{Algorithm, Params};
@@ -173,6 +173,7 @@ impl Corp {
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
             kept: Vec::new(),
+            dpop: Dpop::default(),
         }
     }
 

@@ -238,5 +238,20 @@ fn of_services_and_issuers() {
         (issuer("audiences: ▶[]"), "spec.audiences", "the list is empty"),
         (issuer("leeway: ▶10m"), "spec.leeway", "write 0s to 5m"),
         (issuer("types: [▶'']"), "spec.types[0]", "is no media type"),
+        (
+            issuer("dpop: {maxAge: ▶1h}"),
+            "spec.dpop.maxAge",
+            "write 1s to 10m",
+        ),
+        (
+            issuer("dpop: {required: ▶often}"),
+            "spec.dpop.required",
+            "true or false",
+        ),
+        (
+            issuer("dpop: {▶nonces: true}"),
+            "spec.dpop.nonces",
+            "did you mean `nonce`",
+        ),
     ]);
 }

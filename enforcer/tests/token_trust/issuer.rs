@@ -11,7 +11,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{Issuer, Jwks, JwksSource, Origin};
+use enforcer::policy::model::{Dpop, Issuer, Jwks, JwksSource, Origin};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -166,5 +166,6 @@ pub(crate) fn policy(source: JwksSource, algorithms: &[Algorithm]) -> Issuer {
         types: vec![Arc::from("at+jwt")],
         leeway: Duration::from_secs(30),
         kept: vec!["client_id".parse().unwrap()],
+        dpop: Dpop::default(),
     }
 }

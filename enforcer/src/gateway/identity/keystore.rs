@@ -272,6 +272,7 @@ mod tests {
             types: vec!["at+jwt".into()],
             leeway: Duration::ZERO,
             kept: Vec::new(),
+            dpop: crate::policy::model::Dpop::default(),
         };
         let store = KeyStore::start(&issuer, &Handle::current());
         store.first_attempt().await;

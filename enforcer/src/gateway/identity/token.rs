@@ -48,7 +48,9 @@ pub enum Binding {
     Bearer,
     /// The client certificate with this SHA-256 (RFC 8705, section 3).
     Certificate([u8; 32]),
-    /// A proof that this gateway cannot check (DPoP and others): such a token is no bearer token.
+    /// The key with this SHA-256 thumbprint (RFC 9449, section 6.1).
+    Key([u8; 32]),
+    /// A proof that this gateway cannot check, or several: such a token is no bearer token.
     Unsupported,
 }
 
@@ -198,7 +200,7 @@ impl Header {
 }
 
 /// RFC 7515, section 4.1.9: media types, where `application/` may be left out.
-fn same_type(given: &str, accepted: &str) -> bool {
+pub(super) fn same_type(given: &str, accepted: &str) -> bool {
     const PREFIX: &str = "application/";
     let short = match given.get(..PREFIX.len()) {
         Some(start) if start.eq_ignore_ascii_case(PREFIX) => &given[PREFIX.len()..],

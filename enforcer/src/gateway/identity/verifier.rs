@@ -10,10 +10,13 @@ use std::{
     time::SystemTime,
 };
 
+use http::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::{
+    bearer::Offered,
     cache::TokenCache,
+    dpop::{Asked, ProofChecker, ProofError},
     keystore::{KeyState, KeyStore},
     token::{self, TokenError, VerifiedToken},
 };
@@ -23,6 +26,8 @@ use crate::policy::model::{Issuer, Name};
 #[derive(Debug, Default)]
 pub struct Verifier {
     issuers: HashMap<Name, TrustedIssuer>,
+    /// Outlives generations, so that a new policy forgets no proof that was used.
+    proofs: Arc<ProofChecker>,
 }
 
 #[derive(Debug)]
@@ -78,6 +83,7 @@ impl Verifier {
                 .iter()
                 .map(|policy| (policy.name.clone(), trust(policy)))
                 .collect(),
+            proofs: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.proofs)),
         }
     }
 
@@ -123,6 +129,33 @@ impl Verifier {
             }
             last => last,
         }
+    }
+
+    /// Whether the verified `token` may be used for the request that was `asked` with `fields`: see
+    /// [`ProofChecker`]. `answer` gets the fields that the response must have.
+    ///
+    /// # Errors
+    /// What is wrong with the proof, or that there is none.
+    pub(in crate::gateway) fn prove(
+        &self,
+        offered: (&Offered<'_>, &VerifiedToken),
+        asked: &Asked<'_>,
+        fields: &HeaderMap,
+        now: SystemTime,
+        answer: &mut HeaderMap,
+    ) -> Result<(), ProofError> {
+        let issuer = self
+            .trusted(&offered.1.issuer)
+            .map_err(|_| ProofError::Unavailable)?;
+        self.proofs
+            .check(&issuer.policy, offered, asked, fields, now, answer)
+    }
+
+    /// Whether tokens of the issuer must be bound to a key.
+    pub(in crate::gateway) fn wants_proofs(&self, issuer: &Name) -> bool {
+        self.issuers
+            .get(issuer)
+            .is_some_and(|issuer| issuer.policy.dpop.required)
     }
 
     /// Has the issuer's keys read again, unless that was done lately; whether a reading has ended.

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use jsonwebtoken::Algorithm;
 
-use super::{Head, distinct, duration_within, values};
+use super::{Head, distinct, duration_within, tokens, values};
 use crate::policy::{
     model::{ClaimPath, Issuer, Jwks, JwksSource},
     raw,
@@ -43,6 +43,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
     let leeway = at.optional("leeway", raw.leeway, leeway);
     // Where it leads to is looked up by the rules that ask for roles.
     at.optional("roles", raw.roles, parsed(str::parse::<ClaimPath>));
+    let dpop = at.optional("dpop", raw.dpop, |raw, at| Some(tokens::dpop(raw, at)));
     let head = head?;
     Some(Issuer {
         name: head.name,
@@ -56,6 +57,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         leeway: leeway.unwrap_or(Duration::from_secs(60)),
         // Said by the rules, once all are known.
         kept: Vec::new(),
+        dpop: dpop.unwrap_or_default(),
     })
 }
 

@@ -18,6 +18,7 @@ mod require;
 mod route;
 mod routing;
 pub(crate) mod service;
+mod tokens;
 mod upstream;
 mod upstream_tls;
 mod verified;

@@ -10,6 +10,7 @@ use serde::{Deserialize, de::IgnoredAny};
 mod access;
 mod api_keys;
 mod destination;
+mod issuer;
 mod matching;
 mod service;
 mod shape;
@@ -17,6 +18,7 @@ mod shape;
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
 pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
+pub(crate) use issuer::Dpop;
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
@@ -273,6 +275,7 @@ pub(crate) struct Issuer {
     pub(crate) types: Option<OneOrMany<String>>,
     pub(crate) leeway: Option<Duration>,
     pub(crate) roles: Option<String>,
+    pub(crate) dpop: Option<Dpop>,
 }
 
 /// Where keys are.
