@@ -15,6 +15,7 @@ pub mod config;
 mod connection;
 mod control;
 mod counters;
+mod framing;
 mod greeting;
 mod grpc;
 mod handshakes;

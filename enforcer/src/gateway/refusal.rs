@@ -5,7 +5,7 @@ use std::fmt::Display;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -62,6 +62,13 @@ impl Refusal {
     /// With how soon, in seconds, it may be tried again (RFC 9110 section 10.2.3).
     pub(super) fn retry_after(mut self, seconds: u64) -> Self {
         self.answer.fields.insert(RETRY_AFTER, seconds.into());
+        self
+    }
+
+    /// With the end of an HTTP/1 connection.
+    pub(super) fn closing(mut self) -> Self {
+        let close = HeaderValue::from_static("close");
+        self.answer.fields.insert(CONNECTION, close);
         self
     }
 

@@ -22,7 +22,7 @@ use super::{
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
     connection::{Connection, UnderWay},
-    grpc, headers,
+    framing, grpc, headers,
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
@@ -132,6 +132,7 @@ impl<'a> Passage<'a> {
     /// to ask elsewhere.
     async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (mut parts, body) = request.into_parts();
+        framing::check(&parts)?;
         let asked = upgrade::asked(&mut parts)?;
         if parts.method == Method::TRACE || parts.method == Method::CONNECT {
             let detail = "TRACE and CONNECT are not served";

@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use enforcer::policy::model::{
-    Dpop, Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenContent, TokenRequirement,
+    CheckedBy, Dpop, Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenContent, TokenRequirement,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rcgen::{KeyPair, PublicKeyData};
@@ -61,10 +61,10 @@ impl Forge {
             name: policy::name("corp"),
             origin: policy::origin(),
             issuer: "https://idp.example.com".into(),
-            jwks: Jwks {
+            checked_by: CheckedBy::Keys(Jwks {
                 source: JwksSource::File(self.directory.path().join("jwks.json")),
                 refresh: Duration::from_secs(600),
-            },
+            }),
             audiences: vec!["orders".into()],
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],

@@ -31,7 +31,8 @@ pub struct VerifiedToken {
     pub client_id: Option<Arc<str>>,
     /// `scope`, else `scp`.
     pub scopes: Scopes,
-    /// `exp`: afterwards the token holds no more, but for the leeway.
+    /// `exp`: afterwards the token holds no more, but for the leeway. Of an introspected token: until when
+    /// it need not be introspected again, which is no later.
     pub expires: SystemTime,
     /// `jti`.
     pub id: Option<Arc<str>>,
@@ -87,6 +88,15 @@ pub enum TokenError {
     OtherAlgorithm,
     #[error("several keys of the issuer would fit")]
     AmbiguousKey,
+    /// RFC 7662, section 2.2.
+    #[error("the issuer says that the token is not active")]
+    Inactive,
+    /// The issuer cannot be asked about the token. Not the client's fault.
+    #[error("the issuer of the token cannot be asked about it")]
+    NotIntrospected,
+    /// As many questions to the issuer are under way as may be. Not the client's fault.
+    #[error("the issuer is being asked about too many tokens")]
+    TooManyQuestions,
     #[error("the signature does not hold")]
     Signature,
     #[error("the claim {0} is missing")]
@@ -111,7 +121,11 @@ impl TokenError {
     pub fn is_clients(self) -> bool {
         !matches!(
             self,
-            Self::KeysUnavailable | Self::KeysOutdated | Self::UnknownIssuer
+            Self::KeysUnavailable
+                | Self::KeysOutdated
+                | Self::UnknownIssuer
+                | Self::NotIntrospected
+                | Self::TooManyQuestions
         )
     }
 }

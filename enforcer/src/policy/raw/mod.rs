@@ -18,7 +18,7 @@ mod shape;
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Subject};
 pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
-pub(crate) use issuer::Dpop;
+pub(crate) use issuer::{Dpop, Introspection};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
@@ -276,6 +276,7 @@ pub(crate) struct Issuer {
     pub(crate) leeway: Option<Duration>,
     pub(crate) roles: Option<String>,
     pub(crate) dpop: Option<Dpop>,
+    pub(crate) introspection: Option<Introspection>,
 }
 
 /// Where keys are.
