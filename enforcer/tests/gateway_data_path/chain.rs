@@ -183,32 +183,36 @@ fn parse(lines: &[String]) -> Result<Head, String> {
 }
 
 async fn body(stream: &mut Reader, length: Length) -> Result<Option<Vec<u8>>, String> {
-    let mut body = Vec::new();
     match length {
         Length::Of(length) => {
-            body.resize(length, 0);
+            let mut body = vec![0; length];
             Ok(stream.read_exact(&mut body).await.is_ok().then_some(body))
         }
-        Length::Chunked => loop {
-            let Some(size) = line(stream).await? else {
-                return Ok(None);
-            };
-            let size = usize::from_str_radix(&size, 16).map_err(|error| format!("{error}: {size}"))?;
-            if size == 0 {
-                // Trailers, if there are any.
-                return Ok(line_by_line(stream).await?.map(|_| body));
-            }
-            let start = body.len();
-            body.resize(start + size, 0);
-            if stream.read_exact(&mut body[start..]).await.is_err() {
-                return Ok(None);
-            }
-            match line(stream).await? {
-                None => return Ok(None),
-                Some(end) if end.is_empty() => {}
-                Some(more) => return Err(format!("a chunk that is longer than its size: {more:?}")),
-            }
-        },
+        Length::Chunked => chunks(stream).await,
+    }
+}
+
+async fn chunks(stream: &mut Reader) -> Result<Option<Vec<u8>>, String> {
+    let mut body = Vec::new();
+    loop {
+        let Some(size) = line(stream).await? else {
+            return Ok(None);
+        };
+        let size = usize::from_str_radix(&size, 16).map_err(|error| format!("{error}: {size}"))?;
+        if size == 0 {
+            // Trailers, if there are any.
+            return Ok(line_by_line(stream).await?.map(|_| body));
+        }
+        let start = body.len();
+        body.resize(start + size, 0);
+        if stream.read_exact(&mut body[start..]).await.is_err() {
+            return Ok(None);
+        }
+        match line(stream).await? {
+            None => return Ok(None),
+            Some(end) if end.is_empty() => {}
+            Some(more) => return Err(format!("a chunk that is longer than its size: {more:?}")),
+        }
     }
 }
 
