@@ -128,7 +128,7 @@ pub fn admit_source(access: &Access, source: IpAddr) -> Result<(), Denial<'stati
 }
 
 /// Decides by the proofs of one request: the certificate of its connection and its verified token, which
-/// must have passed [`super::verifier::Verifier::prove`] with this request.
+/// must have passed `Verifier::prove` with this request.
 ///
 /// # Errors
 /// What is missing first.
