@@ -92,7 +92,9 @@ fn policies_load() {
     assert!(examples.len() >= 5, "only {} examples were found", examples.len());
     for Example { place, text } in examples {
         let directory = TempDir::new().unwrap();
-        fs::write(directory.path().join("idp-ca.pem"), "").unwrap();
+        for name in ["idp-ca.pem", "idp-secret"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
         let file = directory.path().join("policy.yaml");
         fs::write(&file, text).unwrap();
         let loaded = policy::load(&[file]).unwrap_or_else(|problems| panic!("{place}:\n{problems}"));

@@ -6,8 +6,8 @@ use std::{fs, num::NonZeroU64, path::PathBuf, time::Duration};
 use enforcer::policy::{
     self, PolicySet,
     model::{
-        Balance, Count, Exceed, HostPattern, JwksSource, Mode, PacketKey, PathMatch, RequestKey, Requirement,
-        SynDefence, Transport,
+        Balance, CheckedBy, Count, Exceed, HostPattern, JwksSource, Mode, PacketKey, PathMatch, RequestKey,
+        Requirement, SynDefence, Transport,
     },
 };
 use enforcer_common::{
@@ -122,9 +122,12 @@ fn the_sample_packet_policy_means_what_it_says() {
 fn the_sample_issuer_and_service_mean_what_they_say() {
     let set = load(DESIGN);
     let issuer = &set.issuers[0];
-    assert_eq!(issuer.jwks.refresh, Duration::from_secs(600));
+    let CheckedBy::Keys(jwks) = &issuer.checked_by else {
+        panic!("{:?}", issuer.checked_by);
+    };
+    assert_eq!(jwks.refresh, Duration::from_secs(600));
     assert!(
-        matches!(&issuer.jwks.source, JwksSource::Url { url, ca: None } if url.host() == Some("idp.example.com"))
+        matches!(&jwks.source, JwksSource::Url { url, ca: None } if url.host() == Some("idp.example.com"))
     );
     assert_eq!(issuer.algorithms, [jsonwebtoken::Algorithm::ES256]);
     assert_eq!(*issuer.types[0], *"at+jwt");

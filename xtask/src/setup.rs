@@ -37,7 +37,7 @@ struct Part {
 }
 
 /// In the order in which they are installed: the linker needs the compiler.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part {
         name: "C compiler",
         need: Need::Build,
@@ -79,6 +79,12 @@ const PARTS: [Part; 8] = [
         need: Need::Test,
         find: checks::find_promtool,
         install: checks::install_promtool,
+    },
+    Part {
+        name: "nginx",
+        need: Need::Test,
+        find: checks::find_nginx,
+        install: checks::install_nginx,
     },
     Part {
         name: "virtual machines",

@@ -76,7 +76,7 @@ impl Passage<'_> {
                 .authority()
                 .map(|authority| authority.as_str().as_bytes());
             let host = authority.or(entry.host.as_ref().map(HeaderValue::as_bytes));
-            let peer = connection.flow.peer;
+            let peer = connection.client;
             let record = RequestRecord {
                 verdict: metrics::label(self.verdict),
                 reason: self.denied.map(Reason::label),

@@ -68,6 +68,17 @@ impl Host {
         HeaderValue::from_str(&self.text).map_err(|_| HostError::Malformed)
     }
 
+    /// Name and port, without the port if it is the scheme's.
+    #[must_use]
+    pub(super) fn without_default_port(&self, https: bool) -> &str {
+        let (name, port) = self.text.split_at(self.name_length);
+        if port == if https { ":443" } else { ":80" } {
+            name
+        } else {
+            &self.text
+        }
+    }
+
     fn parse(text: &[u8]) -> Result<Self, HostError> {
         if text.len() > MAX_LENGTH {
             return Err(HostError::Malformed);

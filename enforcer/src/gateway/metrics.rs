@@ -52,6 +52,7 @@ pub(super) struct GatewayMetrics {
     pub(super) crl_next_update: IntGaugeVec,
     pub(super) reload_failures: IntCounter,
     pub(super) connections_revoked: IntCounter,
+    pub(super) dpop_refusals: IntCounterVec,
 }
 
 /// How a handshake, or the admission before it, ended.
@@ -177,6 +178,11 @@ impl GatewayMetrics {
                 "enforcer_connections_revoked_total",
                 "Connections of clients that were revoked, or whose certificates were, and so ended by a reset.",
             )?,
+            dpop_refusals: counters(
+                "enforcer_dpop_refusals_total",
+                "Tokens that were refused because of the proof of their key (RFC 9449), by what was wrong with it.",
+                &["reason"],
+            )?,
         };
         for collector in metrics.collectors() {
             registry.register(collector)?;
@@ -184,7 +190,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 19] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 20] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -205,6 +211,7 @@ impl GatewayMetrics {
             Box::new(self.crl_next_update.clone()),
             Box::new(self.reload_failures.clone()),
             Box::new(self.connections_revoked.clone()),
+            Box::new(self.dpop_refusals.clone()),
         ]
     }
 

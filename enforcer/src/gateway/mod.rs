@@ -17,6 +17,7 @@ mod connection;
 mod control;
 mod counters;
 mod forwarding;
+mod framing;
 mod greeting;
 mod grpc;
 mod handshakes;

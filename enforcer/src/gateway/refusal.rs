@@ -5,14 +5,19 @@ use std::fmt::Display;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
     body::ResponseBody,
     grpc,
     identity::{
-        api_key::KeyError, authorize::Denial, bearer::BearerError, challenge::Challenge, reason::Reason,
+        api_key::KeyError,
+        authorize::Denial,
+        bearer::BearerError,
+        challenge::{Challenge, Realm},
+        dpop::ProofError,
+        reason::Reason,
         token::TokenError,
     },
     limit::{self, RuleLimits},
@@ -61,6 +66,13 @@ impl Refusal {
         self
     }
 
+    /// With the end of an HTTP/1 connection.
+    pub(super) fn closing(mut self) -> Self {
+        let close = HeaderValue::from_static("close");
+        self.answer.fields.insert(CONNECTION, close);
+        self
+    }
+
     /// A limit of the rule is used up.
     pub(super) fn limited(limits: &RuleLimits, refusal: &limit::Refusal) -> Self {
         Self::of(Verdict::Limited, limit::headers::problem(limits, refusal))
@@ -82,7 +94,7 @@ impl Refusal {
     }
 
     /// What was proved does not suffice.
-    pub(super) fn denied(denial: &Denial<'_>, realm: &str) -> Self {
+    pub(super) fn denied<'a>(denial: &Denial<'_>, realm: impl Into<Realm<'a>>) -> Self {
         let mut refusal = Self::new(denial.verdict(), denial.status(), denial.to_string());
         refusal.denied = Some(denial.reason());
         if let Some(challenge) = denial.challenge() {
@@ -92,12 +104,12 @@ impl Refusal {
     }
 
     /// The credentials cannot be read.
-    pub(super) fn unreadable(error: BearerError, realm: &str) -> Self {
+    pub(super) fn unreadable<'a>(error: BearerError, realm: impl Into<Realm<'a>>) -> Self {
         Self::challenging(&Challenge::Unreadable(error), error.to_string(), realm)
     }
 
     /// The token does not hold.
-    pub(super) fn token(error: TokenError, realm: &str) -> Self {
+    pub(super) fn token<'a>(error: TokenError, realm: impl Into<Realm<'a>>) -> Self {
         Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm)
     }
 
@@ -110,7 +122,7 @@ impl Refusal {
     }
 
     /// A proof that held has been revoked.
-    pub(super) fn revoked(revoked: Revoked, realm: &str) -> Self {
+    pub(super) fn revoked<'a>(revoked: Revoked, realm: impl Into<Realm<'a>>) -> Self {
         let detail = revoked.to_string();
         let mut refusal = Self::new(Verdict::Unauthenticated, StatusCode::UNAUTHORIZED, detail);
         refusal.denied = Some(Reason::Revoked);
@@ -118,7 +130,12 @@ impl Refusal {
         refusal
     }
 
-    fn challenging(challenge: &Challenge<'_>, detail: String, realm: &str) -> Self {
+    /// The proof of the token's key does not hold.
+    pub(super) fn proof<'a>(error: ProofError, realm: impl Into<Realm<'a>>) -> Self {
+        Self::challenging(&Challenge::ProofRefused(error), error.to_string(), realm)
+    }
+
+    fn challenging<'a>(challenge: &Challenge<'_>, detail: String, realm: impl Into<Realm<'a>>) -> Self {
         let verdict = match challenge.status() {
             StatusCode::SERVICE_UNAVAILABLE => Verdict::Upstream,
             _ => Verdict::Unauthenticated,
@@ -128,7 +145,7 @@ impl Refusal {
         refusal
     }
 
-    fn challenge(&mut self, challenge: &Challenge<'_>, realm: &str) {
+    fn challenge<'a>(&mut self, challenge: &Challenge<'_>, realm: impl Into<Realm<'a>>) {
         if let Some(value) = challenge.header(realm) {
             self.answer.fields.insert(WWW_AUTHENTICATE, value);
         }

@@ -23,12 +23,15 @@ use super::{
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
     connection::{Connection, UnderWay, blame},
-    forwarding, grpc, headers,
+    forwarding, framing, grpc, headers,
     hold::Held,
     host::Host,
     identity::{
         authorize::{Denial, admit_source, authorize},
-        bearer, condition,
+        bearer::{self, Scheme},
+        challenge::Realm,
+        condition,
+        dpop::{self, DPOP, ProofError},
         facts::Facts,
         reason::Reason,
         token::VerifiedToken,
@@ -65,6 +68,8 @@ pub(super) struct Passage<'a> {
     token: Option<Arc<VerifiedToken>>,
     /// The same.
     key: Option<&'a Arc<ApiKey>>,
+    /// By which scheme tokens are sent, or asked for.
+    scheme: Scheme,
     /// What was decided, also where a rule in shadow mode lets the request through nevertheless.
     pub(super) verdict: Verdict,
     /// Takes the response's bytes from the limits that count them.
@@ -92,6 +97,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         rule: None,
         token: None,
         key: None,
+        scheme: Scheme::default(),
         verdict: Verdict::Allowed,
         meter: None,
         denied: None,
@@ -138,6 +144,7 @@ impl<'a> Passage<'a> {
     /// to ask elsewhere.
     async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (mut parts, body) = request.into_parts();
+        framing::check(&parts)?;
         let asked = upgrade::asked(&mut parts)?;
         if parts.method == Method::TRACE || parts.method == Method::CONNECT {
             let detail = "TRACE and CONNECT are not served";
@@ -173,7 +180,7 @@ impl<'a> Passage<'a> {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Err(Refusal::new(Verdict::Shed, status, detail).retry_after(1));
         }
-        if let Err(refusal) = self.admit((index, target), &parts, host.name()).await {
+        if let Err(refusal) = self.admit((index, target), &parts, &host).await {
             if rule.mode(route) == Mode::Enforce {
                 return Err(refusal);
             }
@@ -203,6 +210,10 @@ impl<'a> Passage<'a> {
             parts.headers.remove(&wanted.header);
         }
         self.prepare(index, &mut parts, &host)?;
+        if matches!(rule.require, Requirement::Proof { token: Some(_), .. }) {
+            // The proof was for the gateway, and counts once.
+            parts.headers.remove(DPOP);
+        }
         let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
         changes::rewrite(&rule.routing.rewrite, policy.pattern(index), &mut parts)?;
         changes::apply(&rule.routing.request_fields, &mut parts.headers);
@@ -214,16 +225,17 @@ impl<'a> Passage<'a> {
         &mut self,
         (index, target): (RuleIndex, usize),
         parts: &Parts,
-        host: &str,
+        host: &Host,
     ) -> Result<(), Refusal> {
         let (route, rule) = self.policy.generation.rule(index);
-        let realm = route.name.as_str();
+        let name = route.name.as_str();
         admit_source(&rule.access, self.connection.client.ip())
-            .map_err(|denial| Refusal::denied(&denial, realm))?;
-        let token = self.authenticate(rule, realm, &parts.headers).await?;
+            .map_err(|denial| Refusal::denied(&denial, name))?;
+        let token = self.authenticate(rule, name, parts, host).await?;
         if let Some(entry) = &mut self.entry {
             entry.token.clone_from(&token);
         }
+        let realm = self.realm(name);
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
             if denial == Denial::TokenBound {
@@ -231,7 +243,7 @@ impl<'a> Passage<'a> {
             }
             Refusal::denied(&denial, realm)
         })?;
-        let key = self.api_key(rule, realm, &parts.headers)?;
+        let key = self.api_key(rule, name, &parts.headers)?;
         if let Some(entry) = &mut self.entry {
             entry.key = key.cloned();
         }
@@ -239,7 +251,7 @@ impl<'a> Passage<'a> {
             let facts = Facts {
                 method: &parts.method,
                 path: parts.uri.path(),
-                host,
+                host: host.name(),
                 query: parts.uri.query(),
                 headers: &parts.headers,
                 source: self.connection.client.ip(),
@@ -316,12 +328,19 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// The verified token, if the rule wants one and the request has one.
+    fn realm<'n>(&self, name: &'n str) -> Realm<'n> {
+        let scheme = self.scheme;
+        Realm { name, scheme }
+    }
+
+    /// The verified token, if the rule wants one and the request has one. One that is bound to a key has
+    /// its proof.
     async fn authenticate(
-        &self,
+        &mut self,
         rule: &Rule,
         realm: &str,
-        fields: &HeaderMap,
+        parts: &Parts,
+        host: &Host,
     ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
         let Requirement::Proof {
             token: Some(wanted), ..
@@ -329,22 +348,49 @@ impl<'a> Passage<'a> {
         else {
             return Ok(None);
         };
-        let offered = bearer::token(fields).map_err(|error| {
+        let verifier = &self.policy.generation.verifier;
+        let offered = bearer::token(&parts.headers).map_err(|error| {
             self.blame();
             Refusal::unreadable(error, realm)
         })?;
-        let Some(offered) = offered else { return Ok(None) };
-        let verifier = &self.policy.generation.verifier;
+        let Some(offered) = offered else {
+            if verifier.wants_proofs(&wanted.issuer) {
+                self.scheme = Scheme::Dpop;
+            }
+            return Ok(None);
+        };
+        self.scheme = offered.scheme;
+        let now = SystemTime::now();
         let tokens = &self.connection.worker.tokens;
         let verified = verifier
-            .verify_or_refresh(tokens, &wanted.issuer, offered, SystemTime::now())
+            .verify_or_refresh(tokens, &wanted.issuer, offered.token, now)
             .await;
-        verified.map(Some).map_err(|error| {
+        let token = verified.map_err(|error| {
             if error.is_clients() {
                 self.blame();
             }
-            Refusal::token(error, realm)
-        })
+            Refusal::token(error, self.realm(realm))
+        })?;
+        let asked = dpop::Asked {
+            method: &parts.method,
+            tls: self.connection.is_tls(),
+            host,
+            path: parts.uri.path(),
+        };
+        verifier
+            .prove((&offered, &token), &asked, &parts.headers, now, &mut self.fields)
+            .map_err(|error| self.unproved(error, realm))?;
+        Ok(Some(token))
+    }
+
+    /// The proof of the token's key does not hold.
+    fn unproved(&self, error: ProofError, realm: &str) -> Refusal {
+        if error.is_suspicious() {
+            self.blame();
+        }
+        let metrics = &self.connection.worker.metrics;
+        metrics.dpop_refusals.with_label_values(&[error.label()]).inc();
+        Refusal::proof(error, self.realm(realm))
     }
 
     /// The verified API key, if the rule wants one.

@@ -21,6 +21,7 @@ pub(crate) mod raw;
 mod revocations;
 mod routing;
 pub mod service;
+mod tokens;
 pub mod watch;
 pub(crate) mod yaml;
 

@@ -35,6 +35,7 @@ pub use super::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
         UpstreamLimits, UpstreamTls,
     },
+    tokens::{CheckedBy, Dpop, Introspection},
 };
 
 /// Everything that is in force at one time.
@@ -317,10 +318,10 @@ pub struct Issuer {
     pub origin: Origin,
     /// The exact `iss` claim.
     pub issuer: Arc<str>,
-    pub jwks: Jwks,
+    pub checked_by: CheckedBy,
     /// One of them must be in `aud`. At least one.
     pub audiences: Vec<Arc<str>>,
-    /// Asymmetric only. At least one.
+    /// Asymmetric only. At least one, unless tokens are introspected.
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// The `typ` header values that are accepted, lower case, without `application/`.
     pub types: Vec<Arc<str>>,
@@ -330,6 +331,7 @@ pub struct Issuer {
     pub tier: Option<ClaimPath>,
     /// The claims that rules look at: no others of a verified token are kept.
     pub kept: Vec<ClaimPath>,
+    pub dpop: Dpop,
 }
 
 /// Where an issuer's keys are.

@@ -14,8 +14,8 @@ use enforcer::{
         signal::{Identity, Verdict},
     },
     policy::model::{
-        Budget, Counted, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate, RequestKey, RequestLimit,
-        Requirement, Route, TokenContent, TokenRequirement,
+        Budget, CheckedBy, Counted, Dpop, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate,
+        RequestKey, RequestLimit, Requirement, Route, TokenContent, TokenRequirement,
     },
 };
 use enforcer_common::limiter::{Algorithm, Params};
@@ -164,16 +164,17 @@ impl Corp {
             name: policy::name("corp"),
             origin: policy::origin(),
             issuer: "https://idp.example.com".into(),
-            jwks: Jwks {
+            checked_by: CheckedBy::Keys(Jwks {
                 source: JwksSource::File(self.directory.path().join("jwks.json")),
                 refresh: Duration::from_secs(600),
-            },
+            }),
             audiences: vec!["orders".into()],
             algorithms: vec![jsonwebtoken::Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
             tier: None,
             kept: Vec::new(),
+            dpop: Dpop::default(),
         }
     }
 

@@ -2,26 +2,29 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{
-    Lab, Plan,
-    client::{self, Client, H2},
-    in_time,
-    origin::Origin,
-    policy,
+use crate::{
+    hostile_frames,
+    support::{
+        Lab, Plan,
+        client::{self, Client, H2},
+        in_time,
+        origin::Origin,
+        policy,
+    },
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -30,7 +33,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Fields as literals without indexing (RFC 7541 section 6.2.2).
-fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -42,18 +45,18 @@ fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-const GET: [(&str, &str); 4] = [
+pub(crate) const GET: [(&str, &str); 4] = [
     (":method", "GET"),
     (":scheme", "https"),
     (":authority", "api.example.com"),
     (":path", "/"),
 ];
 
-fn get_with(more: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn get_with(more: &[(&str, &str)]) -> Vec<u8> {
     fields(&[&GET, more].concat())
 }
 
-fn request(block: &[u8]) -> Vec<u8> {
+pub(crate) fn request(block: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_STREAM | END_HEADERS, 1, block)
 }
 
@@ -179,6 +182,51 @@ async fn malformed_requests_reach_no_service() {
             .look(|seen| seen.verdicts.iter().filter(|(_, status)| *status == 200).count());
         assert_eq!(served, 1, "{what}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_http2_forbids_is_not_served() {
+    let origin = Origin::start().await;
+    let lab = Plan::default().start(policy::open(&[origin.address]));
+    let served = |lab: &Lab| {
+        lab.recorder
+            .look(|seen| seen.verdicts.iter().filter(|(_, status)| *status == 200).count())
+    };
+    let all = [hostile_frames::heads(), hostile_frames::broken()].concat();
+    assert!(all.len() >= 50, "{} kinds of frames", all.len());
+    let mut complaints = Vec::new();
+    for (what, frames) in all {
+        let kinds = exchange(&lab, &frames).await;
+        let told = kinds
+            .iter()
+            .any(|kind| [HEADERS, RST_STREAM, GOAWAY].contains(kind));
+        if !told || served(&lab) > 0 {
+            complaints.push(format!("{what}: {kinds:?}, {} served", served(&lab)));
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    let kinds = exchange(&lab, &request(&fields(&GET))).await;
+    assert!(kinds.contains(&HEADERS) && served(&lab) == 1, "{kinds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_small_frames_leave_others_alone() {
+    let origin = Origin::start().await;
+    let lab = Plan {
+        workers: 1,
+        ..Plan::default()
+    }
+    .start(policy::open(&[origin.address]));
+    let mut other = Client::connect(&lab, H2).await;
+    for (what, frames) in hostile_frames::floods() {
+        let kinds = exchange(&lab, &frames).await;
+        let told = kinds
+            .iter()
+            .any(|kind| [HEADERS, RST_STREAM, GOAWAY].contains(kind));
+        assert!(told, "{what}: it is answered or ended");
+        assert_eq!(other.get("/").await.status, 200, "{what}");
+    }
+    assert!(origin.requests() < 50, "{} requests", origin.requests());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use enforcer::policy::model::{
-    Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenContent, TokenRequirement,
+    CheckedBy, Dpop, Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenContent, TokenRequirement,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rcgen::{KeyPair, PublicKeyData};
@@ -24,15 +24,15 @@ use crate::support::{
 };
 
 /// An issuer whose key signs whatever it is given.
-struct Forge {
+pub(crate) struct Forge {
     directory: TempDir,
     key: KeyPair,
     other: KeyPair,
-    now: u64,
+    pub(crate) now: u64,
 }
 
 impl Forge {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let forge = Self {
             directory: TempDir::new().unwrap(),
@@ -45,27 +45,33 @@ impl Forge {
         forge
     }
 
-    fn public(&self, key: &KeyPair) -> Value {
+    pub(crate) fn public(&self, key: &KeyPair) -> Value {
         let point = key.der_bytes();
         let part = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
         json!({"kty": "EC", "crv": "P-256", "kid": "1", "x": part(1..33), "y": part(33..65)})
     }
 
-    fn set(&self, origin: &Origin) -> PolicySet {
+    pub(crate) fn set(&self, origin: &Origin) -> PolicySet {
+        self.set_with(origin, Dpop::default())
+    }
+
+    /// With proofs as told.
+    pub(crate) fn set_with(&self, origin: &Origin, dpop: Dpop) -> PolicySet {
         let issuer = Issuer {
             name: policy::name("corp"),
             origin: policy::origin(),
             issuer: "https://idp.example.com".into(),
-            jwks: Jwks {
+            checked_by: CheckedBy::Keys(Jwks {
                 source: JwksSource::File(self.directory.path().join("jwks.json")),
                 refresh: Duration::from_secs(600),
-            },
+            }),
             audiences: vec!["orders".into()],
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::from_secs(5),
             tier: None,
             kept: Vec::new(),
+            dpop,
         };
         let mut rule = policy::open_rule();
         rule.require = Requirement::Proof {
@@ -82,18 +88,18 @@ impl Forge {
         set
     }
 
-    fn header(&self) -> Value {
+    pub(crate) fn header(&self) -> Value {
         json!({"alg": "ES256", "typ": "at+jwt", "kid": "1"})
     }
 
-    fn claims(&self) -> Value {
+    pub(crate) fn claims(&self) -> Value {
         json!({
             "iss": "https://idp.example.com", "aud": "orders", "sub": "alice", "client_id": "web",
             "iat": self.now, "exp": self.now + 300, "scope": "orders:read", "jti": "1",
         })
     }
 
-    fn signed_by(key: &KeyPair, header: &str, claims: &str) -> String {
+    pub(crate) fn signed_by(key: &KeyPair, header: &str, claims: &str) -> String {
         let message = format!(
             "{}.{}",
             URL_SAFE_NO_PAD.encode(header),
@@ -104,7 +110,7 @@ impl Forge {
         format!("{message}.{signature}")
     }
 
-    fn sign(&self, header: &Value, claims: &Value) -> String {
+    pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
         Self::signed_by(&self.key, &header.to_string(), &claims.to_string())
     }
 
@@ -114,12 +120,12 @@ impl Forge {
     }
 
     /// With one claim replaced, or taken out by null.
-    fn claim(&self, name: &str, value: Value) -> String {
+    pub(crate) fn claim(&self, name: &str, value: Value) -> String {
         self.sign(&self.header(), &with(self.claims(), name, value))
     }
 }
 
-fn with(mut object: Value, name: &str, value: Value) -> Value {
+pub(crate) fn with(mut object: Value, name: &str, value: Value) -> Value {
     let members = object.as_object_mut().unwrap();
     if value.is_null() {
         members.remove(name);

@@ -1,6 +1,6 @@
 //! Services and issuers.
 
-use crate::table::{each_has_one, issuer, service};
+use crate::table::{document, each_has_one, issuer, service};
 
 #[test]
 fn of_services_and_issuers() {
@@ -235,8 +235,85 @@ fn of_services_and_issuers() {
             "spec.algorithms[1]",
             "did you mean",
         ),
+        (
+            issuer("introspection: ▶{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml}"),
+            "spec.introspection",
+            "not by both",
+        ),
+        (
+            introspecting("algorithms: ▶[ES256]"),
+            "spec.algorithms",
+            "leave `algorithms` out",
+        ),
+        (introspecting("types: ▶[jwt]"), "spec.types", "leave `types` out"),
+        (
+            introspection("▶{clientId: a, clientSecretFile: policy.yaml}"),
+            "spec.introspection.url",
+            "`url` is missing",
+        ),
+        (
+            introspection("{url: ▶'http://idp.example.com/', clientId: a, clientSecretFile: policy.yaml}"),
+            "spec.introspection.url",
+            "http is for loopback addresses only",
+        ),
+        (
+            introspection("{url: 'https://a/', clientId: ▶'a b', clientSecretFile: policy.yaml}"),
+            "spec.introspection.clientId",
+            "without spaces",
+        ),
+        (
+            introspection("{url: 'https://a/', clientId: a, clientSecretFile: ▶absent}"),
+            "spec.introspection.clientSecretFile",
+            "there is no file",
+        ),
+        (
+            introspection("{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml, cache: ▶0s}"),
+            "spec.introspection.cache",
+            "write 1s to 1h",
+        ),
+        (
+            introspection(
+                "{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml, negativeCache: ▶2m}",
+            ),
+            "spec.introspection.negativeCache",
+            "write 1s to 1m",
+        ),
+        (
+            introspection("{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml, timeout: ▶1m}"),
+            "spec.introspection.timeout",
+            "write 100ms to 10s",
+        ),
         (issuer("audiences: ▶[]"), "spec.audiences", "the list is empty"),
         (issuer("leeway: ▶10m"), "spec.leeway", "write 0s to 5m"),
         (issuer("types: [▶'']"), "spec.types[0]", "is no media type"),
+        (
+            issuer("dpop: {maxAge: ▶1h}"),
+            "spec.dpop.maxAge",
+            "write 1s to 10m",
+        ),
+        (
+            issuer("dpop: {required: ▶often}"),
+            "spec.dpop.required",
+            "true or false",
+        ),
+        (
+            issuer("dpop: {▶nonces: true}"),
+            "spec.dpop.nonces",
+            "did you mean `nonce`",
+        ),
     ]);
+}
+
+/// An issuer that is asked so.
+fn introspection(settings: &str) -> String {
+    document(
+        "Issuer",
+        &format!("issuer: https://idp.example.com\naudiences: [a]\nintrospection: {settings}"),
+    )
+}
+
+/// An issuer that is asked, with a further field.
+fn introspecting(field: &str) -> String {
+    let right = introspection("{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml}");
+    right.replace("issuer: https", &format!("{field}\n  issuer: https"))
 }

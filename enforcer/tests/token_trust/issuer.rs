@@ -11,7 +11,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{Issuer, Jwks, JwksSource, Origin};
+use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -157,15 +157,16 @@ pub(crate) fn policy(source: JwksSource, algorithms: &[Algorithm]) -> Issuer {
             line: 3,
         },
         issuer: "https://idp.example.com".into(),
-        jwks: Jwks {
+        checked_by: CheckedBy::Keys(Jwks {
             source,
             refresh: Duration::from_secs(600),
-        },
+        }),
         audiences: vec!["orders".into(), "billing".into()],
         algorithms: algorithms.to_vec(),
         types: vec![Arc::from("at+jwt")],
         leeway: Duration::from_secs(30),
         tier: None,
         kept: vec!["client_id".parse().unwrap()],
+        dpop: Dpop::default(),
     }
 }

@@ -27,7 +27,7 @@ use enforcer::{
         token::TokenError,
         verifier::Verifier,
     },
-    policy::model::{JwksSource, Name},
+    policy::model::{CheckedBy, Jwks, JwksSource, Name},
 };
 use jsonwebtoken::Algorithm;
 use tokio::{
@@ -90,8 +90,8 @@ struct Worker {
 
 impl Worker {
     async fn start(source: JwksSource, refresh: Duration) -> Self {
-        let mut policy = policy(source, &[Algorithm::ES256]);
-        policy.jwks.refresh = refresh;
+        let mut policy = policy(source.clone(), &[Algorithm::ES256]);
+        policy.checked_by = CheckedBy::Keys(Jwks { source, refresh });
         let issuer = policy.name.clone();
         let verifier = Verifier::new(&[Arc::new(policy)], None, &Handle::current());
         verifier.first_attempts().await;

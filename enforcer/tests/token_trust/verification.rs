@@ -56,7 +56,7 @@ async fn what_the_standards_leave_open_is_accepted() {
         with(claims(), "exp", json!(1_800_000_300.75)),
         with(claims(), "nbf", NOW + 30),
         with(claims(), "iat", NOW + 30),
-        with(claims(), "cnf", json!({"jkt": "x"})),
+        with(claims(), "cnf", json!({"kid": "x"})),
         without(claims(), "scope"),
         without(claims(), "client_id"),
         without(claims(), "iat"),
@@ -90,7 +90,9 @@ async fn bound_tokens_say_to_what() {
         binding(json!({"x5t#S256": thumbprint})),
         Ok(Binding::Certificate([7; 32]))
     );
-    assert_eq!(binding(json!({"jkt": thumbprint})), Ok(Binding::Unsupported));
+    assert_eq!(binding(json!({"jkt": thumbprint})), Ok(Binding::Key([7; 32])));
+    assert_eq!(binding(json!({"jkt": 7})), Err(TokenError::Invalid("cnf")));
+    assert_eq!(binding(json!({"kid": "1"})), Ok(Binding::Unsupported));
     assert_eq!(
         binding(json!({"x5t#S256": thumbprint, "jkt": thumbprint})),
         Ok(Binding::Unsupported)

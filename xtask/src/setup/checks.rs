@@ -1,4 +1,4 @@
-//! What only the checks use: linters, Kubernetes' schemas, Prometheus' reader of metrics.
+//! What only the checks use: linters, Kubernetes' schemas, Prometheus' reader of metrics, another HTTP server.
 //!
 //! They go into `target/tools`, whose `bin` the tests find: nothing on the machine changes.
 
@@ -20,6 +20,9 @@ const DEPLOYMENT_CHECKS: [(&str, &str); 2] = [
 
 /// Where Debian's package of Prometheus has promtool.
 const PROMTOOL: &str = "prometheus/usr/bin/promtool";
+
+/// Where Debian's package of nginx has it.
+const NGINX: &str = "nginx/usr/sbin/nginx";
 
 pub(super) fn find_lints() -> Option<String> {
     // Asked of the programs themselves, for cargo may be rustup's proxy for a missing component.
@@ -106,6 +109,24 @@ pub(super) fn install_promtool() -> Result<()> {
     // Unpacked, not installed: the package would start a server on port 9090.
     debian::unpack("prometheus", &shell::tools().join("prometheus"))?;
     link("promtool", PROMTOOL)
+}
+
+pub(super) fn find_nginx() -> Option<String> {
+    let own = shell::tools().join("bin/nginx");
+    if own.exists() {
+        return Some("target/tools/bin/nginx".to_owned());
+    }
+    shell::program("nginx").map(|file| file.display().to_string())
+}
+
+/// The server that tests put in front of the gateway and behind it.
+pub(super) fn install_nginx() -> Result<()> {
+    if !debian::is_here() {
+        bail!("this is not a Debian machine: put `nginx` on the search path, then run `cargo xtask setup`");
+    }
+    // Unpacked, not installed: the package would start a server on port 80.
+    debian::unpack("nginx", &shell::tools().join("nginx"))?;
+    link("nginx", NGINX)
 }
 
 /// Makes a program of `target/tools` one of `target/tools/bin`.

@@ -44,7 +44,7 @@ pub enum Denial<'a> {
     /// The caller verified it with another issuer than the rule's.
     #[error("the token is from another issuer than the rule's")]
     TokenOfOtherIssuer,
-    /// RFC 8705, section 3; RFC 9449, section 7.1.
+    /// RFC 8705, section 3.
     #[error("the token is bound to a key that the client has not proved to have")]
     TokenBound,
     #[error("the token lacks a scope that the rule requires")]
@@ -127,7 +127,8 @@ pub fn admit_source(access: &Access, source: IpAddr) -> Result<(), Denial<'stati
     }
 }
 
-/// Decides by the proofs of one request: the certificate of its connection and its verified token.
+/// Decides by the proofs of one request: the certificate of its connection and its verified token, which
+/// must have passed `Verifier::prove` with this request.
 ///
 /// # Errors
 /// What is missing first.
@@ -190,6 +191,8 @@ fn check_token<'a>(
         Binding::Certificate(fingerprint) => {
             certificate.is_some_and(|certificate| certificate.fingerprint_sha256 == fingerprint)
         }
+        // Without its proof, the token is not shown here: see `Verifier::prove`.
+        Binding::Key(_) => true,
         Binding::Unsupported => false,
     };
     if !proved {

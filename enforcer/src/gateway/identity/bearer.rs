@@ -1,5 +1,7 @@
-//! The bearer token of a request (RFC 6750, section 2.1): from the header alone, never from the query
-//! or the body (RFC 9700, section 4.3.2).
+//! The token of a request (RFC 6750, section 2.1, and RFC 9449, section 7.1): from the header alone,
+//! never from the query or the body (RFC 9700, section 4.3.2).
+
+use std::fmt;
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use thiserror::Error;
@@ -10,16 +12,42 @@ pub enum BearerError {
     /// RFC 6750, section 3.1: more than one method.
     #[error("several Authorization headers: send one")]
     Several,
-    /// Not `Bearer`, one or more spaces, and a b64token.
-    #[error("the Authorization header must be Bearer, a space, and the token")]
-    Malformed,
+    /// Not the scheme, one or more spaces, and a b64token.
+    #[error("the Authorization header must be {0}, a space, and the token")]
+    Malformed(Scheme),
 }
 
-/// The token, if the request has one. Other schemes than `Bearer` are none.
+/// By which scheme a token is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    #[default]
+    Bearer,
+    /// With a proof of possession (RFC 9449).
+    Dpop,
+}
+
+/// As it is registered.
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bearer => "Bearer",
+            Self::Dpop => "DPoP",
+        })
+    }
+}
+
+/// A token as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered<'a> {
+    pub scheme: Scheme,
+    pub token: &'a str,
+}
+
+/// The token, if the request has one. Other schemes than `Bearer` and `DPoP` are none.
 ///
 /// # Errors
-/// If there are several Authorization headers, or one that begins as `Bearer` and is malformed.
-pub fn token(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
+/// If there are several Authorization headers, or one that begins as such and is malformed.
+pub fn token(headers: &HeaderMap) -> Result<Option<Offered<'_>>, BearerError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, another) = (values.next(), values.next());
     if another.is_some() {
@@ -28,19 +56,23 @@ pub fn token(headers: &HeaderMap) -> Result<Option<&str>, BearerError> {
     let Some(value) = value.map(http::HeaderValue::as_bytes) else {
         return Ok(None);
     };
-    let scheme = value.split(|&byte| byte == b' ').next().unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case(b"Bearer") {
+    let name = value.split(|&byte| byte == b' ').next().unwrap_or_default();
+    let scheme = if name.eq_ignore_ascii_case(b"Bearer") {
+        Scheme::Bearer
+    } else if name.eq_ignore_ascii_case(b"DPoP") {
+        Scheme::Dpop
+    } else {
         return Ok(None);
-    }
-    let rest = &value[scheme.len()..];
+    };
+    let rest = &value[name.len()..];
     let spaces = rest.iter().take_while(|&&byte| byte == b' ').count();
     let token = &rest[spaces..];
     if !is_b64token(token) {
-        return Err(BearerError::Malformed);
+        return Err(BearerError::Malformed(scheme));
     }
     str::from_utf8(token)
-        .map(Some)
-        .map_err(|_| BearerError::Malformed)
+        .map(|token| Some(Offered { scheme, token }))
+        .map_err(|_| BearerError::Malformed(scheme))
 }
 
 /// One or more of the alphabet, then any number of `=`.
@@ -69,13 +101,19 @@ mod tests {
 
     #[test]
     fn tokens_are_found() {
-        for value in [
-            "Bearer a.b-c_d~e+f/g==",
-            "bearer a.b-c_d~e+f/g==",
-            "BEARER   a.b-c_d~e+f/g==",
+        for (value, scheme) in [
+            ("Bearer a.b-c_d~e+f/g==", Scheme::Bearer),
+            ("bearer a.b-c_d~e+f/g==", Scheme::Bearer),
+            ("BEARER   a.b-c_d~e+f/g==", Scheme::Bearer),
+            ("DPoP a.b-c_d~e+f/g==", Scheme::Dpop),
+            ("dpop  a.b-c_d~e+f/g==", Scheme::Dpop),
         ] {
             let headers = headers(&[value.as_bytes()]);
-            assert_eq!(token(&headers), Ok(Some("a.b-c_d~e+f/g==")), "{value}");
+            let expected = Offered {
+                scheme,
+                token: "a.b-c_d~e+f/g==",
+            };
+            assert_eq!(token(&headers), Ok(Some(expected)), "{value}");
         }
     }
 
@@ -88,7 +126,7 @@ mod tests {
             "BearerX abc",
             "Bearer\tabc",
             "Token Bearer abc",
-            "DPoP abc",
+            "DPoPx abc",
         ] {
             assert_eq!(token(&headers(&[value.as_bytes()])), Ok(None), "{value}");
         }
@@ -110,7 +148,7 @@ mod tests {
         for value in malformed {
             assert_eq!(
                 token(&headers(&[value])),
-                Err(BearerError::Malformed),
+                Err(BearerError::Malformed(Scheme::Bearer)),
                 "{value:?}"
             );
         }

@@ -26,7 +26,7 @@ pub const DEFAULT_CAPACITY: usize = 8192;
 const WAYS: usize = 4;
 
 /// How much memory the kept claims of one token may take, in bytes. A token with more is verified each time.
-const HEAVIEST: usize = 16 * 1024;
+pub(super) const HEAVIEST: usize = 16 * 1024;
 
 /// A worker's verified tokens.
 pub struct TokenCache {
@@ -77,6 +77,25 @@ impl TokenCache {
         token: &str,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
+        if let Some(held) = self.lookup(verifier, issuer, token, now)? {
+            return Ok(held);
+        }
+        let verified = verifier.verify(issuer, token, now)?;
+        self.keep(verifier, issuer, token, &verified, now)?;
+        Ok(verified)
+    }
+
+    /// The token, if it was kept under the same circumstances and has not expired.
+    ///
+    /// # Errors
+    /// If the token is too long to hold, or the issuer unknown.
+    pub fn lookup(
+        &mut self,
+        verifier: &Verifier,
+        issuer: &Name,
+        token: &str,
+        now: SystemTime,
+    ) -> Result<Option<Arc<VerifiedToken>>, TokenError> {
         // Also bounds the work of hashing.
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
@@ -90,20 +109,34 @@ impl TokenCache {
         {
             let token = Arc::clone(&entry.token);
             self.hits += 1;
-            return Ok(token);
+            return Ok(Some(token));
         }
         self.misses += 1;
-        let verified = verifier.verify(issuer, token, now)?;
+        Ok(None)
+    }
+
+    /// Keeps what `token` was verified to be.
+    ///
+    /// # Errors
+    /// If the issuer is unknown.
+    pub fn keep(
+        &mut self,
+        verifier: &Verifier,
+        issuer: &Name,
+        token: &str,
+        verified: &Arc<VerifiedToken>,
+        now: SystemTime,
+    ) -> Result<(), TokenError> {
         // In its leeway after `exp` a token still holds, but an entry would be of no use.
         if now < verified.expires && kept::weight(&verified.claims) <= HEAVIEST {
             self.enter(Entry {
-                digest,
-                circumstances,
+                digest: self.digest(issuer, token),
+                circumstances: verifier.circumstances(issuer)?,
                 last_use: self.clock,
-                token: Arc::clone(&verified),
+                token: Arc::clone(verified),
             });
         }
-        Ok(verified)
+        Ok(())
     }
 
     /// How many tokens were found, and how many had to be verified.

@@ -4,8 +4,29 @@ use std::sync::Arc;
 
 use http::{HeaderValue, StatusCode};
 
-use super::{api_key::KeyError, bearer::BearerError, token::TokenError};
+use super::{
+    api_key::KeyError,
+    bearer::{BearerError, Scheme},
+    dpop::{self, ProofError},
+    token::TokenError,
+};
 use crate::gateway::revocation::Revoked;
+
+/// What a challenge asks access to, and how tokens for it are sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Realm<'a> {
+    pub name: &'a str,
+    pub scheme: Scheme,
+}
+
+impl<'a> From<&'a str> for Realm<'a> {
+    fn from(name: &'a str) -> Self {
+        Self {
+            name,
+            scheme: Scheme::default(),
+        }
+    }
+}
 
 /// What is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +37,8 @@ pub enum Challenge<'a> {
     Unreadable(BearerError),
     /// The token does not hold.
     TokenRefused(TokenError),
+    /// The token holds, and its proof (RFC 9449) does not.
+    ProofRefused(ProofError),
     /// The token is bound to what the client has not proved.
     TokenBound,
     /// The token holds, and lacks some of these scopes.
@@ -38,8 +61,10 @@ impl Challenge<'_> {
             Self::ApiKey(error) => error.status(),
             Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
             Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ProofRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
             Self::TokenWanted
             | Self::TokenRefused(_)
+            | Self::ProofRefused(_)
             | Self::TokenBound
             | Self::CertificateWanted
             | Self::Revoked(_) => StatusCode::UNAUTHORIZED,
@@ -48,13 +73,14 @@ impl Challenge<'_> {
 
     /// The value of `WWW-Authenticate`; none if the client's credentials are not the cause.
     #[must_use]
-    pub fn header(&self, realm: &str) -> Option<HeaderValue> {
-        let scheme = match self {
-            Self::CertificateWanted | Self::Revoked(Revoked::Certificate) => "ClientCertificate",
-            Self::ApiKey(_) | Self::Revoked(Revoked::Key) => "ApiKey",
-            _ => "Bearer",
+    pub fn header<'a>(&self, realm: impl Into<Realm<'a>>) -> Option<HeaderValue> {
+        let Realm { name, scheme } = realm.into();
+        let asked = match self {
+            Self::CertificateWanted | Self::Revoked(Revoked::Certificate) => "ClientCertificate".to_owned(),
+            Self::ApiKey(_) | Self::Revoked(Revoked::Key) => "ApiKey".to_owned(),
+            _ => scheme.to_string(),
         };
-        let mut text = format!("{scheme} realm=\"{}\"", quotable(realm));
+        let mut text = format!("{asked} realm=\"{}\"", quotable(name));
         let mut say = |error: &str, description: &str| {
             text = format!(
                 "{text}, error=\"{error}\", error_description=\"{}\"",
@@ -72,6 +98,8 @@ impl Challenge<'_> {
             Self::Unreadable(error) => say("invalid_request", &error.to_string()),
             Self::TokenRefused(error) if !error.is_clients() => return None,
             Self::TokenRefused(error) => say("invalid_token", &error.to_string()),
+            Self::ProofRefused(error) if !error.is_clients() => return None,
+            Self::ProofRefused(error) => say(error.code(), &error.to_string()),
             Self::TokenBound => say(
                 "invalid_token",
                 "the token is bound to a key that the client has not proved to have",
@@ -80,6 +108,16 @@ impl Challenge<'_> {
                 say("insufficient_scope", "the token lacks a scope");
                 text = format!("{text}, scope=\"{}\"", quotable(&scopes.join(" ")));
             }
+        }
+        let algorithms = dpop::ALGORITHMS;
+        match (self, scheme) {
+            (Self::CertificateWanted | Self::ApiKey(_), _) => {}
+            (_, Scheme::Dpop) => text = format!("{text}, algs=\"{algorithms}\""),
+            // RFC 9449, section 7.2: how the token must be sent instead.
+            (Self::ProofRefused(ProofError::SentAsBearer | ProofError::BindingRequired), Scheme::Bearer) => {
+                text = format!("{text}, DPoP algs=\"{algorithms}\"");
+            }
+            (_, Scheme::Bearer) => {}
         }
         HeaderValue::try_from(text).ok()
     }
@@ -142,6 +180,51 @@ mod tests {
         let challenge = Challenge::TokenRefused(TokenError::KeysUnavailable);
         assert_eq!(challenge.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(challenge.header("orders"), None);
+    }
+
+    #[test]
+    fn challenges_follow_rfc_9449() {
+        let algs = r#"algs="ES256 ES384 EdDSA RS256 RS384 RS512 PS256 PS384 PS512""#;
+        let bound = ProofError::SentAsBearer;
+        for (challenge, scheme, header) in [
+            (
+                Challenge::TokenWanted,
+                Scheme::Dpop,
+                format!(r#"DPoP realm="orders", {algs}"#),
+            ),
+            (
+                Challenge::TokenRefused(TokenError::Expired),
+                Scheme::Dpop,
+                format!(
+                    r#"DPoP realm="orders", error="invalid_token", error_description="the token is expired", {algs}"#
+                ),
+            ),
+            (
+                Challenge::ProofRefused(ProofError::Replayed),
+                Scheme::Dpop,
+                format!(
+                    r#"DPoP realm="orders", error="invalid_dpop_proof", error_description="the proof was used before", {algs}"#
+                ),
+            ),
+            (
+                Challenge::ProofRefused(bound),
+                Scheme::Bearer,
+                format!(
+                    r#"Bearer realm="orders", error="invalid_token", error_description="{bound}", DPoP {algs}"#
+                ),
+            ),
+            (
+                Challenge::CertificateWanted,
+                Scheme::Dpop,
+                r#"ClientCertificate realm="orders""#.to_owned(),
+            ),
+        ] {
+            let name = "orders";
+            assert_eq!(challenge.header(Realm { name, scheme }).unwrap(), header);
+            assert_eq!(challenge.status(), 401);
+        }
+        let full = Challenge::ProofRefused(ProofError::Full);
+        assert_eq!((full.status().as_u16(), full.header("orders")), (503, None));
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn check_times(
 }
 
 /// A NumericDate (RFC 7519, section 2): seconds, which may have a fraction.
-struct Date(f64);
+pub(super) struct Date(f64);
 
 impl Date {
     #[expect(
@@ -118,16 +118,17 @@ impl Date {
         clippy::cast_sign_loss,
         reason = "made only from 0 to LAST_DATE"
     )]
-    fn floor_seconds(&self) -> Duration {
+    pub(super) fn floor_seconds(&self) -> Duration {
         Duration::from_secs(self.0.floor() as u64)
     }
 
-    fn ceil_seconds(&self) -> Duration {
+    pub(super) fn ceil_seconds(&self) -> Duration {
         Self(self.0.ceil()).floor_seconds()
     }
 }
 
-fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>, TokenError> {
+/// The claim of that name.
+pub(super) fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Date>, TokenError> {
     #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
     const LAST: f64 = LAST_DATE as f64;
     match claims.get(name) {
@@ -146,13 +147,19 @@ fn binding(claims: &Map<String, Value>) -> Result<Binding, TokenError> {
         return Ok(Binding::Bearer);
     };
     let members = confirmation.as_object().ok_or(TokenError::Invalid("cnf"))?;
-    let Some(thumbprint) = members.get("x5t#S256").filter(|_| members.len() == 1) else {
+    let mut members = members.iter();
+    let (Some((method, value)), None) = (members.next(), members.next()) else {
         return Ok(Binding::Unsupported);
     };
-    thumbprint
+    let bound_to: fn([u8; 32]) -> Binding = match method.as_str() {
+        "x5t#S256" => Binding::Certificate,
+        "jkt" => Binding::Key,
+        _ => return Ok(Binding::Unsupported),
+    };
+    value
         .as_str()
         .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
         .and_then(|bytes| bytes.try_into().ok())
-        .map(Binding::Certificate)
+        .map(bound_to)
         .ok_or(TokenError::Invalid("cnf"))
 }

@@ -26,7 +26,7 @@ use super::{
     jwks::{KeySet, KeySetError},
     source::{self, SourceError},
 };
-use crate::policy::model::{Issuer, JwksSource, Name};
+use crate::policy::model::{Issuer, Jwks, JwksSource, Name};
 
 /// The least time between two readings that tokens with unknown keys cause.
 pub const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -80,14 +80,14 @@ enum ReadError {
 }
 
 impl KeyStore {
-    /// Begins to read the keys of `issuer` on `runtime`, at once.
+    /// Begins to read the keys of `issuer`, which are in `jwks`, on `runtime`, at once.
     #[must_use]
-    pub fn start(issuer: &Issuer, runtime: &Handle) -> Self {
+    pub fn start(issuer: &Issuer, jwks: &Jwks, runtime: &Handle) -> Self {
         let shared = Arc::new(Shared {
             name: issuer.name.clone(),
-            source: issuer.jwks.source.clone(),
+            source: jwks.source.clone(),
             algorithms: issuer.algorithms.clone(),
-            refresh: issuer.jwks.refresh.max(SHORTEST_REFRESH),
+            refresh: jwks.refresh.max(SHORTEST_REFRESH),
             keys: ArcSwap::from_pointee(KeySet::empty()),
             state: watch::Sender::default(),
             reading: AtomicBool::new(true),
@@ -101,10 +101,10 @@ impl KeyStore {
 
     /// Whether this reads what a store for `issuer` would.
     #[must_use]
-    pub fn serves(&self, issuer: &Issuer) -> bool {
-        self.shared.source == issuer.jwks.source
+    pub fn serves(&self, issuer: &Issuer, jwks: &Jwks) -> bool {
+        self.shared.source == jwks.source
             && self.shared.algorithms == issuer.algorithms
-            && self.shared.refresh == issuer.jwks.refresh.max(SHORTEST_REFRESH)
+            && self.shared.refresh == jwks.refresh.max(SHORTEST_REFRESH)
     }
 
     /// The keys in use. Takes no lock.
@@ -251,11 +251,15 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::policy::model::{Jwks, Origin};
+    use crate::policy::model::{CheckedBy, Origin};
 
     #[tokio::test(start_paused = true)]
     async fn unknown_keys_cause_a_reading_in_ten_seconds() {
         let missing = PathBuf::from("/nonexistent/jwks.json");
+        let jwks = Jwks {
+            source: JwksSource::File(missing),
+            refresh: Duration::from_secs(600),
+        };
         let issuer = Issuer {
             name: "corp".parse().unwrap(),
             origin: Origin {
@@ -263,18 +267,16 @@ mod tests {
                 line: 3,
             },
             issuer: "https://idp.example.com".into(),
-            jwks: Jwks {
-                source: JwksSource::File(missing),
-                refresh: Duration::from_secs(600),
-            },
+            checked_by: CheckedBy::Keys(jwks.clone()),
             audiences: vec!["orders".into()],
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
             leeway: Duration::ZERO,
             tier: None,
             kept: Vec::new(),
+            dpop: crate::policy::model::Dpop::default(),
         };
-        let store = KeyStore::start(&issuer, &Handle::current());
+        let store = KeyStore::start(&issuer, &jwks, &Handle::current());
         store.first_attempt().await;
         assert!(store.shared.permits_refetch());
         assert!(!store.shared.permits_refetch());

@@ -1,7 +1,8 @@
 //! Who is behind a request: client certificates, access tokens, and whether they suffice.
 //!
 //! The way of a request: [`bearer::token`] finds the token, [`verifier::Verifier::verify_or_refresh`]
-//! verifies it (most of the time by the worker's [`cache::TokenCache`]), [`authorize::authorize`]
+//! verifies it (most of the time by the worker's [`cache::TokenCache`]), `Verifier::prove` checks
+//! the proof of one that is bound to a key, [`authorize::authorize`]
 //! compares the proofs with the rule, and [`challenge::Challenge`] says what is missing.
 
 pub mod api_key;
@@ -12,7 +13,9 @@ pub mod certificate;
 pub mod challenge;
 mod claims;
 pub mod condition;
+pub mod dpop;
 pub mod facts;
+mod introspection;
 pub mod json;
 pub mod jwks;
 mod kept;

@@ -31,6 +31,9 @@ pub const MAX_DOCUMENT: usize = 256 * 1024;
 /// For the whole of one reading.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How the agent calls itself.
+pub(super) const USER_AGENT: &str = concat!("enforcer/", env!("CARGO_PKG_VERSION"));
+
 /// Why a key document could not be read.
 #[derive(Debug, Error)]
 pub enum SourceError {
@@ -41,9 +44,7 @@ pub enum SourceError {
     #[error("cannot use the authorities of {}: {reason}; write certificates in PEM there", .path.display())]
     Authorities { path: PathBuf, reason: String },
     /// The system trusts nobody, as far as can be seen.
-    #[error(
-        "the system has no trusted authorities: install its CA certificates, or name a file in `jwks.ca`"
-    )]
+    #[error("the system has no trusted authorities: install its CA certificates, or name a file in `ca`")]
     NoSystemAuthorities,
     /// The TLS stack refused its configuration.
     #[error("cannot set up TLS: {0}")]
@@ -81,7 +82,7 @@ pub async fn read(source: &JwksSource) -> Result<Vec<u8>, SourceError> {
         .unwrap_or(Err(SourceError::Timeout))
 }
 
-async fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) async fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a pipe would wait for its writer, in a thread that no timeout ends.
     if !tokio::fs::metadata(path).await?.is_file() {
         return Err(io::Error::other("it is no regular file"));
@@ -104,10 +105,7 @@ async fn read_file(path: &Path) -> io::Result<Vec<u8>> {
 async fn read_address(uri: &Uri, ca: Option<&Path>) -> Result<Vec<u8>, SourceError> {
     let request = Request::get(uri.clone())
         .header(header::ACCEPT, "application/jwk-set+json, application/json")
-        .header(
-            header::USER_AGENT,
-            concat!("enforcer/", env!("CARGO_PKG_VERSION")),
-        )
+        .header(header::USER_AGENT, USER_AGENT)
         .body(Empty::<Bytes>::new())
         .map_err(|error| refused(uri, error.to_string()))?;
     let connector = connector(uri, ca).await?;
@@ -131,8 +129,11 @@ async fn read_address(uri: &Uri, ca: Option<&Path>) -> Result<Vec<u8>, SourceErr
     Ok(body.to_bytes().into())
 }
 
-/// Made anew for each reading: readings are rare, and so renewed authorities count at once.
-async fn connector(uri: &Uri, ca: Option<&Path>) -> Result<HttpsConnector<HttpConnector>, SourceError> {
+/// For keys made anew for each reading: readings are rare, and so renewed authorities count at once.
+pub(super) async fn connector(
+    uri: &Uri,
+    ca: Option<&Path>,
+) -> Result<HttpsConnector<HttpConnector>, SourceError> {
     let plain = uri.scheme() == Some(&Scheme::HTTP);
     let roots = match ca {
         _ if plain => RootCertStore::empty(),
@@ -182,7 +183,7 @@ async fn system_authorities() -> Result<RootCertStore, SourceError> {
     Ok(roots)
 }
 
-fn refused(uri: &Uri, reason: String) -> SourceError {
+pub(super) fn refused(uri: &Uri, reason: String) -> SourceError {
     SourceError::Request {
         uri: uri.clone(),
         reason,
@@ -190,7 +191,7 @@ fn refused(uri: &Uri, reason: String) -> SourceError {
 }
 
 /// The client's own message names only the phase; the cause is below it.
-fn chain(error: &legacy::Error) -> String {
+pub(super) fn chain(error: &legacy::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

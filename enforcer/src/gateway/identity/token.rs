@@ -31,7 +31,8 @@ pub struct VerifiedToken {
     pub client_id: Option<Arc<str>>,
     /// `scope`, else `scp`.
     pub scopes: Scopes,
-    /// `exp`: afterwards the token holds no more, but for the leeway.
+    /// `exp`: afterwards the token holds no more, but for the leeway. Of an introspected token: until when
+    /// it need not be introspected again, which is no later.
     pub expires: SystemTime,
     /// `jti`.
     pub id: Option<Arc<str>>,
@@ -50,7 +51,9 @@ pub enum Binding {
     Bearer,
     /// The client certificate with this SHA-256 (RFC 8705, section 3).
     Certificate([u8; 32]),
-    /// A proof that this gateway cannot check (DPoP and others): such a token is no bearer token.
+    /// The key with this SHA-256 thumbprint (RFC 9449, section 6.1).
+    Key([u8; 32]),
+    /// A proof that this gateway cannot check, or several: such a token is no bearer token.
     Unsupported,
 }
 
@@ -87,6 +90,15 @@ pub enum TokenError {
     OtherAlgorithm,
     #[error("several keys of the issuer would fit")]
     AmbiguousKey,
+    /// RFC 7662, section 2.2.
+    #[error("the issuer says that the token is not active")]
+    Inactive,
+    /// The issuer cannot be asked about the token. Not the client's fault.
+    #[error("the issuer of the token cannot be asked about it")]
+    NotIntrospected,
+    /// As many questions to the issuer are under way as may be. Not the client's fault.
+    #[error("the issuer is being asked about too many tokens")]
+    TooManyQuestions,
     #[error("the signature does not hold")]
     Signature,
     #[error("the claim {0} is missing")]
@@ -111,7 +123,11 @@ impl TokenError {
     pub fn is_clients(self) -> bool {
         !matches!(
             self,
-            Self::KeysUnavailable | Self::KeysOutdated | Self::UnknownIssuer
+            Self::KeysUnavailable
+                | Self::KeysOutdated
+                | Self::UnknownIssuer
+                | Self::NotIntrospected
+                | Self::TooManyQuestions
         )
     }
 }
@@ -200,7 +216,7 @@ impl Header {
 }
 
 /// RFC 7515, section 4.1.9: media types, where `application/` may be left out.
-fn same_type(given: &str, accepted: &str) -> bool {
+pub(super) fn same_type(given: &str, accepted: &str) -> bool {
     const PREFIX: &str = "application/";
     let short = match given.get(..PREFIX.len()) {
         Some(start) if start.eq_ignore_ascii_case(PREFIX) => &given[PREFIX.len()..],

@@ -10,19 +10,25 @@ use std::{
     time::SystemTime,
 };
 
+use http::HeaderMap;
 use tokio::runtime::Handle;
 
 use super::{
+    bearer::Offered,
     cache::TokenCache,
+    dpop::{Asked, ProofChecker, ProofError},
+    introspection::Introspector,
     keystore::{KeyState, KeyStore},
     token::{self, TokenError, VerifiedToken},
 };
-use crate::policy::model::{Issuer, Name};
+use crate::policy::model::{CheckedBy, Issuer, Name};
 
 /// Verifies tokens of a generation's issuers.
 #[derive(Debug, Default)]
 pub struct Verifier {
     issuers: HashMap<Name, TrustedIssuer>,
+    /// Outlives generations, so that a new policy forgets no proof that was used.
+    proofs: Arc<ProofChecker>,
 }
 
 #[derive(Debug)]
@@ -30,14 +36,22 @@ struct TrustedIssuer {
     policy: Arc<Issuer>,
     /// Tells this policy of the issuer from every other that the process has had.
     epoch: u64,
-    keys: Arc<KeyStore>,
+    checked_by: Checker,
+}
+
+/// What finds out whether a token of an issuer holds.
+#[derive(Clone, Debug)]
+enum Checker {
+    Keys(Arc<KeyStore>),
+    Introspection(Arc<Introspector>),
 }
 
 /// Under which circumstances a token was verified: under others it has to be again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Circumstances {
     epoch: u64,
-    generation: u64,
+    /// Of the keys, if it is verified by such.
+    generation: Option<u64>,
 }
 
 /// How an issuer's keys are, for metrics and status.
@@ -59,18 +73,32 @@ impl Verifier {
     #[must_use]
     pub fn new(issuers: &[Arc<Issuer>], previous: Option<&Self>, runtime: &Handle) -> Self {
         let trust = |policy: &Arc<Issuer>| {
-            let before = previous
-                .and_then(|verifier| verifier.issuers.get(&policy.name))
-                .filter(|before| before.keys.serves(policy));
+            let before = previous.and_then(|verifier| verifier.issuers.get(&policy.name));
+            let alike = before.filter(|before| judges_alike(&before.policy, policy));
+            let (checked_by, is_new) = match &policy.checked_by {
+                CheckedBy::Keys(jwks) => {
+                    let keys = before
+                        .and_then(TrustedIssuer::keys)
+                        .filter(|keys| keys.serves(policy, jwks));
+                    let start = || Arc::new(KeyStore::start(policy, jwks, runtime));
+                    (Checker::Keys(keys.map_or_else(start, Arc::clone)), keys.is_none())
+                }
+                CheckedBy::Introspection(settings) => match alike.map(|alike| &alike.checked_by) {
+                    Some(Checker::Introspection(asked)) if asked.asks(settings) => {
+                        (Checker::Introspection(Arc::clone(asked)), false)
+                    }
+                    _ => {
+                        let asked = Introspector::new(policy, settings, runtime);
+                        (Checker::Introspection(Arc::new(asked)), true)
+                    }
+                },
+            };
             TrustedIssuer {
                 policy: Arc::clone(policy),
-                epoch: before
-                    .filter(|before| judges_alike(&before.policy, policy))
-                    .map_or_else(new_epoch, |before| before.epoch),
-                keys: before.map_or_else(
-                    || Arc::new(KeyStore::start(policy, runtime)),
-                    |before| Arc::clone(&before.keys),
-                ),
+                epoch: alike
+                    .filter(|_| !is_new)
+                    .map_or_else(new_epoch, |alike| alike.epoch),
+                checked_by,
             }
         };
         Self {
@@ -78,10 +106,12 @@ impl Verifier {
                 .iter()
                 .map(|policy| (policy.name.clone(), trust(policy)))
                 .collect(),
+            proofs: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.proofs)),
         }
     }
 
-    /// Verifies `token` with the keys that are there. Costs a signature: see [`TokenCache`].
+    /// Verifies `token` with the keys that are there. Costs a signature: see [`TokenCache`]. Nothing holds
+    /// of an issuer that must be asked, which [`Self::verify_or_refresh`] does.
     ///
     /// # Errors
     /// Why the token does not hold.
@@ -92,7 +122,8 @@ impl Verifier {
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let issuer = self.trusted(issuer)?;
-        token::verify(&issuer.policy, &issuer.keys.keys(), token, now).map(Arc::new)
+        let keys = issuer.keys().ok_or(TokenError::NotIntrospected)?;
+        token::verify(&issuer.policy, &keys.keys(), token, now).map(Arc::new)
     }
 
     /// As [`TokenCache::verify`]; but if the key is unknown, the issuer's keys are read again, if
@@ -108,6 +139,17 @@ impl Verifier {
         token: &str,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
+        let keys = match &self.trusted(issuer)?.checked_by {
+            Checker::Keys(keys) => keys,
+            Checker::Introspection(asked) => {
+                if let Some(held) = cache.borrow_mut().lookup(self, issuer, token, now)? {
+                    return Ok(held);
+                }
+                let verified = asked.ask(token, now).await?;
+                cache.borrow_mut().keep(self, issuer, token, &verified, now)?;
+                return Ok(verified);
+            }
+        };
         let verify = || cache.borrow_mut().verify(self, issuer, token, now);
         let first = verify();
         let missing = matches!(first, Err(TokenError::UnknownKey | TokenError::KeysUnavailable));
@@ -118,42 +160,68 @@ impl Verifier {
         };
         match last {
             // The key may be in the document that cannot be read: that is not the client's fault.
-            Err(TokenError::UnknownKey) if !self.trusted(issuer)?.keys.is_current() => {
-                Err(TokenError::KeysOutdated)
-            }
+            Err(TokenError::UnknownKey) if !keys.is_current() => Err(TokenError::KeysOutdated),
             last => last,
         }
     }
 
+    /// Whether the verified `token` may be used for the request that was `asked` with `fields`: see
+    /// [`ProofChecker`]. `answer` gets the fields that the response must have.
+    ///
+    /// # Errors
+    /// What is wrong with the proof, or that there is none.
+    pub(in crate::gateway) fn prove(
+        &self,
+        offered: (&Offered<'_>, &VerifiedToken),
+        asked: &Asked<'_>,
+        fields: &HeaderMap,
+        now: SystemTime,
+        answer: &mut HeaderMap,
+    ) -> Result<(), ProofError> {
+        let issuer = self
+            .trusted(&offered.1.issuer)
+            .map_err(|_| ProofError::Unavailable)?;
+        self.proofs
+            .check(&issuer.policy, offered, asked, fields, now, answer)
+    }
+
+    /// Whether tokens of the issuer must be bound to a key.
+    pub(in crate::gateway) fn wants_proofs(&self, issuer: &Name) -> bool {
+        self.issuers
+            .get(issuer)
+            .is_some_and(|issuer| issuer.policy.dpop.required)
+    }
+
     /// Has the issuer's keys read again, unless that was done lately; whether a reading has ended.
     pub async fn refetch(&self, issuer: &Name) -> bool {
-        match self.issuers.get(issuer) {
-            Some(issuer) => issuer.keys.refetch().await,
+        match self.issuers.get(issuer).and_then(TrustedIssuer::keys) {
+            Some(keys) => keys.refetch().await,
             None => false,
         }
     }
 
     /// Waits until the keys of every issuer were read once, or could not be.
     pub async fn first_attempts(&self) {
-        for issuer in self.issuers.values() {
-            issuer.keys.first_attempt().await;
+        for keys in self.issuers.values().filter_map(TrustedIssuer::keys) {
+            keys.first_attempt().await;
         }
     }
 
-    /// How the keys are, in order of name.
+    /// How the keys are, in order of name. Issuers that are asked have none.
     #[must_use]
     pub fn status(&self) -> Vec<IssuerStatus> {
         let mut status: Vec<_> = self
             .issuers
             .iter()
-            .map(|(name, issuer)| {
-                let keys = issuer.keys.keys();
-                IssuerStatus {
+            .filter_map(|(name, issuer)| {
+                let store = issuer.keys()?;
+                let keys = store.keys();
+                Some(IssuerStatus {
                     name: name.clone(),
                     keys: keys.len(),
                     unused_keys: keys.unused().len(),
-                    state: issuer.keys.state(),
-                }
+                    state: store.state(),
+                })
             })
             .collect();
         status.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -165,12 +233,21 @@ impl Verifier {
         let issuer = self.trusted(issuer)?;
         Ok(Circumstances {
             epoch: issuer.epoch,
-            generation: issuer.keys.keys().generation(),
+            generation: issuer.keys().map(|keys| keys.keys().generation()),
         })
     }
 
     fn trusted(&self, issuer: &Name) -> Result<&TrustedIssuer, TokenError> {
         self.issuers.get(issuer).ok_or(TokenError::UnknownIssuer)
+    }
+}
+
+impl TrustedIssuer {
+    fn keys(&self) -> Option<&Arc<KeyStore>> {
+        match &self.checked_by {
+            Checker::Keys(keys) => Some(keys),
+            Checker::Introspection(_) => None,
+        }
     }
 }
 

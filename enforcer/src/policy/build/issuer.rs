@@ -1,12 +1,12 @@
 //! Issuers of tokens.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jsonwebtoken::Algorithm;
 
-use super::{Head, distinct, duration_within, values};
+use super::{Head, distinct, duration_within, tokens, values};
 use crate::policy::{
-    model::{ClaimPath, Issuer, Jwks, JwksSource},
+    model::{CheckedBy, ClaimPath, Issuer, Jwks, JwksSource},
     raw,
     yaml::{
         mistake::nearest,
@@ -29,13 +29,25 @@ const ALGORITHMS: [(&str, Algorithm); 9] = [
 
 pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Option<Issuer> {
     let issuer = at.required("issuer", raw.issuer, parsed(parse_text));
-    let jwks = at.required("jwks", raw.jwks, jwks);
+    let introspected = raw.introspection.is_some() || at.mentions("introspection");
+    let checked_by = checked_by(raw.jwks, raw.introspection, at);
     let audiences = at.required("audiences", raw.audiences, |list, _| {
         Some(values(distinct(at, "audiences", list.0, parse_text)))
     });
-    let algorithms = at.required("algorithms", raw.algorithms, |list, _| {
-        Some(values(distinct(at, "algorithms", list.0, parse_algorithm)))
-    });
+    let algorithms = if introspected {
+        let useless = |key: &&str| at.mentions(key) && !at.mentions("jwks");
+        for key in ["algorithms", "types"].into_iter().filter(useless) {
+            at.field(key).error_with(
+                format!("`{key}` is about signed tokens, and the issuer is asked about these"),
+                format!("leave `{key}` out, or use `jwks` instead of `introspection`"),
+            );
+        }
+        Some(Vec::new())
+    } else {
+        at.required("algorithms", raw.algorithms, |list, _| {
+            Some(values(distinct(at, "algorithms", list.0, parse_algorithm)))
+        })
+    };
     let types = raw
         .types
         .map(|list| values(distinct(at, "types", list.0, parse_type)));
@@ -44,12 +56,13 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
     // Where it leads to is looked up by the rules that ask for roles.
     at.optional("roles", raw.roles, parsed(str::parse::<ClaimPath>));
     let tier = at.optional("tier", raw.tier, parsed(str::parse::<ClaimPath>));
+    let dpop = at.optional("dpop", raw.dpop, |raw, at| Some(tokens::dpop(raw, at)));
     let head = head?;
     Some(Issuer {
         name: head.name,
         origin: head.origin,
         issuer: issuer?,
-        jwks: jwks?,
+        checked_by: checked_by?,
         audiences: audiences?,
         algorithms: algorithms?,
         // RFC 9068, section 2.1.
@@ -58,10 +71,11 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         tier,
         // Said by the rules, once all are known.
         kept: Vec::new(),
+        dpop: dpop.unwrap_or_default(),
     })
 }
 
-fn parse_text(text: &str) -> Result<Arc<str>, String> {
+pub(super) fn parse_text(text: &str) -> Result<Arc<str>, String> {
     if text.is_empty() || text.len() > 2048 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(format!(
             "`{text}` is no identifier: write 1 to 2048 characters without spaces"
@@ -108,26 +122,35 @@ fn parse_type(text: &str) -> Result<Arc<str>, String> {
     Ok(short.into())
 }
 
+/// By its keys or by itself.
+fn checked_by(
+    keys: Option<raw::Jwks>,
+    introspection: Option<raw::Introspection>,
+    at: &Place<'_>,
+) -> Option<CheckedBy> {
+    if !at.mentions("introspection") {
+        return at.required("jwks", keys, jwks).map(CheckedBy::Keys);
+    }
+    if at.mentions("jwks") {
+        at.field("introspection").error_with(
+            "tokens are checked by `jwks` or by `introspection`, not by both",
+            "leave one out: with `jwks` the gateway checks signatures itself, with `introspection` it asks the issuer",
+        );
+        return None;
+    }
+    at.optional("introspection", introspection, tokens::introspection)
+        .map(CheckedBy::Introspection)
+}
+
 fn jwks(raw: raw::Jwks, at: &Place<'_>) -> Option<Jwks> {
     let refresh = duration_within(Duration::from_secs(10), Duration::from_secs(86_400));
     let refresh = at.optional("refresh", raw.refresh, refresh);
-    let ca = raw.ca.map(|file| at.beside(&file));
-    if let Some(path) = ca.as_ref().filter(|path| !path.is_file()) {
-        at.field("ca")
-            .error(format!("there is no file {}", path.display()));
-    }
+    let ca = authorities(raw.ca, at);
     let source = match (raw.url, raw.file) {
         (Some(text), None) => {
-            let url = parsed(parse_url)(text, &at.field("url"));
-            if url
-                .as_ref()
-                .is_some_and(|url| url.scheme() == Some(&http::uri::Scheme::HTTP))
-                && ca.is_some()
-            {
-                at.field("ca")
-                    .error("`ca` is about https, and the url is http: leave one out");
-            }
-            url.map(|url| JwksSource::Url { url, ca })
+            let url = parsed(parse_url)(text, &at.field("url"))?;
+            check_needs(ca.is_some(), &url, at);
+            Some(JwksSource::Url { url, ca })
         }
         (None, Some(file)) => {
             if ca.is_some() {
@@ -163,8 +186,26 @@ fn jwks(raw: raw::Jwks, at: &Place<'_>) -> Option<Jwks> {
     })
 }
 
-/// Keys decide who is let in, so they come over TLS or from the machine itself.
-fn parse_url(text: &str) -> Result<http::Uri, String> {
+/// The file of `ca`, which must be there.
+pub(super) fn authorities(file: Option<String>, at: &Place<'_>) -> Option<PathBuf> {
+    let path = at.beside(&file?);
+    if !path.is_file() {
+        at.field("ca")
+            .error(format!("there is no file {}", path.display()));
+    }
+    Some(path)
+}
+
+/// Reports authorities for an address that none are needed for.
+pub(super) fn check_needs(has_authorities: bool, url: &http::Uri, at: &Place<'_>) {
+    if has_authorities && url.scheme() == Some(&http::uri::Scheme::HTTP) {
+        at.field("ca")
+            .error("`ca` is about https, and the url is http: leave one out");
+    }
+}
+
+/// What comes from there decides who is let in, so it comes over TLS or from the machine itself.
+pub(super) fn parse_url(text: &str) -> Result<http::Uri, String> {
     let url: http::Uri = text
         .parse()
         .map_err(|_| format!("`{text}` is no URL: write it like https://idp.example.com/jwks"))?;
@@ -175,7 +216,7 @@ fn parse_url(text: &str) -> Result<http::Uri, String> {
         Some("https") if !host.is_empty() => Ok(url),
         Some("http") if loopback => Ok(url),
         Some("http") => Err(format!(
-            "`{text}` is http, by which anybody on the way could put in keys: write https://, http is for loopback addresses only"
+            "`{text}` is http, by which anybody on the way could answer: write https://, http is for loopback addresses only"
         )),
         _ => Err(format!(
             "`{text}` is no URL: write it like https://idp.example.com/jwks"

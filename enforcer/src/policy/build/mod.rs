@@ -19,6 +19,7 @@ pub(crate) mod revocations;
 mod route;
 mod routing;
 pub(crate) mod service;
+mod tokens;
 mod upstream;
 mod upstream_tls;
 mod verified;

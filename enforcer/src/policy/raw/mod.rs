@@ -10,6 +10,7 @@ use serde::{Deserialize, de::IgnoredAny};
 mod access;
 mod api_keys;
 mod destination;
+mod issuer;
 mod matching;
 mod revocations;
 mod service;
@@ -18,6 +19,7 @@ mod shape;
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Forward, Subject};
 pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
+pub(crate) use issuer::{Dpop, Introspection};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use revocations::{Revocation, Revocations};
 pub(crate) use service::{
@@ -277,6 +279,8 @@ pub(crate) struct Issuer {
     pub(crate) leeway: Option<Duration>,
     pub(crate) tier: Option<String>,
     pub(crate) roles: Option<String>,
+    pub(crate) dpop: Option<Dpop>,
+    pub(crate) introspection: Option<Introspection>,
 }
 
 /// Where keys are.

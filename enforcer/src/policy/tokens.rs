@@ -1,0 +1,55 @@
+//! How an issuer's tokens are checked, beside their signature and claims.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use super::model::Jwks;
+
+/// How it is found out whether a token holds.
+#[derive(Clone, Debug)]
+pub enum CheckedBy {
+    /// It is a JWT: by the issuer's keys.
+    Keys(Jwks),
+    /// It may be anything: the issuer is asked.
+    Introspection(Introspection),
+}
+
+/// Where and how an issuer is asked about tokens (RFC 7662).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introspection {
+    /// `https` anywhere; `http` only on loopback.
+    pub url: http::Uri,
+    /// PEM file of the authorities that are trusted for it. `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// As what the gateway is registered with the issuer.
+    pub client_id: Arc<str>,
+    /// The file of its secret.
+    pub secret_file: PathBuf,
+    /// How long an answer that a token holds may be used; never beyond its `exp`.
+    pub cache: Duration,
+    /// How long one that it does not.
+    pub negative_cache: Duration,
+    /// For the whole of one question.
+    pub timeout: Duration,
+}
+
+/// Proofs of possession (DPoP, RFC 9449). A token that is bound to a key (`cnf.jkt`) needs its proof
+/// whatever this says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dpop {
+    /// Whether tokens that are bound to no key are refused.
+    pub required: bool,
+    /// Whether proofs must have a nonce of the gateway (RFC 9449, section 8).
+    pub nonce: bool,
+    /// How long after its `iat` a proof may be used, once.
+    pub max_age: Duration,
+}
+
+impl Default for Dpop {
+    fn default() -> Self {
+        Self {
+            required: false,
+            nonce: false,
+            max_age: Duration::from_secs(60),
+        }
+    }
+}
