@@ -12,3 +12,4 @@ pub mod gateway;
 pub mod kernel;
 pub mod policy;
 pub mod replay;
+pub mod schema;

@@ -10,6 +10,7 @@ mod explain;
 mod replay;
 mod revoke;
 mod run;
+mod schema;
 mod status;
 mod text;
 
@@ -52,6 +53,7 @@ enum Command {
     Detach(detach::Detach),
     Events(events::Events),
     Replay(replay::Replay),
+    Schema(schema::Schema),
 }
 
 /// How data is printed.
@@ -103,6 +105,7 @@ impl Cli {
             Command::Detach(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Replay(command) => command.run(),
+            Command::Schema(command) => command.run(),
         };
         let (code, error) = match result {
             Ok(()) => return ExitCode::SUCCESS,

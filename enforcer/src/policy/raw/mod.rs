@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, de::IgnoredAny};
 
 mod access;
@@ -15,6 +16,7 @@ mod matching;
 mod packet;
 mod request_limit;
 mod route;
+mod schema;
 mod service;
 mod shape;
 
@@ -97,7 +99,7 @@ pub(crate) struct Metadata {
 }
 
 /// Whether verdicts are carried out.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Mode {
     Enforce,
@@ -105,16 +107,31 @@ pub(crate) enum Mode {
 }
 
 /// Bits of an address that are one source.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Prefix {
+    /// Bits of IPv4 addresses.
+    ///
+    /// - default: 32 in the first level; a later one without it is not about IPv4
+    /// - range: 1 to 32
+    /// - example: `24`
     pub(crate) ipv4: Option<u32>,
+    /// Bits of IPv6 addresses.
+    ///
+    /// - default: 64 in the first level; a later one without it is not about IPv6
+    /// - range: 1 to 128
+    /// - example: `56`
     pub(crate) ipv6: Option<u32>,
+    /// How many times the rate and burst this level has; not in `egress`.
+    ///
+    /// - default: 1
+    /// - range: from 1
+    /// - example: `8`
     pub(crate) times: Option<u32>,
 }
 
 /// How a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Algorithm {
     TokenBucket,
