@@ -190,6 +190,16 @@ fn the_schema_in_the_documentation_is_this_one() {
 }
 
 #[test]
+fn the_reference_in_the_documentation_is_this_one() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference.md");
+    let text = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        text == schema::reference(),
+        "docs/reference.md is out of date: `cargo run --package enforcer -- schema --markdown > docs/reference.md`"
+    );
+}
+
+#[test]
 fn the_schema_takes_examples_and_refuses_mistakes() {
     let validator = jsonschema::validator_for(&schema::policies()).unwrap();
     let all = packet_policy();

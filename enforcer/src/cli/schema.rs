@@ -11,11 +11,20 @@ use crate::schema;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   enforcer schema > policy.schema.json")]
-pub struct Schema {}
+pub struct Schema {
+    /// Print docs/reference.md instead, a table of the fields
+    #[arg(long)]
+    markdown: bool,
+}
 
 impl Schema {
     pub(super) fn run(self) -> Result<(), Failure> {
-        writeln!(io::stdout().lock(), "{:#}", schema::policies())?;
+        let mut out = io::stdout().lock();
+        if self.markdown {
+            write!(out, "{}", schema::reference())?;
+        } else {
+            writeln!(out, "{:#}", schema::policies())?;
+        }
         Ok(())
     }
 }

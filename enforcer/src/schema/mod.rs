@@ -3,7 +3,10 @@
 //! What a field is for stands in its doc comment, in a form that [`notes`] reads. Of kinds but
 //! `PacketPolicy` only the head of the document is described.
 
+mod markdown;
 mod notes;
+
+pub use markdown::reference;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
