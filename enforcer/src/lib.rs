@@ -13,3 +13,4 @@ pub mod gateway;
 pub mod kernel;
 pub mod policy;
 pub mod replay;
+pub mod schema;

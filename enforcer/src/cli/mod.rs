@@ -11,6 +11,7 @@ mod replay;
 mod revoke;
 mod revoke_proof;
 mod run;
+mod schema;
 mod status;
 mod text;
 
@@ -53,6 +54,7 @@ enum Command {
     Detach(detach::Detach),
     Events(events::Events),
     Replay(replay::Replay),
+    Schema(schema::Schema),
 }
 
 /// How data is printed.
@@ -104,6 +106,7 @@ impl Cli {
             Command::Detach(command) => command.run(),
             Command::Events(command) => command.run(),
             Command::Replay(command) => command.run(),
+            Command::Schema(command) => command.run(),
         };
         let (code, error) = match result {
             Ok(()) => return ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
 //! Values that may be written in more than one way.
 
-use std::{fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
@@ -46,6 +47,10 @@ pub(crate) struct Text<F>(String, PhantomData<F>);
 /// What a [`Text`] looks like.
 pub(crate) trait Form {
     const LIKE: &'static str;
+    /// What the reference calls it.
+    const NAME: &'static str;
+    /// What a schema lets through; whether the value can be is the loader's to say.
+    const PATTERN: &'static str;
 }
 
 /// `100/s`.
@@ -71,18 +76,26 @@ pub(crate) type EgressPort = Text<EgressPortForm>;
 
 impl Form for RateForm {
     const LIKE: &'static str = "a rate like 100/s";
+    const NAME: &'static str = "rate";
+    const PATTERN: &'static str = "^[0-9]+[A-Za-z]*/[0-9a-z]+$";
 }
 
 impl Form for DurationForm {
     const LIKE: &'static str = "a duration like 200ms, 10s or 1m30s";
+    const NAME: &'static str = "duration";
+    const PATTERN: &'static str = "^([0-9]+(d|h|m|s|ms))+$";
 }
 
 impl Form for PortForm {
     const LIKE: &'static str = "a port like tcp/443";
+    const NAME: &'static str = "port";
+    const PATTERN: &'static str = "^(tcp|udp)/[0-9]{1,5}$";
 }
 
 impl Form for EgressPortForm {
     const LIKE: &'static str = "a protocol or port like tcp/443, udp or icmp";
+    const NAME: &'static str = "protocol or port";
+    const PATTERN: &'static str = "^((tcp|udp)(/[0-9]{1,5})?|icmp)$";
 }
 
 impl<F> AsRef<str> for Text<F> {
@@ -145,7 +158,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
 
 /// A prefix: text, or a mapping with `cidr` and more.
 macro_rules! entry {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* }, $like:literal) => {
+    ($(#[$doc:meta])* $name:ident { $(#[$cidr_doc:meta])+ cidr, $($(#[$field_doc:meta])+ $field:ident: $type:ty),* }, $like:literal) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
@@ -153,53 +166,128 @@ macro_rules! entry {
             $(pub(crate) $field: Option<$type>,)*
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                #[derive(Deserialize)]
-                #[serde(deny_unknown_fields)]
-                struct Full {
-                    cidr: Option<String>,
-                    $($field: Option<$type>,)*
-                }
-                struct EntryVisitor;
-                impl<'de> Visitor<'de> for EntryVisitor {
-                    type Value = $name;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str($like)
-                    }
-
-                    fn visit_str<E>(self, text: &str) -> Result<$name, E> {
-                        Ok($name {
-                            cidr: Some(text.to_owned()),
-                            ..$name::default()
-                        })
-                    }
-
-                    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
-                        let Full { cidr, $($field,)* } = Full::deserialize(MapAccessDeserializer::new(map))?;
-                        Ok($name { cidr, $($field,)* })
-                    }
-                }
-                deserializer.deserialize_any(EntryVisitor)
+        const _: () = {
+            #[derive(Deserialize, JsonSchema)]
+            #[serde(deny_unknown_fields)]
+            struct Full {
+                $(#[$cidr_doc])+
+                cidr: Option<String>,
+                $($(#[$field_doc])+ $field: Option<$type>,)*
             }
-        }
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    struct EntryVisitor;
+                    impl<'de> Visitor<'de> for EntryVisitor {
+                        type Value = $name;
+
+                        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                            f.write_str($like)
+                        }
+
+                        fn visit_str<E>(self, text: &str) -> Result<$name, E> {
+                            Ok($name {
+                                cidr: Some(text.to_owned()),
+                                ..$name::default()
+                            })
+                        }
+
+                        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
+                            let Full { cidr, $($field,)* } = Full::deserialize(MapAccessDeserializer::new(map))?;
+                            Ok($name { cidr, $($field,)* })
+                        }
+                    }
+                    deserializer.deserialize_any(EntryVisitor)
+                }
+            }
+
+            impl JsonSchema for $name {
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($name).into()
+                }
+
+                fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                    json_schema!({"anyOf": [{"type": "string", "x-type": "prefix"}, Full::json_schema(generator)]})
+                }
+            }
+        };
     };
 }
 
 entry!(
     /// A denied prefix.
-    DenyEntry { reason: String, until: String, action: Action },
+    DenyEntry {
+        /// The denied sources.
+        ///
+        /// - required
+        /// - example: `198.51.100.0/24`
+        cidr,
+        /// Why, for people.
+        ///
+        /// - default: none
+        /// - range: one line of at most 256 bytes
+        /// - example: `abuse 4711`
+        reason: String,
+        /// When the entry ends.
+        ///
+        /// - default: never
+        /// - range: a time (RFC 3339)
+        /// - example: `"2099-01-01T00:00:00Z"`
+        until: String,
+        /// What becomes of the packets.
+        ///
+        /// - default: the policy's `action`
+        /// - example: `reset`
+        action: Action
+    },
     "a prefix like 198.51.100.0/24, or {cidr, reason, until, action}"
 );
 entry!(
     /// Destinations that may be reached.
-    EgressAllow { ports: OneOrMany<EgressPort> },
+    EgressAllow {
+        /// The destinations.
+        ///
+        /// - required
+        /// - example: `10.0.0.0/8`
+        cidr,
+        /// Their ports.
+        ///
+        /// - default: all that is sent there
+        /// - example: `[tcp/443, icmp]`
+        ports: OneOrMany<EgressPort>
+    },
     "a prefix like 10.0.0.0/8, or {cidr, ports}"
 );
 entry!(
     /// Destinations that may not be reached.
-    EgressDeny { ports: OneOrMany<EgressPort>, reason: String, until: String },
+    EgressDeny {
+        /// The destinations.
+        ///
+        /// - required
+        /// - example: `169.254.169.254/32`
+        cidr,
+        /// Their ports.
+        ///
+        /// - default: all that is sent there
+        /// - example: `tcp/80`
+        ports: OneOrMany<EgressPort>,
+        /// Why, for people.
+        ///
+        /// - default: none
+        /// - range: one line of at most 256 bytes
+        /// - example: `cloud metadata`
+        reason: String,
+        /// When the entry ends.
+        ///
+        /// - default: never
+        /// - range: a time (RFC 3339)
+        /// - example: `"2099-01-01T00:00:00Z"`
+        until: String
+    },
     "a prefix like 198.51.100.0/24, or {cidr, ports, reason, until}"
 );
 
@@ -241,11 +329,26 @@ pub(crate) enum Recent {
 }
 
 /// The share of a source that was verified recently.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RecentShare {
+    /// Packets of one source.
+    ///
+    /// - required
+    /// - range: a rate of packets
+    /// - example: `50/s`
     pub(crate) rate: Option<Rate>,
+    /// Packets that may come at once.
+    ///
+    /// - default: what comes in one second
+    /// - range: packets, from 1
+    /// - example: `100`
     pub(crate) burst: Option<Quantity>,
+    /// How long the share is kept after the source's last verified connection.
+    ///
+    /// - default: `10m`
+    /// - range: 1m to 1d
+    /// - example: `1h`
     #[serde(rename = "for")]
     pub(crate) lasts: Option<Duration>,
 }
