@@ -386,10 +386,6 @@ pub struct Rule {
 
 /// What a request must prove.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each rule, and nearly all ask for a proof"
-)]
 pub enum Requirement {
     /// The rule says nothing: nobody is admitted.
     Nobody,
