@@ -17,7 +17,7 @@ const KEYS: [RequestKey; 2] = [RequestKey::SOURCE, RequestKey::Rule];
 fn exactly_the_configured_amount_is_admitted() {
     for algorithm in ALGORITHMS {
         for key in KEYS {
-            let limits = bind(&[limit(algorithm, 100, MINUTE, &[key.clone()])]);
+            let limits = bind(&[limit(algorithm, 100, MINUTE, std::slice::from_ref(&key))]);
             let client = from("192.0.2.1");
             assert_eq!(
                 admitted(&limits, &client, NOW, 1000),
@@ -46,7 +46,7 @@ fn exactly_the_configured_amount_is_admitted() {
 fn workers_together_admit_exactly_the_configured_amount() {
     for algorithm in ALGORITHMS {
         for key in KEYS {
-            let limits = bind(&[limit(algorithm, 20_000, MINUTE, &[key.clone()])]);
+            let limits = bind(&[limit(algorithm, 20_000, MINUTE, std::slice::from_ref(&key))]);
             let worker = || admitted(&limits, &from("192.0.2.1"), NOW, 20_000);
             let total: usize = thread::scope(|scope| {
                 let workers: Vec<_> = (0..4).map(|_| scope.spawn(worker)).collect();
@@ -154,7 +154,7 @@ fn without_limits_everything_is_admitted() {
 fn a_new_policy_goes_on_with_the_states() {
     for key in KEYS {
         let limiters = RequestLimiters::new(1 << 10);
-        let original = limit(Algorithm::TokenBucket, 5, MINUTE, &[key.clone()]);
+        let original = limit(Algorithm::TokenBucket, 5, MINUTE, std::slice::from_ref(&key));
         let client = from("192.0.2.1");
         let before = limiters.bind(&route(), Some(&service()), std::slice::from_ref(&original));
         assert_eq!(admitted(&before, &client, NOW, 3), 3);
@@ -180,7 +180,12 @@ fn a_new_policy_goes_on_with_the_states() {
         let changed = limiters.bind(
             &route(),
             Some(&service()),
-            &[limit(Algorithm::TokenBucket, 6, MINUTE, &[key.clone()])],
+            &[limit(
+                Algorithm::TokenBucket,
+                6,
+                MINUTE,
+                std::slice::from_ref(&key),
+            )],
         );
         assert_eq!(
             admitted(&changed, &client, NOW, 9),

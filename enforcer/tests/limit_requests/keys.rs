@@ -183,7 +183,7 @@ fn a_tier_can_be_a_key() {
 fn rules_of_a_route_and_of_a_service_share_what_they_say_alike() {
     for (key, elsewhere) in [(RequestKey::Rule, 3), (RequestKey::Service, 0)] {
         let limiters = RequestLimiters::new(1 << 10);
-        let same = limit(Algorithm::TokenBucket, 3, MINUTE, &[key.clone()]);
+        let same = limit(Algorithm::TokenBucket, 3, MINUTE, std::slice::from_ref(&key));
         let bind = |route, service| limiters.bind(&route, Some(&service), std::slice::from_ref(&same));
         let (first, second) = (bind(route(), service()), bind(route(), service()));
         assert_eq!(admitted(&first, &from("192.0.2.1"), NOW, 1), 1);
