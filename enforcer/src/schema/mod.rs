@@ -1,6 +1,6 @@
 //! The JSON Schema of policy documents, made from the types that read them.
 //!
-//! What a field is for stands in its doc comment, in a form that [`notes`] reads. Of kinds but
+//! What a field is for stands in its doc comment, in a form that `notes` reads. Of kinds but
 //! `PacketPolicy` only the head of the document is described.
 
 mod markdown;

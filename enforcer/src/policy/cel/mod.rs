@@ -1,7 +1,7 @@
 //! Conditions in the Common Expression Language (CEL): parsed and checked when policies load, so that a request
 //! only walks a small tree that cannot be wrong.
 //!
-//! The grammar is the `cel` crate's; what it means here is said by [`check`]. See ADR 0015.
+//! The grammar is the `cel` crate's; what it means here is said by `check`. See ADR 0015.
 
 mod check;
 mod functions;
