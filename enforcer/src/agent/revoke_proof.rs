@@ -8,7 +8,10 @@ use super::{
     revoke::{RevokeError, Revoked},
     state::Shared,
 };
-use crate::policy::model::{Credential, Name, Revocation};
+use crate::{
+    audit::record::Event,
+    policy::model::{Credential, Name, Revocation},
+};
 
 /// How long what still comes of an ended connection is dropped, at most.
 const DROPPED: Duration = Duration::from_secs(60);
@@ -53,6 +56,15 @@ impl Shared {
             ..Revoked::default()
         };
         self.mark(&flows, lasts.min(DROPPED), &mut revoked)?;
+        self.record(&Event::Revoked {
+            whom: shown.clone(),
+            reason,
+            seconds: lasts.as_secs(),
+            gateway_connections: revoked.gateway,
+            tcp_sockets: 0,
+            udp_sockets: 0,
+            shortfalls: &revoked.shortfalls,
+        });
         tracing::warn!(
             what = shown,
             reason,
@@ -70,6 +82,9 @@ impl Shared {
     pub fn restore_proof(&self, what: &Credential) -> Result<(), RevokeError> {
         let policies = self.policies.as_ref().ok_or_else(no_gateway)?;
         if policies.revocations().remove(what) {
+            self.record(&Event::RevocationEnded {
+                whom: what.to_string(),
+            });
             tracing::warn!(%what, "revocation ended by the operator");
             return Ok(());
         }

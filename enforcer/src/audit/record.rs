@@ -116,6 +116,8 @@ pub enum Event<'a> {
     },
     /// By the operator, before its time.
     DenialEnded { prefix: IpNet },
+    /// A proof holds again: by the operator, before its time.
+    RevocationEnded { whom: String },
     /// By the operator.
     Revoked {
         whom: String,

@@ -3,7 +3,9 @@
 //! The request path writes to the counters of its own worker (see [`super::counters`]). Labels come from policies and
 //! the configuration only, never from requests.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 
 use super::{
     counters::{EXCHANGES, RETRY_CAUSES, exchange_label},
@@ -43,7 +45,7 @@ pub(super) struct GatewayMetrics {
     pub(super) upstream_overflows: IntCounterVec,
     pub(super) upstream_retries: IntCounterVec,
     pub(super) upstream_concurrency: IntGaugeVec,
-    pub(super) worker_late: IntGaugeVec,
+    pub(super) worker_late: GaugeVec,
     pub(super) mirrored: IntCounterVec,
     pub(super) endpoint_healthy: IntGaugeVec,
     pub(super) endpoint_ejected: IntGaugeVec,
@@ -135,9 +137,11 @@ impl GatewayMetrics {
                 "How many requests to a service may be under way, where that is adapted to its latency.",
                 &["service"],
             )?,
-            worker_late: gauges(
-                "enforcer_worker_late_microseconds",
-                "How late a worker has been lately, at least: how long what is ready waits for its turn.",
+            worker_late: GaugeVec::new(
+                Opts::new(
+                    "enforcer_worker_late_seconds",
+                    "How late a worker has been lately, at least: how long what is ready waits for its turn.",
+                ),
                 &["worker"],
             )?,
             mirrored: counters(

@@ -360,10 +360,9 @@ impl<'a> Passage<'a> {
             return Ok(None);
         };
         self.scheme = offered.scheme;
-        let now = SystemTime::now();
         let tokens = &self.connection.worker.tokens;
         let verified = verifier
-            .verify_or_refresh(tokens, &wanted.issuer, offered.token, now)
+            .verify_or_refresh(tokens, &wanted.issuer, offered.token, SystemTime::now())
             .await;
         let token = verified.map_err(|error| {
             if error.is_clients() {
@@ -378,7 +377,14 @@ impl<'a> Passage<'a> {
             path: parts.uri.path(),
         };
         verifier
-            .prove((&offered, &token), &asked, &parts.headers, now, &mut self.fields)
+            // The token may have been waited for, and a proof does not hold for long.
+            .prove(
+                (&offered, &token),
+                &asked,
+                &parts.headers,
+                SystemTime::now(),
+                &mut self.fields,
+            )
             .map_err(|error| self.unproved(error, realm))?;
         Ok(Some(token))
     }
@@ -430,6 +436,12 @@ impl<'a> Passage<'a> {
 
     /// A proof was offered and does not hold.
     fn blame(&self) {
+        let generation = &self.policy.generation;
+        let rule = self.rule.map(|(index, _)| generation.rule(index));
+        if rule.is_some_and(|(route, rule)| rule.mode(route) == Mode::Shadow) {
+            // Where nothing is enforced, nobody is denied for it either.
+            return;
+        }
         let Connection {
             worker, flow, client, ..
         } = &**self.connection;
@@ -445,9 +457,11 @@ impl<'a> Passage<'a> {
             address: connection.client.ip(),
             tls: connection.is_tls(),
             authority: &authority,
+            // In shadow mode one that is revoked comes so far, and says nothing any more.
             identity: connection
                 .certificate
                 .as_ref()
+                .filter(|_| self.denied != Some(Reason::Revoked))
                 .map(|certificate| &*certificate.identity),
             subject: token.map(|token| &*token.subject),
             client: token.and_then(|token| token.client_id.as_deref()),

@@ -65,8 +65,8 @@ pub(super) struct Setup {
     pub(super) budgets: Option<Arc<Budgets>>,
     pub(super) tokens: TokenCache,
     pub(super) shedding: Shedding,
-    /// How late the worker is, in microseconds.
-    pub(super) late: prometheus::IntGauge,
+    /// How late the worker is, in seconds.
+    pub(super) late: prometheus::Gauge,
     pub(super) commands: oneshot::Receiver<Drain>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
 }
@@ -256,12 +256,12 @@ async fn revoke_by_files(worker: Rc<Worker>, mut changes: watch::Receiver<()>) {
     }
 }
 
-async fn keep_house(worker: Rc<Worker>, late: prometheus::IntGauge) {
+async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     loop {
         let now = ticks.tick().await;
         worker.flush();
-        late.set(i64::try_from(worker.pressure.late().as_micros()).unwrap_or(i64::MAX));
+        late.set(worker.pressure.late().as_secs_f64());
         worker.policy().sweep(now);
     }
 }

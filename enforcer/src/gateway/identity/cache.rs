@@ -80,8 +80,10 @@ impl TokenCache {
         if let Some(held) = self.lookup(verifier, issuer, token, now)? {
             return Ok(held);
         }
+        // Before it is verified: keys that change meanwhile are others.
+        let circumstances = verifier.circumstances(issuer)?;
         let verified = verifier.verify(issuer, token, now)?;
-        self.keep(verifier, issuer, token, &verified, now)?;
+        self.keep(issuer, token, circumstances, &verified, now);
         Ok(verified)
     }
 
@@ -115,28 +117,24 @@ impl TokenCache {
         Ok(None)
     }
 
-    /// Keeps what `token` was verified to be.
-    ///
-    /// # Errors
-    /// If the issuer is unknown.
-    pub fn keep(
+    /// Keeps what `token` was verified to be. `circumstances`: those of before it was.
+    pub(super) fn keep(
         &mut self,
-        verifier: &Verifier,
         issuer: &Name,
         token: &str,
+        circumstances: Circumstances,
         verified: &Arc<VerifiedToken>,
         now: SystemTime,
-    ) -> Result<(), TokenError> {
+    ) {
         // In its leeway after `exp` a token still holds, but an entry would be of no use.
         if now < verified.expires && kept::weight(&verified.claims) <= HEAVIEST {
             self.enter(Entry {
                 digest: self.digest(issuer, token),
-                circumstances: verifier.circumstances(issuer)?,
+                circumstances,
                 last_use: self.clock,
                 token: Arc::clone(verified),
             });
         }
-        Ok(())
     }
 
     /// How many tokens were found, and how many had to be verified.

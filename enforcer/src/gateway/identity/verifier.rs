@@ -145,8 +145,11 @@ impl Verifier {
                 if let Some(held) = cache.borrow_mut().lookup(self, issuer, token, now)? {
                     return Ok(held);
                 }
+                let circumstances = self.circumstances(issuer)?;
                 let verified = asked.ask(token, now).await?;
-                cache.borrow_mut().keep(self, issuer, token, &verified, now)?;
+                cache
+                    .borrow_mut()
+                    .keep(issuer, token, circumstances, &verified, now);
                 return Ok(verified);
             }
         };

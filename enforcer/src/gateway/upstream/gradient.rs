@@ -19,6 +19,10 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// How many samples it has at least.
 const SAMPLES: u32 = 10;
 
+/// How many the window has that a baseline is taken from, unless it takes longer than [`LONGEST_PROBE`].
+const PROBED: u32 = 100;
+const LONGEST_PROBE: Duration = Duration::from_secs(2);
+
 /// How long a baseline holds, give or take a tenth, so that nodes do not all look at once.
 const BASELINE_LASTS: Duration = Duration::from_secs(30);
 
@@ -91,7 +95,12 @@ impl Gradient {
         window.samples += 1;
         window.sum += (now - sent).as_secs_f64();
         window.peak = window.peak.max(under_way);
-        if window.samples >= SAMPLES && now - window.began >= WINDOW {
+        let lasted = now - window.began;
+        let enough = match state.phase {
+            Phase::Probing if lasted < LONGEST_PROBE => PROBED,
+            _ => SAMPLES,
+        };
+        if window.samples >= enough && lasted >= WINDOW {
             state.close(range, now);
         }
     }
@@ -115,15 +124,16 @@ impl State {
 
     fn close(&mut self, range: Range, now: Instant) {
         let window = std::mem::replace(&mut self.window, Window::new(now));
-        let latency = window.sum / f64::from(window.samples);
+        // Never zero, which nothing can be divided by.
+        let latency = (window.sum / f64::from(window.samples)).max(1e-6);
         match self.phase {
             Phase::Probing => {
                 self.baseline = Some(latency);
                 self.phase = Phase::Following(next_look(now));
             }
             Phase::Following(look) => {
-                let baseline = self.baseline.map_or(latency, |baseline| baseline.min(latency));
-                self.baseline = Some(baseline);
+                // Not the least of all windows: that of many noisy ones is far below what is usual.
+                let baseline = *self.baseline.get_or_insert(latency);
                 let gradient = (TOLERANCE * baseline / latency).clamp(LEAST_GRADIENT, 1.0);
                 let next = self.limit * gradient + self.limit.sqrt();
                 // A limit that nobody comes near to is not proved by low latency.
