@@ -1,11 +1,8 @@
 //! One request: route → authenticate → authorize → limit → balance → upstream → observe.
 
-use std::{
-    error::Error,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod admission;
+
+use std::{error::Error, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -22,32 +19,22 @@ use super::{
     audited::Entry,
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
     changes,
-    connection::{Connection, UnderWay, blame},
+    connection::{Connection, UnderWay},
     forwarding, framing, grpc, headers,
     hold::Held,
     host::Host,
-    identity::{
-        authorize::{Denial, admit_source, authorize},
-        bearer::{self, Scheme},
-        challenge::Realm,
-        condition,
-        dpop::{self, DPOP, ProofError},
-        facts::Facts,
-        reason::Reason,
-        token::VerifiedToken,
-    },
-    limit::{self, KeyParts, Meter},
+    identity::{authorize::Denial, bearer::Scheme, dpop::DPOP, reason::Reason, token::VerifiedToken},
+    limit::Meter,
     metrics, mirror,
     refusal::Refusal,
-    revocation::Proofs,
     router::{Asked, RuleIndex},
-    signal::{Identity, Outcome, Verdict},
+    signal::{Outcome, Verdict},
     target,
     upgrade::{self, Told, Tunnel},
     upstream::{UpstreamError, send::Sender},
     worker::WorkerPolicy,
 };
-use crate::policy::model::{ApiKey, Destination, Mode, Requirement, Rule};
+use crate::policy::model::{ApiKey, Destination, Mode, Requirement};
 
 /// Stands for the status of a request whose client went away, as others use it.
 const CLIENT_CLOSED: u16 = 499;
@@ -220,232 +207,12 @@ impl<'a> Passage<'a> {
         self.forward((index, target), parts, body, told).await
     }
 
-    /// Whether the request may go on: by its proofs, then by its limits.
-    async fn admit(
-        &mut self,
-        (index, target): (RuleIndex, usize),
-        parts: &Parts,
-        host: &Host,
-    ) -> Result<(), Refusal> {
-        let (route, rule) = self.policy.generation.rule(index);
-        let name = route.name.as_str();
-        admit_source(&rule.access, self.connection.client.ip())
-            .map_err(|denial| Refusal::denied(&denial, name))?;
-        let token = self.authenticate(rule, name, parts, host).await?;
-        if let Some(entry) = &mut self.entry {
-            entry.token.clone_from(&token);
-        }
-        let realm = self.realm(name);
-        let certificate = self.connection.certificate.as_ref();
-        authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
-            if denial == Denial::TokenBound {
-                self.blame();
-            }
-            Refusal::denied(&denial, realm)
-        })?;
-        let key = self.api_key(rule, name, &parts.headers)?;
-        if let Some(entry) = &mut self.entry {
-            entry.key = key.cloned();
-        }
-        if let Some(condition) = self.policy.condition(index) {
-            let facts = Facts {
-                method: &parts.method,
-                path: parts.uri.path(),
-                host: host.name(),
-                query: parts.uri.query(),
-                headers: &parts.headers,
-                source: self.connection.client.ip(),
-                token: token.as_deref(),
-                certificate,
-            };
-            if !condition::holds(condition, &facts) {
-                return Err(Refusal::denied(&Denial::ConditionFails, realm));
-            }
-        }
-        let proofs = Proofs {
-            certificate,
-            token: token.as_deref(),
-            key: key.map(|key| &**key),
-        };
-        if let Some(revoked) = self.connection.worker.revoked(&proofs) {
-            self.blame();
-            return Err(Refusal::revoked(revoked, realm));
-        }
-        // Nothing is waited for since the look above, so that every revocation from here on finds it.
-        self.held = self.connection.hold(token.as_ref(), key);
-        if let (Some(held), Some(token)) = (&self.held, &token) {
-            self.connection.verified_by(held, || Identity::Token {
-                issuer: token.issuer.clone(),
-                subject: Arc::clone(&token.subject),
-            });
-        }
-        if let (Some(held), Some(key)) = (&self.held, key) {
-            self.connection.verified_by(held, || Identity::ApiKey {
-                owner: Arc::clone(&key.owner),
-                id: Arc::clone(&key.id),
-            });
-        }
-        self.token = token;
-        self.key = key;
-        self.limit(target, rule.mode(route), &parts.headers).await
-    }
-
-    /// Charges the request to the rule's limits; it may have to wait for its turn. In shadow mode
-    /// nothing waits.
-    async fn limit(&mut self, target: usize, mode: Mode, fields: &HeaderMap) -> Result<(), Refusal> {
-        let generation = &self.policy.generation;
-        let limits = generation.limits(target);
-        if limits.is_empty() {
-            return Ok(());
-        }
-        let connection = self.connection;
-        let keys = KeyParts::new(
-            connection.client.ip(),
-            connection.certificate.as_ref(),
-            self.token.as_deref(),
-        )
-        .with_api_key(self.key.map(|key| &**key))
-        .with_fields(fields);
-        let outcome = match mode {
-            Mode::Enforce => {
-                connection
-                    .worker
-                    .waiting
-                    .admit(limits, &keys, || generation.now_ns())
-                    .await
-            }
-            Mode::Shadow => limits.check(&keys, generation.now_ns()),
-        };
-        if mode == Mode::Enforce {
-            limit::headers::write(&mut self.fields, limits, keys.tier, &outcome);
-        }
-        match outcome {
-            limit::Outcome::Admitted { .. } => {
-                self.meter = generation.meter(target, &keys);
-                Ok(())
-            }
-            limit::Outcome::Refused(refusal) => Err(Refusal::limited(limits, &refusal)),
-        }
-    }
-
-    fn realm<'n>(&self, name: &'n str) -> Realm<'n> {
-        let scheme = self.scheme;
-        Realm { name, scheme }
-    }
-
-    /// The verified token, if the rule wants one and the request has one. One that is bound to a key has
-    /// its proof.
-    async fn authenticate(
-        &mut self,
-        rule: &Rule,
-        realm: &str,
-        parts: &Parts,
-        host: &Host,
-    ) -> Result<Option<Arc<VerifiedToken>>, Refusal> {
-        let Requirement::Proof {
-            token: Some(wanted), ..
-        } = &rule.require
-        else {
-            return Ok(None);
-        };
-        let verifier = &self.policy.generation.verifier;
-        let offered = bearer::token(&parts.headers).map_err(|error| {
-            self.blame();
-            Refusal::unreadable(error, realm)
-        })?;
-        let Some(offered) = offered else {
-            if verifier.wants_proofs(&wanted.issuer) {
-                self.scheme = Scheme::Dpop;
-            }
-            return Ok(None);
-        };
-        self.scheme = offered.scheme;
-        let tokens = &self.connection.worker.tokens;
-        let verified = verifier
-            .verify_or_refresh(tokens, &wanted.issuer, offered.token, SystemTime::now())
-            .await;
-        let token = verified.map_err(|error| {
-            if error.is_clients() {
-                self.blame();
-            }
-            Refusal::token(error, self.realm(realm))
-        })?;
-        let asked = dpop::Asked {
-            method: &parts.method,
-            tls: self.connection.is_tls(),
-            host,
-            path: parts.uri.path(),
-        };
-        verifier
-            // The token may have been waited for, and a proof does not hold for long.
-            .prove(
-                (&offered, &token),
-                &asked,
-                &parts.headers,
-                SystemTime::now(),
-                &mut self.fields,
-            )
-            .map_err(|error| self.unproved(error, realm))?;
-        Ok(Some(token))
-    }
-
-    /// The proof of the token's key does not hold.
-    fn unproved(&self, error: ProofError, realm: &str) -> Refusal {
-        if error.is_suspicious() {
-            self.blame();
-        }
-        let metrics = &self.connection.worker.metrics;
-        metrics.dpop_refusals.with_label_values(&[error.label()]).inc();
-        Refusal::proof(error, self.realm(realm))
-    }
-
-    /// The verified API key, if the rule wants one.
-    fn api_key(
-        &self,
-        rule: &Rule,
-        realm: &str,
-        fields: &HeaderMap,
-    ) -> Result<Option<&'a Arc<ApiKey>>, Refusal> {
-        let Requirement::Proof {
-            api_key: Some(wanted),
-            ..
-        } = &rule.require
-        else {
-            return Ok(None);
-        };
-        let verified = self
-            .policy
-            .generation
-            .keys
-            .verify(wanted, fields, SystemTime::now());
-        verified.map(Some).map_err(|error| {
-            if error.is_blamed() {
-                self.blame();
-            }
-            Refusal::api_key(error, realm)
-        })
-    }
-
     /// Keeps for the audit log why the request is refused, or would be but for shadow.
     fn note(&mut self, refusal: &Refusal, shadow: bool) {
         if let Some(entry) = &mut self.entry {
             entry.detail = Some(refusal.detail().to_owned());
             entry.shadow = shadow;
         }
-    }
-
-    /// A proof was offered and does not hold.
-    fn blame(&self) {
-        let generation = &self.policy.generation;
-        let rule = self.rule.map(|(index, _)| generation.rule(index));
-        if rule.is_some_and(|(route, rule)| rule.mode(route) == Mode::Shadow) {
-            // Where nothing is enforced, nobody is denied for it either.
-            return;
-        }
-        let Connection {
-            worker, flow, client, ..
-        } = &**self.connection;
-        blame(worker, *flow, *client);
     }
 
     /// Makes the request's head what the upstream gets.
