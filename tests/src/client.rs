@@ -15,7 +15,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::pki::Identity;
 
@@ -178,23 +178,48 @@ impl Client {
     }
 
     async fn connect_unbounded(&self) -> Result<Connection, Failure> {
-        let stream = TcpStream::connect(self.target).await.map_err(Failure::Connect)?;
-        stream.set_nodelay(true).map_err(Failure::Connect)?;
         let sender = match &self.tls {
-            None => handshake(stream, self.protocol).await?,
-            Some((connector, name)) => {
-                let stream = connector
-                    .connect(name.clone(), stream)
-                    .await
-                    .map_err(|error| Failure::of(&error))?;
-                handshake(stream, self.protocol).await?
-            }
+            None => handshake(self.connect_tcp().await?, self.protocol).await?,
+            Some(tls) => handshake(self.connect_tls(tls).await?, self.protocol).await?,
         };
         Ok(Connection {
             sender,
             host: self.host.clone(),
             patience: self.patience,
         })
+    }
+
+    /// Opens a connection for the caller to speak on; `None` for a client without TLS.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn connect_raw(&self) -> Result<Option<TlsStream<TcpStream>>, Failure> {
+        match &self.tls {
+            None => Ok(None),
+            Some(tls) => timeout(self.patience, self.connect_tls(tls))
+                .await
+                .map_err(|_elapsed| Failure::TimedOut)?
+                .map(Some),
+        }
+    }
+
+    /// Opens a connection without a word of TLS.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn connect_tcp(&self) -> Result<TcpStream, Failure> {
+        let stream = TcpStream::connect(self.target).await.map_err(Failure::Connect)?;
+        stream.set_nodelay(true).map_err(Failure::Connect)?;
+        Ok(stream)
+    }
+
+    async fn connect_tls(
+        &self,
+        (connector, name): &(TlsConnector, ServerName<'static>),
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let stream = self.connect_tcp().await?;
+        let connecting = connector.connect(name.clone(), stream);
+        connecting.await.map_err(|error| Failure::of(&error))
     }
 }
 

@@ -136,6 +136,9 @@ enum Bench {
         /// Idle connections at which memory is measured; zero for none.
         #[arg(long, value_name = "N", default_value_t = 10_000)]
         idle: usize,
+        /// Slow connections, which stand with the idle ones beside a busy client; zero for none.
+        #[arg(long, value_name = "N", default_value_t = 2_000)]
+        slow: usize,
         /// Folder with the peers' programs.
         #[arg(long, value_name = "FOLDER", default_value = "target/tools/peers")]
         peers: PathBuf,
@@ -224,6 +227,7 @@ fn measure(what: Bench) -> Result<()> {
             only,
             cases,
             idle,
+            slow,
             peers,
         } => bench::gateway::run(&bench::gateway::Options {
             json,
@@ -232,6 +236,7 @@ fn measure(what: Bench) -> Result<()> {
             only,
             cases,
             idle,
+            slow,
             peers,
         }),
     }

@@ -29,7 +29,7 @@ enum What {
     /// What requests cost the gateway, beside nginx, HAProxy, Envoy and Caddy (needs root)
     #[command(after_help = "Example:\n  cargo xtask bench gateway --json gateway.json")]
     Gateway {
-        /// Options of the benchmark itself: --json FILE, --plot FILE, --rounds N, --only PROXIES, --cases CASES, --idle N
+        /// Options of the benchmark itself: --json FILE, --plot FILE, --rounds N, --only PROXIES, --cases CASES, --idle N, --slow N
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         lab: Vec<OsString>,
     },

@@ -23,7 +23,7 @@ use crate::{
     audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Events, Kernel, KernelError, raise_descriptor_limit},
+    kernel::{Events, Kernel, KernelError, memory, raise_descriptor_limit},
     policy::{self, PolicySet, Problems, WatchError},
 };
 
@@ -68,6 +68,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::warn!(%warning, "configuration");
     }
     raise_descriptors(config);
+    if let Err(error) = memory::small_pages() {
+        tracing::info!(%error, "the agent may have huge pages, and more memory than it needs");
+    }
     let loaded = policy::load(&config.policies)?;
     // First of all that is taken: where another agent runs already, this one leaves it alone.
     let admin = admin::bind(config.admin.address)?;
@@ -114,6 +117,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let gateway = gateway_config
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
+    // Loading programs and policies takes several times what stays of it.
+    memory::give_back(true);
     let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
     leave(&shared, config.kernel.on_stop);
     // What still waits for something has nobody left to answer to.
@@ -213,7 +218,11 @@ async fn serve(
             Some(outcome) = changes.recv() => {
                 let shared = Arc::clone(shared);
                 // Writing large access lists takes a while.
-                if let Err(error) = tokio::task::spawn_blocking(move || shared.changed(outcome)).await {
+                let applying = tokio::task::spawn_blocking(move || {
+                    shared.changed(outcome);
+                    memory::give_back(true);
+                });
+                if let Err(error) = applying.await {
                     tracing::error!(%error, "applying policies failed");
                 }
             }

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt as _;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -137,7 +138,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
     match &listener.tls {
         None => {
             let connection = Connection::new(&place, (flow, client), mark, None, false);
-            converse(connection, stream).await;
+            Box::pin(converse(connection, stream)).await;
         }
         Some(tls) => {
             let seat = worker.handshakes.begin();
@@ -160,7 +161,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                     }
                     let (certificate, http2) = (greeted.certificate, greeted.http2);
                     let connection = Connection::new(&place, (flow, client), mark, certificate, http2);
-                    converse(connection, greeted.stream).await;
+                    Box::pin(converse(connection, greeted.stream)).await;
                 }
                 Err(reason) => {
                     if reason.is_bad_proof() {
@@ -308,9 +309,9 @@ where
     let shared = Rc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Rc::clone(&shared);
-        async move {
-            Ok::<Response<ResponseBody<UnderWay>>, Infallible>(request::answer(connection, request).await)
-        }
+        // On the heap for as long as the request lasts: an idle connection does not keep its place.
+        let answer = Box::pin(request::answer(connection, request));
+        answer.map(Ok::<Response<ResponseBody<UnderWay>>, Infallible>)
     });
     let result = if connection.http2 {
         let serving = http2::Builder::new(OnThisWorker)

@@ -43,15 +43,20 @@ use super::{
         service::LocalService,
     },
 };
-use crate::policy::{
-    cel::Condition,
-    model::{Name, Pattern, Service},
+use crate::{
+    kernel::memory,
+    policy::{
+        cel::Condition,
+        model::{Name, Pattern, Service},
+    },
 };
 
 /// TLS handshakes that one worker has under way.
 const MAX_HANDSHAKES: usize = 512;
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// After how many of these memory that is not used any more is given back.
+const GIVING_BACK: u32 = 10;
 
 /// What a worker thread is started with.
 #[derive(Debug)]
@@ -258,11 +263,14 @@ async fn revoke_by_files(worker: Rc<Worker>, mut changes: watch::Receiver<()>) {
 
 async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
-    loop {
+    for count in (1..=GIVING_BACK).cycle() {
         let now = ticks.tick().await;
         worker.flush();
         late.set(worker.pressure.late().as_secs_f64());
         worker.policy().sweep(now);
+        if count == GIVING_BACK {
+            memory::give_back(false);
+        }
     }
 }
 

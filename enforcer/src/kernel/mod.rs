@@ -22,6 +22,7 @@ mod heartbeat;
 mod interfaces;
 mod links;
 mod log;
+pub mod memory;
 mod notes;
 mod numbers;
 mod object;

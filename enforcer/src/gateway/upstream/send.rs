@@ -4,8 +4,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
     net::IpAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -254,7 +254,8 @@ impl Upstream {
             },
             Seat::New(slot) => {
                 let within = self.service.connect_timeout.min(per_try.unwrap_or(Duration::MAX));
-                match slot.connect(endpoint, self.service.protocol, within).await {
+                // On the heap: it is large and rare, and the request's future would be as large.
+                match Box::pin(slot.connect(endpoint, self.service.protocol, within)).await {
                     Ok(connection) => (connection, false),
                     Err(error) => {
                         exchanging.end(Exchange::Connect, Some(End::Failure));
@@ -264,8 +265,14 @@ impl Upstream {
             }
         };
         exchanging.sent.set(Some(Instant::now()));
-        let sending = lease.hold(connection).channel().send(request);
-        match by(deadline, sending).await {
+        let sent = {
+            let sending = pin!(lease.hold(connection).channel().send(request));
+            match deadline {
+                None => Some(sending.await),
+                Some(deadline) => tokio::time::timeout_at(deadline, sending).await.ok(),
+            }
+        };
+        match sent {
             None => {
                 exchanging.end(Exchange::TimedOut, Some(End::Failure));
                 Err(Failed::Sent(UpstreamError::TryTimeout { endpoint: name() }))
@@ -375,14 +382,6 @@ impl UpstreamError {
     /// Whether what has failed so may do better elsewhere.
     fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Broken { .. } | Self::TryTimeout { .. })
-    }
-}
-
-/// `None` if the time is over first.
-async fn by<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
-    match deadline {
-        None => Some(future.await),
-        Some(deadline) => tokio::time::timeout_at(deadline, future).await.ok(),
     }
 }
 

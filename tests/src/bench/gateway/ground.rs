@@ -42,6 +42,8 @@ pub(super) const fn loopback(port: u16) -> SocketAddr {
 /// Fields are dropped in this order: the threads first, the namespace last.
 pub(super) struct Ground {
     pub(super) load: Resident,
+    /// The load's neighbours: see [`super::crowd`].
+    pub(super) crowd: Resident,
     _origin: Resident,
     keys: Keys,
     authority: Authority,
@@ -70,9 +72,13 @@ impl Ground {
         let origin = Resident::start(&namespace, "origin")?;
         origin.wait(serve())??;
         let load = Resident::start(&namespace, "load")?;
-        load.wait(async { sys::stay_on(LOAD_PROCESSOR) })??;
+        let crowd = Resident::start(&namespace, "crowd")?;
+        for resident in [&load, &crowd] {
+            resident.wait(async { sys::stay_on(LOAD_PROCESSOR) })??;
+        }
         Ok(Self {
             load,
+            crowd,
             _origin: origin,
             keys,
             authority,

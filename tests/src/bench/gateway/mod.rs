@@ -6,6 +6,7 @@
 //! who sends.
 
 mod configs;
+mod crowd;
 pub mod floor;
 mod ground;
 mod plot;
@@ -42,6 +43,8 @@ pub struct Options {
     pub cases: Vec<String>,
     /// Idle connections at which memory is measured; zero for none.
     pub idle: usize,
+    /// Slow connections, which stand with the idle ones beside a busy client; zero for none.
+    pub slow: usize,
     /// Folder with the peers' programs, as `cargo xtask bench gateway` installs them.
     pub peers: PathBuf,
 }
@@ -88,12 +91,25 @@ pub fn run(options: &Options) -> Result<()> {
         memory.push(standing.memory(options.idle, &ground)?);
         eprintln!("bench: memory of {}", standing.proxy.title());
     }
+    let size = crowd::Size {
+        idle: options.idle,
+        slow: options.slow,
+    };
+    let mut felt = Vec::new();
+    if size.slow > 0 {
+        for standing in &standing {
+            felt.push(crowd::felt(standing, size, options.rounds, &ground)?);
+            eprintln!("bench: crowd beside {}", standing.proxy.title());
+        }
+    }
     let results = Results {
         machine: Machine::this(),
         rounds: options.rounds,
         versions: standing.iter().map(Standing::version).collect(),
         cells: cells.medians(),
         memory,
+        crowd: size,
+        felt,
     };
     results.print();
     if let Some(file) = &options.json {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use super::{
-    configs,
+    configs, crowd,
     ground::{Ground, ORIGIN, PROXY_PROCESSOR, loopback},
     process::Process,
     work::{self, Case, Sample},
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     agent::{self, Agent},
     cleanup,
-    client::{Ask, Connection, Protocol},
+    client::{Ask, Protocol},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -246,11 +246,7 @@ impl Standing {
         let ask = Ask::get("/small").with_token(&ground.token()?)?;
         let process = self.process;
         ground.load.wait(async move {
-            let mut open: Vec<Connection> = Vec::new();
-            for number in 0..connections {
-                let connection = work::open(&client, &ask).await;
-                open.push(connection.with_context(|| format!("connection {number}"))?);
-            }
+            let _open = crowd::gather(&client, &ask, connections).await?;
             process.memory()
         })?
     }

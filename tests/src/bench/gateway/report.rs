@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
+    crowd,
     proxy::{Memory, Proxy},
     work::{Case, Sample},
 };
@@ -18,6 +19,8 @@ pub(super) struct Results {
     pub(super) versions: Vec<(&'static str, String)>,
     pub(super) cells: Vec<Cell>,
     pub(super) memory: Vec<Memory>,
+    pub(super) crowd: crowd::Size,
+    pub(super) felt: Vec<crowd::Felt>,
 }
 
 /// One proxy at one kind of work; medians.
@@ -152,6 +155,9 @@ impl Results {
                 print!("   {count} idle {:>8.1}   {each:.1} KiB each", mib(bytes));
             }
             println!();
+        }
+        if !self.felt.is_empty() {
+            crowd::print(&self.felt, self.crowd);
         }
     }
 }
