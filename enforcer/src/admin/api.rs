@@ -123,7 +123,11 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
         lasts,
         request.action.into(),
     ) {
-        Ok(None) => StatusCode::NO_CONTENT.into_response(),
+        Ok(None) => {
+            // The gateway refuses its next ones already.
+            shared.end_behind(request.prefix).await;
+            StatusCode::NO_CONTENT.into_response()
+        }
         Ok(Some(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
         Err(error) => failed(&error),
     }

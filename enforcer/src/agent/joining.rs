@@ -95,6 +95,11 @@ impl Observer for Joining {
         }
     }
 
+    fn denied(&self, client: IpAddr) -> Option<Arc<str>> {
+        let kernel = self.shared.kernel.as_ref()?;
+        kernel.denials.find(client).map(|(_, denial)| denial.reason)
+    }
+
     fn audit(&self) -> Option<&Audit> {
         self.shared.audit()
     }

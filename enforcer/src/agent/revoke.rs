@@ -79,7 +79,7 @@ impl Shared {
         }
         if flows.is_empty() {
             match whom {
-                Whom::Source(_) => {}
+                Whom::Source(_) | Whom::Named(_) => {}
                 Whom::Endpoint(peer) => {
                     return Err(RevokeError::Nobody(format!(
                         "no connection from {peer} ends at this node"
@@ -122,10 +122,21 @@ impl Shared {
         tracing::debug!(%prefix, ?revoked, "connections of a denied source ended");
     }
 
+    /// Ends what clients of a denied source have open through load balancers: the kernel drops what it sees come from
+    /// the source, and does not see that. How many connections.
+    pub async fn end_behind(&self, prefix: IpNet) -> usize {
+        let Some(revoker) = self.revoker() else { return 0 };
+        let ended = revoker.revoke(&Whom::Named(prefix.trunc())).await;
+        if !ended.is_empty() {
+            tracing::info!(%prefix, connections = ended.len(), "connections of a denied source behind load balancers ended");
+        }
+        ended.len()
+    }
+
     /// Management and the node itself are never cut off.
     fn spare(&self, whom: &Whom) -> Result<(), RevokeError> {
         let prefix = match whom {
-            Whom::Source(prefix) => *prefix,
+            Whom::Source(prefix) | Whom::Named(prefix) => *prefix,
             Whom::Endpoint(peer) => IpNet::from(peer.ip().to_canonical()),
             Whom::Identity(_) => return Ok(()),
         };

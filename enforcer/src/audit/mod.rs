@@ -38,7 +38,9 @@ struct Inner {
     queue: SyncSender<Message>,
     /// One of so many requests that were let through is recorded; 0: none.
     sample: u32,
-    gate: Gate,
+    requests: Gate,
+    /// Of its own, so that no flood of connections hides requests.
+    connections: Gate,
     counts: Counts,
 }
 
@@ -62,7 +64,7 @@ struct Counts {
     failed: IntCounter,
 }
 
-/// Lets so many records of requests through in a second: seconds since the start in the upper half, the second's
+/// Lets so many records through in a second: seconds since the start in the upper half, the second's
 /// records in the lower.
 #[derive(Debug)]
 struct Gate {
@@ -101,14 +103,17 @@ pub fn start(config: &AuditConfig, registry: &Registry) -> Result<(Audit, AuditT
         .name("audit".to_owned())
         .spawn(move || writer.run(&messages))
         .map_err(AuditError::Thread)?;
+    let start = Instant::now();
+    let gate = || Gate {
+        per_second: config.per_second.get(),
+        start,
+        state: AtomicU64::new(0),
+    };
     let audit = Audit(Arc::new(Inner {
         queue: queue.clone(),
         sample: config.sample,
-        gate: Gate {
-            per_second: config.per_second.get(),
-            start: Instant::now(),
-            state: AtomicU64::new(0),
-        },
+        requests: gate(),
+        connections: gate(),
         counts,
     }));
     Ok((audit, AuditThread { queue, thread }))
@@ -123,7 +128,16 @@ impl Audit {
 
     /// Records what became of a request, unless there are too many.
     pub fn request(&self, record: impl FnOnce() -> Vec<u8>) {
-        if self.0.gate.admits(self.0.gate.start.elapsed().as_secs()) {
+        self.bounded(&self.0.requests, record);
+    }
+
+    /// Records that a connection was not made, unless there are too many.
+    pub fn connection(&self, record: impl FnOnce() -> Vec<u8>) {
+        self.bounded(&self.0.connections, record);
+    }
+
+    fn bounded(&self, gate: &Gate, record: impl FnOnce() -> Vec<u8>) {
+        if gate.admits(gate.start.elapsed().as_secs()) {
             self.send(record());
         } else {
             self.0.counts.over_rate.inc();

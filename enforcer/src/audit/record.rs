@@ -89,6 +89,32 @@ impl RequestRecord<'_> {
     }
 }
 
+/// A connection of a client that was not made.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase", tag = "event", rename = "connection")]
+pub struct ConnectionRecord<'a> {
+    /// As `enforcer_handshakes_total` names it.
+    pub result: &'a str,
+    /// What exactly was wrong, in a word.
+    pub reason: &'a str,
+    /// The same in a sentence.
+    pub detail: Cow<'a, str>,
+    pub source: IpAddr,
+    pub source_port: u16,
+    /// The load balancer that has named the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<IpAddr>,
+    pub listener: &'a str,
+}
+
+impl ConnectionRecord<'_> {
+    /// As a line.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        super::line(self)
+    }
+}
+
 /// What the agent or its operator has done.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", tag = "event")]

@@ -1,19 +1,20 @@
 //! What the audit log says of a request, kept while the request is under way. Only where there is an audit log.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Uri, header::HOST};
 
 use super::{
     identity::{reason::Reason, token::VerifiedToken},
-    metrics,
+    metrics::{self, Handshake},
     request::Passage,
-    signal::Verdict,
+    signal::{Flow, Verdict},
+    worker::Place,
 };
 use crate::{
     audit::{
         Audit,
-        record::{self, RequestRecord},
+        record::{self, ConnectionRecord, RequestRecord},
         trace_id,
     },
     policy::model::{ApiKey, Name},
@@ -50,6 +51,35 @@ impl Entry {
             detail: None,
             shadow: false,
         })
+    }
+}
+
+/// A connection that was not made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unmade<'a> {
+    pub(super) result: Handshake,
+    pub(super) reason: &'a str,
+    pub(super) detail: &'a str,
+}
+
+impl Unmade<'_> {
+    /// Records it, if there is an audit log.
+    pub(super) fn audit(self, place: &Place, flow: Flow, client: SocketAddr) {
+        let Some(audit) = place.worker.observer.audit() else {
+            return;
+        };
+        audit.connection(|| {
+            let record = ConnectionRecord {
+                result: self.result.label(),
+                reason: self.reason,
+                detail: record::text(self.detail.as_bytes()),
+                source: client.ip(),
+                source_port: client.port(),
+                proxy: (client != flow.peer).then(|| flow.peer.ip()),
+                listener: place.listener.name.as_str(),
+            };
+            record.line()
+        });
     }
 }
 

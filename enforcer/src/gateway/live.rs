@@ -184,6 +184,10 @@ impl Mark {
 
     /// Whether the connection is one of those that are meant: by its flow, or by the client that was named.
     fn is(&self, whom: &Whom) -> bool {
+        if let Whom::Named(prefix) = whom {
+            let client = self.client.get();
+            return client != self.flow.peer && prefix.contains(&client.ip());
+        }
         let identity = self.identity.borrow();
         let named = Flow {
             peer: self.client.get(),
@@ -354,6 +358,12 @@ mod tests {
             "found by the client, and told by what the kernel sees"
         );
         drop(handed_on);
+        let prefix = "198.51.100.0/24".parse().unwrap();
+        let direct = live.enter(flow("198.51.100.1:5"));
+        let handed_on = live.enter(flow("192.0.2.7:3"));
+        handed_on.mark.name_client("198.51.100.1:4".parse().unwrap());
+        assert_eq!(end(&live, Whom::Named(prefix)), [handed_on.mark.flow]);
+        drop((handed_on, direct));
         assert!(live.open.borrow().is_empty());
     }
 }

@@ -74,6 +74,8 @@ pub(super) enum Handshake {
     SourceBudget,
     /// A load balancer has not said whose connection it is.
     ProxyHeader,
+    /// The client that a load balancer has named is denied.
+    Denied,
 }
 
 impl GatewayMetrics {
@@ -292,17 +294,27 @@ impl GatewayMetrics {
 
     /// Counts a handshake.
     pub(super) fn handshake(&self, listener: &str, result: Handshake) {
-        let result = match result {
-            Handshake::Completed => "completed",
-            Handshake::Certificate => "certificate",
-            Handshake::Failed => "failed",
-            Handshake::TimedOut => "timed_out",
-            Handshake::Refused => "refused",
-            Handshake::SourceShare => "source_share",
-            Handshake::SourceBudget => "source_budget",
-            Handshake::ProxyHeader => "proxy_header",
-        };
-        self.handshakes.with_label_values(&[listener, result]).inc();
+        self.handshakes
+            .with_label_values(&[listener, result.label()])
+            .inc();
+    }
+}
+
+impl Handshake {
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Certificate => "certificate",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Refused => "refused",
+            Self::SourceShare => "source_share",
+            Self::SourceBudget => "source_budget",
+            Self::ProxyHeader => "proxy_header",
+            Self::Denied => "denied",
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use std::{error::Error, io, net::SocketAddr};
 use ppp::{v1, v2};
 use tokio::io::{AsyncReadExt, ReadBuf};
 
-use super::{connection::unmapped, live::Socket, metrics::Handshake, signal::Flow, worker::Place};
+use super::{
+    audited::Unmade, connection::unmapped, live::Socket, metrics::Handshake, signal::Flow, worker::Place,
+};
 
 /// The longest header of version 1, in bytes, with its line end.
 const LONGEST_V1: usize = 107;
@@ -44,7 +46,7 @@ enum ProxyError {
 /// Whose connection it is, as a load balancer says in the header that it begins with; it is counted among theirs.
 ///
 /// # Errors
-/// That there is no such header in time, or that they have no place left.
+/// That there is no such header in time, that the client is denied, or that it has no place left.
 pub(super) async fn introduced(
     place: &mut Place,
     stream: &mut Socket,
@@ -60,6 +62,17 @@ pub(super) async fn introduced(
         }
         Err(_) => return Err(Handshake::ProxyHeader),
     };
+    if client != flow.peer
+        && let Some(reason) = place.worker.observer.denied(client.ip())
+    {
+        let unmade = Unmade {
+            result: Handshake::Denied,
+            reason: "denied",
+            detail: &reason,
+        };
+        unmade.audit(place, flow, client);
+        return Err(Handshake::Denied);
+    }
     place.part = Some(place.worker.admit_source(&place.listener, client.ip())?);
     Ok(client)
 }

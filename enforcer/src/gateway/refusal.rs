@@ -132,12 +132,18 @@ impl Refusal {
 
     /// The proof of the token's key does not hold.
     pub(super) fn proof<'a>(error: ProofError, realm: impl Into<Realm<'a>>) -> Self {
-        Self::challenging(&Challenge::ProofRefused(error), error.to_string(), realm)
+        let refusal = Self::challenging(&Challenge::ProofRefused(error), error.to_string(), realm);
+        match error {
+            // Places come free each second.
+            ProofError::OverShare | ProofError::Full => refusal.retry_after(1),
+            _ => refusal,
+        }
     }
 
     fn challenging<'a>(challenge: &Challenge<'_>, detail: String, realm: impl Into<Realm<'a>>) -> Self {
         let verdict = match challenge.status() {
             StatusCode::SERVICE_UNAVAILABLE => Verdict::Upstream,
+            StatusCode::TOO_MANY_REQUESTS => Verdict::Limited,
             _ => Verdict::Unauthenticated,
         };
         let mut refusal = Self::new(verdict, challenge.status(), detail);

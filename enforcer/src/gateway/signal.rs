@@ -47,6 +47,8 @@ impl fmt::Display for Identity {
 pub enum Whom {
     /// Those from a prefix.
     Source(IpNet),
+    /// Of those, the ones that a load balancer has handed on: the kernel does not see whose they are.
+    Named(IpNet),
     /// Those from one address and port.
     Endpoint(SocketAddr),
     /// Those behind which somebody has proved to be, by the name that `explain` shows.
@@ -57,7 +59,7 @@ pub enum Whom {
 impl fmt::Display for Whom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Source(prefix) => prefix.fmt(f),
+            Self::Source(prefix) | Self::Named(prefix) => prefix.fmt(f),
             Self::Endpoint(peer) => peer.fmt(f),
             Self::Identity(name) => f.write_str(name),
         }
@@ -70,6 +72,8 @@ impl Whom {
     pub fn is(&self, flow: &Flow, identity: Option<&Identity>) -> bool {
         match self {
             Self::Source(prefix) => prefix.contains(&flow.peer.ip()),
+            // By the client's name alone, which no flow has.
+            Self::Named(_) => false,
             Self::Endpoint(peer) => flow.peer == *peer,
             Self::Identity(name) => identity.is_some_and(|identity| identity.to_string() == **name),
         }
@@ -122,6 +126,9 @@ pub trait Observer: Send + Sync + 'static {
     fn authentication_failed_behind(&self, proxy: IpAddr);
     /// A request is finished.
     fn finished(&self, outcome: Outcome<'_>);
+    /// Why `client` may not connect, in words, if it may not. Asked about clients that load balancers name, whose
+    /// packets the kernel does not see; once for each of their connections.
+    fn denied(&self, client: IpAddr) -> Option<Arc<str>>;
     /// Where what becomes of requests is recorded, if anywhere.
     fn audit(&self) -> Option<&Audit> {
         None

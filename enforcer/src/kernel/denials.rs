@@ -183,14 +183,9 @@ impl Denials {
     pub fn find(&self, address: IpAddr) -> Option<(IpNet, Denial)> {
         let address = address.to_canonical();
         let now_ns = monotonic_ns();
-        let state = self.state();
-        let holds = |entry: &(&IpNet, &Denial)| entry.1.expires_ns > now_ns && entry.0.contains(&address);
-        state
-            .entries
-            .iter()
-            .filter(holds)
-            .max_by_key(|(prefix, _)| prefix.prefix_len())
-            .map(|(prefix, denial)| (*prefix, denial.clone()))
+        find(&self.state().entries, address, |denial| {
+            denial.expires_ns > now_ns
+        })
     }
 
     /// All denials in force, in order of prefix.
@@ -251,6 +246,24 @@ impl State {
     }
 }
 
+/// The longest prefix of `address` whose denial `holds`. Each length is looked up, since the gateway asks for every
+/// connection that a load balancer hands on, and there may be tens of thousands of denials.
+fn find(
+    entries: &BTreeMap<IpNet, Denial>,
+    address: IpAddr,
+    holds: impl Fn(&Denial) -> bool,
+) -> Option<(IpNet, Denial)> {
+    if entries.is_empty() {
+        return None;
+    }
+    let longest = IpNet::from(address).max_prefix_len();
+    (0..=longest).rev().find_map(|length| {
+        let prefix = IpNet::new(address, length).ok()?.trunc();
+        let denial = entries.get(&prefix).filter(|denial| holds(denial))?;
+        Some((prefix, denial.clone()))
+    })
+}
+
 fn denied(key: &Key<AccessKey>) -> DeniedPrefix {
     let AccessKey { table, address } = key.data();
     DeniedPrefix {
@@ -277,4 +290,46 @@ fn text(reason: &DenialReason) -> Option<&str> {
 
 fn runtime_table() -> u32 {
     table(table_kind::RUNTIME, 0, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_that_holds_is_found() {
+        let denial = |reason: &str, expires_ns| Denial {
+            by: DeniedBy::Operator,
+            reason: reason.into(),
+            expires_ns,
+            action: Action::Drop,
+        };
+        let entries: BTreeMap<IpNet, Denial> = [
+            ("192.0.2.0/24", "net", 20),
+            ("192.0.2.7/32", "host", 10),
+            ("0.0.0.0/1", "half", 30),
+            ("2001:db8::/32", "v6", 20),
+            ("2001:db8::7/128", "v6 host", 20),
+        ]
+        .into_iter()
+        .map(|(prefix, reason, ends)| (prefix.parse().unwrap(), denial(reason, ends)))
+        .collect();
+        for (address, now_ns, expected) in [
+            ("192.0.2.7", 5, Some("host")),
+            ("192.0.2.7", 15, Some("net")),
+            ("192.0.2.8", 5, Some("net")),
+            ("127.0.0.1", 5, Some("half")),
+            ("128.0.0.1", 5, None),
+            ("2001:db8::7", 5, Some("v6 host")),
+            ("2001:db8:1::", 5, Some("v6")),
+            ("2001:db8::7", 25, None),
+            ("::c000:207", 5, None),
+        ] {
+            let found = find(&entries, address.parse().unwrap(), |denial| {
+                denial.expires_ns > now_ns
+            });
+            let reason = found.as_ref().map(|(_, denial)| &*denial.reason);
+            assert_eq!(reason, expected, "{address} at {now_ns}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-fn config(file: PathBuf, sample: u32, per_second: u32) -> AuditConfig {
+pub(crate) fn config(file: PathBuf, sample: u32, per_second: u32) -> AuditConfig {
     AuditConfig {
         to: Destination::File {
             path: file,
@@ -29,7 +29,7 @@ fn config(file: PathBuf, sample: u32, per_second: u32) -> AuditConfig {
     }
 }
 
-fn records(file: &PathBuf) -> Vec<Value> {
+pub(crate) fn records(file: &PathBuf) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())

@@ -217,6 +217,9 @@ async fn what_the_issuer_says_is_checked_as_claims_are() {
             401,
         ),
         ("key", active(json!({"cnf": {"jkt": thumbprint}})), 401),
+        // It says that there is a key, and not which one.
+        ("keyless", active(json!({"token_type": "DPoP"})), 401),
+        ("bearer", active(json!({"token_type": "Bearer"})), 200),
         ("right", active(json!({})), 200),
     ];
     let mut client = Client::connect(&lab, H2).await;
@@ -234,7 +237,7 @@ async fn what_the_issuer_says_is_checked_as_claims_are() {
         }
         assert_eq!(server.asked(), cases.len(), "a no is believed for a while too");
     }
-    assert_eq!(origin.requests(), 2);
+    assert_eq!(origin.requests(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,19 +14,23 @@ use enforcer::{
 };
 use http::StatusCode;
 use rustls_pki_types::ServerName;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
 
-use crate::support::{
-    Lab, Plan,
-    client::{Client, H1, H2},
-    eventually, in_time,
-    origin::Origin,
-    pki::{self, HOST},
-    policy,
+use crate::{
+    audit,
+    support::{
+        Lab, Plan,
+        client::{Client, H1, H2},
+        eventually, in_time,
+        origin::Origin,
+        pki::{self, HOST},
+        policy,
+    },
 };
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -293,6 +297,50 @@ async fn rules_see_the_client_and_the_kernel_its_own_flow() {
         assert_eq!(other.get("/").await.status, StatusCode::FORBIDDEN);
     }
     lab.recorder.all_closed().await;
+}
+
+#[tokio::test]
+async fn who_is_denied_is_refused_behind_a_load_balancer_too() {
+    let (origin, directory) = (Origin::start().await, TempDir::new().unwrap());
+    let file = directory.path().join("audit.log");
+    let mut lab = Plan {
+        tls: false,
+        workers: 1,
+        proxies: Some(vec![LOOPBACK]),
+        audit: Some(audit::config(file.clone(), 0, 1000)),
+        ..Plan::default()
+    }
+    .start(policy::open(&[origin.address]));
+    let headers = [v2(0x21, 0x11, &tcp4(&[])), v2(0x21, 0x21, &tcp6())];
+    let ask = async |header: &[u8]| exchange(&lab, &[header, &request()].concat()).await;
+    for header in &headers {
+        assert!(ask(header).await.starts_with(b"HTTP/1.1 200 "));
+    }
+    let denied = ["192.0.2.7", "2001:db8::7"].map(|address| address.parse().unwrap());
+    lab.recorder.state.lock().unwrap().denied = denied.to_vec();
+    for header in &headers {
+        assert_eq!(ask(header).await, b"");
+    }
+    // Neither the load balancer nor other clients of it.
+    let other = b"PROXY TCP4 192.0.2.8 198.51.100.1 1234 443\r\n";
+    assert!(ask(other).await.starts_with(b"HTTP/1.1 200 "));
+    assert!(ask(b"PROXY UNKNOWN\r\n").await.starts_with(b"HTTP/1.1 200 "));
+    lab.recorder.state.lock().unwrap().denied.clear();
+    for header in &headers {
+        assert!(ask(header).await.starts_with(b"HTTP/1.1 200 "), "it has ended");
+    }
+    let line = r#"enforcer_handshakes_total{listener="main",result="denied"} 2"#;
+    assert!(lab.metrics().contains(line), "{}", lab.metrics());
+    lab.audit.take().unwrap().stop();
+    let records = audit::records(&file);
+    assert_eq!(records.len(), 2, "{records:?}");
+    for (record, source) in records.iter().zip(denied) {
+        assert_eq!(record["event"], "connection");
+        assert_eq!(record["result"], "denied");
+        assert_eq!(record["detail"], "ticket 4711");
+        assert_eq!(record["source"], source.to_string());
+        assert_eq!(record["proxy"], "127.0.0.1");
+    }
 }
 
 #[tokio::test]

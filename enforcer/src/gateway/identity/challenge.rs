@@ -61,10 +61,9 @@ impl Challenge<'_> {
             Self::ApiKey(error) => error.status(),
             Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
             Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ProofRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ProofRefused(error) => error.status(),
             Self::TokenWanted
             | Self::TokenRefused(_)
-            | Self::ProofRefused(_)
             | Self::TokenBound
             | Self::CertificateWanted
             | Self::Revoked(_) => StatusCode::UNAUTHORIZED,
@@ -98,7 +97,7 @@ impl Challenge<'_> {
             Self::Unreadable(error) => say("invalid_request", &error.to_string()),
             Self::TokenRefused(error) if !error.is_clients() => return None,
             Self::TokenRefused(error) => say("invalid_token", &error.to_string()),
-            Self::ProofRefused(error) if !error.is_clients() => return None,
+            Self::ProofRefused(error) if error.status() != StatusCode::UNAUTHORIZED => return None,
             Self::ProofRefused(error) => say(error.code(), &error.to_string()),
             Self::TokenBound => say(
                 "invalid_token",
@@ -223,8 +222,13 @@ mod tests {
             assert_eq!(challenge.header(Realm { name, scheme }).unwrap(), header);
             assert_eq!(challenge.status(), 401);
         }
-        let full = Challenge::ProofRefused(ProofError::Full);
-        assert_eq!((full.status().as_u16(), full.header("orders")), (503, None));
+        for (error, status) in [(ProofError::Full, 503), (ProofError::OverShare, 429)] {
+            let challenge = Challenge::ProofRefused(error);
+            assert_eq!(
+                (challenge.status().as_u16(), challenge.header("orders")),
+                (status, None)
+            );
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ use self::{answers::Answers, question::Questioner};
 use super::{
     cache::HEAVIEST,
     claims, kept,
-    token::{MAX_TOKEN, TokenError, VerifiedToken},
+    token::{Binding, MAX_TOKEN, TokenError, VerifiedToken},
 };
 use crate::policy::model::{Introspection, Issuer};
 
@@ -170,7 +170,8 @@ impl Shared {
 
 /// The token that an answer (RFC 7662, section 2.2) tells of, which holds no longer than `cache` and its
 /// `exp`. What the answer has is checked as a JWT's claims are; the issuer need not repeat its own name,
-/// an end, or a subject beside the client.
+/// an end, or a subject beside the client. An issuer that calls the token `DPoP` has to say by `cnf` to which
+/// key it is bound (RFC 9449, section 6.2): without that, anybody who has read the token could use it.
 fn judge(
     mut answer: Map<String, Value>,
     issuer: &Issuer,
@@ -189,7 +190,15 @@ fn judge(
     if let Some(client) = answer.get("client_id").cloned() {
         answer.entry("sub").or_insert(client);
     }
+    let wants_key = match answer.get("token_type") {
+        None => false,
+        Some(Value::String(kind)) => kind.eq_ignore_ascii_case("DPoP"),
+        Some(_) => return Err(TokenError::Invalid("token_type")),
+    };
     let token = claims::check(&answer, issuer, now)?;
+    if wants_key && !matches!(token.binding, Binding::Key(_)) {
+        return Err(TokenError::Missing("cnf.jkt"));
+    }
     Ok(VerifiedToken {
         expires: token.expires.min(until),
         ..token
@@ -260,6 +269,17 @@ mod tests {
                 }),
                 ("alice", 1060),
             ),
+            (
+                json!({"active": true, "aud": "orders", "sub": "alice", "token_type": "Bearer"}),
+                ("alice", 1060),
+            ),
+            (
+                json!({
+                    "active": true, "aud": "orders", "sub": "alice", "token_type": "DPoP",
+                    "cnf": {"jkt": "A".repeat(43)},
+                }),
+                ("alice", 1060),
+            ),
         ] {
             assert_eq!(told(&answer), Ok((expected.0.into(), expected.1)), "{answer}");
         }
@@ -301,6 +321,21 @@ mod tests {
             (
                 json!({"active": true, "aud": "orders", "sub": "a", "nbf": 1100}),
                 TokenError::NotYetValid,
+            ),
+            (
+                json!({"active": true, "aud": "orders", "sub": "a", "token_type": "DPoP"}),
+                TokenError::Missing("cnf.jkt"),
+            ),
+            (
+                json!({
+                    "active": true, "aud": "orders", "sub": "a", "token_type": "dpop",
+                    "cnf": {"x5t#S256": "A".repeat(43)},
+                }),
+                TokenError::Missing("cnf.jkt"),
+            ),
+            (
+                json!({"active": true, "aud": "orders", "sub": "a", "token_type": ["DPoP"]}),
+                TokenError::Invalid("token_type"),
             ),
         ] {
             assert_eq!(told(&answer), Err(error), "{answer}");

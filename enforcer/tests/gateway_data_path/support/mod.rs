@@ -181,6 +181,8 @@ pub(crate) struct Recorded {
     pub(crate) failed: Vec<IpAddr>,
     /// Load balancers behind which somebody failed.
     pub(crate) failed_behind: Vec<IpAddr>,
+    /// Who may not connect through a load balancer.
+    pub(crate) denied: Vec<IpAddr>,
     pub(crate) verdicts: Vec<(Verdict, u16)>,
     /// In step with `verdicts`.
     pub(crate) latencies: Vec<Option<Duration>>,
@@ -218,6 +220,11 @@ impl Observer for Recorder {
 
     fn authentication_failed(&self, source: IpAddr) {
         self.state.lock().unwrap().failed.push(source);
+    }
+
+    fn denied(&self, client: IpAddr) -> Option<Arc<str>> {
+        let state = self.state.lock().unwrap();
+        state.denied.contains(&client).then(|| "ticket 4711".into())
     }
 
     fn audit(&self) -> Option<&Audit> {

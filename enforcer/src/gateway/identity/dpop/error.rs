@@ -1,5 +1,6 @@
 //! Why a proof does not hold, and how that is told and counted.
 
+use http::StatusCode;
 use thiserror::Error;
 
 /// Why a token may not be used for a request. The texts name no value of the proof.
@@ -54,22 +55,29 @@ pub enum ProofError {
     /// As many proofs are remembered as may be. Not the client's fault.
     #[error("no more proofs can be accepted just now")]
     Full,
+    /// As many proofs of the token's subject are remembered as may be. Others are not touched.
+    #[error("so many proofs of the token's subject were used lately that no more can be accepted just now")]
+    OverShare,
     /// The system has no randomness. Not the client's fault.
     #[error("proofs cannot be checked")]
     Unavailable,
 }
 
 impl ProofError {
-    /// Whether the client is to blame.
+    /// The status to answer with.
     #[must_use]
-    pub fn is_clients(self) -> bool {
-        !matches!(self, Self::Full | Self::Unavailable)
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Full | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OverShare => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::UNAUTHORIZED,
+        }
     }
 
     /// Whether this is a failed authentication, and not just how clients learn a nonce.
     #[must_use]
     pub fn is_suspicious(self) -> bool {
-        self.is_clients() && self != Self::Nonce
+        self.status() == StatusCode::UNAUTHORIZED && self != Self::Nonce
     }
 
     /// The `error` of a challenge (RFC 9449, sections 7.1 and 9).
@@ -103,6 +111,7 @@ impl ProofError {
             Self::Nonce => "nonce",
             Self::Replayed => "replayed",
             Self::Full => "full",
+            Self::OverShare => "over_share",
             Self::Unavailable => "unavailable",
         }
     }

@@ -110,6 +110,7 @@ impl ProofChecker {
         }
         let proof = checked?;
         let digest = replay::digest(secret, &thumbprint, &proof.id);
-        self.seen.enter(digest, proof.ends, now)
+        let holder = self.seen.holder(&token.issuer, &token.subject);
+        self.seen.enter(digest, holder, proof.ends, now)
     }
 }
