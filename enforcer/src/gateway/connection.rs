@@ -32,13 +32,14 @@ use super::{
     greeting::{Ungreeted, greet},
     hold::Held,
     identity::{certificate::ClientCertificate, token::VerifiedToken},
+    listener::ListenerContext,
     live::{Mark, Socket},
     metrics::Handshake,
     proxy_protocol, request,
     revocation::Proofs,
     signal::{Flow, Identity},
     upgrade::Tunnel,
-    worker::{ListenerContext, Place, Worker, reset},
+    worker::{Place, Worker, reset},
 };
 use crate::policy::model::ApiKey;
 
@@ -140,7 +141,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             converse(connection, stream).await;
         }
         Some(tls) => {
-            let seat = worker.handshakes.begin();
+            let seat = place.handshakes.begin();
             let greeting = tokio::time::timeout(listener.timeouts.handshake, greet(tls, stream));
             let greeted = tokio::select! {
                 biased;
