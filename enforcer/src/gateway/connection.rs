@@ -38,7 +38,7 @@ use super::{
     proxy_protocol, request,
     revocation::Proofs,
     signal::{Flow, Identity},
-    upgrade::Tunnel,
+    tunnel::Tunnel,
     worker::{Place, Worker, reset},
 };
 use crate::policy::model::ApiKey;

@@ -43,6 +43,7 @@ pub mod signal;
 mod sources;
 mod target;
 pub mod tls;
+mod tunnel;
 mod upgrade;
 mod upstream;
 mod worker;
