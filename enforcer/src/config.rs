@@ -12,13 +12,16 @@ use ipnet::IpNet;
 
 mod audit;
 mod build;
+mod handshakes;
 mod proxy_protocol;
 mod raw;
 mod tls;
 
 pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
-    config::{CertificateFiles, Depth, HandshakeBudget, PerSource, ProxyProtocol, Revocation, Unsure},
+    config::{
+        CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource, ProxyProtocol, Revocation, Unsure,
+    },
     pressure::Shedding,
 };
 use crate::policy::{
@@ -154,6 +157,7 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// `None`: whoever connects is the client.
     pub proxy_protocol: Option<ProxyProtocol>,
+    pub handshakes: Handshakes,
     pub timeouts: Timeouts,
 }
 

@@ -1,7 +1,7 @@
 //! The agent's configuration: what it means, and what is refused, all at once and at its place.
 #![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
-use std::{fs, net::SocketAddr, path::Path, sync::LazyLock, time::Duration};
+use std::{fs, net::SocketAddr, num::NonZeroUsize, path::Path, sync::LazyLock, time::Duration};
 
 use enforcer::{
     config::{
@@ -47,6 +47,7 @@ gateway:
         clientCa: ca.pem
         clientCertificates: optional
         crls: {files: crl.pem, unknown: allow, depth: leaf}
+      handshakes: {concurrent: 64, perSource: {rate: 5/s}}
       timeouts: {handshake: 1s, header: 2s, idle: 3s}
     - {name: local, address: "[::1]:8080", proxyProtocol: {from: [10.0.0.0/24, "fd00::/64"]}}
   authFailures: {rate: 10/m, denyFor: 5m}
@@ -153,6 +154,9 @@ fn everything_that_is_written_is_meant() {
             revocation: Some(revocation)
         })
     );
+    assert_eq!(edge.handshakes.concurrent, NonZeroUsize::new(64));
+    let own = edge.handshakes.per_source.unwrap();
+    assert_eq!((own.rate.to_string(), own.burst.get()), ("5/s".to_owned(), 5));
     let per_source = config.gateway.per_source;
     assert_eq!(per_source.connections.get(), 100);
     let handshakes = per_source.handshakes.unwrap();
@@ -472,6 +476,18 @@ fn each_mistake_is_said_at_its_place() {
             top("gateway: {perSource: {handshakes: {rate: ▶10MB/s}}}"),
             "gateway.perSource.handshakes.rate",
             "a rate of bytes",
+        ),
+        (
+            listener("{name: a, address: '[::1]:1', handshakes: ▶{concurrent: 8}}"),
+            "gateway.listeners[0].handshakes",
+            "the listener has no `tls`",
+        ),
+        (
+            listener(
+                "{name: a, address: '[::1]:1', tls: {certificate: server.pem, key: server.key}, handshakes: {concurrent: ▶0}}",
+            ),
+            "gateway.listeners[0].handshakes.concurrent",
+            "write 1 to 1000000",
         ),
         (
             listener("{name: a, address: '[::1]:1'}\n    - ▶{name: a, address: '[::1]:2'}"),

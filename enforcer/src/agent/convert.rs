@@ -54,6 +54,7 @@ fn listener(listener: &config::Listener) -> gateway::ListenerConfig {
         address: listener.address,
         tls: listener.tls.as_ref().map(tls),
         proxy_protocol: listener.proxy_protocol.clone(),
+        handshakes: listener.handshakes,
         timeouts: gateway::Timeouts {
             handshake: listener.timeouts.handshake,
             header: listener.timeouts.header,

@@ -1,24 +1,15 @@
 //! Judges the configuration as it is written.
 
-use std::{
-    net::SocketAddr,
-    num::{NonZeroU64, NonZeroUsize},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use super::{
-    Adapt, Admin, AuthFailures, Config, Gateway, HandshakeBudget, Kernel, Listener, Log, LogFormat, OnStop,
-    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, proxy_protocol::proxy_protocol, raw,
-    tls,
+    Adapt, Admin, AuthFailures, Config, Gateway, Kernel, Listener, Log, LogFormat, OnStop, PINS, PerSource,
+    Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes, proxy_protocol::proxy_protocol, raw, tls,
 };
-use crate::{
-    gateway::Budgets,
-    policy::{
-        build::{duration_within, service::parse_zone},
-        leaf::{Name, Rate, Unit, cidr, quantity},
-        yaml::place::{Place, Unique, parsed},
-    },
+use crate::policy::{
+    build::{duration_within, service::parse_zone},
+    leaf::{Name, cidr, quantity},
+    yaml::place::{Place, Unique, parsed},
 };
 
 /// Where the admin interface is unless configured.
@@ -246,7 +237,7 @@ fn per_source(raw: raw::PerSource, max_connections: u32, at: &Place<'_>) -> PerS
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     PerSource {
         connections: NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN),
-        handshakes: at.optional("handshakes", raw.handshakes, handshakes),
+        handshakes: at.optional("handshakes", raw.handshakes, handshakes::budget),
     }
 }
 
@@ -269,19 +260,6 @@ fn shedding(raw: raw::Shedding, at: &Place<'_>) -> Shedding {
     }
 }
 
-fn handshakes(raw: raw::HandshakeBudget, at: &Place<'_>) -> Option<HandshakeBudget> {
-    let rate = at.required("rate", raw.rate, |text, at| rate_of(&text, "handshakes", at));
-    let burst = at.optional("burst", raw.burst, |count, at| within(count, 1, 1_000_000, at));
-    let rate = rate?;
-    let burst = burst.and_then(|count| NonZeroU64::new(u64::from(count)));
-    let burst = burst.unwrap_or(rate.amount());
-    if Budgets::new(rate, burst).is_err() {
-        at.error("no limiter keeps that: write a rate like 20/s, and a burst that it refills within minutes");
-        return None;
-    }
-    Some(HandshakeBudget { rate, burst })
-}
-
 fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
     let name = at.required("name", raw.name, parsed(str::parse::<Name>));
     let address = at.required("address", raw.address, |text, at| address(&text, at));
@@ -296,12 +274,20 @@ fn listener(raw: raw::Listener, at: &Place<'_>) -> Option<Listener> {
     }
     let tls = at.optional("tls", raw.tls, tls::tls);
     let proxy_protocol = at.optional("proxyProtocol", raw.proxy_protocol, proxy_protocol);
+    if plain && raw.handshakes.is_some() {
+        at.field("handshakes").error_with(
+            "handshakes are those of TLS, and the listener has no `tls`",
+            "leave `handshakes` out, or add `tls`",
+        );
+    }
+    let handshakes = at.optional("handshakes", raw.handshakes, handshakes::handshakes);
     let timeouts = timeouts(raw.timeouts.unwrap_or_default(), &at.field("timeouts"));
     Some(Listener {
         name: name?,
         address: address?,
         tls,
         proxy_protocol,
+        handshakes: handshakes.unwrap_or_default(),
         timeouts,
     })
 }
@@ -319,25 +305,15 @@ fn timeouts(raw: raw::Timeouts, at: &Place<'_>) -> Timeouts {
 }
 
 fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures> {
-    let rate = at.required("rate", raw.rate, |text, at| rate_of(&text, "failures", at));
+    let rate = at.required("rate", raw.rate, |text, at| {
+        handshakes::rate_of(&text, "failures", at)
+    });
     let range = duration_within(Duration::from_secs(1), 30 * DAY);
     let deny_for = at.required("denyFor", raw.deny_for, range);
     Some(AuthFailures {
         rate: rate?,
         deny_for: deny_for?,
     })
-}
-
-/// How many of `what` in how long.
-fn rate_of(text: &crate::policy::raw::Rate, what: &str, at: &Place<'_>) -> Option<Rate> {
-    let (rate, unit) = parsed(Rate::parse)(text, at)?;
-    if unit == Unit::Bytes {
-        at.error(format!(
-            "`{}` is a rate of bytes, and {what} are counted: write it like 10/m",
-            text.as_ref()
-        ));
-    }
-    Some(rate)
 }
 
 fn adapt(raw: raw::Adapt, at: &Place<'_>) -> Adapt {

@@ -129,7 +129,15 @@ pub(super) struct Listener {
     pub(super) address: Option<String>,
     pub(super) tls: Option<Tls>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
+    pub(super) handshakes: Option<Handshakes>,
     pub(super) timeouts: Option<Timeouts>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Handshakes {
+    pub(super) concurrent: Option<u32>,
+    pub(super) per_source: Option<HandshakeBudget>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -48,6 +48,16 @@ pub struct HandshakeBudget {
     pub burst: NonZeroU64,
 }
 
+/// Which TLS handshakes a listener begins and goes on with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    /// At one time, over all workers; one more ends the oldest. Each worker has its equal share, rounded up. `None`:
+    /// 512 for each worker.
+    pub concurrent: Option<NonZeroUsize>,
+    /// Of one source at this listener. `None`: what [`PerSource::handshakes`] says, for all such listeners together.
+    pub per_source: Option<HandshakeBudget>,
+}
+
 /// Where the gateway listens.
 #[derive(Clone, Debug)]
 pub struct ListenerConfig {
@@ -59,6 +69,7 @@ pub struct ListenerConfig {
     pub tls: Option<TlsConfig>,
     /// `None`: whoever connects is the client.
     pub proxy_protocol: Option<ProxyProtocol>,
+    pub handshakes: Handshakes,
     pub timeouts: Timeouts,
 }
 

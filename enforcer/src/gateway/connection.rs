@@ -33,13 +33,14 @@ use super::{
     greeting::{Ungreeted, greet},
     hold::Held,
     identity::{certificate::ClientCertificate, token::VerifiedToken},
+    listener::ListenerContext,
     live::{Mark, Socket},
     metrics::Handshake,
     proxy_protocol, request,
     revocation::Proofs,
     signal::{Flow, Identity},
-    upgrade::Tunnel,
-    worker::{ListenerContext, Place, Worker, reset},
+    tunnel::Tunnel,
+    worker::{Place, Worker, reset},
 };
 use crate::policy::model::ApiKey;
 
@@ -141,7 +142,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             Box::pin(converse(connection, stream)).await;
         }
         Some(tls) => {
-            let seat = worker.handshakes.begin();
+            let seat = place.handshakes.begin();
             let greeting = tokio::time::timeout(listener.timeouts.handshake, greet(tls, stream));
             let greeted = tokio::select! {
                 biased;

@@ -16,11 +16,11 @@ use tokio::{
 use x509_parser::time::ASN1Time;
 
 use super::{
+    listener::ListenerContext,
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
     tls::{Expiry, Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
-    worker::ListenerContext,
 };
 use crate::policy::model::Name;
 

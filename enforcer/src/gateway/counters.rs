@@ -66,6 +66,8 @@ pub(super) struct EndpointCells([LocalIntCounter; EXCHANGES.len()]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryCause {
     Connect,
+    /// The endpoint said that it has not acted on the request.
+    Refused,
     /// The connection broke, or the try took too long.
     Reset,
     /// The response's status.
@@ -73,7 +75,12 @@ pub(super) enum RetryCause {
 }
 
 /// All of them.
-pub(super) const RETRY_CAUSES: [RetryCause; 3] = [RetryCause::Connect, RetryCause::Reset, RetryCause::Status];
+pub(super) const RETRY_CAUSES: [RetryCause; 4] = [
+    RetryCause::Connect,
+    RetryCause::Refused,
+    RetryCause::Reset,
+    RetryCause::Status,
+];
 
 impl RetryCause {
     /// Its name in metrics.
@@ -81,6 +88,7 @@ impl RetryCause {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::Refused => "refused",
             Self::Reset => "reset",
             Self::Status => "status",
         }

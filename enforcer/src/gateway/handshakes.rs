@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// A worker's handshakes that are under way.
+/// A worker's handshakes that are under way at one listener.
 #[derive(Debug)]
 pub(super) struct Handshakes {
     capacity: usize,

@@ -130,6 +130,15 @@ impl Held {
     }
 }
 
+impl Held {
+    /// When the first of them holds no more.
+    pub(super) fn ends(&self) -> Option<SystemTime> {
+        let token = self.rest.token.as_ref().and_then(|token| token.holds_until);
+        let key = self.rest.key.as_ref().and_then(|key| key.expires);
+        token.into_iter().chain(key.map(SystemTime::from)).min()
+    }
+}
+
 impl Clone for Held {
     fn clone(&self) -> Self {
         Self::of(&self.mark, Rc::clone(&self.rest))

@@ -3,13 +3,20 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener as StdListener},
-    sync::{Mutex, PoisonError},
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::{
+    config::{ProxyProtocol, Timeouts},
+    sources::Budgets,
+    tls::ListenerTls,
+};
+use crate::policy::model::Name;
 
 /// Connections that the kernel has completed and a worker has not accepted yet.
 const BACKLOG: i32 = 4096;
@@ -19,6 +26,28 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Pausing is logged this often, by all workers together.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 static SAID: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// What the workers' sockets of one listener have in common.
+#[derive(Debug)]
+pub(super) struct ListenerContext {
+    pub(super) name: Name,
+    pub(super) tls: Option<Arc<ListenerTls>>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    /// TLS handshakes that each worker has under way at most.
+    pub(super) handshakes: usize,
+    /// TLS handshakes that each source may begin: the listener's own, or what listeners share.
+    pub(super) budgets: Option<Arc<Budgets>>,
+    pub(super) timeouts: Timeouts,
+    pub(super) connections: prometheus::IntGauge,
+}
+
+impl ListenerContext {
+    /// Whether a connection of `peer` begins with a header that says whose it is.
+    pub(super) fn is_proxied(&self, peer: IpAddr) -> bool {
+        let proxy_protocol = self.proxy_protocol.as_ref();
+        proxy_protocol.is_some_and(|proxy_protocol| proxy_protocol.trusts(peer))
+    }
+}
 
 /// `count` sockets at `address`.
 ///

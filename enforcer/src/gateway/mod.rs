@@ -43,6 +43,7 @@ pub mod signal;
 mod sources;
 mod target;
 pub mod tls;
+mod tunnel;
 mod upgrade;
 mod upstream;
 mod worker;
@@ -73,17 +74,21 @@ pub(crate) use target::is_normal as is_normal_path;
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
-    config::{GatewayConfig, HandshakeBudget, ListenerConfig},
+    config::{GatewayConfig, HandshakeBudget, Handshakes, ListenerConfig},
     identity::cache::{self, TokenCache},
+    listener::ListenerContext,
     live::Revocation,
     metrics::GatewayMetrics,
     policies::Policies,
     signal::Observer,
     tls::{ListenerTls, Tickets, TlsError},
     upstream::send::Site,
-    worker::{Drain, ListenerContext, Setup},
+    worker::{Drain, Setup},
 };
 use crate::policy::model::Name;
+
+/// TLS handshakes that a worker has under way at a listener that says nothing else.
+const HANDSHAKES: usize = 512;
 
 /// A running gateway. Dropping it cuts what is under way; [`Self::drain`] does not.
 #[derive(Debug)]
@@ -146,9 +151,14 @@ impl Gateway {
         let count = config.workers.get();
         let mut sockets: Vec<_> = (0..count).map(|_| Vec::new()).collect();
         let mut listeners = Vec::new();
-        let tickets = Arc::default();
+        let share = Share {
+            metrics: &metrics,
+            tickets: Arc::default(),
+            budgets: budgets(config.per_source.handshakes)?,
+            workers: count,
+        };
         for each in &config.listeners {
-            let context = Arc::new(context(each, &metrics, &tickets)?);
+            let context = Arc::new(share.context(each)?);
             let failed = |source| GatewayError::Listen {
                 listener: each.name.clone(),
                 address: each.address,
@@ -174,12 +184,6 @@ impl Gateway {
         };
         let max_connections = config.max_connections.get().div_ceil(count);
         let max_per_source = config.per_source.connections.get().div_ceil(count);
-        let budgets = config
-            .per_source
-            .handshakes
-            .map(|HandshakeBudget { rate, burst }| Budgets::new(rate, burst).map(Arc::new))
-            .transpose()
-            .map_err(GatewayError::Budget)?;
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = oneshot::channel();
             let (revoke, revocations) = mpsc::channel(live::WAITING);
@@ -192,7 +196,6 @@ impl Gateway {
                 max_connections,
                 site: site.clone(),
                 max_per_source,
-                budgets: budgets.clone(),
                 tokens,
                 shedding: config.shedding,
                 late: gateway
@@ -300,25 +303,46 @@ impl Drop for Gateway {
     }
 }
 
-fn context(
-    config: &ListenerConfig,
-    metrics: &GatewayMetrics,
-    tickets: &Arc<Tickets>,
-) -> Result<ListenerContext, GatewayError> {
-    let load = |tls| ListenerTls::load(tls, tickets).map(Arc::new);
-    let tls = config.tls.as_ref().map(load).transpose();
-    let context = ListenerContext {
-        name: config.name.clone(),
-        tls: tls.map_err(|source| GatewayError::Tls {
-            listener: config.name.clone(),
-            source: Box::new(source),
-        })?,
-        proxy_protocol: config.proxy_protocol.clone(),
-        timeouts: config.timeouts,
-        connections: metrics.connections.with_label_values(&[config.name.as_str()]),
-    };
-    control::show_validity(&context, metrics);
-    Ok(context)
+/// What listeners share.
+struct Share<'a> {
+    metrics: &'a GatewayMetrics,
+    tickets: Arc<Tickets>,
+    /// Of those that have none of their own.
+    budgets: Option<Arc<Budgets>>,
+    workers: usize,
+}
+
+impl Share<'_> {
+    fn context(&self, config: &ListenerConfig) -> Result<ListenerContext, GatewayError> {
+        let load = |tls| ListenerTls::load(tls, &self.tickets).map(Arc::new);
+        let tls = config.tls.as_ref().map(load).transpose();
+        let Handshakes {
+            concurrent,
+            per_source,
+        } = config.handshakes;
+        let context = ListenerContext {
+            name: config.name.clone(),
+            tls: tls.map_err(|source| GatewayError::Tls {
+                listener: config.name.clone(),
+                source: Box::new(source),
+            })?,
+            proxy_protocol: config.proxy_protocol.clone(),
+            handshakes: concurrent.map_or(HANDSHAKES, |all| all.get().div_ceil(self.workers)),
+            budgets: budgets(per_source)?.or_else(|| self.budgets.clone()),
+            timeouts: config.timeouts,
+            connections: self
+                .metrics
+                .connections
+                .with_label_values(&[config.name.as_str()]),
+        };
+        control::show_validity(&context, self.metrics);
+        Ok(context)
+    }
+}
+
+fn budgets(budget: Option<HandshakeBudget>) -> Result<Option<Arc<Budgets>>, GatewayError> {
+    let new = |HandshakeBudget { rate, burst }| Budgets::new(rate, burst).map(Arc::new);
+    budget.map(new).transpose().map_err(GatewayError::Budget)
 }
 
 /// A thread with a runtime of its own, on which `work` may spawn what stays on the thread.

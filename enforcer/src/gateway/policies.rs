@@ -198,8 +198,11 @@ impl Generation {
             .services
             .iter()
             .map(|service| {
-                let known = known_tls.get(&service.name).filter(|tls| tls.keeps(&service.tls));
-                let new = || ServiceTls::new(&service.name, &service.tls);
+                let (law, protocol) = (&service.tls, service.protocol);
+                let known = known_tls
+                    .get(&service.name)
+                    .filter(|tls| tls.keeps(law, protocol));
+                let new = || ServiceTls::new(&service.name, law, protocol);
                 let is_used = service.endpoints.iter().any(|endpoint| endpoint.https);
                 is_used.then(|| known.map_or_else(new, |known| Arc::clone(known)))
             })

@@ -30,7 +30,8 @@ use super::{
     router::{Asked, RuleIndex},
     signal::{Outcome, Verdict},
     target,
-    upgrade::{self, Told, Tunnel},
+    tunnel::Tunnel,
+    upgrade::{self, Told},
     upstream::{UpstreamError, send::Sender},
     worker::WorkerPolicy,
 };

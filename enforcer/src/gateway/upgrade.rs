@@ -5,7 +5,7 @@
 //! service has switched in answer to this very request: its `sec-websocket-accept` is checked, so that
 //! no other response makes the gateway hand on what it would have had to look at.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::rc::Rc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -17,15 +17,12 @@ use http::{
 };
 use hyper::{ext::Protocol, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    activity::Touched,
     connection::{Connection, UnderWay},
-    hold::Held,
     refusal::Refusal,
     signal::Verdict,
-    upstream::pool::Lease,
+    tunnel::Tunnel,
 };
 use crate::policy::model::{Rule, Upgrade};
 
@@ -33,9 +30,6 @@ const WEBSOCKET: &str = "websocket";
 
 /// What the key is hashed with (RFC 6455 section 1.3).
 const ACCEPTING: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-/// What hyper holds for each direction is little; this much is on its way besides, in bytes.
-const BUFFER: usize = 8 * 1024;
 
 /// A client's wish to switch.
 #[derive(Debug)]
@@ -54,16 +48,6 @@ pub(super) struct Told {
     way: Way,
     /// What the service must answer.
     accept: String,
-}
-
-/// The service's side of a switched connection.
-#[derive(Debug)]
-pub(super) struct Tunnel {
-    service: OnUpgrade,
-    _lease: Lease,
-    idle: Duration,
-    /// What the request that asked for it rests on.
-    _held: Option<Held>,
 }
 
 /// The wish in a request's head. One by Extended CONNECT becomes a GET, which is what it is matched as.
@@ -209,44 +193,6 @@ impl Told {
                     drop(under_way);
                 });
             }
-        }
-    }
-}
-
-impl Tunnel {
-    /// The connection on which the service has answered 101; it is ended when nothing moves on it for `idle`.
-    pub(super) fn new(service: OnUpgrade, lease: Lease, idle: Duration, held: Option<Held>) -> Self {
-        Self {
-            service,
-            _lease: lease,
-            idle,
-            _held: held,
-        }
-    }
-
-    /// Hands bytes on in both directions until both are closed, one breaks, or nothing moves for too long.
-    /// `ahead` is what the client has sent already.
-    pub(super) async fn run<C>(self, client: C, ahead: Bytes)
-    where
-        C: AsyncRead + AsyncWrite + Unpin,
-    {
-        let Ok(service) = self.service.await else { return };
-        let mut service = TokioIo::new(service);
-        let last = Cell::new(tokio::time::Instant::now());
-        let mut client = Touched::new(client, ahead, &last);
-        let copying = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut service, BUFFER, BUFFER);
-        let silent = async {
-            while last.get().elapsed() < self.idle {
-                tokio::time::sleep_until(last.get() + self.idle).await;
-            }
-        };
-        tokio::select! {
-            biased;
-            copied = copying => match copied {
-                Ok((up, down)) => tracing::debug!(up, down, "a switched connection has ended"),
-                Err(error) => tracing::debug!(%error, "a switched connection broke"),
-            },
-            () = silent => tracing::debug!("a switched connection was silent for too long"),
         }
     }
 }

@@ -18,13 +18,12 @@ use tokio::{
 };
 
 use super::{
-    config::{ProxyProtocol, Timeouts},
     connection,
     counters::{EndpointCells, RuleCells, ServiceCells, WorkerMetrics},
     handshakes::Handshakes,
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
-    listener::Acceptor,
+    listener::{Acceptor, ListenerContext},
     live::{Live, Revocation},
     metrics::{GatewayMetrics, Handshake},
     mirror::{MirrorCells, Mirrors},
@@ -34,8 +33,7 @@ use super::{
     revocation::{self, Proofs, Revoked, Table},
     router::RuleIndex,
     signal::Observer,
-    sources::{Budgets, Part, Shares},
-    tls::ListenerTls,
+    sources::{Part, Shares},
     upstream::{
         endpoint::SharedEndpoint,
         pool::LocalEndpoint,
@@ -51,8 +49,6 @@ use crate::{
     },
 };
 
-/// TLS handshakes that one worker has under way.
-const MAX_HANDSHAKES: usize = 512;
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// After how many of these memory that is not used any more is given back.
@@ -67,31 +63,12 @@ pub(super) struct Setup {
     pub(super) max_connections: usize,
     pub(super) site: Site,
     pub(super) max_per_source: usize,
-    pub(super) budgets: Option<Arc<Budgets>>,
     pub(super) tokens: TokenCache,
     pub(super) shedding: Shedding,
     /// How late the worker is, in seconds.
     pub(super) late: prometheus::Gauge,
     pub(super) commands: oneshot::Receiver<Drain>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
-}
-
-/// What the workers' sockets of one listener have in common.
-#[derive(Debug)]
-pub(super) struct ListenerContext {
-    pub(super) name: Name,
-    pub(super) tls: Option<Arc<ListenerTls>>,
-    pub(super) proxy_protocol: Option<ProxyProtocol>,
-    pub(super) timeouts: Timeouts,
-    pub(super) connections: prometheus::IntGauge,
-}
-
-impl ListenerContext {
-    /// Whether a connection of `peer` begins with a header that says whose it is.
-    pub(super) fn is_proxied(&self, peer: IpAddr) -> bool {
-        let proxy_protocol = self.proxy_protocol.as_ref();
-        proxy_protocol.is_some_and(|proxy_protocol| proxy_protocol.trusts(peer))
-    }
 }
 
 /// Tells a worker to finish.
@@ -107,7 +84,6 @@ pub(super) struct Worker {
     pub(super) observer: Arc<dyn Observer>,
     pub(super) metrics: GatewayMetrics,
     pub(super) counted: WorkerMetrics,
-    pub(super) handshakes: Handshakes,
     pub(super) tokens: RefCell<TokenCache>,
     pub(super) waiting: WaitingRoom,
     pub(super) pressure: Rc<Pressure>,
@@ -129,7 +105,6 @@ pub(super) struct Worker {
 struct Admission {
     max_connections: usize,
     shares: Rc<Shares>,
-    budgets: Option<Arc<Budgets>>,
 }
 
 /// A generation, with what this worker has for it.
@@ -158,7 +133,6 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         max_connections,
         site,
         max_per_source,
-        budgets,
         tokens,
         shedding,
         late,
@@ -169,7 +143,6 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     let admission = Admission {
         max_connections,
         shares: Shares::new(max_per_source),
-        budgets,
     };
     let worker = Rc::new(Worker::new(
         &policies,
@@ -206,9 +179,15 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
 }
 
 async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<ListenerContext>) {
+    let handshakes = Rc::new(Handshakes::new(context.handshakes));
     let start = |(stream, peer): (TcpStream, SocketAddr)| {
         let place = match worker.admit(&context, peer) {
-            Ok(part) => Place::new(Rc::clone(&worker), Arc::clone(&context), part),
+            Ok(part) => Place::new(
+                Rc::clone(&worker),
+                Arc::clone(&context),
+                Rc::clone(&handshakes),
+                part,
+            ),
             Err(refused) => {
                 worker.metrics.handshake(context.name.as_str(), refused);
                 return reset(&stream);
@@ -288,7 +267,6 @@ impl Worker {
         Self {
             observer,
             counted: WorkerMetrics::default(),
-            handshakes: Handshakes::new(MAX_HANDSHAKES),
             tokens: RefCell::new(tokens),
             waiting: WaitingRoom::default(),
             pressure,
@@ -322,9 +300,9 @@ impl Worker {
 
     /// Whether `source` may have another connection.
     pub(super) fn admit_source(&self, listener: &ListenerContext, source: IpAddr) -> Result<Part, Handshake> {
-        let Admission { shares, budgets, .. } = &self.admission;
-        let part = shares.take(source).ok_or(Handshake::SourceShare)?;
-        match budgets {
+        let part = self.admission.shares.take(source);
+        let part = part.ok_or(Handshake::SourceShare)?;
+        match &listener.budgets {
             Some(budgets) if listener.tls.is_some() && !budgets.admit(source) => Err(Handshake::SourceBudget),
             _ => Ok(part),
         }
@@ -513,17 +491,25 @@ impl WorkerPolicy {
 pub(super) struct Place {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<ListenerContext>,
+    /// The worker's, at the listener.
+    pub(super) handshakes: Rc<Handshakes>,
     /// Of its source's share.
     pub(super) part: Option<Part>,
 }
 
 impl Place {
-    fn new(worker: Rc<Worker>, listener: Arc<ListenerContext>, part: Option<Part>) -> Self {
+    fn new(
+        worker: Rc<Worker>,
+        listener: Arc<ListenerContext>,
+        handshakes: Rc<Handshakes>,
+        part: Option<Part>,
+    ) -> Self {
         worker.connections.set(worker.connections.get() + 1);
         listener.connections.inc();
         Self {
             worker,
             listener,
+            handshakes,
             part,
         }
     }

@@ -30,7 +30,7 @@ pub struct Routing {
 pub enum Protocol {
     #[default]
     Http1,
-    /// By prior knowledge (RFC 9113 section 3.3).
+    /// Agreed on in TLS (ALPN, RFC 9113 section 3.2), and without TLS by prior knowledge (section 3.3).
     Http2,
 }
 

@@ -32,7 +32,7 @@ pub struct Service {
     pub slow_start: Option<Duration>,
     /// Where fewer of the endpoints can be used than this many percent, all are used. 0: never.
     pub panic_percent: u8,
-    /// What endpoints speak; those with TLS speak HTTP/1.1.
+    /// What endpoints speak.
     pub protocol: Protocol,
 }
 

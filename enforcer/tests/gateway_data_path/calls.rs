@@ -14,6 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpListener, sync::mpsc};
+use tokio_rustls::TlsAcceptor;
 use tonic::{
     Code, Request, Response, Status, Streaming,
     body::Body,
@@ -29,7 +30,7 @@ use crate::{
         Lab, Plan,
         client::{self, Client, H1, H2},
         eventually, in_time,
-        pki::HOST,
+        pki::{HOST, Pki},
         policy,
     },
 };
@@ -76,6 +77,11 @@ impl StreamingService<Number> for Doubling {
 
 /// A server of HTTP/2 alone. Calls of `/test.Math/Never` are not answered.
 async fn server() -> SocketAddr {
+    serve(None).await
+}
+
+/// The same, with TLS if `tls` is there.
+async fn serve(tls: Option<TlsAcceptor>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -91,10 +97,15 @@ async fn server() -> SocketAddr {
                 let mut grpc = server::Grpc::new(ProstCodec::default());
                 Ok::<_, Infallible>(grpc.streaming(Doubling, request).await)
             });
-            tokio::spawn(
-                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(TokioIo::new(stream), service),
-            );
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            match tls.clone() {
+                None => tokio::spawn(server.serve_connection(TokioIo::new(stream), service)),
+                Some(tls) => tokio::spawn(async move {
+                    let stream = tls.accept(stream).await.unwrap();
+                    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                    server.serve_connection(TokioIo::new(stream), service).await
+                }),
+            };
         }
     });
     address
@@ -178,7 +189,25 @@ fn plan() -> Plan {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_go_both_ways_and_end_with_trailers() {
     let corp = Corp::new();
-    let lab = plan().start(set(&corp, server().await));
+    both_ways(&corp, set(&corp, server().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_they_do_where_the_service_has_tls() {
+    let corp = Corp::new();
+    let pki = Pki::of("services");
+    pki.write_named("origin", "orders.internal", 1);
+    let address = serve(Some(pki.acceptor("origin", H2))).await;
+    let mut set = set(&corp, address);
+    let service = Arc::make_mut(&mut set.services[0]);
+    service.endpoints[0].https = true;
+    service.tls.ca = Some(pki.path("ca.pem"));
+    service.tls.server_name = Some("orders.internal".into());
+    both_ways(&corp, set).await;
+}
+
+async fn both_ways(corp: &Corp, set: PolicySet) {
+    let lab = plan().start(set);
     let token = corp.token("orders:read");
     let mut grpc = connect(&lab).await;
     let (sender, numbers_sent) = numbers();

@@ -389,3 +389,23 @@ async fn a_source_has_a_budget_of_handshakes_and_a_share_of_connections() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listeners_own_budget_of_handshakes_goes_before_the_common_one() {
+    let origin = Origin::start().await;
+    let budget = |burst| HandshakeBudget {
+        rate: "1/h".parse().unwrap(),
+        burst: NonZeroU64::new(burst).unwrap(),
+    };
+    let plan = Plan {
+        handshakes: Some(budget(100)),
+        own_budget: Some(budget(1)),
+        ..Plan::default()
+    };
+    let lab = plan.start(policy::open(&[origin.address]));
+    assert_eq!(Client::connect(&lab, H1).await.get("/").await.status, 200);
+    let refused = client::tls(lab.address, lab.pki.client_config(None, H1)).await;
+    assert!(refused.is_err());
+    let line = r#"enforcer_handshakes_total{listener="main",result="source_budget"} 1"#;
+    assert!(lab.metrics().contains(line));
+}

@@ -18,6 +18,7 @@ mod hostile_frames;
 mod hostile_http2;
 mod hostile_messages;
 mod hostile_tokens;
+mod http2_services;
 mod introspection;
 mod lifecycle;
 mod metrics;

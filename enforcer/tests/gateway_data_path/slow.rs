@@ -234,3 +234,28 @@ async fn connections_have_a_limit() {
             .contains(r#"enforcer_handshakes_total{listener="main",result="refused"}"#)
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_under_way_have_a_limit_of_which_the_oldest_makes_room() {
+    let origin = Origin::start().await;
+    let plan = Plan {
+        workers: 1,
+        concurrent: Some(1),
+        timeouts: Timeouts {
+            handshake: PATIENCE * 2,
+            ..Timeouts::default()
+        },
+        ..Plan::default()
+    };
+    let lab = plan.start(policy::open(&[origin.address]));
+    let mut idler = TcpStream::connect(lab.address).await.unwrap();
+    let line = r#"enforcer_connections{listener="main"} 1"#;
+    eventually("the idler is there", async || lab.metrics().contains(line)).await;
+    // Whoever does something gets through, and the idler is gone.
+    assert_eq!(Client::connect(&lab, H1).await.get("/").await.status, 200);
+    let mut rest = Vec::new();
+    let read = in_time("the idler's end", idler.read_to_end(&mut rest)).await;
+    assert!(read.is_err() || rest.is_empty());
+    let line = r#"enforcer_handshakes_total{listener="main",result="refused"} 1"#;
+    eventually("it is counted", async || lab.metrics().contains(line)).await;
+}

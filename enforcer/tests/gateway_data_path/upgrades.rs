@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     num::NonZeroU32,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use enforcer::{
@@ -30,7 +30,7 @@ use tokio_tungstenite::{
 use crate::{
     admission::Corp,
     support::{
-        Lab, Plan,
+        Lab, PATIENCE, Plan,
         client::{self, Client, H1, H2, full},
         eventually, in_time,
         origin::Origin,
@@ -332,6 +332,50 @@ async fn a_revoked_token_ends_what_was_switched_by_it() {
     let end = in_time("the end", second.next()).await;
     assert!(!matches!(end, Some(Ok(_))), "{end:?}");
     converse(&mut other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_ends_with_the_token_that_it_rests_on() {
+    let corp = Corp::new();
+    let mut rule = policy::open_rule();
+    rule.routing.upgrade = vec![Upgrade::WebSocket];
+    rule.require = policy::certificate_and_token(CLIENT, "corp", "orders:read");
+    let mut set = policy::set(vec![rule], policy::service(&[echo().await]));
+    let mut issuer = corp.issuer();
+    issuer.leeway = Duration::ZERO;
+    set.issuers = vec![Arc::new(issuer)];
+    let lab = with_certificates().start(set);
+    let lasting = corp.token("orders:read");
+    let mut other = over_http1(&lab, Some(&lasting)).await.unwrap();
+    converse(&mut other).await;
+    // Where the machine was too slow to open both, again with more time.
+    for seconds in [3, 30, 300] {
+        let end = SystemTime::now() + Duration::from_secs(seconds);
+        let exp = end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let token = corp.token_with(&serde_json::json!({"scope": "orders:read", "exp": exp}));
+        let Ok(mut first) = over_http1(&lab, Some(&token)).await else {
+            continue;
+        };
+        let response = extended_connect(&lab, "websocket", Some(&token)).await;
+        if response.status() != StatusCode::OK {
+            continue;
+        }
+        let mut second = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let both = async {
+            while let Some(Ok(_)) = first.next().await {}
+            // It may be reset.
+            drop(second.read_to_end(&mut Vec::new()).await);
+        };
+        let patience = PATIENCE + Duration::from_secs(seconds);
+        assert!(tokio::time::timeout(patience, both).await.is_ok(), "they go on");
+        assert!(
+            SystemTime::now() >= SystemTime::UNIX_EPOCH + Duration::from_secs(exp),
+            "too early"
+        );
+        converse(&mut other).await;
+        return;
+    }
+    panic!("no tunnel could be opened before its token expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -253,6 +253,7 @@ mod tests {
             client_id: None,
             scopes: Scopes::of_claims(claims.as_object().unwrap()).unwrap(),
             expires: SystemTime::UNIX_EPOCH,
+            holds_until: None,
             id: None,
             binding: Binding::Bearer,
             tier: None,

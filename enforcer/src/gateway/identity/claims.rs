@@ -46,6 +46,7 @@ pub(super) fn check(
         client_id: client_id.map(Arc::from),
         scopes: Scopes::of_claims(claims)?,
         expires,
+        holds_until: Some(expires + issuer.leeway),
         id: text(claims, "jti")?.map(Arc::from),
         binding: binding(claims)?,
         tier: tier(claims, issuer),

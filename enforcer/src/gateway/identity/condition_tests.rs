@@ -38,6 +38,7 @@ fn token() -> VerifiedToken {
         client_id: None,
         scopes: Scopes::of_claims(json!({"scope": "read write"}).as_object().unwrap()).unwrap(),
         expires: SystemTime::UNIX_EPOCH,
+        holds_until: None,
         id: None,
         binding: Binding::Bearer,
         tier: None,

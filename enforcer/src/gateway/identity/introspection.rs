@@ -186,6 +186,7 @@ fn judge(
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     answer.entry("iss").or_insert_with(|| (*issuer.issuer).into());
+    let has_end = answer.contains_key("exp");
     answer.entry("exp").or_insert_with(|| own_end.into());
     if let Some(client) = answer.get("client_id").cloned() {
         answer.entry("sub").or_insert(client);
@@ -201,6 +202,7 @@ fn judge(
     }
     Ok(VerifiedToken {
         expires: token.expires.min(until),
+        holds_until: token.holds_until.filter(|_| has_end),
         ..token
     })
 }

@@ -34,6 +34,9 @@ pub struct VerifiedToken {
     /// `exp`: afterwards the token holds no more, but for the leeway. Of an introspected token: until when
     /// it need not be introspected again, which is no later.
     pub expires: SystemTime,
+    /// `exp` with the leeway: what goes on without being asked again ends then. `None`: the token has no `exp`,
+    /// and was introspected.
+    pub holds_until: Option<SystemTime>,
     /// `jti`.
     pub id: Option<Arc<str>>,
     /// To what the token is bound (`cnf`, RFC 7800): whoever presents it must prove that.

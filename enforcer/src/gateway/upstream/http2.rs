@@ -1,8 +1,9 @@
-//! One worker's HTTP/2 connections to one endpoint, without TLS, by prior knowledge (RFC 9113 section 3.3).
+//! One worker's HTTP/2 connections to one endpoint: by TLS where it is agreed on there (RFC 9113 section 3.2), else
+//! by prior knowledge (section 3.3).
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
+    error::Error,
     rc::Rc,
     time::Duration,
 };
@@ -20,9 +21,13 @@ use hyper::{
     },
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::Mutex, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Mutex,
+    time::Instant,
+};
 
-use super::pool::Slot;
+use super::pool::{Lead, Slot};
 use crate::gateway::{body::RequestBody, connection::OnThisWorker};
 
 /// Requests that share one connection.
@@ -38,6 +43,29 @@ const MAX_HEAD: u32 = 32 * 1024;
 /// How often an endpoint is pinged while it owes something, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
 
+/// How an endpoint says that it has not acted on a request, so that any may be sent again (RFC 9113 section 8.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Untouched {
+    /// `REFUSED_STREAM`.
+    Stream,
+    /// `GOAWAY`, with a last stream below the request's.
+    GoAway,
+}
+
+impl Untouched {
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        let error = error.source()?.downcast_ref::<h2::Error>()?;
+        if !error.is_remote() {
+            return None;
+        }
+        if error.is_go_away() {
+            // Only streams above the last one end by it; those below go on.
+            return Some(Self::GoAway);
+        }
+        (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)).then_some(Self::Stream)
+    }
+}
+
 /// The open connections.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct Connections {
@@ -49,7 +77,7 @@ pub(in crate::gateway) struct Connections {
 #[derive(Debug)]
 struct Shared {
     sender: SendRequest<RequestBody>,
-    peer: SocketAddr,
+    lead: Lead,
     /// Streams go on after the endpoint has said that it takes no more (GOAWAY), and hyper's connection has ended.
     _slot: Rc<Slot>,
     streams: Cell<u32>,
@@ -62,17 +90,17 @@ pub(in crate::gateway) struct Stream(Rc<Shared>);
 
 impl Connections {
     /// Whether one that is open has a place.
-    pub(super) fn has_room(&self, is_here: impl Fn(&SocketAddr) -> bool) -> bool {
+    pub(super) fn has_room(&self, is_current: impl Fn(&Lead) -> bool) -> bool {
         let is_free = |shared: &Rc<Shared>| {
-            shared.streams.get() < MAX_STREAMS && !shared.sender.is_closed() && is_here(&shared.peer)
+            shared.streams.get() < MAX_STREAMS && !shared.sender.is_closed() && is_current(&shared.lead)
         };
         self.open.borrow().iter().any(is_free)
     }
 
     /// A place on a connection that is open and leads where the endpoint is; others take no more requests.
-    pub(super) fn take(&self, is_here: impl Fn(&SocketAddr) -> bool) -> Option<Stream> {
+    pub(super) fn take(&self, is_current: impl Fn(&Lead) -> bool) -> Option<Stream> {
         let mut open = self.open.borrow_mut();
-        open.retain(|shared| !shared.sender.is_closed() && is_here(&shared.peer));
+        open.retain(|shared| !shared.sender.is_closed() && is_current(&shared.lead));
         let free = open.iter().find(|shared| shared.streams.get() < MAX_STREAMS)?;
         Some(Stream::on(Rc::clone(free)))
     }
@@ -81,12 +109,10 @@ impl Connections {
     ///
     /// # Errors
     /// When the connection's first bytes cannot be sent.
-    pub(super) async fn add(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-        slot: Rc<Slot>,
-    ) -> hyper::Result<Stream> {
+    pub(super) async fn add<S>(&self, stream: S, lead: Lead, slot: Rc<Slot>) -> hyper::Result<Stream>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = http2::Builder::new(OnThisWorker)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -106,7 +132,7 @@ impl Connections {
         });
         let shared = Rc::new(Shared {
             sender,
-            peer,
+            lead,
             _slot: slot,
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
@@ -134,8 +160,8 @@ impl Stream {
         self.0.sender.is_closed()
     }
 
-    pub(super) fn peer(&self) -> SocketAddr {
-        self.0.peer
+    pub(super) fn lead(&self) -> Lead {
+        self.0.lead
     }
 
     /// Sends a request with a [`head`] of HTTP/2.
@@ -144,8 +170,16 @@ impl Stream {
     /// With the request, if the endpoint has seen nothing of it.
     pub(super) async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        if self.0.lead.tls.is_some() {
+            let mut parts = request.uri().clone().into_parts();
+            parts.scheme = Some(Scheme::HTTPS);
+            // What has an authority and a path is a URI with either scheme.
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
         self.0.sender.clone().try_send_request(request).await
     }
 }
@@ -157,7 +191,7 @@ impl Drop for Stream {
     }
 }
 
-/// Makes a head of HTTP/1.1 one of HTTP/2 (RFC 9113 section 8.3.1).
+/// Makes a head of HTTP/1.1 one of HTTP/2 without TLS (RFC 9113 section 8.3.1).
 ///
 /// # Errors
 /// When its host is none.

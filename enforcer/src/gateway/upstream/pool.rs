@@ -72,11 +72,17 @@ struct Open {
 #[derive(Debug)]
 pub(in crate::gateway) struct Connection {
     channel: Channel,
-    peer: SocketAddr,
-    /// Of the certificate files that it was made with.
-    version: u64,
+    lead: Lead,
     /// Of HTTP/1.1, which may be switched to something that outlives the task that drives it.
     _slot: Option<Rc<Slot>>,
+}
+
+/// Where a connection leads, and by what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lead {
+    peer: SocketAddr,
+    /// Of the certificate files that it was made with. `None`: it has no TLS.
+    pub(super) tls: Option<u64>,
 }
 
 /// What one request goes through.
@@ -176,7 +182,7 @@ impl LocalEndpoint {
     pub(super) fn has_room(&self, limit: usize) -> bool {
         self.open.count.get() < limit
             || !self.idle.borrow().is_empty()
-            || self.http2.has_room(|peer| self.is_here(peer))
+            || self.http2.has_room(|lead| self.is_current(lead))
     }
 
     /// A connection, or the right to make one, for a request at an endpoint that has room. `fresh`: one
@@ -191,7 +197,7 @@ impl LocalEndpoint {
         }
         let full = self.open.count.get() >= limit && self.idle.borrow().is_empty();
         if (!fresh || full)
-            && let Some(stream) = self.http2.take(|peer| self.is_here(peer))
+            && let Some(stream) = self.http2.take(|lead| self.is_current(lead))
         {
             return Seat::Kept(Connection::http2(stream));
         }
@@ -215,13 +221,12 @@ impl LocalEndpoint {
     fn is_kept(&self, idle: &Idle, now: Instant) -> bool {
         now.saturating_duration_since(idle.since) < KEEP_IDLE
             && !idle.connection.channel.is_closed()
-            && self.is_current(&idle.connection)
+            && self.is_current(&idle.connection.lead)
     }
 
     /// Whether the endpoint is still where the connection leads, and what it trusts and shows is in use.
-    fn is_current(&self, connection: &Connection) -> bool {
-        let tls = self.shared.tls.as_ref();
-        tls.is_none_or(|tls| tls.version() == connection.version) && self.is_here(&connection.peer)
+    fn is_current(&self, lead: &Lead) -> bool {
+        self.shared.tls.as_ref().map(|tls| tls.version()) == lead.tls && self.is_here(&lead.peer)
     }
 
     /// Whether `peer` is one of the endpoint's addresses.
@@ -297,7 +302,7 @@ impl Slot {
                 let opening = tokio::time::timeout_at(deadline, to.http2.opening.lock());
                 let alone = opening.await.map_err(too_late)?;
                 if !self.fresh
-                    && let Some(stream) = to.http2.take(|peer| to.is_here(peer))
+                    && let Some(stream) = to.http2.take(|lead| to.is_current(lead))
                 {
                     return Ok(Connection::http2(stream));
                 }
@@ -311,18 +316,8 @@ impl Slot {
                 endpoint: endpoint(),
                 source,
             })?;
-        if protocol == Protocol::Http2 {
-            let added = to.http2.add(stream, peer, Rc::new(self)).await;
-            let stream = added.map_err(|source| UpstreamError::Handshake {
-                endpoint: endpoint(),
-                source,
-            })?;
-            // There is room for more than the one that has opened it.
-            to.open.service.stir();
-            return Ok(Connection::http2(stream));
-        }
         let Some(tls) = &shared.tls else {
-            return self.speak(to, stream, peer, 0).await;
+            return self.speak(to, stream, Lead { peer, tls: None }, protocol).await;
         };
         // Before the configuration is taken, so that a change in between is noticed.
         let version = tls.version();
@@ -333,27 +328,35 @@ impl Slot {
                 endpoint: endpoint(),
                 source,
             })?;
-        self.speak(to, stream, peer, version).await
+        let lead = Lead {
+            peer,
+            tls: Some(version),
+        };
+        self.speak(to, stream, lead, protocol).await
     }
 
-    /// HTTP/1.1 over `stream`.
+    /// `protocol` over `stream`.
     async fn speak<S>(
         self,
         to: &LocalEndpoint,
         stream: S,
-        peer: SocketAddr,
-        version: u64,
+        lead: Lead,
+        protocol: Protocol,
     ) -> Result<Connection, UpstreamError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(|source| UpstreamError::Handshake {
-                    endpoint: to.shared.authority.to_string(),
-                    source,
-                })?;
+        let failed = |source| UpstreamError::Handshake {
+            endpoint: to.shared.authority.to_string(),
+            source,
+        };
+        if protocol == Protocol::Http2 {
+            let stream = to.http2.add(stream, lead, Rc::new(self)).await.map_err(failed)?;
+            // There is room for more than the one that has opened it.
+            to.open.service.stir();
+            return Ok(Connection::http2(stream));
+        }
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         let slot = Rc::new(self);
         let held = Rc::clone(&slot);
         tokio::task::spawn_local(async move {
@@ -364,8 +367,7 @@ impl Slot {
         });
         Ok(Connection {
             channel: Channel::Http1(sender),
-            peer,
-            version,
+            lead,
             _slot: Some(slot),
         })
     }
@@ -391,12 +393,11 @@ impl Connection {
         }
     }
 
-    /// A place on a connection of HTTP/2, which has no TLS.
+    /// A place on a connection of HTTP/2.
     fn http2(stream: Stream) -> Self {
         Self {
-            peer: stream.peer(),
+            lead: stream.lead(),
             channel: Channel::Http2(stream),
-            version: 0,
             _slot: None,
         }
     }
@@ -445,7 +446,7 @@ impl Lease {
         let endpoint = &self.endpoint;
         let reusable = self.progress.ended.get()
             && !connection.channel.is_closed()
-            && endpoint.is_current(&connection)
+            && endpoint.is_current(&connection.lead)
             && endpoint.idle.borrow().len() < MAX_IDLE;
         if reusable {
             endpoint.idle.borrow_mut().push(Idle {

@@ -83,6 +83,8 @@ enum Failed {
     Unsent(Box<Request<RequestBody>>, UpstreamError),
     /// A kept connection was gone before a byte was written, which says nothing about the endpoint.
     Stale(Box<Request<RequestBody>>),
+    /// It has done nothing about it, and says so.
+    Refused(UpstreamError),
     /// It may have seen it.
     Sent(UpstreamError),
 }
@@ -114,8 +116,9 @@ impl Upstream {
     /// Sends `request` of `sender` and waits for the response's head.
     ///
     /// It is sent again if the endpoint cannot have acted on it: it accepted no connection, or a kept one
-    /// was gone before a byte was written. Otherwise only if it has no body and an idempotent method (RFC
-    /// 9110 section 9.2.2), the service's policy says so, and its bound and budget admit it.
+    /// was gone before a byte was written. One without a body also if the endpoint says that it has not acted
+    /// (RFC 9113 section 8.7), whatever its method, or if its method is idempotent (RFC 9110 section 9.2.2) and
+    /// the service's policy says so; each if the service's bound and budget admit it.
     ///
     /// # Errors
     /// Why there is no response.
@@ -133,7 +136,9 @@ impl Upstream {
         let law = &self.service.retries;
         let progress = request.body().progress();
         self.local.budget.request(progress.began());
-        let repeatable = repeatable(&request);
+        let bodiless = progress.ended.get();
+        let repeatable = bodiless && request.method().is_idempotent();
+        let refusable = bodiless && self.service.protocol == Protocol::Http2;
         let mut tries = Tries {
             key,
             left: law.attempts,
@@ -144,13 +149,13 @@ impl Upstream {
         let mut retrying: Option<Held> = None;
         loop {
             let (index, seat) = self.seat(&tries).await?;
-            let head = (repeatable && tries.left > 0).then(|| copy(&request));
+            let head = ((repeatable || refusable) && tries.left > 0).then(|| copy(&request));
             let per_try = law.per_try.filter(|_| repeatable);
             let tried = self.attempt(&self.endpoints[index], seat, request, per_try).await;
             drop(retrying.take());
             let (cause, error) = match tried {
                 Ok((response, lease)) => {
-                    let again = law.on.status(response.status()) && head.is_some();
+                    let again = repeatable && law.on.status(response.status()) && head.is_some();
                     match again.then(|| self.admit(&tries, index)).flatten() {
                         Some(held) => retrying = Some(held),
                         None => {
@@ -178,13 +183,18 @@ impl Upstream {
                     request = *same;
                     continue;
                 }
+                Err(Failed::Refused(error)) => {
+                    tries.fresh = true;
+                    (RetryCause::Refused, Some(error))
+                }
                 Err(Failed::Sent(error)) => {
                     tries.fresh = true;
                     (RetryCause::Reset, Some(error))
                 }
             };
             if let Some(error) = error {
-                let may = law.on.reset && error.may_be_repeated();
+                let may =
+                    cause == RetryCause::Refused || repeatable && law.on.reset && error.may_be_repeated();
                 match (may && head.is_some())
                     .then(|| self.admit(&tries, index))
                     .flatten()
@@ -292,18 +302,22 @@ impl Upstream {
             }
             Some(Err(mut error)) => {
                 let message = error.take_message();
+                let source = error.into_error();
+                let untouched = http2::Untouched::of(&source);
                 let error = UpstreamError::Broken {
                     endpoint: name(),
-                    source: error.into_error(),
+                    source,
                 };
                 // That a client's body broke off, or a kept connection, says nothing about the endpoint; one of
                 // HTTP/2 goes on when a stream on it breaks.
                 let broke = !kept || message.is_none() && self.service.protocol == Protocol::Http2;
-                let fault = progress.failure.get().is_none() && broke;
+                let leaves = untouched == Some(http2::Untouched::GoAway);
+                let fault = progress.failure.get().is_none() && broke && !leaves;
                 exchanging.end(Exchange::Broken, fault.then_some(End::Failure));
                 Err(match message {
                     Some(request) if kept => Failed::Stale(Box::new(request)),
                     Some(request) => Failed::Unsent(Box::new(request), error),
+                    None if untouched.is_some() => Failed::Refused(error),
                     None => Failed::Sent(error),
                 })
             }
@@ -383,11 +397,6 @@ impl UpstreamError {
     fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Broken { .. } | Self::TryTimeout { .. })
     }
-}
-
-/// Whether sending the request twice does what sending it once does.
-fn repeatable(request: &Request<RequestBody>) -> bool {
-    request.method().is_idempotent() && request.body().progress().ended.get()
 }
 
 /// The request's head once more. Extensions belong to the connection and are left out.

@@ -31,17 +31,20 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::endpoint::SharedEndpoint;
 use crate::{
     gateway::identity::certificate::ClientCertificate,
-    policy::model::{Name, SpiffePattern, UpstreamTls},
+    policy::model::{Name, Protocol, SpiffePattern, UpstreamTls},
 };
 
 /// A file is read up to this many bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// What HTTP/2 is called in TLS (RFC 9113 section 3.1).
+const ALPN_HTTP2: &[u8] = b"h2";
 
 /// A service's TLS, which changes with its files.
 #[derive(Debug)]
 pub(in crate::gateway) struct ServiceTls {
     service: Name,
     law: UpstreamTls,
+    protocol: Protocol,
     current: ArcSwapOption<ClientConfig>,
     /// Counts what has been in use.
     version: AtomicU64,
@@ -66,10 +69,11 @@ struct Files {
 impl ServiceTls {
     /// Reads the files.
     #[must_use]
-    pub(in crate::gateway) fn new(service: &Name, law: &UpstreamTls) -> Arc<Self> {
+    pub(in crate::gateway) fn new(service: &Name, law: &UpstreamTls, protocol: Protocol) -> Arc<Self> {
         let tls = Self {
             service: service.clone(),
             law: law.clone(),
+            protocol,
             current: ArcSwapOption::empty(),
             version: AtomicU64::new(0),
             seen: Mutex::default(),
@@ -78,10 +82,10 @@ impl ServiceTls {
         Arc::new(tls)
     }
 
-    /// Whether `law` is what this keeps to.
+    /// Whether `law` is what this keeps to, and `protocol` what it asks for.
     #[must_use]
-    pub(in crate::gateway) fn keeps(&self, law: &UpstreamTls) -> bool {
-        self.law == *law
+    pub(in crate::gateway) fn keeps(&self, law: &UpstreamTls, protocol: Protocol) -> bool {
+        self.law == *law && self.protocol == protocol
     }
 
     /// Takes the files over if they have changed. Reads them, so not for a worker's thread. False if what
@@ -92,7 +96,7 @@ impl ServiceTls {
             if seen.files.as_ref() == Some(&files) {
                 return Ok(None);
             }
-            Ok(Some((config(&self.law, &files)?, files)))
+            Ok(Some((config(&self.law, &files, self.protocol)?, files)))
         });
         let service = &self.service;
         match taken {
@@ -129,7 +133,8 @@ impl ServiceTls {
     /// TLS over `stream` with `endpoint`.
     ///
     /// # Errors
-    /// When it is not who it should be, does not take us for who we are, or does not speak TLS.
+    /// When it is not who it should be, does not take us for who we are, or does not speak TLS, or in it not HTTP/2
+    /// where that is asked for (ALPN, RFC 9113 section 3.2).
     pub(super) async fn connect(
         &self,
         endpoint: &SharedEndpoint,
@@ -143,7 +148,14 @@ impl ServiceTls {
             .as_deref()
             .unwrap_or(endpoint.authority.host());
         let name = server_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        TlsConnector::from(config).connect(name, stream).await
+        let stream = TlsConnector::from(config).connect(name, stream).await?;
+        let agreed = stream.get_ref().1.alpn_protocol();
+        if self.protocol == Protocol::Http2 && agreed != Some(ALPN_HTTP2) {
+            return Err(io::Error::other(
+                "the endpoint does not agree to HTTP/2 (ALPN h2)",
+            ));
+        }
+        Ok(stream)
     }
 }
 
@@ -163,7 +175,9 @@ pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 /// # Errors
 /// A sentence.
 pub(crate) fn check(law: &UpstreamTls) -> Result<(), String> {
-    Files::read(law).and_then(|files| config(law, &files)).map(drop)
+    Files::read(law)
+        .and_then(|files| config(law, &files, Protocol::Http1))
+        .map(drop)
 }
 
 impl Files {
@@ -178,7 +192,7 @@ impl Files {
     }
 }
 
-fn config(law: &UpstreamTls, files: &Files) -> Result<ClientConfig, String> {
+fn config(law: &UpstreamTls, files: &Files, protocol: Protocol) -> Result<ClientConfig, String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let roots = Arc::new(roots(law.ca.as_ref(), files.ca.as_deref())?);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -212,7 +226,10 @@ fn config(law: &UpstreamTls, files: &Files) -> Result<ClientConfig, String> {
         }
         _ => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![match protocol {
+        Protocol::Http1 => b"http/1.1".to_vec(),
+        Protocol::Http2 => ALPN_HTTP2.to_vec(),
+    }];
     // Sessions would be remembered in one place for all workers, and connections are kept anyway.
     config.resumption = Resumption::disabled();
     Ok(config)

@@ -39,12 +39,6 @@ pub(super) fn build(head: Option<Head>, raw: raw::Service, at: &Place<'_>) -> Op
             "`tls` is about https endpoints, and there are none: write https:// in them, or leave it out",
         );
     }
-    if https && raw.protocol == Some(raw::Protocol::Http2) {
-        at.field("protocol").error_with(
-            "https endpoints are spoken to by HTTP/1.1",
-            "write http:// in the endpoints, or `protocol: http1`",
-        );
-    }
     let limits = at.optional("limits", raw.limits, upstream::limits);
     let retries = at.optional("retries", raw.retries, upstream::retries);
     let outliers = at.optional("outliers", raw.outliers, upstream::outliers);

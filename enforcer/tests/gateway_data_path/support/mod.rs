@@ -22,8 +22,8 @@ use enforcer::{
     gateway::{
         Gateway,
         config::{
-            CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, ListenerConfig,
-            PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
+            CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, Handshakes,
+            ListenerConfig, PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
         },
         policies::Policies,
         pressure::Shedding,
@@ -62,6 +62,10 @@ pub(crate) struct Plan {
     pub(crate) max_per_source: usize,
     pub(crate) shedding: Shedding,
     pub(crate) handshakes: Option<HandshakeBudget>,
+    /// The listener's own.
+    pub(crate) own_budget: Option<HandshakeBudget>,
+    /// TLS handshakes at one time.
+    pub(crate) concurrent: Option<usize>,
     /// Names of the files of the listener's certificates.
     pub(crate) certificates: Vec<&'static str>,
     /// With a revocation list in `crl.pem`: what becomes of unknown and of expired.
@@ -85,6 +89,8 @@ impl Default for Plan {
             max_per_source: 1000,
             shedding: Shedding::default(),
             handshakes: None,
+            own_budget: None,
+            concurrent: None,
             certificates: vec!["server"],
             unsure: None,
             proxies: None,
@@ -130,6 +136,10 @@ impl Plan {
                 proxy_protocol: self.proxies.map(|proxies| ProxyProtocol {
                     from: proxies.iter().map(|prefix| prefix.parse().unwrap()).collect(),
                 }),
+                handshakes: Handshakes {
+                    concurrent: self.concurrent.and_then(NonZeroUsize::new),
+                    per_source: self.own_budget,
+                },
                 timeouts: self.timeouts,
             }],
         };

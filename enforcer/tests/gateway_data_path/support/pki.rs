@@ -12,9 +12,10 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
     RevokedCertParams, SanType,
 };
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tempfile::TempDir;
+use tokio_rustls::TlsAcceptor;
 
 /// The name on the server's certificate.
 pub(crate) const HOST: &str = "api.example.com";
@@ -59,6 +60,21 @@ impl Pki {
         let new = self.path("new");
         fs::write(&new, content).unwrap();
         fs::rename(new, self.path(name)).unwrap();
+    }
+
+    /// What a server with that certificate, written by [`Self::write_named`], accepts with.
+    pub(crate) fn acceptor(&self, file: &str, alpn: &[&[u8]]) -> TlsAcceptor {
+        let chain = CertificateDer::pem_file_iter(self.path(&format!("{file}.pem"))).unwrap();
+        let chain = chain.map(|certificate| certificate.unwrap()).collect();
+        let key = PrivateKeyDer::from_pem_file(self.path(&format!("{file}.key"))).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// Writes a new server certificate with that serial number.
