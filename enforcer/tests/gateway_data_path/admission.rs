@@ -1,32 +1,27 @@
 //! Who gets in: client certificates, tokens, limits; and what the rest of the agent hears of it.
 
 use std::{
-    fs,
     num::NonZeroU64,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use enforcer::{
     gateway::{
         config::ClientCertificates,
         signal::{Identity, Verdict},
     },
     policy::model::{
-        Budget, CheckedBy, Counted, Dpop, Exceed, Issuer, Jwks, JwksSource, Mode, PolicySet, Rate,
-        RequestKey, RequestLimit, Requirement, Route, TokenContent, TokenRequirement,
+        Budget, Counted, Exceed, Mode, PolicySet, Rate, RequestKey, RequestLimit, Requirement, Route,
+        TokenContent, TokenRequirement,
     },
 };
 use enforcer_common::limiter::{Algorithm, Params};
-use jsonwebtoken::{EncodingKey, Header};
-use rcgen::{KeyPair, PublicKeyData};
-use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::support::{
     Lab, Plan,
     client::{self, Client, H1, H2, Reply},
+    corp::Corp,
     eventually,
     origin::Origin,
     pki, policy,
@@ -137,89 +132,23 @@ async fn certificates_that_nobody_asks_for() {
         .look(|seen| assert!(seen.verified.is_empty() && seen.failed.is_empty()));
 }
 
-/// An issuer with its key in a file.
-pub(crate) struct Corp {
-    pub(crate) directory: TempDir,
-    key: KeyPair,
-}
-
-impl Corp {
-    pub(crate) fn new() -> Self {
-        let corp = Self {
-            directory: TempDir::new().unwrap(),
-            key: KeyPair::generate().unwrap(),
-        };
-        let point = corp.key.der_bytes();
-        let part = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
-        let set = json!({"keys": [{
-            "kty": "EC", "crv": "P-256", "kid": "1", "alg": "ES256", "use": "sig",
-            "x": part(1..33), "y": part(33..65),
-        }]});
-        fs::write(corp.directory.path().join("jwks.json"), set.to_string()).unwrap();
-        corp
-    }
-
-    pub(crate) fn issuer(&self) -> Issuer {
-        Issuer {
-            name: policy::name("corp"),
-            origin: policy::origin(),
-            issuer: "https://idp.example.com".into(),
-            checked_by: CheckedBy::Keys(Jwks {
-                source: JwksSource::File(self.directory.path().join("jwks.json")),
-                refresh: Duration::from_secs(600),
-            }),
-            audiences: vec!["orders".into()],
-            algorithms: vec![jsonwebtoken::Algorithm::ES256],
-            types: vec!["at+jwt".into()],
-            leeway: Duration::from_secs(5),
-            tier: None,
-            kept: Vec::new(),
-            dpop: Dpop::default(),
-        }
-    }
-
-    pub(crate) fn token(&self, scope: &str) -> String {
-        self.token_with(&json!({"scope": scope}))
-    }
-
-    /// A token with these claims beside the usual ones, or in their place.
-    pub(crate) fn token_with(&self, more: &Value) -> String {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
-        let mut claims = json!({
-            "iss": "https://idp.example.com", "aud": "orders", "sub": "alice", "client_id": "web",
-            "iat": now, "exp": now + 300, "jti": "1",
-        });
-        let members = claims.as_object_mut().unwrap();
-        members.extend(more.as_object().unwrap().clone());
-        let header = Header {
-            typ: Some("at+jwt".to_owned()),
-            kid: Some("1".to_owned()),
-            ..Header::new(jsonwebtoken::Algorithm::ES256)
-        };
-        let key = EncodingKey::from_ec_der(&self.key.serialize_der());
-        jsonwebtoken::encode(&header, &claims, &key).unwrap()
-    }
-
-    fn set(&self, origin: &Origin) -> PolicySet {
-        let mut rule = policy::open_rule();
-        let scopes = vec!["orders:read".into()];
-        let token = Some(TokenRequirement {
-            issuer: policy::name("corp"),
-            scopes,
-            content: TokenContent::default(),
-        });
-        rule.require = Requirement::Proof {
-            mtls: None,
-            token,
-            api_key: None,
-        };
-        let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
-        set.issuers = vec![Arc::new(self.issuer())];
-        set
-    }
+/// Everybody whose token has the scope may do everything.
+fn set(corp: &Corp, origin: &Origin) -> PolicySet {
+    let mut rule = policy::open_rule();
+    let scopes = vec!["orders:read".into()];
+    let token = Some(TokenRequirement {
+        issuer: policy::name("corp"),
+        scopes,
+        content: TokenContent::default(),
+    });
+    rule.require = Requirement::Proof {
+        mtls: None,
+        token,
+        api_key: None,
+    };
+    let mut set = policy::set(vec![rule], policy::service(&[origin.address]));
+    set.issuers = vec![Arc::new(corp.issuer())];
+    set
 }
 
 async fn bearer(client: &mut Client, token: &str) -> Reply {
@@ -233,7 +162,7 @@ async fn bearer(client: &mut Client, token: &str) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens() {
     let (origin, corp) = (Origin::start().await, Corp::new());
-    let lab = Plan::default().start(corp.set(&origin));
+    let lab = Plan::default().start(set(&corp, &origin));
     let mut client = Client::connect(&lab, H2).await;
 
     let none = client.get("/").await;

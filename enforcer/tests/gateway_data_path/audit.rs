@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    admission::Corp,
     authorization::{bearer, written},
     support::{
         Plan,
         client::{self, Client, H1, H2},
+        corp::Corp,
         eventually,
         origin::Origin,
     },

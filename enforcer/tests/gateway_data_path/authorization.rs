@@ -9,15 +9,13 @@ use enforcer::{
 use rcgen::{CertificateParams, DnType, SanType};
 use serde_json::{Value, json};
 
-use crate::{
-    admission::Corp,
-    support::{
-        Lab, Plan,
-        client::{self, Client, H1, H2, Reply},
-        eventually,
-        origin::Origin,
-        pki::{self, HOST},
-    },
+use crate::support::{
+    Lab, Plan,
+    client::{self, Client, H1, H2, Reply},
+    corp::Corp,
+    eventually,
+    origin::Origin,
+    pki::{self, HOST},
 };
 
 const SHOP: &str = "spiffe://example.com/ns/shop/sa/cart";

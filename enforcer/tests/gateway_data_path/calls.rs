@@ -24,15 +24,13 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::{
-    admission::Corp,
-    support::{
-        Lab, Plan,
-        client::{self, Client, H1, H2},
-        eventually, in_time,
-        pki::{HOST, Pki},
-        policy,
-    },
+use crate::support::{
+    Lab, Plan,
+    client::{self, Client, H1, H2},
+    corp::Corp,
+    eventually, in_time,
+    pki::{HOST, Pki},
+    policy,
 };
 
 const CLIENT: &str = "spiffe://example.com/ns/shop/sa/caller";

@@ -29,6 +29,7 @@ mod proxy_protocol;
 mod proxying;
 mod quotas;
 mod revocations;
+mod rotation;
 mod routing;
 mod slow;
 mod streaming;

@@ -8,11 +8,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    admission::Corp,
     api_keys::{document, key, load},
     support::{
         Lab, Plan,
         client::{self, Client, Content, H1, H2},
+        corp::Corp,
         origin::Origin,
         pki::HOST,
     },

@@ -18,11 +18,11 @@ use time::OffsetDateTime;
 use tokio::task::JoinHandle;
 
 use crate::{
-    admission::Corp,
     api_keys::{Key, document, key, load},
     support::{
         Lab, PATIENCE, Plan,
         client::{self, Client, H1, H2, Reply},
+        corp::Corp,
         eventually, in_time,
         origin::Origin,
         policy,

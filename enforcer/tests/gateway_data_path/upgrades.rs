@@ -27,16 +27,14 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, protocol::Role},
 };
 
-use crate::{
-    admission::Corp,
-    support::{
-        Lab, PATIENCE, Plan,
-        client::{self, Client, H1, H2, full},
-        eventually, in_time,
-        origin::Origin,
-        pki::HOST,
-        policy,
-    },
+use crate::support::{
+    Lab, PATIENCE, Plan,
+    client::{self, Client, H1, H2, full},
+    corp::Corp,
+    eventually, in_time,
+    origin::Origin,
+    pki::HOST,
+    policy,
 };
 
 const CLIENT: &str = "spiffe://example.com/ns/shop/sa/chat";

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -18,7 +18,7 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
     task::AbortHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 use tracing::{info, warn};
 
@@ -30,7 +30,7 @@ use crate::policy::model::{Issuer, Jwks, JwksSource, Name};
 
 /// The least time between two readings that tokens with unknown keys cause.
 pub const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
-/// The longest that a request waits for such a reading.
+/// The longest that a request waits for readings.
 pub const REFETCH_WAIT: Duration = Duration::from_secs(2);
 /// After the first failure; doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -52,8 +52,10 @@ pub struct KeyState {
     pub last_success: Option<SystemTime>,
     /// Why the last reading failed; `None` if it did not.
     pub last_error: Option<Arc<str>>,
-    /// How many readings there were.
+    /// How many readings have ended.
     pub attempts: u64,
+    /// Whether one is under way.
+    pub reading: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,6 @@ struct Shared {
     refresh: Duration,
     keys: ArcSwap<KeySet>,
     state: watch::Sender<KeyState>,
-    reading: AtomicBool,
     wanted: Notify,
     started: Instant,
     /// Milliseconds after `started` before which no token causes a reading.
@@ -89,8 +90,10 @@ impl KeyStore {
             algorithms: issuer.algorithms.clone(),
             refresh: jwks.refresh.max(SHORTEST_REFRESH),
             keys: ArcSwap::from_pointee(KeySet::empty()),
-            state: watch::Sender::default(),
-            reading: AtomicBool::new(true),
+            state: watch::Sender::new(KeyState {
+                reading: true,
+                ..KeyState::default()
+            }),
             wanted: Notify::new(),
             started: Instant::now(),
             next_refetch: AtomicU64::new(0),
@@ -122,7 +125,8 @@ impl KeyStore {
     /// Whether the last reading was good, and none is under way.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        !self.shared.reading.load(Ordering::Acquire) && self.shared.state.borrow().last_error.is_none()
+        let state = self.shared.state.borrow();
+        !state.reading && state.last_error.is_none()
     }
 
     /// Waits until the document was read for the first time, or could not be.
@@ -132,18 +136,34 @@ impl KeyStore {
         let _ = state.wait_for(|state| state.attempts > 0).await;
     }
 
-    /// Has the document read again because a token names a key that is not there, unless that
-    /// happened within [`REFETCH_INTERVAL`]; joins a reading that is under way. Waits at most
-    /// [`REFETCH_WAIT`]. Whether a reading has ended meanwhile.
-    pub async fn refetch(&self) -> bool {
+    /// How many readings have ended: for [`Self::refetch`], to be asked before the keys are looked at.
+    #[must_use]
+    pub fn readings(&self) -> u64 {
+        self.shared.state.borrow().attempts
+    }
+
+    /// Has the document read again because a token names a key that was not there after `seen` readings, unless that
+    /// happened within [`REFETCH_INTERVAL`]; joins a reading that is under way, and waits until it has ended.
+    /// Whether one has ended since `seen`.
+    pub async fn refetch(&self, seen: u64) -> bool {
         let mut state = self.shared.state.subscribe();
-        if !self.shared.reading.load(Ordering::Acquire) {
-            if !self.shared.permits_refetch() {
-                return false;
+        let mut is_awaited = true;
+        // In one step, so that whoever comes second joins the reading that the first has caused.
+        self.shared.state.send_if_modified(|state| {
+            // One that ended after the keys were looked at may have brought the one that is missing.
+            if state.attempts == seen && !state.reading {
+                is_awaited = self.shared.permits_refetch();
+                state.reading = is_awaited;
+                if is_awaited {
+                    self.shared.wanted.notify_one();
+                }
             }
-            self.shared.wanted.notify_one();
+            false
+        });
+        if !is_awaited {
+            return false;
         }
-        matches!(timeout(REFETCH_WAIT, state.changed()).await, Ok(Ok(())))
+        state.wait_for(|state| state.attempts != seen).await.is_ok()
     }
 }
 
@@ -157,7 +177,7 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         let mut failures = 0;
         loop {
-            self.reading.store(true, Ordering::Release);
+            self.state.send_modify(|state| state.reading = true);
             let outcome = self.read().await;
             failures = if outcome.is_ok() { 0 } else { failures + 1 };
             self.publish(outcome);
@@ -185,8 +205,8 @@ impl Shared {
                 Some(error.to_string().into())
             }
         };
-        self.reading.store(false, Ordering::Release);
         self.state.send_modify(|state| {
+            state.reading = false;
             state.attempts += 1;
             if error.is_none() {
                 state.last_success = Some(SystemTime::now());

@@ -11,14 +11,14 @@ use std::{
 };
 
 use http::HeaderMap;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{
     bearer::Offered,
     cache::TokenCache,
     dpop::{Asked, ProofChecker, ProofError},
     introspection::Introspector,
-    keystore::{KeyState, KeyStore},
+    keystore::{KeyState, KeyStore, REFETCH_WAIT},
     token::{self, TokenError, VerifiedToken},
 };
 use crate::policy::model::{CheckedBy, Issuer, Name};
@@ -154,13 +154,22 @@ impl Verifier {
             }
         };
         let verify = || cache.borrow_mut().verify(self, issuer, token, now);
-        let first = verify();
-        let missing = matches!(first, Err(TokenError::UnknownKey | TokenError::KeysUnavailable));
-        let last = if missing && self.refetch(issuer).await {
-            verify()
-        } else {
-            first
+        // Before the keys are looked at: a reading that ends meanwhile may bring the one that is missing.
+        let mut seen = keys.readings();
+        let mut last = verify();
+        let again = async {
+            // Twice: a reading that is under way may have begun before the key was published.
+            for _ in 0..2 {
+                let missing = matches!(last, Err(TokenError::UnknownKey | TokenError::KeysUnavailable));
+                if !missing || !keys.refetch(seen).await {
+                    break;
+                }
+                seen = keys.readings();
+                last = verify();
+            }
         };
+        // Whoever has waited long enough is told what is known.
+        let _ = timeout(REFETCH_WAIT, again).await;
         match last {
             // The key may be in the document that cannot be read: that is not the client's fault.
             Err(TokenError::UnknownKey) if !keys.is_current() => Err(TokenError::KeysOutdated),
@@ -193,14 +202,6 @@ impl Verifier {
         self.issuers
             .get(issuer)
             .is_some_and(|issuer| issuer.policy.dpop.required)
-    }
-
-    /// Has the issuer's keys read again, unless that was done lately; whether a reading has ended.
-    pub async fn refetch(&self, issuer: &Name) -> bool {
-        match self.issuers.get(issuer).and_then(TrustedIssuer::keys) {
-            Some(keys) => keys.refetch().await,
-            None => false,
-        }
     }
 
     /// Waits until the keys of every issuer were read once, or could not be.

@@ -98,9 +98,12 @@ impl Upstream {
                 fastrand::u64(0..below)
             })
         };
-        // Where a part has no room, the other helps out; where all have failed, one is tried once more.
+        let another = |index: usize| tries.failed.last() != Some(&index) && self.has_room(index);
+        // Where a part has no room, the other helps out; where all have failed, one is tried once more, and not the
+        // last of them: the others have had longer to come back.
         pick(part, &untried)
             .or_else(|| pick(view.members(), &untried))
+            .or_else(|| pick(view.members(), &another))
             .or_else(|| {
                 let has_room = |index: usize| self.has_room(index);
                 pick(view.members(), &has_room)

@@ -64,17 +64,20 @@ impl Client {
 
     /// With what TLS negotiated.
     pub(crate) async fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self::try_over(stream).await.unwrap()
+    }
+
+    /// The same, over a connection that the gateway may already have closed.
+    pub(crate) async fn try_over(stream: TlsStream<TcpStream>) -> hyper::Result<Self> {
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if http2 {
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
             tokio::spawn(connection);
-            Self::Http2(sender)
+            Ok(Self::Http2(sender))
         } else {
-            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
-            Self::Http1(sender)
+            Ok(Self::Http1(sender))
         }
     }
 

@@ -1,6 +1,7 @@
 //! A gateway with everything around it.
 
 pub(crate) mod client;
+pub(crate) mod corp;
 pub(crate) mod origin;
 pub(crate) mod pki;
 pub(crate) mod policy;
@@ -72,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) unsure: Option<(Unsure, Unsure)>,
     /// Whose PROXY headers the listener believes.
     pub(crate) proxies: Option<Vec<&'static str>>,
+    /// Where it listens. The first is the lab's address.
+    pub(crate) listen: Vec<&'static str>,
     /// Writes further files, before the gateway reads them.
     pub(crate) prepare: fn(&Pki),
 }
@@ -94,6 +97,7 @@ impl Default for Plan {
             certificates: vec!["server"],
             unsure: None,
             proxies: None,
+            listen: vec!["127.0.0.1:0"],
             prepare: |_| (),
         }
     }
@@ -119,6 +123,20 @@ impl Plan {
                 depth: Depth::Chain,
             }),
         };
+        let names = ["main", "second"].iter();
+        let listeners = names.zip(&self.listen).map(|(name, address)| ListenerConfig {
+            name: name.parse().unwrap(),
+            address: address.parse().unwrap(),
+            tls: self.tls.then(|| tls.clone()),
+            proxy_protocol: self.proxies.as_ref().map(|proxies| ProxyProtocol {
+                from: proxies.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            }),
+            handshakes: Handshakes {
+                concurrent: self.concurrent.and_then(NonZeroUsize::new),
+                per_source: self.own_budget,
+            },
+            timeouts: self.timeouts,
+        });
         let config = GatewayConfig {
             workers: NonZeroUsize::new(self.workers).unwrap(),
             max_connections: NonZeroUsize::new(self.max_connections).unwrap(),
@@ -129,19 +147,7 @@ impl Plan {
                 handshakes: self.handshakes,
             },
             drain: PATIENCE,
-            listeners: vec![ListenerConfig {
-                name: "main".parse().unwrap(),
-                address: "127.0.0.1:0".parse().unwrap(),
-                tls: self.tls.then_some(tls),
-                proxy_protocol: self.proxies.map(|proxies| ProxyProtocol {
-                    from: proxies.iter().map(|prefix| prefix.parse().unwrap()).collect(),
-                }),
-                handshakes: Handshakes {
-                    concurrent: self.concurrent.and_then(NonZeroUsize::new),
-                    per_source: self.own_budget,
-                },
-                timeouts: self.timeouts,
-            }],
+            listeners: listeners.collect(),
         };
         let policies = Policies::new(set, Handle::current());
         let recorder = Arc::new(Recorder::default());

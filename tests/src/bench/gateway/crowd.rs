@@ -206,13 +206,9 @@ pub(super) fn print(felt: &[Felt], size: Size) {
     );
     for felt in felt {
         let title = Proxy::ALL.into_iter().find(|proxy| proxy.key() == felt.proxy);
-        let [p50, beside50, p99, beside99] = [
-            felt.alone.p50,
-            felt.beside.p50,
-            felt.alone.p99,
-            felt.beside.p99,
-        ]
-        .map(|microseconds| microseconds / 1000.0);
+        let [p50, beside50, p99, beside99] =
+            [felt.alone.p50, felt.beside.p50, felt.alone.p99, felt.beside.p99]
+                .map(|microseconds| microseconds / 1000.0);
         println!(
             "{:36}{p50:>10.2}{beside50:>12.2}{p99:>10.2}{beside99:>12.2}{:>8.2}{:>12}",
             title.map_or(felt.proxy, Proxy::title),
