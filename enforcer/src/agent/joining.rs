@@ -7,7 +7,7 @@ use super::state::Shared;
 use crate::{
     adapt::failures::Failures,
     audit::Audit,
-    gateway::signal::{Flow, Identity, Observer, Outcome, Verdict},
+    gateway::signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
     policy::model::Action,
 };
@@ -37,12 +37,17 @@ impl Joining {
 }
 
 impl Observer for Joining {
-    fn verified(&self, flow: Flow, identity: &Identity) {
-        let Some(kernel) = &self.shared.kernel else { return };
+    fn verified(&self, flow: Flow, identity: &Identity) -> Class {
+        let Some(kernel) = &self.shared.kernel else {
+            return Class::Unverified;
+        };
         let metrics = &self.shared.metrics;
         self.saw(flow);
         match kernel.flows.enter(flow, identity) {
-            Ok(None) => metrics.flows_entered.inc(),
+            Ok(None) => {
+                metrics.flows_entered.inc();
+                return Class::Verified;
+            }
             // Limited as a stranger's, which is safe; the operator sees it in the metric.
             Ok(Some(Full::Flows)) => metrics.flows_refused.with_label_values(&["flows"]).inc(),
             Ok(Some(Full::Identities)) => metrics.flows_refused.with_label_values(&["identities"]).inc(),
@@ -51,6 +56,7 @@ impl Observer for Joining {
                 tracing::debug!(peer = %flow.peer, %error, "connection not entered");
             }
         }
+        Class::Unverified
     }
 
     fn closed(&self, flow: Flow) {

@@ -61,6 +61,8 @@ pub struct RequestRecord<'a> {
     /// The client certificate's identity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<&'a str>,
+    /// What the kernel takes the connection for: `verified` or `unverified`.
+    pub class: &'a str,
     /// The token's issuer, `sub` and `client_id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<&'a str>,
@@ -199,6 +201,7 @@ mod tests {
             host: Some(text(b"a\"\n{\xff")),
             path: path(&long),
             certificate: None,
+            class: "unverified",
             issuer: None,
             subject: None,
             client: None,
@@ -214,6 +217,6 @@ mod tests {
         assert_eq!(value["event"], "request");
         assert_eq!(value["host"], "a\"\n{\u{fffd}");
         assert!(value["time"].as_str().unwrap().ends_with('Z'));
-        assert_eq!(value.as_object().unwrap().len(), 10, "{value}");
+        assert_eq!(value.as_object().unwrap().len(), 11, "{value}");
     }
 }

@@ -93,26 +93,32 @@ impl Revoke {
                 "{prefix} is a large part of the internet: name the networks that you mean, or add --yes"
             )));
         }
-        let for_seconds = lasts.as_secs();
-        let request = RevokeRequest {
-            whom,
-            reason,
-            for_seconds,
-        };
-        let revoked: RevokedStatus = self.client.ask(Method::POST, "/v1/revocations", &request)?;
-        show(&revoked, for_seconds, self.output)
+        order(&self.client, whom, reason, lasts, self.output)
     }
 }
 
-/// Prints what has come of a revocation.
-pub(super) fn show(revoked: &RevokedStatus, for_seconds: u64, output: Output) -> Result<(), Failure> {
+/// Has the agent revoke, and prints what has come of it.
+pub(super) fn order(
+    client: &Client,
+    whom: Revokee,
+    reason: String,
+    lasts: Duration,
+    output: Output,
+) -> Result<(), Failure> {
+    let for_seconds = lasts.as_secs();
+    let request = RevokeRequest {
+        whom,
+        reason,
+        for_seconds,
+    };
+    let revoked: RevokedStatus = client.ask(Method::POST, "/v1/revocations", &request)?;
     let mut out = io::stdout().lock();
     match output {
         Output::Json => {
-            let text = serde_json::to_string_pretty(revoked).map_err(anyhow::Error::from)?;
+            let text = serde_json::to_string_pretty(&revoked).map_err(anyhow::Error::from)?;
             writeln!(out, "{text}")?;
         }
-        Output::Text => print(&mut out, revoked, for_seconds)?,
+        Output::Text => print(&mut out, &revoked, for_seconds)?,
     }
     Ok(())
 }

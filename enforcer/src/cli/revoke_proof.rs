@@ -11,12 +11,12 @@ use http::Method;
 use super::{
     Failure, Output,
     client::Client,
-    revoke::{parse_time, show},
+    revoke::{order, parse_time},
     text::printable,
 };
 use crate::admin::{
     revocations::{RestoreRequest, RevocationStatus},
-    wire::{CertificateName, RevokeRequest, RevokedStatus, Revokee},
+    wire::{CertificateName, Revokee},
 };
 
 /// What is revoked.
@@ -149,14 +149,7 @@ impl Order {
             println!("the revocation has ended");
             return Ok(());
         };
-        let for_seconds = lasts.as_secs();
-        let request = RevokeRequest {
-            whom,
-            reason,
-            for_seconds,
-        };
-        let revoked: RevokedStatus = self.client.ask(Method::POST, "/v1/revocations", &request)?;
-        show(&revoked, for_seconds, self.output)
+        order(&self.client, whom, reason, lasts, self.output)
     }
 }
 

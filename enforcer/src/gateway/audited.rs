@@ -126,6 +126,7 @@ impl Passage<'_> {
                     .certificate
                     .as_ref()
                     .map(|certificate| &*certificate.identity),
+                class: connection.class.get().label(),
                 issuer: token.map(|token| token.issuer.as_str()),
                 subject: token.map(|token| &*token.subject),
                 client: token.and_then(|token| token.client_id.as_deref()),

@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     activity::{Activity, Judgement, Watched},
+    audited::Unmade,
     body::ResponseBody,
     greeting::{Ungreeted, greet},
     hold::Held,
@@ -38,7 +39,7 @@ use super::{
     metrics::Handshake,
     proxy_protocol, request,
     revocation::Proofs,
-    signal::{Flow, Identity},
+    signal::{Class, Flow, Identity},
     tunnel::Tunnel,
     worker::{Place, Worker, reset},
 };
@@ -78,6 +79,8 @@ pub(super) struct Connection {
     pub http2: bool,
     pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
+    /// What the kernel takes it for.
+    pub(super) class: Cell<Class>,
     /// Where its bytes go after the response that is being sent, if that switches protocols.
     pub(super) tunnel: Cell<Option<Box<Tunnel>>>,
 }
@@ -165,6 +168,12 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                     Box::pin(converse(connection, greeted.stream)).await;
                 }
                 Err(reason) => {
+                    let unmade = Unmade {
+                        result,
+                        reason: reason.label(),
+                        detail: &reason.told(),
+                    };
+                    unmade.audit(&place, flow, client);
                     if reason.is_bad_proof() {
                         blame(worker, flow, client);
                     }
@@ -204,6 +213,7 @@ impl Connection {
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
+            class: Cell::new(Class::Unverified),
             tunnel: Cell::default(),
         };
         if let Some(certificate) = &connection.certificate {
@@ -249,7 +259,8 @@ impl Connection {
             self.standing.set(Standing::Verified);
             let identity = identity();
             self.mark.identify(&identity);
-            self.worker.observer.verified(self.flow, &identity);
+            self.class
+                .set(self.worker.observer.verified(self.flow, &identity));
         }
     }
 

@@ -1,8 +1,8 @@
 //! The TLS handshake of a connection, and who it shows the client to be.
 
-use std::{io, sync::Arc, time::SystemTime};
+use std::{error::Error, io, sync::Arc, time::SystemTime};
 
-use rustls::HandshakeKind;
+use rustls::{CertificateError as Unverified, HandshakeKind};
 use rustls_pki_types::UnixTime;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -110,6 +110,26 @@ impl Ungreeted {
         }
     }
 
+    /// What exactly was wrong, as the audit log names it.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate_unreadable",
+            Self::Resumed(error) => label(error),
+            Self::Expired => "certificate_expired",
+            Self::TooSlow => "timed_out",
+            Self::GivenUp => "given_up",
+            Self::Tls(_) => self.tls().map_or("connection", label),
+        }
+    }
+
+    /// The same in a sentence.
+    pub(super) fn told(&self) -> String {
+        match self.source() {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+
     fn is_without_proof(&self) -> bool {
         matches!(self.tls(), Some(rustls::Error::NoCertificatesPresented))
     }
@@ -119,5 +139,25 @@ impl Ungreeted {
             Self::Tls(error) => error.get_ref()?.downcast_ref(),
             _ => None,
         }
+    }
+}
+
+/// What exactly was wrong in TLS, in a word.
+fn label(error: &rustls::Error) -> &'static str {
+    let rustls::Error::InvalidCertificate(error) = error else {
+        return match error {
+            rustls::Error::NoCertificatesPresented => "certificate_missing",
+            _ => "tls",
+        };
+    };
+    match error {
+        Unverified::Expired | Unverified::ExpiredContext { .. } => "certificate_expired",
+        Unverified::NotValidYet | Unverified::NotValidYetContext { .. } => "certificate_not_yet_valid",
+        Unverified::Revoked => "certificate_revoked",
+        Unverified::UnknownIssuer => "certificate_unknown_authority",
+        Unverified::UnknownRevocationStatus
+        | Unverified::ExpiredRevocationList
+        | Unverified::ExpiredRevocationListContext { .. } => "certificate_revocation_unknown",
+        _ => "certificate_invalid",
     }
 }

@@ -42,6 +42,26 @@ impl fmt::Display for Identity {
     }
 }
 
+/// What the kernel takes a connection's packets for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A verified client's: they are charged to the identity's own budget.
+    Verified,
+    /// Anybody's: nobody has proved anything, the kernel had no room, or is not asked.
+    Unverified,
+}
+
+impl Class {
+    /// Its name in records.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Verified => "verified",
+            Self::Unverified => "unverified",
+        }
+    }
+}
+
 /// Whose connections are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whom {
@@ -116,8 +136,8 @@ pub struct Outcome<'a> {
 
 /// Listens to the gateway. Calls come from every worker and must not block.
 pub trait Observer: Send + Sync + 'static {
-    /// The peer has proved who it is. Called once per connection, at the first proof.
-    fn verified(&self, flow: Flow, identity: &Identity);
+    /// The peer has proved who it is. Called once per connection, at the first proof. What the kernel takes it for now.
+    fn verified(&self, flow: Flow, identity: &Identity) -> Class;
     /// The connection is gone; only for those that were [`Self::verified`].
     fn closed(&self, flow: Flow);
     /// A proof was offered and did not hold (a bad token, a bad certificate); not for a missing one.

@@ -40,6 +40,8 @@ pub struct ApiKey {
 pub struct ApiKeyRequirement {
     /// The documents, one of which it must be in. At least one.
     pub keys: Vec<Name>,
+    /// The roles that it must have, all of them. Empty: any.
+    pub roles: Vec<Arc<str>>,
     /// The field that it is sent in, which services do not see.
     pub header: HeaderName,
 }

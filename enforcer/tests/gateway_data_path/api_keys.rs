@@ -185,6 +185,68 @@ async fn keys_are_proofs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rules_ask_for_roles_and_facts_of_keys() {
+    let (reader, both, gold) = (
+        key("reader", ", roles: [reader]"),
+        key("both", ", roles: [writer, reader]"),
+        key("gold", ", tier: gold, roles: reader"),
+    );
+    let keys = [&reader, &both, &gold].map(|key| key.entry.as_str()).concat();
+    for alpn in [H1, H2] {
+        let origin = Origin::start().await;
+        let rules = [
+            "match: {path: {prefix: /write}}, require: {apiKey: {keys: partners, roles: [reader, writer]}}",
+            "match: {path: {prefix: /owner}}, require: {apiKey: {keys: partners}, when: \"apiKey.owner == 'owner of both'\"}",
+            "match: {path: {prefix: /gold}}, require: {apiKey: {keys: partners}, when: \"apiKey.tier == 'gold' && 'reader' in apiKey.roles\"}",
+        ];
+        let rules: String = rules
+            .iter()
+            .map(|rule| format!("    - {{service: orders, {rule}}}\n"))
+            .collect();
+        let set = load(
+            &[
+                document("ApiKeys", "partners", &format!("  keys:\n{keys}")),
+                document(
+                    "Service",
+                    "orders",
+                    &format!("  endpoints: [\"http://{}\"]", origin.address),
+                ),
+                document("Route", "orders", &format!("  hosts: [\"*\"]\n  rules:\n{rules}")),
+            ]
+            .concat(),
+        );
+        let lab = Plan::default().start(set);
+        let mut client = Client::connect(&lab, alpn).await;
+        for (path, key, status) in [
+            ("/write", &reader, 403),
+            ("/write", &both, 200),
+            ("/owner", &reader, 403),
+            ("/owner", &both, 200),
+            ("/gold", &reader, 403),
+            ("/gold", &both, 403),
+            ("/gold", &gold, 200),
+        ] {
+            let mut request = client::get(path);
+            let headers = request.headers_mut();
+            headers.insert("x-api-key", key.text.parse().unwrap());
+            let reply = client.send(request).await.unwrap();
+            assert_eq!(reply.status, status, "{path} {}: {reply:?}", key.entry);
+        }
+        lab.recorder
+            .look(|seen| assert!(seen.failed.is_empty(), "what is not enough is no failed proof"));
+        eventually("the reasons are counted", async || {
+            let metrics = lab.metrics();
+            [("roles", 1), ("condition", 3)].iter().all(|(reason, count)| {
+                metrics.contains(&format!(
+                    "enforcer_denials_total{{reason=\"{reason}\",route=\"orders\"}} {count}\n"
+                ))
+            })
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_becomes_of_a_key_holds_for_living_connections() {
     for alpn in [H1, H2] {
         let origin = Origin::start().await;

@@ -1,8 +1,17 @@
 //! What the audit log says of requests.
 
-use std::{fs, num::NonZeroU32, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    num::NonZeroU32,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
-use enforcer::audit::config::{AuditConfig, Destination};
+use enforcer::{
+    audit::config::{AuditConfig, Destination},
+    gateway::config::{ClientCertificates, Unsure},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,6 +23,7 @@ use crate::{
         corp::Corp,
         eventually,
         origin::Origin,
+        pki, policy,
     },
 };
 
@@ -118,6 +128,68 @@ async fn refusals_are_recorded_with_who_what_and_why() {
         (&json!("unauthenticated"), &json!("api.example.com"), &Value::Null)
     );
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_fail_are_recorded_with_why() {
+    let (origin, directory) = (Origin::start().await, TempDir::new().unwrap());
+    let file = directory.path().join("audit.log");
+    let plan = Plan {
+        client_certificates: ClientCertificates::Required,
+        unsure: Some((Unsure::Deny, Unsure::Deny)),
+        prepare: |pki| pki.write_crl(&[7], SystemTime::now() + Duration::from_secs(86_400)),
+        audit: Some(config(file.clone(), 1, 1000)),
+        ..Plan::default()
+    };
+    let mut lab = plan.start(policy::open(&[origin.address]));
+    let unusual =
+        |change: fn(&mut rcgen::CertificateParams)| lab.pki.unusual_client("spiffe://example.com/a", change);
+    let expired = unusual(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let revoked = unusual(|params| params.serial_number = Some(vec![7].into()));
+    let cases = [
+        (None, "certificate_missing"),
+        (
+            Some(pki::stranger("spiffe://example.com/a")),
+            "certificate_unknown_authority",
+        ),
+        (Some(expired), "certificate_expired"),
+        (Some(revoked), "certificate_revoked"),
+    ];
+    let mut expected = Vec::new();
+    for (certificate, reason) in cases {
+        let stream = client::tls(lab.address, lab.pki.client_config(certificate, H1)).await;
+        expected.push(reason);
+        let line = r#"enforcer_handshakes_total{listener="main",result="certificate"} "#;
+        let line = format!("{line}{}\n", expected.len());
+        // With TLS 1.3 the client hears of it only behind its own handshake.
+        eventually(reason, async || lab.metrics().contains(&line)).await;
+        drop(stream);
+    }
+    let good = lab.pki.client("spiffe://example.com/a");
+    let stream = client::tls(lab.address, lab.pki.client_config(Some(good), H1)).await;
+    assert_eq!(Client::over(stream.unwrap()).await.get("/").await.status, 200);
+    lab.audit.take().unwrap().stop();
+    let found = records(&file);
+    let (request, failed) = found.split_last().unwrap();
+    let reasons: Vec<_> = failed.iter().map(|record| record["reason"].clone()).collect();
+    assert_eq!(reasons, expected, "{found:?}");
+    for record in failed {
+        assert_eq!(record["event"], "connection");
+        assert_eq!(record["result"], "certificate");
+        assert_eq!(record["source"], "127.0.0.1");
+        assert_eq!(record["listener"], "main");
+        assert!(
+            record["detail"]
+                .as_str()
+                .unwrap()
+                .contains("TLS handshake failed"),
+            "{record}"
+        );
+    }
+    assert_eq!(
+        (&request["event"], &request["class"]),
+        (&json!("request"), &json!("verified"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

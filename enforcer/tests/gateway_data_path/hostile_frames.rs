@@ -24,8 +24,9 @@ fn replaced(name: &str, value: &str) -> Vec<u8> {
     request(&fields(&head))
 }
 
-/// Heads that are malformed (RFC 9113 sections 8.2 and 8.3). Not among them: pseudo-fields in trailers, which h2 drops
-/// instead of refusing them (section 8.1); they reach nobody.
+/// Heads that are malformed (RFC 9113 sections 8.2 and 8.3). Not among them: pseudo-fields in trailers, which section 8.1
+/// wants refused. h2 (0.4.20, `Recv::recv_trailers`) keeps the fields of the frame and drops its pseudo-fields before
+/// anybody else sees them, so that the gateway cannot tell; they reach nobody.
 pub(crate) fn heads() -> Vec<Frames> {
     let mut frames: Vec<Frames> = [
         ("proxy-connection", "keep-alive"),

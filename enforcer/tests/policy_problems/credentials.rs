@@ -119,6 +119,21 @@ fn requirements_of_keys_that_are_wrong() {
             "carries tokens",
         ),
         (
+            with("require: {apiKey: {keys: partners, roles: [reader, ▶reader]}}"),
+            "spec.rules[0].require.apiKey.roles[1]",
+            "write it once",
+        ),
+        (
+            with("require: {apiKey: {keys: partners, roles: ▶a b}}"),
+            "spec.rules[0].require.apiKey.roles",
+            "without spaces",
+        ),
+        (
+            with("require: {mtls: {}, when: ▶apiKey.owner == 'a'}"),
+            "spec.rules[0].require.when",
+            "the rule requires no API key",
+        ),
+        (
             with("require: {apiKey: {keys: partners, header: ▶host}}"),
             "spec.rules[0].require.apiKey.header",
             "write it like x-api-key",

@@ -251,6 +251,7 @@ mod tests {
         let theirs = vec![key("theirs", &elsewhere, None)];
         let ring = KeyRing::new(&[document("ours", ours), document("theirs", theirs)]);
         let wanted = ApiKeyRequirement {
+            roles: Vec::new(),
             keys: vec!["others".parse().unwrap(), "ours".parse().unwrap()],
             header: HeaderName::from_static("x-key"),
         };

@@ -16,7 +16,8 @@ use crate::{
     policy::{
         access::names_role,
         model::{
-            Access, CertificateRequirement, ClaimRequirement, Requirement, RolesRequirement, TokenRequirement,
+            Access, ApiKey, ApiKeyRequirement, CertificateRequirement, ClaimRequirement, Requirement,
+            RolesRequirement, TokenRequirement,
         },
     },
 };
@@ -51,8 +52,9 @@ pub enum Denial<'a> {
     ScopesMissing(&'a [Arc<str>]),
     #[error("the token lacks a claim that the rule requires, or has another there")]
     ClaimsNotAdmitted,
-    #[error("the token lacks a role that the rule requires")]
-    RolesMissing,
+    /// Of which proof.
+    #[error("the {0} lacks a role that the rule requires")]
+    RolesMissing(&'static str),
     /// It is false, or has no value.
     #[error("the rule's condition does not hold")]
     ConditionFails,
@@ -83,7 +85,7 @@ impl Denial<'_> {
             Self::TokenBound => Reason::TokenBound,
             Self::ScopesMissing(_) => Reason::Scopes,
             Self::ClaimsNotAdmitted => Reason::Claims,
-            Self::RolesMissing => Reason::Roles,
+            Self::RolesMissing(_) => Reason::Roles,
             Self::ConditionFails => Reason::Condition,
         }
     }
@@ -104,7 +106,7 @@ impl Denial<'_> {
             | Self::CertificateNotAdmitted
             | Self::NamesNotAdmitted
             | Self::ClaimsNotAdmitted
-            | Self::RolesMissing
+            | Self::RolesMissing(_)
             | Self::ConditionFails => None,
             Self::CertificateMissing | Self::CertificateExpired => Some(Challenge::CertificateWanted),
             Self::TokenMissing => Some(Challenge::TokenWanted),
@@ -158,6 +160,18 @@ pub fn authorize<'a>(
             }
             Ok(())
         }
+    }
+}
+
+/// Decides by what the verified API key of a request may do.
+///
+/// # Errors
+/// It lacks a role.
+pub fn authorize_key(wanted: &ApiKeyRequirement, key: &ApiKey) -> Result<(), Denial<'static>> {
+    if wanted.roles.iter().all(|role| key.roles.contains(role)) {
+        Ok(())
+    } else {
+        Err(Denial::RolesMissing("API key"))
     }
 }
 
@@ -215,7 +229,7 @@ fn check_token<'a>(
     if wanted.content.roles.as_ref().is_none_or(has_roles) {
         Ok(())
     } else {
-        Err(Denial::RolesMissing)
+        Err(Denial::RolesMissing("token"))
     }
 }
 

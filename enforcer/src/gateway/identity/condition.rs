@@ -108,6 +108,7 @@ impl<'a> Value<'a> {
             Self::List(List::Literal(elements)) => elements.len(),
             Self::List(List::Scopes(scopes)) => scopes.iter().count(),
             Self::List(List::Names(names)) => names.len(),
+            Self::List(List::Roles(roles)) => roles.len(),
             Self::List(List::Claim(elements)) => elements.len(),
             Self::Object(members) => members.len(),
             _ => return Err(NoValue),
@@ -175,6 +176,9 @@ fn contains(list: &Value<'_>, element: &Value<'_>) -> Result<bool, NoValue> {
         }
         Value::List(List::Names(names)) => {
             Ok(matches!(element, Value::Text(text) if names.iter().any(|name| **name == **text)))
+        }
+        Value::List(List::Roles(roles)) => {
+            Ok(matches!(element, Value::Text(text) if roles.iter().any(|role| **role == **text)))
         }
         Value::Object(members) => Ok(matches!(element, Value::Text(text) if members.contains_key(&**text))),
         _ => Err(NoValue),

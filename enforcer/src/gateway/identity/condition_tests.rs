@@ -14,12 +14,16 @@ use crate::{
         scope::Scopes,
         token::{Binding, VerifiedToken},
     },
-    policy::cel::{Scope, compile},
+    policy::{
+        cel::{Scope, compile},
+        model::ApiKey,
+    },
 };
 
 const ALL: Scope = Scope {
     token: true,
     certificate: true,
+    api_key: true,
 };
 
 fn claims() -> Map<String, Json> {
@@ -64,6 +68,18 @@ fn certificate() -> ClientCertificate {
     }
 }
 
+fn key() -> ApiKey {
+    ApiKey {
+        document: "partners".parse().unwrap(),
+        id: "partner-a".into(),
+        hash: [0; 32],
+        owner: "Partner A".into(),
+        tier: None,
+        roles: vec!["reader".into(), "writer".into()],
+        expires: None,
+    }
+}
+
 /// What the expression says of one request.
 fn said(text: &str) -> Result<bool, NoValue> {
     let condition = compile(text, ALL).unwrap_or_else(|fault| panic!("{text}: {fault:?}"));
@@ -87,6 +103,7 @@ fn said(text: &str) -> Result<bool, NoValue> {
         source: "10.1.2.3".parse().unwrap(),
         token: Some(&token),
         certificate: Some(&certificate),
+        key: Some(&key()),
     };
     evaluate(&condition, &facts)
 }
@@ -106,6 +123,11 @@ fn expressions_say_what_cel_says() {
         ("9223372036854775807 < 9223372036854775807.0", YES),
         ("-1 < -0.5 && -1 > -1.5", YES),
         ("request.method == 'POST'", YES),
+        ("apiKey.id == 'partner-a' && apiKey.owner == 'Partner A'", YES),
+        ("'reader' in apiKey.roles && size(apiKey.roles) == 2", YES),
+        ("'admin' in apiKey.roles", NO),
+        ("has(apiKey.tier)", NO),
+        ("apiKey.tier == 'gold'", NONE),
         ("request.method in ['GET', 'HEAD']", NO),
         ("request.path.startsWith('/v1/')", YES),
         ("request.path.endsWith(\"/7\")", YES),
@@ -293,6 +315,7 @@ fn nothing_is_looked_at_that_the_rule_does_not_require() {
     let none = Scope {
         token: false,
         certificate: false,
+        api_key: false,
     };
     for text in [
         "token.sub == 'a'",

@@ -1,12 +1,15 @@
 //! What a condition may look at of one request.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, Method};
 use serde_json::Value as Json;
 
 use super::{certificate::ClientCertificate, scope::Scopes, token::VerifiedToken};
-use crate::policy::cel::tree::{Constant, Place};
+use crate::policy::{
+    cel::tree::{Constant, Place},
+    model::ApiKey,
+};
 
 /// A request, and what it has proved.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,7 @@ pub struct Facts<'a> {
     pub source: IpAddr,
     pub token: Option<&'a VerifiedToken>,
     pub certificate: Option<&'a ClientCertificate>,
+    pub key: Option<&'a ApiKey>,
 }
 
 /// A value while a condition is evaluated.
@@ -43,6 +47,7 @@ pub(super) enum List<'a> {
     Literal(&'a [Constant]),
     Scopes(&'a Scopes),
     Names(&'a [Box<str>]),
+    Roles(&'a [Arc<str>]),
     Claim(&'a [Json]),
 }
 
@@ -57,6 +62,7 @@ impl<'a> Facts<'a> {
         let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
         let token = || self.token.ok_or(NoValue);
         let certificate = || self.certificate.ok_or(NoValue);
+        let key = || self.key.ok_or(NoValue);
         match place {
             Place::Method => Ok(text(self.method.as_str())),
             Place::Path => Ok(text(self.path)),
@@ -72,6 +78,10 @@ impl<'a> Facts<'a> {
             Place::DnsNames => Ok(Value::List(List::Names(&certificate()?.names.dns))),
             Place::CertificateSubject => Ok(text(&certificate()?.subject)),
             Place::Serial => Ok(text(&certificate()?.names.serial)),
+            Place::KeyId => Ok(text(&key()?.id)),
+            Place::KeyOwner => Ok(text(&key()?.owner)),
+            Place::KeyTier => key()?.tier.as_deref().map(text).ok_or(NoValue),
+            Place::KeyRoles => Ok(Value::List(List::Roles(&key()?.roles))),
         }
     }
 
@@ -87,6 +97,8 @@ impl<'a> Facts<'a> {
                 .certificate
                 .is_some_and(|certificate| certificate.spiffe.is_some()),
             Place::DnsNames | Place::CertificateSubject | Place::Serial => self.certificate.is_some(),
+            Place::KeyTier => self.key.is_some_and(|key| key.tier.is_some()),
+            Place::KeyId | Place::KeyOwner | Place::KeyRoles => self.key.is_some(),
             Place::Method | Place::Path | Place::Host | Place::Source => true,
         }
     }

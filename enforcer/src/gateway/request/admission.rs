@@ -10,7 +10,7 @@ use crate::{
         connection::{Connection, blame},
         host::Host,
         identity::{
-            authorize::{Denial, admit_source, authorize},
+            authorize::{Denial, admit_source, authorize, authorize_key},
             bearer::{self, Scheme},
             challenge::Realm,
             condition, dpop,
@@ -24,7 +24,7 @@ use crate::{
         router::RuleIndex,
         signal::Identity,
     },
-    policy::model::{ApiKey, Mode, Requirement, Rule},
+    policy::model::{ApiKey, ApiKeyRequirement, Mode, Requirement, Rule},
 };
 
 impl<'a> Passage<'a> {
@@ -53,8 +53,12 @@ impl<'a> Passage<'a> {
         })?;
         let key = self.api_key(rule, name, &parts.headers)?;
         if let Some(entry) = &mut self.entry {
-            entry.key = key.cloned();
+            entry.key = key.map(|(_, key)| Arc::clone(key));
         }
+        let key = key
+            .map(|(wanted, key)| authorize_key(wanted, key).map(|()| key))
+            .transpose()
+            .map_err(|denial| Refusal::denied(&denial, realm))?;
         if let Some(condition) = self.policy.condition(index) {
             let facts = Facts {
                 method: &parts.method,
@@ -65,6 +69,7 @@ impl<'a> Passage<'a> {
                 source: self.connection.client.ip(),
                 token: token.as_deref(),
                 certificate,
+                key: key.map(|key| &**key),
             };
             if !condition::holds(condition, &facts) {
                 return Err(Refusal::denied(&Denial::ConditionFails, realm));
@@ -207,13 +212,13 @@ impl<'a> Passage<'a> {
         Refusal::proof(error, self.realm(realm))
     }
 
-    /// The verified API key, if the rule wants one.
-    fn api_key(
+    /// The verified API key, if the rule wants one, beside what it wants.
+    fn api_key<'r>(
         &self,
-        rule: &Rule,
+        rule: &'r Rule,
         realm: &str,
         fields: &HeaderMap,
-    ) -> Result<Option<&'a Arc<ApiKey>>, Refusal> {
+    ) -> Result<Option<(&'r ApiKeyRequirement, &'a Arc<ApiKey>)>, Refusal> {
         let Requirement::Proof {
             api_key: Some(wanted),
             ..
@@ -226,7 +231,7 @@ impl<'a> Passage<'a> {
             .generation
             .keys
             .verify(wanted, fields, SystemTime::now());
-        verified.map(Some).map_err(|error| {
+        verified.map(|key| Some((&**wanted, key))).map_err(|error| {
             if error.is_blamed() {
                 self.blame();
             }

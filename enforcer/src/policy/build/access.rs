@@ -35,6 +35,7 @@ pub(super) fn access(raw: &mut raw::Rule, at: &Place<'_>, proofs: &Proofs) -> Ac
     let scope = Scope {
         token: proofs.token,
         certificate: proofs.certificate,
+        api_key: proofs.api_key,
     };
     Access {
         mode: raw.mode.map(|raw| mode(Some(raw))),

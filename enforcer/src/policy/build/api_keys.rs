@@ -119,9 +119,11 @@ pub(super) fn requirement(
             .filter_map(|(text, at)| known.api_keys(&text, &at));
         Some(known.collect())
     });
+    let roles = values(distinct_of(at, "roles", raw.roles.map(|list| list.0), parse_word));
     let header = at.optional("header", raw.header, parsed(parse_header));
     Some(ApiKeyRequirement {
         keys: keys?,
+        roles,
         header: header.unwrap_or(HEADER),
     })
 }

@@ -30,6 +30,7 @@ const STACK: usize = 32 << 20;
 pub struct Scope {
     pub token: bool,
     pub certificate: bool,
+    pub api_key: bool,
 }
 
 /// What is wrong with an expression.

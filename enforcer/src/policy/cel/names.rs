@@ -19,7 +19,8 @@ use crate::policy::{
 const REQUEST: [&str; 6] = ["method", "path", "host", "source", "headers", "query"];
 const TOKEN: [&str; 5] = ["iss", "sub", "client_id", "scopes", "claims"];
 const CERTIFICATE: [&str; 4] = ["spiffe", "dns", "subject", "serial"];
-const ROOTS: [&str; 3] = ["request", "token", "certificate"];
+const API_KEY: [&str; 4] = ["id", "owner", "tier", "roles"];
+const ROOTS: [&str; 4] = ["request", "token", "certificate", "apiKey"];
 
 /// What a chain of names stands for.
 pub(super) enum Named {
@@ -109,6 +110,13 @@ impl Checker<'_> {
                 .with_hint("write `mtls: {}` beside `when`"));
             }
             "certificate" => &CERTIFICATE,
+            "apiKey" if !self.scope.api_key => {
+                return Err(
+                    Fault::new(root.offset, "the rule requires no API key, so that there is none")
+                        .with_hint("write `apiKey: {keys: …}` beside `when`"),
+                );
+            }
+            "apiKey" => &API_KEY,
             other => return Err(unknown(root.offset, other, &ROOTS)),
         };
         let Some((field, rest)) = rest.split_first() else {
@@ -137,6 +145,10 @@ impl Checker<'_> {
             ("certificate", "dns") => (Place::DnsNames, Type::Texts),
             ("certificate", "subject") => (Place::CertificateSubject, Type::Text),
             ("certificate", "serial") => (Place::Serial, Type::Text),
+            ("apiKey", "id") => (Place::KeyId, Type::Text),
+            ("apiKey", "owner") => (Place::KeyOwner, Type::Text),
+            ("apiKey", "tier") => (Place::KeyTier, Type::Text),
+            ("apiKey", "roles") => (Place::KeyRoles, Type::Texts),
             (_, other) => return Err(unknown(field.offset, other, known)),
         };
         match rest.first() {

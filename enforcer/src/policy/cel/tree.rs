@@ -71,6 +71,10 @@ pub enum Place {
     DnsNames,
     CertificateSubject,
     Serial,
+    KeyId,
+    KeyOwner,
+    KeyTier,
+    KeyRoles,
 }
 
 /// How two values are to follow each other.

@@ -28,5 +28,6 @@ pub(crate) struct ApiKey {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequireApiKey {
     pub(crate) keys: Option<OneOrMany<String>>,
+    pub(crate) roles: Option<OneOrMany<String>>,
     pub(crate) header: Option<String>,
 }

@@ -28,7 +28,7 @@ use enforcer::{
         },
         policies::Policies,
         pressure::Shedding,
-        signal::{Flow, Identity, Observer, Outcome, Verdict},
+        signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
     },
     policy::model::PolicySet,
 };
@@ -226,8 +226,9 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn verified(&self, flow: Flow, identity: &Identity) {
+    fn verified(&self, flow: Flow, identity: &Identity) -> Class {
         self.state.lock().unwrap().verified.push((flow, identity.clone()));
+        Class::Verified
     }
 
     fn closed(&self, flow: Flow) {
