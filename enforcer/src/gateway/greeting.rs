@@ -4,11 +4,11 @@ use std::{io, sync::Arc, time::SystemTime};
 
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{
+    hello::Heard,
     identity::certificate::{CertificateError, ClientCertificate},
-    live::Socket,
     metrics::Handshake,
     proof::Proof,
     tls::ListenerTls,
@@ -16,7 +16,7 @@ use super::{
 
 /// What the handshake has shown.
 pub(super) struct Greeted {
-    pub(super) stream: TlsStream<Socket>,
+    pub(super) stream: TlsStream<Heard>,
     pub(super) http2: bool,
     pub(super) certificate: Option<ClientCertificate>,
     /// What the certificate holds by.
@@ -40,14 +40,17 @@ pub(super) enum Ungreeted {
     GivenUp,
 }
 
-/// Shakes hands on `stream`.
+/// Shakes hands with the client that has said hello.
 ///
 /// # Errors
 /// Why there is no TLS connection.
-pub(super) async fn greet(tls: &Arc<ListenerTls>, stream: Socket) -> Result<Greeted, Ungreeted> {
+pub(super) async fn greet(
+    tls: &Arc<ListenerTls>,
+    hello: StartHandshake<Heard>,
+) -> Result<Greeted, Ungreeted> {
     let served = tls.current();
-    let acceptor = TlsAcceptor::from(Arc::clone(&served.server));
-    let stream = acceptor.accept(stream).await.map_err(Ungreeted::Tls)?;
+    let accepting = hello.into_stream(Arc::clone(&served.server));
+    let stream = accepting.await.map_err(Ungreeted::Tls)?;
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let chain = session.peer_certificates();
