@@ -30,8 +30,7 @@ use tokio::{
 use super::{
     activity::{Activity, Judgement, Watched},
     body::ResponseBody,
-    greeting::{Greeted, Ungreeted, greet},
-    hello::{Hello, Passing, hear},
+    greeting::{Ungreeted, Welcome, greet},
     hold::Held,
     identity::{certificate::ClientCertificate, token::VerifiedToken},
     listener::ListenerContext,
@@ -123,12 +122,6 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
     }
 }
 
-/// What comes of the beginning of a TLS connection.
-enum Welcome {
-    Greeted(Box<Greeted>),
-    Passing(Box<Passing>),
-}
-
 async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>) {
     let mut client = flow.peer;
     if place.listener.is_proxied(client.ip()) {
@@ -152,13 +145,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             let seat = place.handshakes.begin();
             // What a generation passes through is what it passes through at the hello.
             let policy = worker.policy();
-            let greeting = async {
-                let hello = hear(stream, &policy.generation.router).await;
-                Ok(match hello.map_err(Ungreeted::Tls)? {
-                    Hello::Ours(hello) => Welcome::Greeted(Box::new(greet(tls, *hello).await?)),
-                    Hello::Services(passing) => Welcome::Passing(passing),
-                })
-            };
+            let greeting = greet(tls, stream, &policy.generation.router);
             let greeting = tokio::time::timeout(listener.timeouts.handshake, greeting);
             let greeted = tokio::select! {
                 biased;

@@ -7,10 +7,12 @@ use rustls_pki_types::UnixTime;
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{
-    hello::Heard,
+    hello::{Heard, Hello, Passing, hear},
     identity::certificate::{CertificateError, ClientCertificate},
+    live::Socket,
     metrics::Handshake,
     proof::Proof,
+    router::Router,
     tls::ListenerTls,
 };
 
@@ -21,6 +23,13 @@ pub(super) struct Greeted {
     pub(super) certificate: Option<ClientCertificate>,
     /// What the certificate holds by.
     pub(super) proof: Option<Proof>,
+}
+
+/// What comes of the beginning of a TLS connection.
+pub(super) enum Welcome {
+    Greeted(Box<Greeted>),
+    /// A service ends it.
+    Passing(Box<Passing>),
 }
 
 /// Why there is no TLS connection.
@@ -40,14 +49,22 @@ pub(super) enum Ungreeted {
     GivenUp,
 }
 
-/// Shakes hands with the client that has said hello.
+/// Shakes hands on `stream`, unless `router` passes through what the client asks for.
 ///
 /// # Errors
 /// Why there is no TLS connection.
 pub(super) async fn greet(
     tls: &Arc<ListenerTls>,
-    hello: StartHandshake<Heard>,
-) -> Result<Greeted, Ungreeted> {
+    stream: Socket,
+    router: &Router,
+) -> Result<Welcome, Ungreeted> {
+    Ok(match hear(stream, router).await.map_err(Ungreeted::Tls)? {
+        Hello::Ours(hello) => Welcome::Greeted(Box::new(shake_hands(tls, *hello).await?)),
+        Hello::Services(passing) => Welcome::Passing(passing),
+    })
+}
+
+async fn shake_hands(tls: &Arc<ListenerTls>, hello: StartHandshake<Heard>) -> Result<Greeted, Ungreeted> {
     let served = tls.current();
     let accepting = hello.into_stream(Arc::clone(&served.server));
     let stream = accepting.await.map_err(Ungreeted::Tls)?;

@@ -97,6 +97,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         held: None,
     };
     let is_call = grpc::is_call(request.method(), request.headers());
+    let is_connect = *request.method() == Method::CONNECT;
     let mut refused = None;
     let passed = passage.pass(request).await;
     under_way.rests_on(passage.held.take());
@@ -118,7 +119,9 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         }
     };
     response.headers_mut().extend(std::mem::take(&mut passage.fields));
-    let ends = connection.worker.is_draining() && !connection.http2 && !connection.is_switched();
+    // Behind a CONNECT there may be bytes already that were meant for the service.
+    let ends = (connection.worker.is_draining() || is_connect) && !connection.http2;
+    let ends = ends && !connection.is_switched();
     if ends {
         response
             .headers_mut()

@@ -12,16 +12,14 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{
-    admission::Corp,
-    support::{
-        Lab, Plan,
-        client::{self, Client, H1, H2, full},
-        eventually, in_time,
-        origin::Origin,
-        pki::HOST,
-        policy,
-    },
+use crate::support::{
+    Lab, Plan,
+    client::{self, Client, H1, H2, full},
+    corp::Corp,
+    eventually, in_time,
+    origin::Origin,
+    pki::HOST,
+    policy,
 };
 
 /// A service that speaks first, then says every byte again, and `done` at the end of the client's half.
@@ -117,7 +115,14 @@ async fn bytes_go_both_ways_over_both_protocols() {
 async fn nothing_is_opened_without_a_rule_that_says_so() {
     let origin = Origin::start().await;
     let lab = Plan::default().start(policy::open(&[origin.address]));
-    let (head, _stream) = over_http1(&lab, "").await;
+    let (head, mut stream) = over_http1(&lab, "").await;
+    // What a hasty client has sent behind it is no request.
+    drop(
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: api.example.com\r\n\r\n")
+            .await,
+    );
+    drop(in_time("the end", stream.read_to_end(&mut Vec::new())).await);
     assert!(
         head.starts_with("HTTP/1.1 404 "),
         "a rule for any method is not for this one: {head}"
