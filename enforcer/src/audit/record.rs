@@ -83,6 +83,34 @@ pub struct RequestRecord<'a> {
     pub request_id: Option<Cow<'a, str>>,
 }
 
+/// What became of a connection whose TLS a service ends.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase", tag = "event", rename = "connection")]
+pub struct ConnectionRecord<'a> {
+    pub verdict: &'a str,
+    /// What was missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// The verdict was counted alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+    pub source: IpAddr,
+    pub source_port: u16,
+    pub listener: &'a str,
+    pub route: &'a str,
+    pub service: &'a str,
+    /// Whom the client asked for (SNI).
+    pub name: &'a str,
+}
+
+impl ConnectionRecord<'_> {
+    /// As a line.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        super::line(self)
+    }
+}
+
 impl RequestRecord<'_> {
     /// As a line.
     #[must_use]

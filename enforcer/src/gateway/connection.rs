@@ -31,13 +31,13 @@ use super::{
     activity::{Activity, Judgement, Watched},
     audited::Unmade,
     body::ResponseBody,
-    greeting::{Ungreeted, greet},
+    greeting::{Ungreeted, Welcome, greet},
     hold::Held,
     identity::{certificate::ClientCertificate, token::VerifiedToken},
     listener::ListenerContext,
     live::{Mark, Socket},
     metrics::Handshake,
-    proxy_protocol, request,
+    passthrough, proxy_protocol, request,
     revocation::Proofs,
     signal::{Class, Flow, Identity},
     tunnel::Tunnel,
@@ -146,7 +146,10 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
         }
         Some(tls) => {
             let seat = place.handshakes.begin();
-            let greeting = tokio::time::timeout(listener.timeouts.handshake, greet(tls, stream));
+            // What a generation passes through is what it passes through at the hello.
+            let policy = worker.policy();
+            let greeting = greet(tls, stream, &policy.generation.router);
+            let greeting = tokio::time::timeout(listener.timeouts.handshake, greeting);
             let greeted = tokio::select! {
                 biased;
                 greeted = greeting => greeted.unwrap_or(Err(Ungreeted::TooSlow)),
@@ -154,12 +157,18 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             };
             drop(seat);
             let result = match &greeted {
-                Ok(_) => Handshake::Completed,
+                Ok(Welcome::Greeted(_)) => Handshake::Completed,
+                Ok(Welcome::Passing(_)) => Handshake::Passed,
                 Err(reason) => reason.counts_as(),
             };
             worker.metrics.handshake(listener.name.as_str(), result);
             match greeted {
-                Ok(greeted) => {
+                Ok(Welcome::Passing(passing)) => {
+                    Box::pin(passthrough::pass(&place, client, policy, *passing)).await
+                }
+                Ok(Welcome::Greeted(greeted)) => {
+                    let greeted = *greeted;
+                    drop(policy);
                     if let Some(proof) = greeted.proof {
                         mark.prove(proof);
                     }
@@ -234,6 +243,14 @@ impl Connection {
         self.mark
             .proof()
             .is_some_and(|proof| proof.has_expired(SystemTime::now()))
+    }
+
+    /// Whether it is switched to something else with the response that is being sent.
+    pub(super) fn is_switched(&self) -> bool {
+        let tunnel = self.tunnel.take();
+        let is_switched = tunnel.is_some();
+        self.tunnel.set(tunnel);
+        is_switched
     }
 
     /// Whether the client's connection is TLS.

@@ -4,23 +4,32 @@ use std::{error::Error, io, sync::Arc, time::SystemTime};
 
 use rustls::{CertificateError as Unverified, HandshakeKind};
 use rustls_pki_types::UnixTime;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{
+    hello::{Heard, Hello, Passing, hear},
     identity::certificate::{CertificateError, ClientCertificate},
     live::Socket,
     metrics::Handshake,
     proof::Proof,
+    router::Router,
     tls::ListenerTls,
 };
 
 /// What the handshake has shown.
 pub(super) struct Greeted {
-    pub(super) stream: TlsStream<Socket>,
+    pub(super) stream: TlsStream<Heard>,
     pub(super) http2: bool,
     pub(super) certificate: Option<ClientCertificate>,
     /// What the certificate holds by.
     pub(super) proof: Option<Proof>,
+}
+
+/// What comes of the beginning of a TLS connection.
+pub(super) enum Welcome {
+    Greeted(Box<Greeted>),
+    /// A service ends it.
+    Passing(Box<Passing>),
 }
 
 /// Why there is no TLS connection.
@@ -40,14 +49,25 @@ pub(super) enum Ungreeted {
     GivenUp,
 }
 
-/// Shakes hands on `stream`.
+/// Shakes hands on `stream`, unless `router` passes through what the client asks for.
 ///
 /// # Errors
 /// Why there is no TLS connection.
-pub(super) async fn greet(tls: &Arc<ListenerTls>, stream: Socket) -> Result<Greeted, Ungreeted> {
+pub(super) async fn greet(
+    tls: &Arc<ListenerTls>,
+    stream: Socket,
+    router: &Router,
+) -> Result<Welcome, Ungreeted> {
+    Ok(match hear(stream, router).await.map_err(Ungreeted::Tls)? {
+        Hello::Ours(hello) => Welcome::Greeted(Box::new(shake_hands(tls, *hello).await?)),
+        Hello::Services(passing) => Welcome::Passing(passing),
+    })
+}
+
+async fn shake_hands(tls: &Arc<ListenerTls>, hello: StartHandshake<Heard>) -> Result<Greeted, Ungreeted> {
     let served = tls.current();
-    let acceptor = TlsAcceptor::from(Arc::clone(&served.server));
-    let stream = acceptor.accept(stream).await.map_err(Ungreeted::Tls)?;
+    let accepting = hello.into_stream(Arc::clone(&served.server));
+    let stream = accepting.await.map_err(Ungreeted::Tls)?;
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let chain = session.peer_certificates();

@@ -40,6 +40,7 @@ pub(super) struct GatewayMetrics {
     pub(super) denials: IntCounterVec,
     pub(super) claims_left_out: IntCounter,
     pub(super) connections: IntGaugeVec,
+    pub(super) passed: IntCounterVec,
     handshakes: IntCounterVec,
     pub(super) upstream_requests: IntCounterVec,
     pub(super) upstream_overflows: IntCounterVec,
@@ -61,6 +62,8 @@ pub(super) struct GatewayMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Handshake {
     Completed,
+    /// A service does it.
+    Passed,
     /// The client's certificate is missing or does not verify.
     Certificate,
     /// Anything else in TLS.
@@ -113,6 +116,11 @@ impl GatewayMetrics {
                 "enforcer_connections",
                 "Open connections of clients.",
                 &["listener"],
+            )?,
+            passed: counters(
+                "enforcer_passthrough_connections_total",
+                "Connections whose TLS a service ends, by the route and service, and what was decided.",
+                &["route", "service", "verdict"],
             )?,
             handshakes: counters(
                 "enforcer_handshakes_total",
@@ -196,13 +204,14 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 20] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 21] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
             Box::new(self.denials.clone()),
             Box::new(self.claims_left_out.clone()),
             Box::new(self.connections.clone()),
+            Box::new(self.passed.clone()),
             Box::new(self.handshakes.clone()),
             Box::new(self.upstream_requests.clone()),
             Box::new(self.upstream_overflows.clone()),
@@ -223,6 +232,11 @@ impl GatewayMetrics {
 
     /// Takes out what was counted for a rule of `route` that led to `service` and is gone.
     pub(super) fn forget_rule(&self, route: &str, service: &str) {
+        for verdict in VERDICTS {
+            self.passed
+                .remove_label_values(&[route, service, label(verdict)])
+                .unwrap_or_default();
+        }
         for (verdict, class) in VERDICTS
             .iter()
             .flat_map(|&verdict| CODE_CLASSES.map(|class| (verdict, class)))
@@ -306,6 +320,7 @@ impl Handshake {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Completed => "completed",
+            Self::Passed => "passed",
             Self::Certificate => "certificate",
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",

@@ -3,7 +3,11 @@
 //!
 //! Only what it says of the client's address is taken; TLVs are skipped, but for a checksum, which must hold.
 
-use std::{error::Error, io, net::SocketAddr};
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use ppp::{v1, v2};
 use tokio::io::{AsyncReadExt, ReadBuf};
@@ -119,6 +123,25 @@ async fn read(stream: &mut Socket) -> Result<Option<SocketAddr>, ProxyError> {
     version_1(&header)
 }
 
+/// The header of version 2 that says that the connection from `source` to `destination` is handed on. Where one address
+/// is of IPv4 and the other of IPv6, both are written as IPv6 (RFC 4291 section 2.5.5.2).
+///
+/// # Errors
+/// Never for two addresses; the encoder may say so for longer headers.
+pub(super) fn header(source: SocketAddr, destination: SocketAddr) -> io::Result<Vec<u8>> {
+    let mapped = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    };
+    let addresses = if source.is_ipv4() == destination.is_ipv4() {
+        (source, destination)
+    } else {
+        (mapped(source), mapped(destination))
+    };
+    let command = v2::Version::Two | v2::Command::Proxy;
+    v2::Builder::with_addresses(command, v2::Protocol::Stream, addresses).build()
+}
+
 /// Reads a whole line.
 fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     Ok(match v1::Header::try_from(line)?.addresses {
@@ -205,15 +228,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_said_of_the_client_is_read(
-            source: (std::net::IpAddr, u16),
+            source: (IpAddr, u16),
             tlvs in prop::collection::vec((4u8.., prop::collection::vec(any::<u8>(), 0..40)), 0..4),
         ) {
             let source = SocketAddr::from(source);
             prop_assert_eq!(version_2(&header(source, &tlvs)).unwrap(), Some(source));
             let (ip, port) = (source.ip(), source.port());
             let line = match ip {
-                std::net::IpAddr::V4(_) => format!("PROXY TCP4 {ip} 192.0.2.1 {port} 443\r\n"),
-                std::net::IpAddr::V6(_) => format!("PROXY TCP6 {ip} 2001:db8::1 {port} 443\r\n"),
+                IpAddr::V4(_) => format!("PROXY TCP4 {ip} 192.0.2.1 {port} 443\r\n"),
+                IpAddr::V6(_) => format!("PROXY TCP6 {ip} 2001:db8::1 {port} 443\r\n"),
             };
             prop_assert!(line.len() <= LONGEST_V1);
             prop_assert_eq!(version_1(line.as_bytes()).unwrap(), Some(source));

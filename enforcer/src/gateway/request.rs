@@ -1,8 +1,10 @@
 //! One request: route → authenticate → authorize → limit → balance → upstream → observe.
 
 mod admission;
+mod connecting;
+mod unanswered;
 
-use std::{error::Error, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -32,7 +34,7 @@ use super::{
     target,
     tunnel::Tunnel,
     upgrade::{self, Told},
-    upstream::{UpstreamError, send::Sender},
+    upstream::send::Sender,
     worker::WorkerPolicy,
 };
 use crate::policy::model::{ApiKey, Destination, Mode, Requirement};
@@ -95,6 +97,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         held: None,
     };
     let is_call = grpc::is_call(request.method(), request.headers());
+    let is_connect = *request.method() == Method::CONNECT;
     let mut refused = None;
     let passed = passage.pass(request).await;
     under_way.rests_on(passage.held.take());
@@ -116,8 +119,10 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         }
     };
     response.headers_mut().extend(std::mem::take(&mut passage.fields));
-    let ends = connection.worker.is_draining() && !connection.http2;
-    if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    // Behind a CONNECT there may be bytes already that were meant for the service.
+    let ends = (connection.worker.is_draining() || is_connect) && !connection.http2;
+    let ends = ends && !connection.is_switched();
+    if ends {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -134,16 +139,15 @@ impl<'a> Passage<'a> {
         let (mut parts, body) = request.into_parts();
         framing::check(&parts)?;
         let asked = upgrade::asked(&mut parts)?;
-        if parts.method == Method::TRACE || parts.method == Method::CONNECT {
-            let detail = "TRACE and CONNECT are not served";
-            return Err(Refusal::new(
-                Verdict::Invalid,
-                StatusCode::METHOD_NOT_ALLOWED,
-                detail,
-            ));
+        if parts.method == Method::TRACE {
+            let (status, detail) = (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served");
+            return Err(Refusal::new(Verdict::Invalid, status, detail));
         }
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
-        parts.uri = origin_form(&parts.uri)?;
+        parts.uri = match parts.method {
+            Method::CONNECT => connecting::target(&parts.uri)?,
+            _ => origin_form(&parts.uri)?,
+        };
         let policy = self.policy;
         let looked_at = Asked {
             host: host.name(),
@@ -188,6 +192,10 @@ impl<'a> Passage<'a> {
         let asked = match asked {
             Some(asked) => asked.granted(rule, !body.is_end_stream())?,
             None => None,
+        };
+        let asked = match asked {
+            Some(asked) if !asked.is_of_http() => return self.connect((index, target), asked).await,
+            asked => asked,
         };
         if let Requirement::Proof {
             api_key: Some(wanted),
@@ -299,7 +307,7 @@ impl<'a> Passage<'a> {
         let sent = tokio::select! {
             biased;
             sent = sending => sent,
-            refusal = overdue(&progress, rule.timeout, impatient) => return Err(refusal),
+            refusal = unanswered::overdue(&progress, rule.timeout, impatient) => return Err(refusal),
         };
         let (mut response, lease) = match sent {
             Ok(sent) => sent,
@@ -311,7 +319,7 @@ impl<'a> Passage<'a> {
                         StatusCode::BAD_REQUEST,
                         "the request's body broke off",
                     ),
-                    None => unanswered(&error),
+                    None => unanswered::refusal(&error),
                 });
             }
         };
@@ -418,51 +426,4 @@ fn join_cookies(fields: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
         fields.insert(COOKIE, joined);
     }
-}
-
-/// Waits until the request has taken too long, and says whose fault that is. The client has `within` to
-/// deliver the body; a service that had the last piece late has `within` from then on. `impatient`: how long the
-/// client waits if that is shorter, which is no fault of the service.
-async fn overdue(progress: &Progress, within: Duration, impatient: Option<Duration>) -> Refusal {
-    let within = impatient.unwrap_or(within);
-    let mut deadline = Instant::now() + within;
-    for _ in 0..2 {
-        tokio::time::sleep_until(deadline).await;
-        let Some(since) = progress.with_service_since() else {
-            let detail = "the request's body did not come in time";
-            return Refusal::new(Verdict::Invalid, StatusCode::REQUEST_TIMEOUT, detail);
-        };
-        deadline = since + within;
-    }
-    progress.overdue.set(impatient.is_none());
-    let detail = "the service did not answer in time";
-    Refusal::new(Verdict::Upstream, StatusCode::GATEWAY_TIMEOUT, detail)
-}
-
-fn unanswered(error: &UpstreamError) -> Refusal {
-    tracing::debug!(error = error as &dyn Error, "no response from a service");
-    let status = match error {
-        UpstreamError::Saturated(_) => {
-            let detail = "the service has as many requests as it can take";
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Refusal::new(Verdict::Saturated, status, detail).retry_after(1);
-        }
-        UpstreamError::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
-        UpstreamError::ConnectTimeout { .. } | UpstreamError::TryTimeout { .. } => {
-            StatusCode::GATEWAY_TIMEOUT
-        }
-        UpstreamError::Connect { .. }
-        | UpstreamError::Tls { .. }
-        | UpstreamError::Handshake { .. }
-        | UpstreamError::Broken { .. }
-        | UpstreamError::Head(_)
-        | UpstreamError::Switched { .. } => StatusCode::BAD_GATEWAY,
-    };
-    // Addresses of endpoints are none of the client's business.
-    let detail = match status {
-        StatusCode::SERVICE_UNAVAILABLE => "no instance of the service is available",
-        StatusCode::GATEWAY_TIMEOUT => "the service did not answer in time",
-        _ => "the service gave no valid response",
-    };
-    Refusal::new(Verdict::Upstream, status, detail)
 }

@@ -34,6 +34,7 @@ pub struct Router {
     suffixes: HashMap<Arc<str>, Paths>,
     any: Option<Paths>,
     patterns: Vec<Pattern>,
+    passes: bool,
 }
 
 /// What is looked at in a request.
@@ -57,6 +58,8 @@ struct Paths {
     regexes: Vec<(usize, Entry)>,
     /// No prefix is longer, so a long path costs no more look-ups than the longest prefix.
     longest_prefix: usize,
+    /// The route that passes TLS for the host through. It has no paths.
+    passthrough: Option<usize>,
 }
 
 /// A rule at a path.
@@ -81,6 +84,11 @@ impl Router {
                     HostPattern::Suffix(suffix) => router.suffixes.entry(Arc::clone(suffix)).or_default(),
                     HostPattern::Any => router.any.get_or_insert_default(),
                 };
+                if route.passthrough.is_some() {
+                    paths.passthrough.get_or_insert(route_index);
+                    router.passes = true;
+                    continue;
+                }
                 for (rule, each) in route.rules.iter().enumerate() {
                     let at = RuleIndex {
                         route: route_index,
@@ -108,6 +116,20 @@ impl Router {
     #[must_use]
     pub fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Option<RuleIndex> {
         self.paths(asked.host)?.find(asked, patterns)
+    }
+
+    /// Whether any route passes TLS through.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.passes
+    }
+
+    /// The rule of the route that passes TLS through for a client that asks for `name`, in lower case: if the most
+    /// specific host that fits, of all routes, is one of its.
+    #[must_use]
+    pub fn passthrough(&self, name: &str) -> Option<RuleIndex> {
+        let route = self.paths(name)?.passthrough?;
+        Some(RuleIndex { route, rule: 0 })
     }
 
     fn paths(&self, host: &str) -> Option<&Paths> {
@@ -188,7 +210,9 @@ impl Choice {
     ) {
         self.rank += 1;
         for entry in entries {
-            let fits = entry.methods.is_empty() || entry.methods.contains(asked.method);
+            // Bytes that nobody looks at are no request: a rule must say that it is about them.
+            let any = entry.methods.is_empty() && *asked.method != Method::CONNECT;
+            let fits = any || entry.methods.contains(asked.method);
             if !fits || !conditions::all_hold(&entry.conditions, asked, patterns) {
                 continue;
             }

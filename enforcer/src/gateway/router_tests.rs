@@ -30,6 +30,7 @@ fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>
         mode: Mode::Enforce,
         hosts,
         rules: rules.collect(),
+        passthrough: None,
     })
 }
 

@@ -10,7 +10,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{activity::Touched, hold::Held, upstream::pool::Lease};
+use super::{
+    activity::Touched,
+    hold::Held,
+    upstream::{line::Line, pool::Lease},
+};
 
 /// What hyper and sockets hold for each direction is little; this much is on its way besides, in bytes.
 const BUFFER: usize = 8 * 1024;
@@ -21,19 +25,34 @@ const LOOK: Duration = Duration::from_secs(10);
 /// The service's side of a switched connection.
 #[derive(Debug)]
 pub(super) struct Tunnel {
-    service: OnUpgrade,
-    _lease: Lease,
+    service: Far,
     idle: Duration,
     /// What the request that asked for it rests on.
     held: Option<Held>,
+}
+
+/// What leads to the service.
+#[derive(Debug)]
+enum Far {
+    /// The connection on which it has switched.
+    Switched(OnUpgrade, Lease),
+    Line(Line),
 }
 
 impl Tunnel {
     /// The connection on which the service has answered 101; it is ended when nothing moves on it for `idle`.
     pub(super) fn new(service: OnUpgrade, lease: Lease, idle: Duration, held: Option<Held>) -> Self {
         Self {
-            service,
-            _lease: lease,
+            service: Far::Switched(service, lease),
+            idle,
+            held,
+        }
+    }
+
+    /// A connection of its own to the service.
+    pub(super) fn open(line: Line, idle: Duration, held: Option<Held>) -> Self {
+        Self {
+            service: Far::Line(line),
             idle,
             held,
         }
@@ -45,10 +64,19 @@ impl Tunnel {
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let Ok(service) = self.service.await else { return };
         let ends = self.held.as_ref().and_then(Held::ends);
+        let joined = async {
+            match self.service {
+                Far::Switched(service, _lease) => {
+                    if let Ok(service) = service.await {
+                        join(client, ahead, TokioIo::new(service), self.idle).await;
+                    }
+                }
+                Far::Line(line) => join(client, ahead, line, self.idle).await,
+            }
+        };
         tokio::select! {
-            () = join(client, ahead, TokioIo::new(service), self.idle) => {}
+            () = joined => {}
             () = reached(ends) => tracing::debug!("what a switched connection rests on has expired"),
         }
     }
@@ -57,7 +85,7 @@ impl Tunnel {
 /// Hands bytes on in both directions until both are closed, one breaks, or nothing moves for `idle`. A half that is
 /// closed is closed on the other side, and the other goes on; who does not read is not read for either. `ahead` is
 /// what the client has sent already.
-async fn join<C, S>(client: C, ahead: Bytes, mut service: S, idle: Duration)
+pub(super) async fn join<C, S>(client: C, ahead: Bytes, mut service: S, idle: Duration)
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,

@@ -1,5 +1,6 @@
 //! Connections that are switched to WebSocket (RFC 6455): over HTTP/1.1 by `Upgrade` (RFC 9110 section
-//! 7.8), over HTTP/2 by Extended CONNECT (RFC 8441). Services are asked over HTTP/1.1 in either case.
+//! 7.8), over HTTP/2 by Extended CONNECT (RFC 8441). Services are asked over HTTP/1.1 in either case. And CONNECT (RFC
+//! 9110 section 9.3.6), which leads where its rule leads, and not wherever the client says.
 //!
 //! Only a rule that names the protocol lets it through, and bytes are handed on unread only after the
 //! service has switched in answer to this very request: its `sec-websocket-accept` is checked, so that
@@ -39,7 +40,10 @@ pub(super) struct Asked(Way);
 #[derive(Debug)]
 enum Way {
     Upgrade,
-    Connect(OnUpgrade),
+    /// Extended CONNECT, for WebSocket.
+    Extended(OnUpgrade),
+    /// CONNECT; over HTTP/2 with the client's stream.
+    Connect(Option<OnUpgrade>),
 }
 
 /// A wish that has been told to the service.
@@ -56,15 +60,16 @@ pub(super) struct Told {
 /// When it asks for a protocol that is not known.
 pub(super) fn asked(parts: &mut Parts) -> Result<Option<Asked>, Refusal> {
     if parts.method == Method::CONNECT {
+        let over_http2 = parts.version == Version::HTTP_2;
+        let switch = parts.extensions.remove::<OnUpgrade>().filter(|_| over_http2);
         let Some(protocol) = parts.extensions.remove::<Protocol>() else {
-            return Ok(None);
+            return Ok(Some(Asked(Way::Connect(switch))));
         };
-        let switch = parts.extensions.remove::<OnUpgrade>();
         let (WEBSOCKET, Some(switch)) = (protocol.as_str(), switch) else {
             return Err(not_permitted());
         };
         parts.method = Method::GET;
-        return Ok(Some(Asked(Way::Connect(switch))));
+        return Ok(Some(Asked(Way::Extended(switch))));
     }
     let wished = parts.version == Version::HTTP_11
         && parts.method == Method::GET
@@ -100,10 +105,14 @@ impl Asked {
     /// # Errors
     /// When there is a body, or what is asked by CONNECT is not granted.
     pub(super) fn granted(self, rule: &Rule, has_body: bool) -> Result<Option<Self>, Refusal> {
-        if !rule.routing.upgrade.contains(&Upgrade::WebSocket) {
+        let wanted = match self.0 {
+            Way::Upgrade | Way::Extended(_) => Upgrade::WebSocket,
+            Way::Connect(_) => Upgrade::Connect,
+        };
+        if !rule.routing.upgrade.contains(&wanted) {
             return match self.0 {
                 Way::Upgrade => Ok(None),
-                Way::Connect(_) => Err(not_permitted()),
+                Way::Extended(_) | Way::Connect(_) => Err(not_permitted()),
             };
         }
         if has_body {
@@ -112,12 +121,28 @@ impl Asked {
         Ok(Some(self))
     }
 
+    /// The wish, if the service is to be asked for what it is by a request: all but CONNECT.
+    pub(super) fn is_of_http(&self) -> bool {
+        !matches!(self.0, Way::Connect(_))
+    }
+
+    /// Answers CONNECT, and joins the two sides once that has been sent.
+    pub(super) fn connected(self, tunnel: Tunnel, connection: &Rc<Connection>) -> http::response::Parts {
+        let told = Told {
+            way: self.0,
+            accept: String::new(),
+        };
+        let (mut head, ()) = Response::new(()).into_parts();
+        told.switch(&mut head, tunnel, connection);
+        head
+    }
+
     /// Writes the wish into the fields that the service gets.
     ///
     /// # Errors
     /// When the client has sent no key, or several.
     pub(super) fn tell(self, headers: &mut HeaderMap) -> Result<Told, Refusal> {
-        if matches!(self.0, Way::Connect(_)) {
+        if matches!(self.0, Way::Extended(_)) {
             // HTTP/2 has no key (RFC 8441 section 5), and the service's HTTP/1.1 needs one.
             let mut nonce = [0; 16];
             let made = aws_lc_rs::rand::fill(&mut nonce).ok();
@@ -161,7 +186,7 @@ impl Told {
                 .then_some(true)
                 .ok_or_else(broken);
         }
-        if matches!(self.way, Way::Connect(_)) && response.status().is_success() {
+        if matches!(self.way, Way::Extended(_)) && response.status().is_success() {
             return Err(broken());
         }
         Ok(false)
@@ -181,7 +206,7 @@ impl Told {
                 head.headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
                 connection.tunnel.set(Some(Box::new(tunnel)));
             }
-            Way::Connect(client) => {
+            Way::Extended(client) | Way::Connect(Some(client)) => {
                 head.status = StatusCode::OK;
                 head.headers.remove(SEC_WEBSOCKET_ACCEPT);
                 let under_way = UnderWay::new(connection);
@@ -193,6 +218,7 @@ impl Told {
                     drop(under_way);
                 });
             }
+            Way::Connect(None) => connection.tunnel.set(Some(Box::new(tunnel))),
         }
     }
 }

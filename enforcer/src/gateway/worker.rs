@@ -1,8 +1,9 @@
 //! A worker: one thread with its own sockets, connections, upstream pools and counters.
 
+mod policy;
+
 use std::{
-    cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
+    cell::{Cell, RefCell},
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
     rc::Rc,
     sync::Arc,
@@ -17,37 +18,26 @@ use tokio::{
     time::Instant,
 };
 
+pub(super) use self::policy::WorkerPolicy;
 use super::{
     connection,
-    counters::{EndpointCells, RuleCells, ServiceCells, WorkerMetrics},
+    counters::WorkerMetrics,
     handshakes::Handshakes,
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
     listener::{Acceptor, ListenerContext},
     live::{Live, Revocation},
     metrics::{GatewayMetrics, Handshake},
-    mirror::{MirrorCells, Mirrors},
-    policies::{Generation, Latest, Policies},
+    mirror::Mirrors,
+    policies::{Latest, Policies},
     pressure::{Pressure, Shedding},
     proof,
     revocation::{self, Proofs, Revoked, Table},
-    router::RuleIndex,
     signal::Observer,
     sources::{Part, Shares},
-    upstream::{
-        endpoint::SharedEndpoint,
-        pool::LocalEndpoint,
-        send::{Site, Upstream},
-        service::LocalService,
-    },
+    upstream::send::Site,
 };
-use crate::{
-    kernel::memory,
-    policy::{
-        cel::Condition,
-        model::{Name, Pattern, Service},
-    },
-};
+use crate::kernel::memory;
 
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -105,23 +95,6 @@ pub(super) struct Worker {
 struct Admission {
     max_connections: usize,
     shares: Rc<Shares>,
-}
-
-/// A generation, with what this worker has for it.
-#[derive(Debug)]
-pub(super) struct WorkerPolicy {
-    pub(super) generation: Arc<Generation>,
-    /// Clones of the generation's, so that workers do not contend for what matching needs.
-    pub(super) patterns: Vec<Pattern>,
-    upstreams: Vec<Upstream>,
-    /// For each target.
-    cells: Vec<OnceCell<Rc<RuleCells>>>,
-    /// For rules whose requests are copied.
-    pub(super) mirrors: HashMap<RuleIndex, Rc<MirrorCells>>,
-    /// Copies of the rules' conditions: what regular expressions write while they match is this worker's own.
-    conditions: Vec<Vec<Option<Condition>>>,
-    /// For requests that no rule decides.
-    pub(super) no_route: Rc<RuleCells>,
 }
 
 /// Runs a worker until it is told to drain, or until the gateway is gone.
@@ -375,115 +348,6 @@ impl Worker {
     fn flush(&self) {
         self.counted.flush();
         self.policy().flush();
-    }
-}
-
-impl WorkerPolicy {
-    /// `generation`, with the connections that `old` has to endpoints that stay.
-    fn new(generation: Arc<Generation>, old: Option<&Self>, metrics: &GatewayMetrics, site: &Site) -> Self {
-        let services: HashMap<_, _> = old
-            .into_iter()
-            .flat_map(|old| &old.upstreams)
-            .map(|known| (&known.service.name, &known.local))
-            .collect();
-        let known: HashMap<_, _> = old
-            .into_iter()
-            .flat_map(Self::endpoints)
-            .map(|known| (Arc::as_ptr(&known.shared), known))
-            .collect();
-        let upstream = |position: usize, service: &Arc<Service>| {
-            let name = service.name.as_str();
-            let known_service = services.get(&service.name);
-            let here = known_service.map_or_else(
-                || LocalService::new(ServiceCells::new(metrics, name)),
-                |known| Rc::clone(known),
-            );
-            let local = |shared: &Arc<SharedEndpoint>| {
-                let known = known.get(&Arc::as_ptr(shared));
-                known.map(|known| Rc::clone(known)).unwrap_or_else(|| {
-                    let cells = EndpointCells::new(metrics, name, shared.authority.as_str());
-                    Rc::new(LocalEndpoint::new(Arc::clone(shared), cells, Rc::clone(&here)))
-                })
-            };
-            let endpoints = generation.endpoints[position].iter().map(local).collect();
-            let table = generation.tables[position].clone();
-            Upstream::new(
-                Arc::clone(service),
-                endpoints,
-                Rc::clone(&here),
-                table,
-                site.clone(),
-            )
-        };
-        let services = generation.set.services.iter().enumerate();
-        let upstreams = services
-            .map(|(position, service)| upstream(position, service))
-            .collect();
-        let routes = generation.set.routes.iter();
-        let conditions =
-            routes.map(|route| route.rules.iter().map(|rule| rule.access.when.clone()).collect());
-        Self {
-            patterns: generation.patterns.clone(),
-            upstreams,
-            mirrors: MirrorCells::of(&generation, metrics),
-            conditions: conditions.collect(),
-            cells: vec![OnceCell::new(); generation.targets()],
-            no_route: RuleCells::new(metrics, "", ""),
-            generation,
-        }
-    }
-
-    /// Adds what has been counted to what is shared.
-    fn flush(&self) {
-        self.endpoints().for_each(|endpoint| endpoint.report());
-        for upstream in &self.upstreams {
-            upstream.tell_limit();
-            upstream.local.cells.flush();
-        }
-        self.mirrors.values().for_each(|cells| cells.flush());
-    }
-
-    /// Closes idle connections, and lets requests that wait for one look again.
-    fn sweep(&self, now: Instant) {
-        self.endpoints().for_each(|endpoint| endpoint.sweep(now));
-        for upstream in &self.upstreams {
-            upstream.local.stir();
-        }
-    }
-
-    fn endpoints(&self) -> impl Iterator<Item = &Rc<LocalEndpoint>> {
-        self.upstreams.iter().flat_map(|upstream| &upstream.endpoints)
-    }
-
-    /// Where requests to the target go. `None` denies.
-    pub(super) fn upstream(&self, target: usize) -> Option<&Upstream> {
-        self.service(self.generation.service_of(target)?)
-    }
-
-    /// The service at that position.
-    pub(super) fn service(&self, position: usize) -> Option<&Upstream> {
-        self.upstreams.get(position)
-    }
-
-    /// The rule's condition.
-    pub(super) fn condition(&self, index: RuleIndex) -> Option<&Condition> {
-        self.conditions[index.route][index.rule].as_ref()
-    }
-
-    /// The counters of the rule's target.
-    pub(super) fn cells(&self, index: RuleIndex, target: usize, metrics: &GatewayMetrics) -> &Rc<RuleCells> {
-        self.cells[target].get_or_init(|| {
-            let (route, _) = self.generation.rule(index);
-            let service = self.generation.service_name(index, target);
-            RuleCells::new(metrics, route.name.as_str(), service.map_or("", Name::as_str))
-        })
-    }
-
-    /// The worker's clone of the pattern by which the rule changes paths.
-    pub(super) fn pattern(&self, index: RuleIndex) -> Option<&Pattern> {
-        self.generation
-            .pattern_of(index)
-            .map(|position| &self.patterns[position])
     }
 }
 

@@ -363,8 +363,17 @@ pub struct Route {
     pub mode: Mode,
     /// At least one.
     pub hosts: Vec<HostPattern>,
-    /// Tried in order; the first that matches decides. At least one.
+    /// Tried in order; the first that matches decides. At least one; exactly one of a route that passes TLS through.
     pub rules: Vec<Rule>,
+    /// `None`: the gateway ends TLS. Else whoever asks for one of the hosts in TLS (SNI) speaks with the service.
+    pub passthrough: Option<Passthrough>,
+}
+
+/// TLS that services end: the gateway reads the `ClientHello` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passthrough {
+    /// Services are told whose connection it is, by the header of version 2 of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// One rule of a route.

@@ -43,9 +43,11 @@ pub enum Priority {
     High,
 }
 
-/// A protocol that a connection may be switched to.
+/// What a connection may be switched to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Upgrade {
     /// RFC 6455, over HTTP/2 by RFC 8441.
     WebSocket,
+    /// Whatever the client and an endpoint speak (CONNECT, RFC 9110 section 9.3.6). Alone in its rule, whose method it is.
+    Connect,
 }

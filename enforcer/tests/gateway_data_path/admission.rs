@@ -204,7 +204,7 @@ async fn tokens() {
     });
 }
 
-fn limit(per: RequestKey, amount: u64) -> RequestLimit {
+pub(crate) fn limit(per: RequestKey, amount: u64) -> RequestLimit {
     let hour = Duration::from_secs(3600);
     let amount = NonZeroU64::new(amount).unwrap();
     RequestLimit {

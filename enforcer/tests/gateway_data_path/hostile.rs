@@ -53,7 +53,7 @@ fn messages() -> Vec<Message> {
         ("an absolute target for this host", "GET https://api.example.com/x HTTP/1.1\r\nhost: API.example.com\r\nconnection: close\r\n\r\n", Served(1)),
         ("a target without a slash", "GET x HTTP/1.1\r\nhost: api.example.com\r\nconnection: close\r\n\r\n", BAD),
         ("the asterisk", "OPTIONS * HTTP/1.1\r\nhost: api.example.com\r\nconnection: close\r\n\r\n", BAD),
-        ("CONNECT", "CONNECT api.example.com:443 HTTP/1.1\r\nhost: api.example.com:443\r\nconnection: close\r\n\r\n", Refused(&[405])),
+        ("CONNECT", "CONNECT api.example.com:443 HTTP/1.1\r\nhost: api.example.com:443\r\nconnection: close\r\n\r\n", Refused(&[404])),
         ("HTTP/0.9", "GET /\r\n\r\n", BAD),
         ("HTTP/2 without its preface", "GET / HTTP/2.0\r\nhost: api.example.com\r\n\r\n", BAD),
         ("HTTP/1.2", "GET / HTTP/1.2\r\nhost: api.example.com\r\n\r\n", BAD),

@@ -230,7 +230,9 @@ async fn nothing_is_switched_without_a_rule_that_says_so() {
     let mut connect = Request::new(full(""));
     *connect.method_mut() = Method::CONNECT;
     *connect.uri_mut() = "api.example.com:443".parse().unwrap();
-    assert_eq!(plain.send(connect).await.unwrap().status, 405);
+    let host = "api.example.com:443".parse().unwrap();
+    connect.headers_mut().insert("host", host);
+    assert_eq!(plain.send(connect).await.unwrap().status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -252,3 +252,122 @@ fn rules_that_are_never_reached_are_warned_of() {
         assert!(found.is_empty(), "{first} {second}: {found:?}");
     }
 }
+
+/// A route that passes TLS through, with these hosts and rules, and one that does not.
+fn passing(hosts: &str, rules: &str) -> String {
+    let db = document(
+        "Route",
+        &format!("hosts: [{hosts}]\npassthrough: {{}}\nrules: [{rules}]"),
+    )
+    .replace("{name: x}", "{name: db}");
+    format!(
+        "{}---\n{db}",
+        rule("{require: {anonymous: true}, service: orders}")
+    )
+}
+
+#[test]
+fn of_routes_that_pass_tls_through() {
+    let open = "{require: {anonymous: true}, service: orders}";
+    let with = |fields: &str| {
+        let rule = format!("{{require: {{anonymous: true}}, service: orders, {fields}}}");
+        passing("db.example.com", &rule)
+    };
+    each_has_one(&[
+        (passing("▶'*'", open), "spec.hosts[0]", "name the hosts"),
+        (passing("▶192.0.2.1", open), "spec.hosts[0]", "write names"),
+        (passing("▶'[2001:db8::1]'", open), "spec.hosts[0]", "write names"),
+        (
+            passing("db.example.com", "{service: orders, require: {▶mtls: {}}}")
+                .replace("▶mtls: {}", "mtls: ▶{}"),
+            "spec.rules[0].require.mtls",
+            "only the service sees proofs",
+        ),
+        (
+            passing("db.example.com", "▶{service: orders}"),
+            "spec.rules[0]",
+            "admits nobody",
+        ),
+        (
+            with("match: ▶{path: {prefix: /a}}"),
+            "spec.rules[0].match",
+            "what is in it is not read",
+        ),
+        (
+            with("maxBody: ▶1MiB"),
+            "spec.rules[0].maxBody",
+            "leave `maxBody` out",
+        ),
+        (
+            with("limits: ▶[{per: {header: x-team}, rate: 1/s}]"),
+            "spec.rules[0].limits",
+            "can be counted by source",
+        ),
+        (
+            with("limits: ▶[{per: source, count: response-bytes, rate: 1MB/s}]"),
+            "spec.rules[0].limits",
+            "can be counted by source",
+        ),
+        (
+            passing("db.example.com", open).replace("passthrough: {}", "passthrough: {proxyProtocol: ▶v1}"),
+            "spec.passthrough.proxyProtocol",
+            "v2",
+        ),
+        (
+            passing("db.example.com", open).replace("passthrough: {}", "▶passthrough:"),
+            "spec.passthrough",
+            "write a value",
+        ),
+        (
+            passing("a.example.com", open).replacen("hosts: [a.example.com]", "hosts: [▶a.example.com]", 1),
+            "spec.hosts[0]",
+            "the route `db` passes TLS for `a.example.com` through",
+        ),
+        (
+            passing(
+                "db.example.com",
+                &format!("{open}, ▶{{require: {{anonymous: true}}, service: orders, match: {{}}}}"),
+            )
+            .replace(", match: {}", ""),
+            "spec.rules[1]",
+            "has one rule",
+        ),
+    ]);
+}
+
+#[test]
+fn of_rules_for_connect() {
+    let with = |fields: &str| {
+        rule(&format!(
+            "{{require: {{anonymous: true}}, service: orders, {fields}}}"
+        ))
+    };
+    each_has_one(&[
+        (
+            with("upgrade: connect, match: {path: ▶{prefix: /a}}"),
+            "spec.rules[0].match.path",
+            "leave out `path`",
+        ),
+        (
+            with("upgrade: connect, match: {methods: ▶GET}"),
+            "spec.rules[0].match.methods",
+            "leave out `methods`",
+        ),
+        (
+            with("upgrade: ▶[connect, websocket]"),
+            "spec.rules[0].upgrade",
+            "for no other method",
+        ),
+        (
+            with("match: {methods: ▶CONNECT}"),
+            "spec.rules[0].match.methods",
+            "says `upgrade: connect` instead",
+        ),
+    ]);
+    // A rule for any method leaves this one its own.
+    let both = "{require: {anonymous: true}, service: orders}\n- {require: {anonymous: true}, service: orders, upgrade: connect}";
+    assert_eq!(problems(&rule(both)).len(), 0);
+    // Services of HTTP/2 are not asked to switch, and get bytes all the same.
+    let http2 = with("upgrade: connect").replace("{endpoints:", "{protocol: http2, endpoints:");
+    assert_eq!(problems(&http2).len(), 0);
+}

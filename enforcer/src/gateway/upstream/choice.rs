@@ -167,6 +167,15 @@ impl Upstream {
         self.local.cells.adapted(limit);
     }
 
+    /// What a connection of `source` is hashed by, of which nothing else is known.
+    pub(super) fn key_of(&self, source: IpAddr) -> Option<u64> {
+        let by_sources = matches!(
+            &self.service.balance,
+            Balance::RingHash(HashKey::Source) | Balance::Maglev(HashKey::Source)
+        );
+        by_sources.then(|| by_source(source))
+    }
+
     /// What the request is hashed by, if it has that.
     pub(super) fn key(&self, request: &Request<RequestBody>, sender: Sender<'_>) -> Option<u64> {
         let (Balance::RingHash(key) | Balance::Maglev(key)) = &self.service.balance else {
@@ -174,10 +183,7 @@ impl Upstream {
         };
         let fields = request.headers();
         Some(match key {
-            HashKey::Source => match sender.address {
-                IpAddr::V4(address) => hash(&[&address.octets()]),
-                IpAddr::V6(address) => hash(&[&address.octets()]),
-            },
+            HashKey::Source => by_source(sender.address),
             HashKey::Path => hash(&[request.uri().path().as_bytes()]),
             HashKey::TokenSubject => {
                 let (issuer, subject) = sender.subject?;
@@ -200,6 +206,13 @@ impl Upstream {
 pub(super) fn view(service: &Service, endpoints: &[Rc<LocalEndpoint>], site: &Site) -> View {
     let shared: Vec<_> = endpoints.iter().map(|endpoint| &endpoint.shared).collect();
     View::new(service, &shared, site.zone.as_deref(), Instant::now())
+}
+
+fn by_source(source: IpAddr) -> u64 {
+    match source {
+        IpAddr::V4(address) => hash(&[&address.octets()]),
+        IpAddr::V6(address) => hash(&[&address.octets()]),
+    }
 }
 
 /// The value of `name` in pairs with `=` between.

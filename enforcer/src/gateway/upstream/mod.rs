@@ -9,6 +9,7 @@ pub(in crate::gateway) mod endpoint;
 mod gradient;
 pub(in crate::gateway) mod health;
 mod http2;
+pub(in crate::gateway) mod line;
 pub(in crate::gateway) mod outlier;
 pub(in crate::gateway) mod pool;
 pub(in crate::gateway) mod resolve;

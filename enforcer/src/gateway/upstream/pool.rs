@@ -252,7 +252,7 @@ impl LocalEndpoint {
     }
 
     /// Connects to the next address, or to one after it if that does not accept.
-    async fn open(&self, within: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+    pub(super) async fn open(&self, within: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let known = self.shared.addresses().clone();
         let addresses = if known.is_empty() {

@@ -47,7 +47,9 @@ async fn connections_to_an_address_that_is_gone_are_not_kept() {
         assert_eq!(endpoint.idle.borrow().len(), 0, "the busy one is not kept");
         let lease = busy(&endpoint).await;
         lease.give_back();
-        assert!(matches!(endpoint.seat(usize::MAX, false), Seat::Kept(connection) if connection.peer == new));
+        assert!(
+            matches!(endpoint.seat(usize::MAX, false), Seat::Kept(connection) if connection.lead.peer == new)
+        );
     };
     LocalSet::new().run_until(run).await;
 }
@@ -90,7 +92,7 @@ async fn an_address_that_refuses_is_followed_by_the_next() {
         for _ in 0..6 {
             let lease = busy(&endpoint).await;
             assert_eq!(
-                lease.connection.as_ref().map(|connection| connection.peer),
+                lease.connection.as_ref().map(|connection| connection.lead.peer),
                 Some(address)
             );
         }

@@ -69,7 +69,7 @@ pub(in crate::gateway) struct Sender<'a> {
 pub(super) struct Tries {
     /// What it is hashed by.
     pub(super) key: Option<u64>,
-    left: u32,
+    pub(super) left: u32,
     /// Where no good response came from.
     pub(super) failed: Vec<usize>,
     /// A connection broke under it: the next must be a new one.
@@ -139,13 +139,7 @@ impl Upstream {
         let bodiless = progress.ended.get();
         let repeatable = bodiless && request.method().is_idempotent();
         let refusable = bodiless && self.service.protocol == Protocol::Http2;
-        let mut tries = Tries {
-            key,
-            left: law.attempts,
-            failed: Vec::new(),
-            fresh: false,
-            backoff: law.backoff,
-        };
+        let mut tries = Tries::new(key, law);
         let mut retrying: Option<Held> = None;
         loop {
             let (index, seat) = self.seat(&tries).await?;
@@ -326,13 +320,23 @@ impl Upstream {
 }
 
 impl Tries {
-    fn failed(&mut self, index: usize) {
+    pub(super) fn new(key: Option<u64>, law: &Retries) -> Self {
+        Self {
+            key,
+            left: law.attempts,
+            failed: Vec::new(),
+            fresh: false,
+            backoff: law.backoff,
+        }
+    }
+
+    pub(super) fn failed(&mut self, index: usize) {
         self.left -= 1;
         self.failed.push(index);
     }
 
     /// Waits for a random part of the backoff, which doubles.
-    async fn wait(&mut self, law: &Retries) {
+    pub(super) async fn wait(&mut self, law: &Retries) {
         let most = self.backoff.min(law.max_backoff);
         self.backoff = self.backoff.saturating_mul(2).min(law.max_backoff);
         if !most.is_zero() {

@@ -13,6 +13,7 @@ mod levels;
 mod limit;
 mod matching;
 mod packet;
+mod passthrough;
 mod request;
 mod require;
 pub(crate) mod revocations;
@@ -59,6 +60,8 @@ pub(super) struct Known {
     api_keys: BTreeSet<String>,
     /// Services that speak HTTP/2, which connections cannot be switched in.
     http2: BTreeSet<String>,
+    /// Hosts of routes that pass TLS through, in lower case, with the route.
+    passed: HashMap<String, String>,
     /// Where issuers write roles, of those that say so.
     roles: HashMap<String, ClaimPath>,
     /// Whether every document could be read: else a name that seems unknown may be in one that could not.
@@ -80,6 +83,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
         issuers: named(&documents, Kind::Issuer),
         api_keys: named(&documents, Kind::ApiKeys),
         http2: of_http2(&documents),
+        passed: passthrough::hosts(&documents),
         roles: roles(&documents),
         complete: complete && documents.iter().all(|document| document.name.is_some()),
     };

@@ -7,7 +7,7 @@ use super::{
     destination::destination,
     distinct, distinct_of, duration_within,
     matching::conditions,
-    mode,
+    mode, passthrough,
     request::{Of, limit},
     require::{Proofs, requirement},
     routing::routing,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::policy::{
     leaf::{HostPattern, PathMatch, Pattern, quantity},
-    model::{Destination, RequestKey, RequestLimit, Route, Rule},
+    model::{Destination, RequestKey, RequestLimit, Route, Rule, Upgrade},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -55,6 +55,16 @@ pub(super) fn build(
     let hosts = at.required("hosts", raw.hosts.take(), |list, _| {
         Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
     });
+    let passthrough = at.optional("passthrough", raw.passthrough, |raw, _| {
+        Some(passthrough::passthrough(
+            raw,
+            hosts.as_deref().unwrap_or_default(),
+            at,
+        ))
+    });
+    if !at.mentions("passthrough") {
+        passthrough::unreachable(hosts.as_deref().unwrap_or_default(), known);
+    }
     let scope = Scope {
         route: head.as_ref().map_or("", |head| head.name.as_str()),
         hosts: hosts.iter().flatten().map(|(host, _)| host.clone()).collect(),
@@ -84,7 +94,10 @@ pub(super) fn build(
             )?;
             Some((built, at))
         });
-        unreachable(&rules);
+        match passthrough {
+            Some(_) => passthrough::rules(&rules),
+            None => unreachable(&rules),
+        }
         let is_pattern = |(rule, _): &&Located<'_, Rule>| matches!(rule.path, PathMatch::Regex(_));
         if let Some((_, at)) = rules.iter().filter(is_pattern).nth(MAX_PATTERNS) {
             at.error(format!(
@@ -94,7 +107,11 @@ pub(super) fn build(
         Some(values(rules))
     });
     if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
-        claim(hosts, first, claims);
+        let matched = match passthrough {
+            Some(_) => "passthrough".to_owned(),
+            None => first_match(first),
+        };
+        claim(hosts, &matched, claims);
     }
     let head = head?;
     Some(Route {
@@ -103,15 +120,20 @@ pub(super) fn build(
         mode: mode(raw.mode),
         hosts: values(hosts?),
         rules: rules?,
+        passthrough,
     })
 }
 
-/// Two routes that begin alike for one host: the second would never be reached by them.
-fn claim(hosts: &[Located<'_, HostPattern>], first: &Rule, claims: &mut Claims) {
+/// What the first rule of a route is about.
+fn first_match(first: &Rule) -> String {
     let methods: BTreeSet<&str> = first.methods.iter().map(http::Method::as_str).collect();
-    let matched = format!("{} {methods:?} {:?}", first.path, first.routing.conditions);
+    format!("{} {methods:?} {:?}", first.path, first.routing.conditions)
+}
+
+/// Two routes that begin alike for one host: the second would never be reached by them.
+fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, claims: &mut Claims) {
     for (host, place) in hosts {
-        claims.claim((host.to_string(), matched.clone()), place, |other| {
+        claims.claim((host.to_string(), matched.to_owned()), place, |other| {
             format!(
                 "the route at {other} has the host `{host}` and begins with the same match: join the two, or give them different matches"
             )
@@ -144,7 +166,7 @@ fn covers(wide: &Rule, narrow: &Rule) -> bool {
         (PathMatch::Prefix(wide), PathMatch::Regex(_)) => **wide == *"/",
         (wide, PathMatch::Exact(path) | PathMatch::Prefix(path)) => wide.matches(path),
     };
-    let any = wide.methods.is_empty();
+    let any = wide.methods.is_empty() && !narrow.methods.contains(&http::Method::CONNECT);
     let listed =
         !narrow.methods.is_empty() && narrow.methods.iter().all(|method| wide.methods.contains(method));
     let within = |condition| narrow.routing.conditions.contains(condition);
@@ -173,11 +195,17 @@ fn rule(
     let routing = routing(&mut raw, &path, conditions, at, scope.known);
     let destination = destination(&mut raw, &path, &scope.hosts, at, scope.known);
     let require = requirement(raw.require, at, scope.known);
-    if let (Some(destination), false) = (&destination, routing.upgrade.is_empty()) {
+    if let (Some(destination), true) = (&destination, routing.upgrade.contains(&Upgrade::WebSocket)) {
         for each in destination.services() {
             scope.known.check_upgrade(&each.service, at);
         }
     }
+    let methods = if routing.upgrade.contains(&Upgrade::Connect) {
+        connects(at);
+        vec![http::Method::CONNECT]
+    } else {
+        methods
+    };
     let within = duration_within(Duration::from_millis(1), Duration::from_secs(3600));
     let timeout = at.optional("timeout", raw.timeout, within);
     let max_body = at.optional("maxBody", raw.max_body, max_body);
@@ -207,6 +235,35 @@ fn rule(
         max_body: max_body.unwrap_or(1 << 20),
         routing,
     })
+}
+
+/// A rule for CONNECT is about nothing else: its target has no path, and what follows is no HTTP that is seen.
+fn connects(at: &Place<'_>) {
+    if at.field("upgrade").items().len() > 1 {
+        at.field("upgrade").error_with(
+            "a rule for CONNECT is for no other method",
+            "write one rule with `upgrade: connect`, and another with the rest",
+        );
+    }
+    let matched = at.field("match");
+    for (place, key) in [
+        (&matched, "path"),
+        (&matched, "methods"),
+        (&matched, "query"),
+        (at, "redirect"),
+        (at, "rewrite"),
+        (at, "forward"),
+        (at, "requestHeaders"),
+        (at, "responseHeaders"),
+        (at, "maxBody"),
+    ] {
+        if place.mentions(key) {
+            place.field(key).error_with(
+                "a request by CONNECT has nothing of it, and services get bytes alone",
+                format!("leave out `{key}`, or `upgrade: connect`"),
+            );
+        }
+    }
 }
 
 /// The limits that all rules of the route share. What they are keyed by, all rules must require.
@@ -265,7 +322,7 @@ fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
 fn parse_method(text: &str) -> Result<http::Method, String> {
     let upper = text.to_ascii_uppercase();
     match http::Method::from_bytes(text.as_bytes()) {
-        Ok(http::Method::CONNECT) => Err("`CONNECT` is never proxied".to_owned()),
+        Ok(http::Method::CONNECT) => Err("a rule for `CONNECT` says `upgrade: connect` instead".to_owned()),
         Ok(method) if text == upper => Ok(method),
         Ok(_) => Err(format!("`{text}` is another method than {upper}: write {upper}")),
         Err(_) => Err(format!("`{text}` is no method: write it like GET")),

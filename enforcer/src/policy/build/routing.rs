@@ -74,6 +74,7 @@ fn upgrades(list: Vec<raw::Upgrade>, at: &Place<'_>) -> Vec<Upgrade> {
     at.each("upgrade", list, |(raw, at)| {
         let (upgrade, rank) = match raw {
             raw::Upgrade::WebSocket => (Upgrade::WebSocket, 0),
+            raw::Upgrade::Connect => (Upgrade::Connect, 1),
         };
         seen.claim(rank, &at, |_| {
             "this protocol is named above already: write it once".to_owned()

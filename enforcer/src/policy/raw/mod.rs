@@ -32,7 +32,7 @@ pub(crate) use packet::{
 };
 pub(crate) use request_limit::{Counted, Exceed, RequestKey, RequestLimit, Tier};
 pub(crate) use revocations::{Revocation, Revocations};
-pub(crate) use route::{Mtls, Priority, Require, Route, Rule, Token, Upgrade};
+pub(crate) use route::{Mtls, Passthrough, Priority, ProxyVersion, Require, Route, Rule, Token, Upgrade};
 pub(crate) use service::{
     Balance, Endpoint, HashKey, Health, Outliers, Protocol, Retries, Service, SuccessRate, UpstreamLimits,
     UpstreamTls,

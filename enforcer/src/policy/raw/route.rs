@@ -13,8 +13,23 @@ use super::{
 pub(crate) struct Route {
     pub(crate) mode: Option<Mode>,
     pub(crate) hosts: Option<OneOrMany<String>>,
+    pub(crate) passthrough: Option<Passthrough>,
     pub(crate) limits: Option<Vec<RequestLimit>>,
     pub(crate) rules: Option<Vec<Rule>>,
+}
+
+/// `passthrough`: TLS that the services end.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Passthrough {
+    pub(crate) proxy_protocol: Option<ProxyVersion>,
+}
+
+/// How services are told whose connection it is.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProxyVersion {
+    V2,
 }
 
 /// An element of `rules`.
@@ -55,6 +70,7 @@ pub(crate) enum Priority {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Upgrade {
     WebSocket,
+    Connect,
 }
 
 /// `require`.

@@ -106,6 +106,7 @@ pub(crate) fn set(rules: Vec<Rule>, service: Service) -> PolicySet {
         mode: Mode::Enforce,
         hosts: vec![HostPattern::Exact(HOST.into())],
         rules,
+        passthrough: None,
     };
     PolicySet {
         routes: vec![Arc::new(route)],

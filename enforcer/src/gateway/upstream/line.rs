@@ -1,0 +1,115 @@
+//! Connections to endpoints for bytes that the gateway does not look at. They are balanced and bounded as requests are,
+//! and each is a connection and a request of its service for as long as it lasts.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::{
+    Bound, UpstreamError,
+    pool::{Lease, Seat, Slot},
+    seen::End,
+    send::{Sender, Tries, Upstream},
+};
+use crate::gateway::{
+    body::Progress,
+    counters::{Exchange, RetryCause},
+};
+
+/// An endpoint's connection, and its places in the counts.
+#[derive(Debug)]
+pub(in crate::gateway) struct Line {
+    stream: TcpStream,
+    _slot: Slot,
+    _lease: Lease,
+}
+
+impl Upstream {
+    /// A new connection to an endpoint; to another where one accepts none, as for requests.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(in crate::gateway) async fn line(&self, sender: Sender<'_>) -> Result<Line, UpstreamError> {
+        let place = self.place(sender.room)?;
+        let law = &self.service.retries;
+        let mut tries = Tries::new(self.key_of(sender.address), law);
+        tries.fresh = true;
+        let within = self.service.connect_timeout;
+        loop {
+            let (index, seat) = self.seat(&tries).await?;
+            let endpoint = &self.endpoints[index];
+            let Seat::New(slot) = seat else {
+                // All of its connections are there for the requests of others.
+                return Err(self.local.saturated(Bound::Connections));
+            };
+            let mut lease = Lease::new(Rc::clone(endpoint), Rc::new(Progress::new(true)));
+            let name = || endpoint.shared.authority.to_string();
+            let error = match tokio::time::timeout(within, endpoint.open(within)).await {
+                Ok(Ok((stream, _))) => {
+                    endpoint.cells.count(Exchange::Answered);
+                    endpoint.saw(End::Good, self.service.outliers.as_ref());
+                    lease.place = Some(place);
+                    return Ok(Line {
+                        stream,
+                        _slot: slot,
+                        _lease: lease,
+                    });
+                }
+                Ok(Err(source)) => UpstreamError::Connect {
+                    endpoint: name(),
+                    source,
+                },
+                Err(_) => UpstreamError::ConnectTimeout {
+                    endpoint: name(),
+                    within,
+                },
+            };
+            endpoint.cells.count(Exchange::Connect);
+            endpoint.saw(End::Failure, self.service.outliers.as_ref());
+            if tries.left == 0 || !self.is_elsewhere(&tries, index) {
+                return Err(error);
+            }
+            self.local.cells.retry(RetryCause::Connect);
+            tries.failed(index);
+            if self.all_failed(&tries) {
+                tries.wait(law).await;
+            }
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,133 @@
+//! Routes whose TLS the services end.
+//!
+//! They are routes, with hosts and one rule, and not a kind of their own: whom a rule admits, its limits, where it leads
+//! and what is counted for it mean the same where nothing but the name in the `ClientHello` can be read. What a rule
+//! says about HTTP, or about proofs that only the service gets to see, is a mistake.
+
+use std::collections::HashMap;
+
+use super::{Known, Located};
+use crate::policy::{
+    load::Document,
+    model::{Counted, HostPattern, Passthrough, RequestKey, Rule},
+    raw::{self, Kind},
+    yaml::{place::Place, tree::Value},
+};
+
+/// Fields of a rule that are about what the gateway does not see.
+const UNSEEN: [&str; 11] = [
+    "match",
+    "forward",
+    "redirect",
+    "rewrite",
+    "mirror",
+    "requestHeaders",
+    "responseHeaders",
+    "timeout",
+    "maxBody",
+    "upgrade",
+    "priority",
+];
+
+/// Fields of `require` that are.
+const UNSEEN_PROOFS: [&str; 4] = ["mtls", "token", "apiKey", "when"];
+
+/// Judges what the route at `at` says beside `rules`.
+pub(super) fn passthrough(
+    raw: raw::Passthrough,
+    hosts: &[Located<'_, HostPattern>],
+    at: &Place<'_>,
+) -> Passthrough {
+    for (host, place) in hosts {
+        let is_address = matches!(host, HostPattern::Exact(name) if name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok());
+        if is_address {
+            place.error("clients do not ask for addresses in TLS (RFC 6066, section 3): write names");
+        } else if *host == HostPattern::Any {
+            place.error_with(
+                "this would pass through whatever no other route has the name of",
+                "name the hosts, like db.example.com or *.db.example.com",
+            );
+        }
+    }
+    let rules = at.field("rules").items();
+    if let Some(second) = rules.get(1) {
+        second.error("nothing but the name can be read, so a route that passes TLS through has one rule");
+    }
+    for rule in &rules {
+        for key in UNSEEN {
+            if rule.mentions(key) {
+                rule.field(key).error_with(
+                    "the route passes TLS through, and what is in it is not read",
+                    format!("leave `{key}` out, or `passthrough`"),
+                );
+            }
+        }
+        let require = rule.field("require");
+        for key in UNSEEN_PROOFS {
+            if require.mentions(key) {
+                require.field(key).error_with(
+                    "the route passes TLS through, so only the service sees proofs",
+                    "write `require: {anonymous: true}`, with `from` for some sources only",
+                );
+            }
+        }
+    }
+    Passthrough {
+        proxy_protocol: matches!(raw.proxy_protocol, Some(raw::ProxyVersion::V2)),
+    }
+}
+
+/// Judges the rules of such a route as they were built.
+pub(super) fn rules(rules: &[Located<'_, Rule>]) {
+    for (rule, at) in rules {
+        let unseen = |key: &RequestKey| matches!(key, RequestKey::Header(_) | RequestKey::Tier);
+        let is_wrong = |counted: Counted, per: &[RequestKey]| {
+            counted == Counted::ResponseBytes || per.iter().any(unseen)
+        };
+        if rule
+            .limits
+            .iter()
+            .any(|limit| is_wrong(limit.counted, &limit.per))
+        {
+            at.field("limits").error_with(
+                "the route passes TLS through, and connections can be counted by source, rule, route and service",
+                "leave out keys by `header` and `tier`, and `count`",
+            );
+        }
+    }
+}
+
+/// Reports hosts of a route that ends TLS, and that another passes through.
+pub(super) fn unreachable(hosts: &[Located<'_, HostPattern>], known: &Known) {
+    for (host, place) in hosts {
+        if let Some(route) = known.passed.get(&host.to_string()) {
+            place.error_with(
+                format!("the route `{route}` passes TLS for `{host}` through, so this one is never asked"),
+                "give the two different hosts",
+            );
+        }
+    }
+}
+
+/// The hosts that are passed through, right or wrong in themselves.
+pub(super) fn hosts(documents: &[Document<'_>]) -> HashMap<String, String> {
+    let mut hosts = HashMap::new();
+    for document in documents.iter().filter(|document| document.kind == Kind::Route) {
+        let (Some(spec), Some(name)) = (document.top.node().entry("spec"), &document.name) else {
+            continue;
+        };
+        let (Some(_), Some(list)) = (spec.node.entry("passthrough"), spec.node.entry("hosts")) else {
+            continue;
+        };
+        let nodes = match &list.node.value {
+            Value::List(nodes) => nodes.iter().collect(),
+            _ => vec![&list.node],
+        };
+        for node in nodes {
+            if let Value::Text(text) = &node.value {
+                hosts.insert(text.to_ascii_lowercase(), name.clone());
+            }
+        }
+    }
+    hosts
+}
