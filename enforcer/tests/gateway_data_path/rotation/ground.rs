@@ -63,7 +63,8 @@ impl Ground {
         let policy = idp.directory.path().join("policy.yaml");
         let first = policies::Content::first(addresses, idp.address);
         fs::write(&policy, first.to_string()).unwrap();
-        let loaded = policy::load(std::slice::from_ref(&policy)).unwrap_or_else(|problems| panic!("{problems}"));
+        let loaded =
+            policy::load(std::slice::from_ref(&policy)).unwrap_or_else(|problems| panic!("{problems}"));
         let lab = plan.start(policies::impatient(loaded.set));
         let shared = Arc::new(Shared::default());
         *shared.token.lock().unwrap() = idp.first.token();
