@@ -179,6 +179,7 @@ mod tests {
             ("/", &["a:8o"], Err(HostError::Malformed)),
             ("/", &["a..b"], Err(HostError::Malformed)),
             ("/", &[".a"], Err(HostError::Malformed)),
+            ("/", &["a.."], Err(HostError::Malformed)),
             ("/", &["[::1"], Err(HostError::Malformed)),
             ("/", &["[::1]x"], Err(HostError::Malformed)),
             ("/", &["\u{e9}.org"], Err(HostError::Malformed)),
