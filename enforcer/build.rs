@@ -1,4 +1,5 @@
 //! Builds the kernel programs and embeds them into the agent.
+#![forbid(unsafe_code)]
 
 fn main() -> anyhow::Result<()> {
     bpf_toolchain::build(

@@ -4,6 +4,7 @@
 //! agent and in tests on the host.
 #![no_std]
 #![cfg_attr(not(feature = "aya"), forbid(unsafe_code))]
+#![cfg_attr(feature = "aya", deny(unsafe_code))]
 
 pub mod flow_memory;
 pub mod hash;
@@ -14,4 +15,5 @@ pub mod sketch;
 pub mod verdict;
 
 #[cfg(feature = "aya")]
+#[expect(unsafe_code, reason = "a type is said to be plain bytes in no other way")]
 mod pod;

@@ -1,16 +1,30 @@
 //! Enforcer, the agent: see `docs/architecture.md` for how its parts fit.
 
+// Of one crate, `kernel` alone may: all others say so for good.
 #![deny(unsafe_code)]
 
+#[forbid(unsafe_code)]
 pub mod adapt;
+#[forbid(unsafe_code)]
 pub mod admin;
+#[forbid(unsafe_code)]
 pub mod agent;
+#[forbid(unsafe_code)]
 pub mod audit;
+#[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
 pub mod config;
+#[doc(hidden)]
+#[forbid(unsafe_code)]
+pub mod fuzz;
+#[forbid(unsafe_code)]
 pub mod gateway;
 #[expect(unsafe_code, reason = "system calls that no crate of ours wraps")]
 pub mod kernel;
+#[forbid(unsafe_code)]
 pub mod policy;
+#[forbid(unsafe_code)]
 pub mod replay;
+#[forbid(unsafe_code)]
 pub mod schema;

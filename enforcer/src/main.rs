@@ -1,4 +1,5 @@
 //! The `enforcer` command.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

@@ -2,13 +2,17 @@
 //!
 //! Each command first runs the part of the set-up that it needs, which takes no time and no network
 //! when everything is there.
+#![forbid(unsafe_code)]
 
 mod bench;
 mod build;
+#[cfg(test)]
+mod confinement;
 mod count;
 mod demo;
 mod dependencies;
 mod dist;
+mod fuzz;
 mod residue;
 mod setup;
 mod shell;
@@ -52,6 +56,11 @@ enum Task {
         after_help = "Example:\n  cargo xtask test\n  cargo xtask test --only unit\n  cargo xtask test --vm 6.1"
     )]
     Test(test::Options),
+    /// Feeds the agent's readers of hostile bytes with what libFuzzer thinks of
+    ///
+    /// What it finds of interest is kept in target/fuzz/corpus for the next run.
+    #[command(after_help = "Example:\n  cargo xtask fuzz --seconds 180\n  cargo xtask fuzz policy")]
+    Fuzz(fuzz::Options),
     /// Runs every check as a build server does: a test that cannot run is a failure
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
@@ -67,6 +76,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci => test::run(&test::Options::continuous_integration()),
         Task::Dist => dist::run(),
     };

@@ -67,6 +67,8 @@ enum Stage {
     Dependencies,
     /// Unit and property tests, tables of packets through the kernel programs
     Unit,
+    /// Hostile bytes into the agent's readers: seeds, and changes of them
+    Fuzz,
     /// The examples in the documentation
     Examples,
     /// Integration tests, one at a time: the network lab end to end, the deployment files
@@ -135,6 +137,7 @@ impl Stage {
             Self::Docs => command(docs()),
             Self::Dependencies => dependencies::check(),
             Self::Unit => tests(host("test", &["--lib", "--bins"]), no_skip),
+            Self::Fuzz => tests(host("test", &["--test", "hostile_inputs"]), no_skip),
             Self::Examples => tests(host("test", &["--doc"]), no_skip),
             Self::Scenarios => scenarios(no_skip),
             Self::Vm => virtual_machines(&options.vm),

@@ -97,8 +97,9 @@ impl Host {
                 let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
                 let name = name.strip_suffix('.').unwrap_or(name);
                 let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-                if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) || name.contains("..")
-                {
+                // One final dot was taken off: another would make it a name that no rule is written for.
+                let has_empty_label = name.starts_with('.') || name.ends_with('.') || name.contains("..");
+                if name.is_empty() || has_empty_label || !name.bytes().all(fits) {
                     return Err(HostError::Malformed);
                 }
                 (name, port)
@@ -178,6 +179,7 @@ mod tests {
             ("/", &["a:8o"], Err(HostError::Malformed)),
             ("/", &["a..b"], Err(HostError::Malformed)),
             ("/", &[".a"], Err(HostError::Malformed)),
+            ("/", &["a.."], Err(HostError::Malformed)),
             ("/", &["[::1"], Err(HostError::Malformed)),
             ("/", &["[::1]x"], Err(HostError::Malformed)),
             ("/", &["\u{e9}.org"], Err(HostError::Malformed)),

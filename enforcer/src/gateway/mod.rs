@@ -18,6 +18,7 @@ mod control;
 mod counters;
 mod forwarding;
 mod framing;
+pub(crate) mod fuzz;
 mod greeting;
 mod grpc;
 mod handshakes;

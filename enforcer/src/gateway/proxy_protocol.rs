@@ -30,7 +30,7 @@ const TLV_HEAD: usize = 3;
 
 /// Why a connection is not taken for anybody's.
 #[derive(Debug, thiserror::Error)]
-enum ProxyError {
+pub(super) enum ProxyError {
     #[error("the connection broke before its PROXY header was complete")]
     Broken(#[from] io::Error),
     #[error("there is no PROXY header")]
@@ -143,7 +143,7 @@ pub(super) fn header(source: SocketAddr, destination: SocketAddr) -> io::Result<
 }
 
 /// Reads a whole line.
-fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
+pub(super) fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     Ok(match v1::Header::try_from(line)?.addresses {
         v1::Addresses::Unknown => None,
         v1::Addresses::Tcp4(tcp) => Some((tcp.source_address, tcp.source_port).into()),
@@ -152,7 +152,7 @@ fn version_1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
 }
 
 /// Reads a whole header.
-fn version_2(bytes: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
+pub(super) fn version_2(bytes: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     let header = v2::Header::try_from(bytes)?;
     let mut place = bytes.len() - header.tlv_bytes().len();
     for tlv in header.tlvs() {

@@ -404,7 +404,7 @@ impl Drop for Passage<'_> {
 }
 
 /// The target in origin form (RFC 9112 section 3.2.1), its path normalised.
-fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
+pub(super) fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
     let path = target::normalise(uri.path()).map_err(Refusal::invalid)?;
     let whole = match (uri.path_and_query(), uri.query()) {
         (Some(whole), _) if matches!(path, std::borrow::Cow::Borrowed(_)) => Ok(whole.clone()),

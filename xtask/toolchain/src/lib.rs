@@ -3,6 +3,7 @@
 //! Two kinds of machine are served. Debian packages a compiler with the BPF target (`rustc-web`,
 //! `rust-web-src`), which `cargo xtask setup` links into rustup as [`LINKED`]. Elsewhere rustup's
 //! nightly with `rust-src` does. Both need `bpf-linker`.
+#![deny(unsafe_code)]
 
 use std::{
     env, fmt,
@@ -78,6 +79,7 @@ pub fn build(package: &str, root_dir: &str, dependencies: &[&str]) -> Result<()>
     }
     let path = env::join_paths(search_path()).context("PATH holds a separator")?;
     // SAFETY: a build script is single-threaded here; only the compiler started below reads these.
+    #[expect(unsafe_code, reason = "nothing else sets variables for aya-build")]
     unsafe {
         env::set_var("PATH", path);
         // What the inner cargo prints reaches people as warnings: let only real ones through.
