@@ -85,8 +85,8 @@ pub struct RequestRecord<'a> {
 
 /// What became of a connection whose TLS a service ends.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase", tag = "event", rename = "connection")]
-pub struct ConnectionRecord<'a> {
+#[serde(rename_all = "camelCase", tag = "event", rename = "passthrough")]
+pub struct PassthroughRecord<'a> {
     pub verdict: &'a str,
     /// What was missing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,7 @@ pub struct ConnectionRecord<'a> {
     pub name: &'a str,
 }
 
-impl ConnectionRecord<'_> {
+impl PassthroughRecord<'_> {
     /// As a line.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {

@@ -297,6 +297,7 @@ pub(crate) fn proof(bytes: &[u8]) {
         client_id: None,
         scopes: Scopes::default(),
         expires: now() + Duration::from_secs(300),
+        holds_until: Some(now() + Duration::from_secs(300)),
         id: None,
         binding: Binding::Key(signer.thumbprint),
         tier: None,

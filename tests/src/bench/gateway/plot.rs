@@ -42,7 +42,9 @@ pub(super) fn svg(results: &Results) -> String {
             y + 4.0
         );
     }
-    let cases = results.cases();
+    let mut cases = results.cases();
+    // What nginx does not do has no ratio to it.
+    cases.retain(|&case| results.cell(Proxy::Nginx, case).is_some());
     let group = (WIDTH - LEFT - RIGHT) / cases.len().max(1) as f64;
     let width = group * 0.84 / Proxy::ALL.len() as f64;
     for (at, case) in cases.into_iter().enumerate() {
