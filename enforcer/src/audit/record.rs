@@ -81,10 +81,18 @@ pub struct RequestRecord<'a> {
     pub request_id: Option<Cow<'a, str>>,
 }
 
+impl RequestRecord<'_> {
+    /// As a line.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        super::line(self)
+    }
+}
+
 /// What became of a connection whose TLS a service ends.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase", tag = "event", rename = "connection")]
-pub struct ConnectionRecord<'a> {
+#[serde(rename_all = "camelCase", tag = "event", rename = "passthrough")]
+pub struct PassthroughRecord<'a> {
     pub verdict: &'a str,
     /// What was missing.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,15 +109,7 @@ pub struct ConnectionRecord<'a> {
     pub name: &'a str,
 }
 
-impl ConnectionRecord<'_> {
-    /// As a line.
-    #[must_use]
-    pub fn line(&self) -> Vec<u8> {
-        super::line(self)
-    }
-}
-
-impl RequestRecord<'_> {
+impl PassthroughRecord<'_> {
     /// As a line.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {

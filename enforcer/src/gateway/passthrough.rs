@@ -21,7 +21,7 @@ use super::{
     worker::{Place, Worker, WorkerPolicy, reset},
 };
 use crate::{
-    audit::record::ConnectionRecord,
+    audit::record::PassthroughRecord,
     policy::model::{Mode, Name},
 };
 
@@ -85,7 +85,7 @@ pub(super) async fn pass(place: &Place, client: SocketAddr, policy: Rc<WorkerPol
     if let Some(audit) = worker.observer.audit()
         && (verdict != Verdict::Allowed || audit.samples())
     {
-        let record = ConnectionRecord {
+        let record = PassthroughRecord {
             verdict: label(verdict),
             reason: refused.and_then(|refused| refused.reason).map(Reason::label),
             shadow,

@@ -218,7 +218,7 @@ async fn rules_admit_as_elsewhere_and_say_so_in_the_audit_log() {
         lab.audit.take().unwrap().stop();
         let text = fs::read_to_string(file).unwrap();
         let record: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        assert_eq!(record["event"], "connection");
+        assert_eq!(record["event"], "passthrough");
         assert_eq!(record["verdict"], "forbidden");
         assert_eq!(record["reason"], reason, "{record}");
         assert_eq!(record["source"], "127.0.0.1");
