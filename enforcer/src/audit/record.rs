@@ -83,6 +83,14 @@ pub struct RequestRecord<'a> {
     pub request_id: Option<Cow<'a, str>>,
 }
 
+impl RequestRecord<'_> {
+    /// As a line.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        super::line(self)
+    }
+}
+
 /// What became of a connection whose TLS a service ends.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase", tag = "event", rename = "passthrough")]
@@ -104,14 +112,6 @@ pub struct PassthroughRecord<'a> {
 }
 
 impl PassthroughRecord<'_> {
-    /// As a line.
-    #[must_use]
-    pub fn line(&self) -> Vec<u8> {
-        super::line(self)
-    }
-}
-
-impl RequestRecord<'_> {
     /// As a line.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {
