@@ -164,7 +164,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             worker.metrics.handshake(listener.name.as_str(), result);
             match greeted {
                 Ok(Welcome::Passing(passing)) => {
-                    Box::pin(passthrough::pass(&place, client, policy, *passing)).await
+                    Box::pin(passthrough::pass(&place, client, policy, *passing)).await;
                 }
                 Ok(Welcome::Greeted(greeted)) => {
                     let greeted = *greeted;
