@@ -44,6 +44,8 @@ pub struct Config {
     pub admin: Admin,
     /// Holds the admin token and sockets.
     pub runtime_dir: PathBuf,
+    /// Holds what is to outlive the agent.
+    pub state_dir: PathBuf,
     pub log: Log,
     pub kernel: Kernel,
     pub gateway: Gateway,

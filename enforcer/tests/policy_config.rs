@@ -18,6 +18,7 @@ const FULL: &str = r#"
 policies: [policies]
 admin: {address: 127.0.0.1:9601}
 runtimeDir: /run/elsewhere
+stateDir: /var/lib/elsewhere
 log: {level: debug, format: text}
 kernel:
   enabled: true
@@ -101,6 +102,7 @@ fn everything_that_is_written_is_meant() {
         "127.0.0.1:9601".parse::<SocketAddr>().unwrap()
     );
     assert_eq!(config.runtime_dir.to_str(), Some("/run/elsewhere"));
+    assert_eq!(config.state_dir.to_str(), Some("/var/lib/elsewhere"));
     assert_eq!(
         (config.log.level, config.log.format),
         (tracing::Level::DEBUG, LogFormat::Text)
@@ -191,6 +193,7 @@ fn little_is_enough() {
         "127.0.0.1:9600".parse::<SocketAddr>().unwrap()
     );
     assert_eq!(config.runtime_dir.to_str(), Some("/run/enforcer"));
+    assert_eq!(config.state_dir, config.runtime_dir);
     assert!(config.kernel.enabled && config.gateway.listeners.is_empty());
     assert_eq!(config.kernel.sketch_memory.bytes(), 4 << 20);
     assert_eq!(

@@ -203,7 +203,7 @@ pub(super) fn not_revoked(error: &RevokeError) -> Response {
         RevokeError::Protected(_) => StatusCode::CONFLICT,
         RevokeError::Nobody(_) => StatusCode::NOT_FOUND,
         RevokeError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
-        RevokeError::Kernel(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        RevokeError::NotKept(_) | RevokeError::Kernel(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, format!("{error}\n")).into_response()
 }

@@ -28,9 +28,12 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Alive: it answers.
-pub async fn healthz() -> &'static str {
-    "ok\n"
+/// Alive: it answers, and says what the operator must know.
+pub async fn healthz(State(shared): State<Arc<Shared>>) -> String {
+    match shared.kept.trouble() {
+        None => "ok\n".to_owned(),
+        Some(why) => format!("ok\nrevocations: {why}\n"),
+    }
 }
 
 /// Ready: policies are in force and connections are accepted; not while it drains.

@@ -66,7 +66,7 @@ pub async fn revocations(State(shared): State<Arc<Shared>>) -> Json<Vec<Revocati
 /// `DELETE /v1/revocations`
 pub async fn restore(State(shared): State<Arc<Shared>>, Json(request): Json<RestoreRequest>) -> Response {
     match request.whom.credential() {
-        Ok(Some(what)) => match shared.restore_proof(&what) {
+        Ok(Some(what)) => match shared.restore_proof(&what).await {
             Ok(()) => StatusCode::NO_CONTENT.into_response(),
             Err(error) => not_revoked(&error),
         },

@@ -48,6 +48,7 @@ pub struct Metrics {
     verified_flows: IntGauge,
     verified_identities: IntGauge,
     recently_verified: IntGauge,
+    revocations_unkept: IntGauge,
     denied_prefixes: IntGauge,
     interfaces: IntGaugeVec,
     interface_failures: IntGauge,
@@ -158,6 +159,10 @@ impl Metrics {
                 "enforcer_recently_verified_sources",
                 "Sources that have a verified connection or had one recently.",
             )?,
+            revocations_unkept: gauge(
+                "enforcer_revocations_unkept",
+                "1 while the operator's revocations cannot be kept in the state directory, or were lost there.",
+            )?,
             denied_prefixes: gauge(
                 "enforcer_denied_prefixes",
                 "Prefixes denied by operators or for failed authentication.",
@@ -208,6 +213,8 @@ impl Metrics {
     /// Brings everything that is read rather than counted up to date.
     fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
         self.refresh_states(shared);
+        self.revocations_unkept
+            .set(i64::from(shared.kept.trouble().is_some()));
         let Some(kernel) = &shared.kernel else {
             return Ok(());
         };

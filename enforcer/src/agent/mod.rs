@@ -6,6 +6,7 @@ mod convert;
 pub mod events;
 pub mod explain;
 mod joining;
+pub mod kept;
 mod links;
 mod metrics;
 mod privileges;

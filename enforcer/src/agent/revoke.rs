@@ -47,6 +47,9 @@ pub enum RevokeError {
     Nobody(String),
     #[error(transparent)]
     Full(#[from] Full),
+    /// It is done, and undone when the agent starts again.
+    #[error("the revocation has ended, and will be in force again when the agent restarts: {0}")]
+    NotKept(String),
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }

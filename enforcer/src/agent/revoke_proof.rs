@@ -46,6 +46,7 @@ impl Shared {
             until: Some(OffsetDateTime::now_utc() + lasts.min(LONGEST)),
         };
         policies.revocations().add(entry)?;
+        let kept = self.keep().await;
         let flows = match self.revoker() {
             Some(revoker) => revoker.end_revoked().await,
             None => Vec::new(),
@@ -55,6 +56,11 @@ impl Shared {
             refused: true,
             ..Revoked::default()
         };
+        if let Err(why) = kept {
+            revoked
+                .shortfalls
+                .push(format!("the revocation ends when the agent does: {why}"));
+        }
         self.mark(&flows, lasts.min(DROPPED), &mut revoked)?;
         self.record(&Event::Revoked {
             whom: shown.clone(),
@@ -75,13 +81,29 @@ impl Shared {
         Ok(revoked)
     }
 
+    /// Writes what is revoked into the state directory.
+    async fn keep(self: &Arc<Self>) -> Result<(), String> {
+        let shared = Arc::clone(self);
+        let work = move || match &shared.policies {
+            Some(policies) => shared.kept.save(policies.revocations()),
+            None => Ok(()),
+        };
+        let kept = tokio::task::spawn_blocking(work).await;
+        let kept = kept.unwrap_or_else(|error| Err(error.to_string()));
+        if let Err(error) = &kept {
+            tracing::error!(%error, "the operator's revocations would not hold after a restart");
+        }
+        kept
+    }
+
     /// Ends a revocation that was not written in a file.
     ///
     /// # Errors
     /// There is none.
-    pub fn restore_proof(&self, what: &Credential) -> Result<(), RevokeError> {
+    pub async fn restore_proof(self: &Arc<Self>, what: &Credential) -> Result<(), RevokeError> {
         let policies = self.policies.as_ref().ok_or_else(no_gateway)?;
         if policies.revocations().remove(what) {
+            self.keep().await.map_err(RevokeError::NotKept)?;
             self.record(&Event::RevocationEnded {
                 whom: what.to_string(),
             });

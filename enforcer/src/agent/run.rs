@@ -12,6 +12,7 @@ use super::{
     controller::Controller,
     convert, events,
     joining::Joining,
+    kept::Kept,
     links,
     metrics::Metrics,
     privileges,
@@ -96,7 +97,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         policies,
         Metrics::new()?,
         config.kernel.management.clone(),
+        Kept::new(config.state_dir.clone()),
     ));
+    if let Some(policies) = &shared.policies {
+        shared.kept.restore(policies.revocations());
+    }
     let audit = config
         .audit
         .as_ref()

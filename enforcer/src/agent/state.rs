@@ -13,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use super::{events::Journal, metrics::Metrics};
+use super::{events::Journal, kept::Kept, metrics::Metrics};
 use crate::{
     adapt::{law::State, services::Services},
     audit::{Audit, record::Event},
@@ -42,6 +42,8 @@ pub struct Shared {
     pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
+    /// The operator's revocations, as they outlive the agent.
+    pub kept: Kept,
     /// Held while sockets are looked through.
     pub(super) destroying: tokio::sync::Mutex<()>,
     revoker: OnceLock<Revoker>,
@@ -173,6 +175,7 @@ impl Shared {
         policies: Option<Policies>,
         metrics: Metrics,
         management: Vec<IpNet>,
+        kept: Kept,
     ) -> Self {
         Self {
             kernel,
@@ -181,6 +184,7 @@ impl Shared {
             metrics,
             journal: Journal::default(),
             management,
+            kept,
             destroying: tokio::sync::Mutex::default(),
             revoker: OnceLock::new(),
             audit: OnceLock::new(),

@@ -42,6 +42,8 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         Some(at.optional("address", admin.address, |text, at| address(&text, at)))
     });
     let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
+    let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer"));
+    let state_dir = at.optional("stateDir", raw.state_dir, |text, at| path(&text, at));
     let log = raw.log.unwrap_or_default();
     let adapt = adapt(raw.adapt.unwrap_or_default(), &at.field("adapt"));
     let kernel = kernel(
@@ -61,7 +63,8 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         admin: Admin {
             address: admin.flatten().unwrap_or(ADMIN),
         },
-        runtime_dir: runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer")),
+        state_dir: state_dir.unwrap_or_else(|| runtime_dir.clone()),
+        runtime_dir,
         log: self::log(&log),
         kernel,
         gateway,

@@ -10,6 +10,7 @@ pub(super) struct Config {
     pub(super) policies: Option<OneOrMany<String>>,
     pub(super) admin: Option<Admin>,
     pub(super) runtime_dir: Option<String>,
+    pub(super) state_dir: Option<String>,
     pub(super) log: Option<Log>,
     pub(super) kernel: Option<Kernel>,
     pub(super) gateway: Option<Gateway>,

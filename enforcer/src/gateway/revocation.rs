@@ -121,6 +121,20 @@ impl RevocationStore {
         Ok(())
     }
 
+    /// Puts in force what the operator has revoked earlier: [`MOST`] entries at most, of which the last are left out
+    /// beyond.
+    pub fn restore(&self, entries: Vec<Revocation>) {
+        let mut operator = self.operator();
+        let room = MOST.saturating_sub(operator.len());
+        operator.extend(
+            entries
+                .into_iter()
+                .take(room)
+                .map(|entry| (entry.what.clone(), entry)),
+        );
+        self.publish(&operator);
+    }
+
     /// Ends a revocation of the operator's. Whether there was one.
     pub fn remove(&self, what: &Credential) -> bool {
         let mut operator = self.operator();
