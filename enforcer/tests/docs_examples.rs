@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer::{config::Config, policy};
+use enforcer::{config::Config, policy, schema};
+use serde_json::Value;
 use tempfile::TempDir;
 
 const FENCE: &str = "```";
@@ -90,10 +91,21 @@ fn every_block_of_yaml_is_of_a_known_kind() {
 fn policies_load() {
     let examples = beginning_with("apiVersion:");
     assert!(examples.len() >= 5, "only {} examples were found", examples.len());
+    let validator = jsonschema::validator_for(&schema::policies()).unwrap();
     for Example { place, text } in examples {
         let directory = TempDir::new().unwrap();
         for name in ["idp-ca.pem", "idp-secret"] {
             fs::write(directory.path().join(name), "").unwrap();
+        }
+        for document in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
+            let mistakes: Vec<String> = validator
+                .iter_errors(&document)
+                .map(|error| error.to_string())
+                .collect();
+            assert!(
+                mistakes.is_empty(),
+                "{place}: the schema refuses it: {mistakes:?}"
+            );
         }
         let file = directory.path().join("policy.yaml");
         fs::write(&file, text).unwrap();

@@ -4,18 +4,20 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::policies;
+use super::{fields, kinds, policies};
 
 /// What stands above the tables.
 const HEAD: &str = "# Reference
 
-Written from the types that read the documents; the guide, with all units, is [policies.md](policies.md). Other kinds than
-`PacketPolicy` are described there alone. A rate is written like `100/s` or `10Mbit/s`, a duration like `1m30s`, an amount
-like `40k` or, of bytes, `64KiB`.
+Every field of every kind of document, written from the types that read them; what they do together, and how values are
+written, is in the [guide](policies.md). A rate is written like `100/s` or `10Mbit/s`, a duration like `1m30s`, an amount
+like `40k` or, of bytes, `64KiB`. `[]` is each element of a list, `*` each key of a mapping. Where one of several fields is
+to be written, the default says so.
+";
 
-## PacketPolicy
-
-| field | type | default | range | example | |
+/// What stands above each table.
+const COLUMNS: &str = "
+| field | type | default | range and unit | example | |
 | --- | --- | --- | --- | --- | --- |
 ";
 
@@ -23,42 +25,41 @@ like `40k` or, of bytes, `64KiB`.
 #[must_use]
 pub fn reference() -> String {
     let mut page = HEAD.to_owned();
-    rows(&policies()["definitions"]["PacketPolicy"], "spec", &mut page);
+    let schema = policies();
+    page.push('\n');
+    for kind in kinds() {
+        let _infallible = writeln!(page, "- [{kind}](#{})", kind.to_lowercase());
+    }
+    for kind in kinds() {
+        let _infallible = write!(page, "\n## {kind}\n{COLUMNS}");
+        rows(&schema["definitions"][&kind], "spec.", &mut page);
+    }
     page
 }
 
-/// A row for each field below an object or a list of objects.
-fn rows(schema: &Value, path: &str, page: &mut String) {
-    // What may be written alone or as a list is described as a list.
-    let choices = schema["anyOf"].as_array().map_or(&[][..], Vec::as_slice);
-    let list = choices.iter().find(|choice| choice["items"].is_object());
-    if let Some(choice) = list.or(choices.iter().find(|choice| choice["properties"].is_object())) {
-        rows(choice, path, page);
-    }
-    if schema["items"].is_object() {
-        rows(&schema["items"], &format!("{path}[]"), page);
-    }
-    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let path = format!("{path}.{name}");
-        let default = match (field.get("default"), field["x-default"].as_str()) {
+/// A row for each field.
+fn rows(schema: &Value, prefix: &str, page: &mut String) {
+    for field in fields(schema) {
+        let schema = &field.schema;
+        let default = match (schema.get("default"), schema["x-default"].as_str()) {
             (Some(value), _) => code(value),
             (None, Some(words)) => words.to_owned(),
+            (None, None) if field.alternative => "one of these".to_owned(),
             (None, None) => "required".to_owned(),
         };
         let cells = [
-            format!("`{path}`"),
-            type_of(field),
+            format!("`{prefix}{}`", field.path),
+            type_of(schema),
             default,
-            field["x-range"].as_str().unwrap_or_default().to_owned(),
-            code(&field["examples"][0]),
-            field["description"].as_str().unwrap_or_default().to_owned(),
+            schema["x-range"].as_str().unwrap_or_default().to_owned(),
+            code(&schema["examples"][0]),
+            schema["description"].as_str().unwrap_or_default().to_owned(),
         ];
         let _infallible = writeln!(
             page,
             "| {} |",
             cells.map(|cell| cell.replace('|', "\\|")).join(" | ")
         );
-        rows(field, &path, page);
     }
 }
 
@@ -80,13 +81,16 @@ fn type_of(schema: &Value) -> String {
     if let Some(value) = schema.get("const") {
         return code(value);
     }
-    if let Some(choices) = schema["anyOf"].as_array() {
-        return choices.iter().map(type_of).collect::<Vec<_>>().join(", or ");
+    if let Some(choices) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+        let mut types: Vec<String> = choices.iter().map(type_of).collect();
+        types.dedup();
+        return types.join(", or ");
     }
     match schema["type"].as_str() {
         Some("array") => format!("list of {}", type_of(&schema["items"])),
         Some("object") => "mapping".to_owned(),
         Some("string") => "text".to_owned(),
+        Some("boolean") => "`true`, `false`".to_owned(),
         other => other.unwrap_or_default().to_owned(),
     }
 }

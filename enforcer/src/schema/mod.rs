@@ -1,17 +1,18 @@
 //! The JSON Schema of policy documents, made from the types that read them.
 //!
-//! What a field is for stands in its doc comment, in a form that `notes` reads. Of kinds but
-//! `PacketPolicy` only the head of the document is described.
+//! What a field is for stands in its doc comment, in a form that `notes` reads.
 
+mod fields;
 mod markdown;
 mod notes;
 
+pub use fields::{Field, fields};
 pub use markdown::reference;
 
 use schemars::{JsonSchema, generate::SchemaSettings};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::policy::raw::{Kind, PacketPolicy};
+use crate::policy::raw::{ApiKeys, Issuer, Kind, PacketPolicy, Revocations, Route, Service};
 
 /// The version of JSON Schema that editors know best.
 const DIALECT: &str = "http://json-schema.org/draft-07/schema#";
@@ -26,14 +27,36 @@ const KINDS: [Kind; 6] = [
     Kind::Route,
 ];
 
-/// The schema of one policy document. What a packet policy's `spec` is stands in `definitions`.
+/// What the `spec` of a kind is.
+fn spec(kind: Kind) -> Value {
+    match kind {
+        Kind::PacketPolicy => of::<PacketPolicy>(),
+        Kind::Issuer => of::<Issuer>(),
+        Kind::ApiKeys => of::<ApiKeys>(),
+        Kind::Revocations => of::<Revocations>(),
+        Kind::Service => of::<Service>(),
+        Kind::Route => of::<Route>(),
+    }
+}
+
+/// The names of the kinds, in the order of the guide.
+#[must_use]
+pub fn kinds() -> Vec<String> {
+    KINDS.iter().map(Kind::to_string).collect()
+}
+
+/// The schema of one policy document. What the `spec` of each kind is stands in `definitions`.
 #[must_use]
 pub fn policies() -> Value {
-    let names: Vec<String> = KINDS.iter().map(Kind::to_string).collect();
-    let by_kind = json!([{
-        "if": {"properties": {"kind": {"const": "PacketPolicy"}}, "required": ["kind"]},
-        "then": {"properties": {"spec": {"$ref": "#/definitions/PacketPolicy"}}},
-    }]);
+    let names = kinds();
+    let definitions: Map<String, Value> = KINDS.iter().map(|kind| (kind.to_string(), spec(*kind))).collect();
+    let by_kind = names.iter().map(|name| {
+        json!({
+            "if": {"properties": {"kind": {"const": name}}, "required": ["kind"]},
+            "then": {"properties": {"spec": {"$ref": format!("#/definitions/{name}")}}},
+        })
+    });
+    let by_kind: Vec<Value> = by_kind.collect();
     json!({
         "$schema": DIALECT,
         "title": "Policy of Enforcer",
@@ -59,7 +82,7 @@ pub fn policies() -> Value {
             "status": {"description": "What Kubernetes writes back: ignored."},
         },
         "allOf": by_kind,
-        "definitions": {"PacketPolicy": of::<PacketPolicy>()},
+        "definitions": definitions,
     })
 }
 

@@ -15,19 +15,64 @@ use serde_json::{Map, Value};
 
 /// Makes keywords of the notes in a schema and in all that it holds: `default`, or `x-default` in words,
 /// `x-range`, `examples`, and the parent's `required`. Takes out that any field may be null.
+///
+/// Only what is a schema is looked into: what examples and defaults have is theirs.
 pub(super) fn read(schema: &mut Value) {
-    match schema {
-        Value::Object(map) => {
-            drop_null(map);
-            map.remove("format");
-            let required = read_properties(map);
-            if !required.is_empty() {
-                map.insert("required".to_owned(), required.into());
-            }
-            map.values_mut().for_each(read);
-        }
-        Value::Array(list) => list.iter_mut().for_each(read),
-        _ => {}
+    let Value::Object(map) = schema else {
+        return;
+    };
+    drop_null(map);
+    map.remove("format");
+    for variant in map
+        .get_mut("oneOf")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        describe_alternative(variant);
+    }
+    let required = read_properties(map);
+    if !is_alternative(map) {
+        map.remove("required");
+    }
+    if !required.is_empty() {
+        map.insert("required".to_owned(), required.into());
+    }
+    for key in ["items", "additionalProperties"] {
+        map.get_mut(key).into_iter().for_each(read);
+    }
+    for key in ["anyOf", "oneOf"] {
+        let choices = map.get_mut(key).and_then(Value::as_array_mut);
+        choices.into_iter().flatten().for_each(read);
+    }
+    let properties = map.get_mut("properties").and_then(Value::as_object_mut);
+    properties
+        .into_iter()
+        .for_each(|properties| properties.values_mut().for_each(read));
+}
+
+/// A mapping of one field, which must be there: a variant with a value. No field of ours is required otherwise, for all
+/// are options, whatever schemars makes of those whose schema is written by hand.
+fn is_alternative(map: &Map<String, Value>) -> bool {
+    let names = map.get("properties").and_then(Value::as_object).map(Map::len);
+    let required = map.get("required").and_then(Value::as_array).map(Vec::len);
+    names == Some(1) && required == Some(1)
+}
+
+/// A variant with a value is a mapping of one field, and its doc comment is about that.
+fn describe_alternative(variant: &mut Value) {
+    let Some(text) = variant.get("description").cloned() else {
+        return;
+    };
+    let properties = variant.get_mut("properties").and_then(Value::as_object_mut);
+    for property in properties
+        .into_iter()
+        .flat_map(|properties| properties.values_mut())
+    {
+        property["description"] = text.clone();
+    }
+    if let Some(map) = variant.as_object_mut() {
+        map.remove("description");
     }
 }
 
@@ -135,6 +180,33 @@ mod tests {
                     "examples": [[1, "a"]],
                 }},
             })
+        );
+    }
+
+    #[test]
+    fn what_examples_and_variants_have_is_theirs() {
+        let mut schema = json!({"oneOf": [
+            {"enum": ["off"]},
+            {
+                "description": "A.\n\n- example: `{format: x}`",
+                "properties": {"format": {"type": "object"}},
+                "required": ["format"],
+            },
+        ]});
+        read(&mut schema);
+        assert_eq!(
+            schema,
+            json!({"oneOf": [
+                {"enum": ["off"]},
+                {
+                    "properties": {"format": {
+                        "type": "object",
+                        "description": "A.",
+                        "examples": [{"format": "x"}],
+                    }},
+                    "required": ["format"],
+                },
+            ]})
         );
     }
 

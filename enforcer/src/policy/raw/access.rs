@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
     de::{self, SeqAccess, Visitor},
@@ -10,20 +11,43 @@ use serde::{
 use super::OneOrMany;
 
 /// `require.mtls.subject`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Subject {
+    /// Common names, of which it must have one.
+    ///
+    /// - default: any
+    /// - range: 1 to 256 bytes each
+    /// - example: `alice`
     pub(crate) cn: Option<OneOrMany<String>>,
+    /// Organizations, of which it must have one.
+    ///
+    /// - default: any
+    /// - range: 1 to 256 bytes each
+    /// - example: `[Example, Example Ltd]`
     pub(crate) o: Option<OneOrMany<String>>,
+    /// Organizational units, of which it must have one.
+    ///
+    /// - default: any
+    /// - range: 1 to 256 bytes each
+    /// - example: `[Finance, Audit]`
     pub(crate) ou: Option<OneOrMany<String>>,
 }
 
 /// `forward`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Forward {
-    /// Names of header fields, and paths of claims.
+    /// Header fields, and the paths of the claims that they tell.
+    ///
+    /// - default: none
+    /// - range: up to 16
+    /// - example: `{x-user-email: email, x-user-roles: realm_access.roles}`
     pub(crate) claims: Option<BTreeMap<String, String>>,
+    /// Whether the service gets the client's `authorization`.
+    ///
+    /// - default: `true`
+    /// - example: `false`
     pub(crate) token: Option<bool>,
 }
 

@@ -1,53 +1,167 @@
 //! The `spec` of an `Issuer`.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Duration, OneOrMany};
 
 /// The `spec` of an `Issuer`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Issuer {
+    /// What tokens say in `iss`, exactly.
+    ///
+    /// - required
+    /// - range: 1 to 2048 characters without spaces
+    /// - example: `https://idp.example.com`
     pub(crate) issuer: Option<String>,
+    /// Where its public keys are.
+    ///
+    /// - default: one of `jwks` and `introspection` is required
+    /// - example: `{url: "https://idp.example.com/jwks"}`
     pub(crate) jwks: Option<Jwks>,
+    /// Of which tokens must name one in `aud`.
+    ///
+    /// - required
+    /// - range: 1 to 2048 characters without spaces each
+    /// - example: `[orders]`
     pub(crate) audiences: Option<OneOrMany<String>>,
+    /// By which tokens may be signed.
+    ///
+    /// - default: none; required beside `jwks`
+    /// - range: `ES256`, `ES384`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384`, `PS512`, `EdDSA`
+    /// - example: `[ES256, RS256]`
     pub(crate) algorithms: Option<OneOrMany<String>>,
+    /// What tokens say in `typ`.
+    ///
+    /// - default: `at+jwt`
+    /// - range: media types; only beside `jwks`
+    /// - example: `[at+jwt, jwt]`
     pub(crate) types: Option<OneOrMany<String>>,
+    /// How far clocks may differ.
+    ///
+    /// - default: `60s`
+    /// - range: 0s to 5m
+    /// - example: `10s`
     pub(crate) leeway: Option<Duration>,
+    /// The path of the claim that says a client's tier.
+    ///
+    /// - default: none
+    /// - range: `a.b`, a JSON pointer, or a URI
+    /// - example: `tier`
     pub(crate) tier: Option<String>,
+    /// The path of the claim that says roles.
+    ///
+    /// - default: `roles`
+    /// - range: `a.b`, a JSON pointer, or a URI
+    /// - example: `realm_access.roles`
     pub(crate) roles: Option<String>,
+    /// How proofs of possession are judged (RFC 9449).
+    ///
+    /// - default: `{}`
+    /// - example: `{required: true}`
     pub(crate) dpop: Option<Dpop>,
+    /// Whom tokens are asked about (RFC 7662).
+    ///
+    /// - default: one of `jwks` and `introspection` is required
+    /// - example: `{url: "https://idp.example.com/introspect", clientId: gateway, clientSecretFile: idp-secret}`
     pub(crate) introspection: Option<Introspection>,
 }
 
 /// Where keys are.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Jwks {
+    /// Where they are read from.
+    ///
+    /// - default: one of `url` and `file` is required
+    /// - range: https, or http on loopback
+    /// - example: `"https://idp.example.com/jwks"`
     pub(crate) url: Option<String>,
+    /// A file of them, as seen from the policy's file.
+    ///
+    /// - default: one of `url` and `file` is required
+    /// - example: `jwks.json`
     pub(crate) file: Option<String>,
+    /// How often they are read again.
+    ///
+    /// - default: `10m`
+    /// - range: 10s to 1d
+    /// - example: `1h`
     pub(crate) refresh: Option<Duration>,
+    /// A PEM file of the authorities that vouch for `url`.
+    ///
+    /// - default: the system's
+    /// - range: only beside a `url` of https
+    /// - example: `idp-ca.pem`
     pub(crate) ca: Option<String>,
 }
 
 /// `dpop`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Dpop {
+    /// Whether tokens that are bound to no key are refused.
+    ///
+    /// - default: `false`
+    /// - example: `true`
     pub(crate) required: Option<bool>,
+    /// Whether proofs must have a nonce of the gateway.
+    ///
+    /// - default: `false`
+    /// - example: `true`
     pub(crate) nonce: Option<bool>,
+    /// How long a proof may be used.
+    ///
+    /// - default: `60s`
+    /// - range: 1s to 10m
+    /// - example: `30s`
     pub(crate) max_age: Option<Duration>,
 }
 
 /// `introspection`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Introspection {
+    /// Where it is asked.
+    ///
+    /// - required
+    /// - range: https, or http on loopback
+    /// - example: `"https://idp.example.com/introspect"`
     pub(crate) url: Option<String>,
+    /// A PEM file of the authorities that vouch for `url`.
+    ///
+    /// - default: the system's
+    /// - range: only beside a `url` of https
+    /// - example: `idp-ca.pem`
     pub(crate) ca: Option<String>,
+    /// What the gateway is registered as.
+    ///
+    /// - required
+    /// - range: 1 to 2048 characters without spaces
+    /// - example: `gateway`
     pub(crate) client_id: Option<String>,
+    /// A file of its secret alone, as seen from the policy's file.
+    ///
+    /// - required
+    /// - example: `idp-secret`
     pub(crate) client_secret_file: Option<String>,
+    /// How long a token is believed to hold.
+    ///
+    /// - default: `60s`
+    /// - range: 1s to 1h
+    /// - example: `30s`
     pub(crate) cache: Option<Duration>,
+    /// How long one is believed not to.
+    ///
+    /// - default: `5s`
+    /// - range: 1s to 1m
+    /// - example: `10s`
     pub(crate) negative_cache: Option<Duration>,
+    /// How long an answer may take.
+    ///
+    /// - default: `2s`
+    /// - range: 100ms to 10s
+    /// - example: `1s`
     pub(crate) timeout: Option<Duration>,
 }

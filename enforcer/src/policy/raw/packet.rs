@@ -298,6 +298,7 @@ pub(crate) struct EgressLimit {
     /// - default: `{ipv4: 32, ipv6: 64}`
     /// - range: one level, without `times`
     /// - example: `{ipv4: 24}`
+    #[schemars(schema_with = "super::schema::one_prefix")]
     pub(crate) prefix: Option<Prefix>,
     /// How it is counted.
     ///

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{
-    Prefix,
+    ClaimValues, Endpoint, Prefix,
+    service::EndpointFields,
     shape::{Form, OneOrMany, Prefixes, Quantity, Recent, RecentShare, Text},
 };
 
@@ -65,3 +66,32 @@ one_of!(Prefixes, generator => {
     [one.clone(), json_schema!({"type": "array", "items": one, "minItems": 1})]
 });
 one_of!(Recent, generator => [json_schema!({"const": "off"}), generator.subschema_for::<RecentShare>()]);
+one_of!(Endpoint, generator => [
+    json_schema!({"type": "string", "pattern": "^https?://[^/?#@]+/?$", "x-type": "URL"}),
+    generator.subschema_for::<EndpointFields>(),
+]);
+one_of!(ClaimValues, _generator => {
+    let one = json_schema!({"type": ["string", "number", "boolean"], "x-type": "text, number, `true` or `false`"});
+    [one.clone(), json_schema!({"type": "array", "items": one})]
+});
+
+/// A prefix that has no levels.
+pub(super) fn one_prefix(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Prefix::json_schema(generator);
+    if let Some(properties) = schema
+        .get_mut("properties")
+        .and_then(serde_json::Value::as_object_mut)
+    {
+        properties.remove("times");
+    }
+    schema
+}
+
+/// After what requests are sent again: numbers may be written as text.
+pub(super) fn retry_on(_: &mut SchemaGenerator) -> Schema {
+    let one = json_schema!({
+        "enum": ["reset", 502, 503, 504, "502", "503", "504"],
+        "x-type": "`reset`, `502`, `503` or `504`",
+    });
+    json_schema!({"anyOf": [one.clone(), {"type": "array", "items": one}]})
+}
