@@ -38,7 +38,6 @@ fn beside(kind: &str, holder: &str, name: &str) -> Value {
         ("Route", "rules[]", _) => json!({"service": "orders"}),
         ("Route", "rules[].require", "from" | "when") => json!({"anonymous": true}),
         ("Route", "rules[].match.headers[]" | "rules[].match.query[]", "name") => json!({"present": true}),
-        ("Route", "limits[]" | "rules[].limits[]", "count") => json!({"rate": "1MiB/s"}),
         // A client would be led to where it has come from.
         ("Route", "rules[].redirect", "status") => json!({"scheme": "https"}),
         ("Route", "rules[].redirect.path" | "rules[].rewrite.path", "with") => {

@@ -26,7 +26,7 @@ pub(crate) struct RequestLimit {
     /// What is taken from the limit.
     ///
     /// - default: `requests`
-    /// - example: `response-bytes`
+    /// - example: `requests`
     pub(crate) count: Option<Counted>,
     /// What each request takes.
     ///
