@@ -22,12 +22,12 @@ pub(crate) struct Options {
     seconds: u32,
     /// This target alone
     #[arg(value_enum)]
-    target: Option<Target>,
+    target: Option<Reader>,
 }
 
 /// As the agent names them: see `enforcer::fuzz`.
 #[derive(Clone, Copy, ValueEnum)]
-enum Target {
+enum Reader {
     /// A policy file
     Policy,
     /// A request's target
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let program = build()?;
     let targets = match options.target {
         Some(target) => vec![target],
-        None => Target::value_variants().to_vec(),
+        None => Reader::value_variants().to_vec(),
     };
     for target in targets {
         let name = target.to_possible_value().context("each target has a name")?;
