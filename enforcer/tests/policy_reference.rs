@@ -28,6 +28,9 @@ fn beside(kind: &str, holder: &str, name: &str) -> Value {
     match (kind, holder, name) {
         ("PacketPolicy", "verified", "burst" | "recent") => json!({"rate": "50000/s"}),
         ("PacketPolicy", "syn", "above") => json!({"cookies": "auto"}),
+        ("Route", "", "passthrough") => {
+            json!({"rules": [{"require": {"anonymous": true}, "service": "orders"}]})
+        }
         ("Route", "rules[]", "service" | "services" | "redirect") => json!({}),
         ("Route", "rules[]", "forward") => {
             json!({"service": "orders", "require": {"token": {"issuer": "corp"}}})

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -37,6 +37,7 @@ pub struct Client {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     protocol: Protocol,
     patience: Duration,
+    receive_buffer: Option<u32>,
 }
 
 /// A request.
@@ -118,6 +119,7 @@ impl Client {
             tls: Some((TlsConnector::from(Arc::new(config)), name)),
             protocol,
             patience: PATIENCE,
+            receive_buffer: None,
         })
     }
 
@@ -130,6 +132,7 @@ impl Client {
             tls: None,
             protocol: Protocol::Http1,
             patience: PATIENCE,
+            receive_buffer: None,
         }
     }
 
@@ -155,6 +158,13 @@ impl Client {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The same client, whose sockets take in at most some bytes that nobody has read (`SO_RCVBUF`).
+    #[must_use]
+    pub fn with_receive_buffer(mut self, bytes: u32) -> Self {
+        self.receive_buffer = Some(bytes);
         self
     }
 
@@ -208,9 +218,23 @@ impl Client {
     /// # Errors
     /// Why there is none.
     pub async fn connect_tcp(&self) -> Result<TcpStream, Failure> {
-        let stream = TcpStream::connect(self.target).await.map_err(Failure::Connect)?;
+        let stream = match self.receive_buffer {
+            None => TcpStream::connect(self.target).await,
+            Some(bytes) => self.connect_small(bytes).await,
+        };
+        let stream = stream.map_err(Failure::Connect)?;
         stream.set_nodelay(true).map_err(Failure::Connect)?;
         Ok(stream)
+    }
+
+    /// The window is agreed on with the first packet, so that the buffer is set before.
+    async fn connect_small(&self, bytes: u32) -> io::Result<TcpStream> {
+        let socket = match self.target {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_recv_buffer_size(bytes)?;
+        socket.connect(self.target).await
     }
 
     async fn connect_tls(

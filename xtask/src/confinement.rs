@@ -18,7 +18,7 @@ const ALLOWED: [&str; 6] = [
 const ROOTS: [&str; 2] = ["enforcer-common/src/lib.rs", "enforcer/src/lib.rs"];
 
 /// The lines of a source that have unsafe code, or permit it.
-fn unsafe_lines<'a>(source: &'a str, is_root: bool) -> impl Iterator<Item = (usize, &'a str)> {
+fn unsafe_lines(source: &str, is_root: bool) -> impl Iterator<Item = (usize, &str)> {
     let is_unsafe = move |line: &str| {
         let code = line.split("//").next().unwrap_or_default();
         let has = |word: &str| {

@@ -124,9 +124,12 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
         request.action.into(),
     ) {
         Ok(None) => {
-            // The gateway refuses its next ones already.
-            shared.end_behind(request.prefix).await;
-            StatusCode::NO_CONTENT.into_response()
+            // The gateway refuses its next ones already. Who asks may hang up; what is begun is done all the same.
+            let work = tokio::spawn(async move { shared.end_behind(request.prefix).await });
+            match work.await {
+                Ok(_) => StatusCode::NO_CONTENT.into_response(),
+                Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            }
         }
         Ok(Some(why)) => (StatusCode::CONFLICT, format!("{why}\n")).into_response(),
         Err(error) => failed(&error),
@@ -177,9 +180,12 @@ pub async fn revoke(State(shared): State<Arc<Shared>>, Json(request): Json<Revok
             };
         }
     };
-    match shared.revoke(&whom, &request.reason, lasts).await {
-        Ok(revoked) => ended(revoked),
-        Err(error) => not_revoked(&error),
+    // As above.
+    let work = tokio::spawn(async move { shared.revoke(&whom, &request.reason, lasts).await });
+    match work.await {
+        Ok(Ok(revoked)) => ended(revoked),
+        Ok(Err(error)) => not_revoked(&error),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::policy::model;
+use crate::{kernel::canonical_prefix, policy::model};
 
 /// How things stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,10 +116,15 @@ pub struct PolicyStatus {
     pub answers_syns: Option<bool>,
 }
 
+fn canonical<'de, D: Deserializer<'de>>(from: D) -> Result<IpNet, D::Error> {
+    IpNet::deserialize(from).map(canonical_prefix)
+}
+
 /// A request to deny.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DenyRequest {
+    #[serde(deserialize_with = "canonical")]
     pub prefix: IpNet,
     pub reason: String,
     pub for_seconds: u64,
@@ -175,7 +180,7 @@ pub struct RevokeRequest {
 )]
 pub enum Revokee {
     /// Those of an address or a prefix, which is denied too.
-    Prefix(IpNet),
+    Prefix(#[serde(deserialize_with = "canonical")] IpNet),
     /// Those from one address and port.
     Endpoint(SocketAddr),
     /// Those of the gateway behind which somebody has proved to be, as `explain` names them.
@@ -232,6 +237,7 @@ pub struct RevokedStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AllowRequest {
+    #[serde(deserialize_with = "canonical")]
     pub prefix: IpNet,
 }
 

@@ -24,8 +24,8 @@ use crate::{
 const FILE: &str = "revocations.json";
 /// What cannot be read is kept under this name.
 const UNREADABLE: &str = "revocations.unreadable.json";
-/// The largest file that is read, in bytes: [`MOST`] of the longest entries are smaller.
-const LARGEST: u64 = 32 << 20;
+/// The largest file that is read and written, in bytes.
+const LARGEST: u64 = 256 << 20;
 /// The only form so far.
 const VERSION: u32 = 1;
 
@@ -154,6 +154,12 @@ fn write(folder: &Path, entries: &[Revocation]) -> io::Result<()> {
         version: VERSION,
         revocations: revocations?,
     };
+    let text = serde_json::to_vec(&document)?;
+    if text.len() as u64 > LARGEST {
+        return Err(io::Error::other(format!(
+            "it would be larger than {LARGEST} bytes"
+        )));
+    }
     fs::create_dir_all(folder)?;
     let beside = folder.join(format!("{FILE}.new"));
     // One that was there may have another mode, or be a link to somewhere else.
@@ -166,7 +172,7 @@ fn write(folder: &Path, entries: &[Revocation]) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&beside)?;
-    file.write_all(&serde_json::to_vec(&document)?)?;
+    file.write_all(&text)?;
     file.sync_all()?;
     fs::rename(&beside, folder.join(FILE))?;
     fs::File::open(folder)?.sync_all()

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::{Failure, client::Client};
 use crate::{
     admin::wire::{Action, AllowRequest, DenyRequest},
+    kernel::canonical_prefix,
     policy::leaf::quantity::parse_duration,
 };
 
@@ -94,6 +95,7 @@ pub(super) fn parse_prefix(text: &str) -> Result<IpNet, String> {
     let prefix = text.parse::<IpNet>().map_err(|_| {
         "write an address, as 192.0.2.7, or a prefix, as 192.0.2.0/24 or 2001:db8::/32".to_owned()
     })?;
+    let prefix = canonical_prefix(prefix);
     if prefix != prefix.trunc() {
         let (address, network) = (prefix.addr(), prefix.trunc());
         return Err(format!(
@@ -131,6 +133,11 @@ mod tests {
         assert_eq!(
             parse_prefix("2001:db8::7").unwrap().to_string(),
             "2001:db8::7/128"
+        );
+        // As a socket of both families has it.
+        assert_eq!(
+            parse_prefix("::ffff:192.0.2.0/120").unwrap().to_string(),
+            "192.0.2.0/24"
         );
     }
 

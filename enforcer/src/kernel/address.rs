@@ -22,6 +22,21 @@ pub fn address(ip: IpAddr) -> Address {
     }
 }
 
+/// The prefix by which packets are known: IPv4 for an IPv4-mapped one (RFC 4291, 2.5.5.2), which never arrive as such.
+#[must_use]
+pub fn canonical_prefix(prefix: IpNet) -> IpNet {
+    let mapped = match prefix {
+        IpNet::V6(v6) => v6
+            .addr()
+            .to_ipv4_mapped()
+            .zip(v6.prefix_len().checked_sub(MAPPED_BITS as u8)),
+        IpNet::V4(_) => None,
+    };
+    mapped
+        .and_then(|(address, length)| Ipv4Net::new(address, length).ok())
+        .map_or(prefix, IpNet::V4)
+}
+
 /// The addresses that one client has: an IPv4 address, an IPv6 /64 (RFC 4291, 2.5.4).
 #[must_use]
 pub fn client_prefix(source: IpAddr) -> IpNet {

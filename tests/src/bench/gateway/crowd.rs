@@ -30,8 +30,11 @@ use crate::{
 
 /// How often a slow connection says or reads something.
 const DRIP: Duration = Duration::from_secs(1);
-/// What a slow reader takes at a time.
+/// What a slow reader takes at a time, and what its socket takes in.
 const SIP: usize = 1024;
+const CUP: u32 = 4096;
+/// What it asks for: more than the sockets on the way hold (`tcp_wmem` and `tcp_rmem` of Linux end at 4 and 6 MiB).
+const RIVER: &str = "GET /33554432";
 /// Time for slow connections to come in.
 const GATHERING: Duration = Duration::from_secs(6);
 /// A TLS record of a ClientHello begins like this (RFC 8446 sections 4.1.2 and 5.1), and the rest is never sent.
@@ -94,7 +97,7 @@ pub(super) fn felt(standing: &Standing, size: Size, rounds: usize, ground: &Grou
     let client = ground.client(standing.address(), Protocol::Http1)?;
     let token = ground.token()?;
     let ask = Ask::get("/small").with_token(&token)?;
-    let (idle, slow) = (client.clone(), client);
+    let (idle, slow) = (client.clone(), client.with_receive_buffer(CUP));
     let open = ground
         .crowd
         .wait(async move { gather(&idle, &ask, size.idle).await })??;
@@ -109,9 +112,8 @@ pub(super) fn felt(standing: &Standing, size: Size, rounds: usize, ground: &Grou
             drop(tasks.spawn(async move {
                 tokio::time::sleep(begins).await;
                 loop {
-                    // How it ends is the proxy's affair; that it has ended is what counts.
-                    let _ended = linger(kind, &client, &token).await;
-                    cut.fetch_add(1, Ordering::Relaxed);
+                    // How it ends is the proxy's affair; that it has begun and ended is what counts.
+                    let _ended = linger(kind, &client, &token, &cut).await;
                     tokio::time::sleep(DRIP).await;
                 }
             }));
@@ -144,13 +146,21 @@ pub(super) async fn gather(client: &Client, ask: &Ask, count: usize) -> Result<V
 }
 
 /// Goes on until the proxy ends it.
-async fn linger(kind: Slow, client: &Client, token: &str) -> Result<()> {
-    if matches!(kind, Slow::Handshake) {
+async fn linger(kind: Slow, client: &Client, token: &str, ends: &AtomicU64) -> Result<()> {
+    let ended = if matches!(kind, Slow::Handshake) {
         let mut stream = client.connect_tcp().await?;
         stream.write_all(&HELLO).await?;
-        return drip(stream, 0).await.map_err(Into::into);
-    }
-    let mut stream = client.connect_raw().await?.context("the client has no TLS")?;
+        drip(stream, 0).await
+    } else {
+        let stream = client.connect_raw().await?.context("the client has no TLS")?;
+        dawdle(kind, stream, token).await
+    };
+    ends.fetch_add(1, Ordering::Relaxed);
+    ended.map_err(Into::into)
+}
+
+/// A request that takes its time.
+async fn dawdle(kind: Slow, mut stream: impl AsyncRead + AsyncWrite + Unpin, token: &str) -> io::Result<()> {
     let head = |line: &str| format!("{line} HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {token}\r\n");
     match kind {
         Slow::Handshake | Slow::Head => {
@@ -165,9 +175,7 @@ async fn linger(kind: Slow, client: &Client, token: &str) -> Result<()> {
             drip(stream, b'x').await?;
         }
         Slow::Reading => {
-            stream
-                .write_all((head("GET /1048576") + "\r\n").as_bytes())
-                .await?;
+            stream.write_all((head(RIVER) + "\r\n").as_bytes()).await?;
             let mut sip = [0; SIP];
             while stream.read(&mut sip).await? > 0 {
                 tokio::time::sleep(DRIP).await;

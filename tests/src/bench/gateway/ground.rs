@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -112,6 +113,9 @@ impl Ground {
     }
 }
 
+/// What large responses are cut from: more than the sockets on the way hold.
+static LARGE: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 32 << 20].into());
+
 /// Serves what the load asks for: `/small`, `/SIZE` bytes, and what is posted is counted.
 async fn serve() -> Result<()> {
     sys::stay_on(LOAD_PROCESSOR)?;
@@ -130,7 +134,6 @@ async fn serve() -> Result<()> {
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    static LARGE: [u8; 1 << 20] = [b'x'; 1 << 20];
     let size = request.uri().path().trim_start_matches('/').parse::<usize>();
     let body = match size {
         _ if request.method() == Method::POST => {
@@ -141,7 +144,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
             }
             Bytes::from(bytes.to_string())
         }
-        Ok(size) => Bytes::from_static(&LARGE[..size.min(LARGE.len())]),
+        Ok(size) => LARGE.slice(..size.min(LARGE.len())),
         Err(_) => Bytes::from_static(SMALL.as_bytes()),
     };
     Ok(Response::new(Full::new(body)))

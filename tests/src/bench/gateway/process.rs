@@ -43,7 +43,8 @@ impl Process {
         Ok(sum)
     }
 
-    fn family(self) -> Vec<u32> {
+    /// Itself and all that it has started.
+    pub(super) fn family(self) -> Vec<u32> {
         let mut all = vec![self.0];
         let mut at = 0;
         while let Some(&process) = all.get(at) {

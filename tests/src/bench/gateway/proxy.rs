@@ -166,8 +166,10 @@ struct Peer(Child);
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended by itself, which has been told by then.
-        let _ = self.0.kill();
+        // Whoever is killed leaves its workers behind. All may have ended by themselves, which has been told by then.
+        for process in Process(self.0.id()).family() {
+            let _ = sys::send_signal(process, libc::SIGKILL);
+        }
         let _ = self.0.wait();
         cleanup::forget_process(self.0.id());
     }
