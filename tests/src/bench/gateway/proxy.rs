@@ -21,6 +21,7 @@ use crate::{
     agent::{self, Agent},
     cleanup,
     client::{Ask, Protocol},
+    sys,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
