@@ -110,7 +110,12 @@ impl Refusal {
 
     /// The token does not hold.
     pub(super) fn token<'a>(error: TokenError, realm: impl Into<Realm<'a>>) -> Self {
-        Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm)
+        let refusal = Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm);
+        match error {
+            // Places come free with each answer.
+            TokenError::OverShare => refusal.retry_after(1),
+            _ => refusal,
+        }
     }
 
     /// The API key does not do, or there is none.

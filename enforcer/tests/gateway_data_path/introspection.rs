@@ -18,9 +18,15 @@ use axum::{
 };
 use enforcer::policy::{self, model::PolicySet};
 use http::{HeaderMap, StatusCode};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsConnector;
 
 use crate::support::{
     Lab, Plan,
@@ -259,11 +265,25 @@ async fn those_with_the_same_token_wait_for_one_question() {
     assert_eq!(server.asked(), 1);
 }
 
+/// A client at another address than all others have.
+async fn elsewhere(lab: &Lab) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stream = socket.connect(lab.address).await.unwrap();
+    let stream = TlsConnector::from(lab.pki.client_config(None, H1))
+        .connect(ServerName::try_from(HOST).unwrap(), stream)
+        .await
+        .unwrap();
+    Client::over(stream).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn questions_under_way_are_bounded() {
-    const MOST: usize = 256;
+async fn one_source_leaves_questions_for_others() {
+    /// An eighth of all that may be under way.
+    const SHARE: usize = 32;
     let (origin, server) = (Origin::start().await, Server::start().await);
     let lab = Plan::default().start(server.set(&origin, "timeout: 10s"));
+    server.knows("good", active(json!({})));
     server.state.gate.forget_permits(1000);
     let mut waiting = Vec::new();
     let mut clients = Vec::new();
@@ -272,19 +292,32 @@ async fn questions_under_way_are_bounded() {
         let Client::Http2(sender) = &client else {
             unreachable!("HTTP/2 was asked for")
         };
-        for stream in 0..MOST / 4 {
+        for stream in 0..SHARE / 4 {
             let mut client = Client::Http2(sender.clone());
             let token = format!("t{connection}-{stream}");
             waiting.push(tokio::spawn(async move { send(&mut client, &token).await }));
         }
         clients.push(client);
     }
-    eventually("as many questions as may be", async || server.asked() == MOST).await;
+    eventually("the share's questions", async || server.asked() == SHARE).await;
+    let failures = lab.recorder.look(|seen| seen.failed.len());
     let mut client = Client::connect(&lab, H1).await;
-    let reply = send(&mut client, "one-more").await;
-    assert_eq!(reply.status, 503, "{reply:?}");
-    assert!(!reply.headers.contains_key("www-authenticate"));
+    for _ in 0..2 {
+        let reply = send(&mut client, "one-more").await;
+        assert_eq!(reply.status, 429, "{reply:?}");
+        assert_eq!(reply.headers["retry-after"], "1");
+        assert!(!reply.headers.contains_key("www-authenticate"));
+    }
+    assert_eq!(
+        lab.recorder.look(|seen| seen.failed.len()),
+        failures,
+        "that is no failed authentication"
+    );
+    let mut other = elsewhere(&lab).await;
+    let other = tokio::spawn(async move { send(&mut other, "good").await });
+    eventually("another's question", async || server.asked() == SHARE + 1).await;
     server.state.gate.add_permits(1000);
+    assert_eq!(other.await.unwrap().status, 200);
     for reply in waiting {
         assert_eq!(reply.await.unwrap().status, 401);
     }

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     fs,
     future::Future,
+    net::Ipv4Addr,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -105,8 +106,9 @@ impl Worker {
 
     async fn verify(&self, token: &str) -> Result<(), TokenError> {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
+        let source = Ipv4Addr::LOCALHOST.into();
         self.verifier
-            .verify_or_refresh(&self.cache, &self.issuer, token, now)
+            .verify_or_refresh(&self.cache, &self.issuer, token, source, now)
             .await
             .map(|_| ())
     }

@@ -60,6 +60,7 @@ impl Challenge<'_> {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::ApiKey(error) => error.status(),
             Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
+            Self::TokenRefused(TokenError::OverShare) => StatusCode::TOO_MANY_REQUESTS,
             Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
             Self::ProofRefused(error) => error.status(),
             Self::TokenWanted
@@ -176,9 +177,13 @@ mod tests {
 
     #[test]
     fn what_is_not_the_clients_fault_is_no_challenge() {
-        let challenge = Challenge::TokenRefused(TokenError::KeysUnavailable);
-        assert_eq!(challenge.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(challenge.header("orders"), None);
+        for (error, status) in [(TokenError::KeysUnavailable, 503), (TokenError::OverShare, 429)] {
+            let challenge = Challenge::TokenRefused(error);
+            assert_eq!(
+                (challenge.status().as_u16(), challenge.header("orders")),
+                (status, None)
+            );
+        }
     }
 
     #[test]

@@ -5,12 +5,17 @@
 //! Questions are asked on the agent's own runtime, so that none is given up with the client that caused
 //! it. Workers come here only with tokens that they do not have in their own
 //! [`super::cache::TokenCache`], so that its lock is seldom taken.
+//!
+//! A token is asked about before anything is known of its client, so a source has but a share of the places: as
+//! with used proofs ([`super::dpop`]), whoever holds a seventh as many as are free gets no more. A question is
+//! held by the source that caused it; who waits for it too holds nothing.
 
 mod answers;
 mod question;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -28,10 +33,15 @@ use super::{
     claims, kept,
     token::{Binding, MAX_TOKEN, TokenError, VerifiedToken},
 };
-use crate::policy::model::{Introspection, Issuer};
+use crate::{
+    gateway::limit::key::source_prefix,
+    policy::model::{Introspection, Issuer},
+};
 
 /// How many questions may be under way to one issuer.
 const MOST_UNDER_WAY: usize = 256;
+/// So many free places there must be for each one that a source has.
+const FREE_FOR_EACH: usize = 7;
 /// How many answers of each kind are kept for one issuer. Good ones are kept if their claims are no heavier than
 /// [`HEAVIEST`]; of others nothing but a hash is.
 const MOST_ANSWERS: usize = 16_384;
@@ -59,8 +69,18 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     under_way: HashMap<Digest, watch::Receiver<Option<Outcome>>>,
+    /// How many of them each source has caused.
+    held: HashMap<IpAddr, usize>,
     active: Answers<Arc<VerifiedToken>>,
     refused: Answers<TokenError>,
+}
+
+/// A question's place among those under way, until it ends or is dropped.
+#[derive(Debug)]
+struct Place {
+    shared: Arc<Shared>,
+    digest: Digest,
+    source: IpAddr,
 }
 
 impl Introspector {
@@ -75,6 +95,7 @@ impl Introspector {
             questioner: Questioner::default(),
             state: Mutex::new(State {
                 under_way: HashMap::new(),
+                held: HashMap::new(),
                 active: Answers::new(MOST_ANSWERS),
                 refused: Answers::new(MOST_ANSWERS),
             }),
@@ -86,16 +107,18 @@ impl Introspector {
         self.0.settings == *settings
     }
 
-    /// What the issuer says about `token`, or has said lately. Waits for `timeout` of the policy at most.
+    /// What the issuer says about `token` of a client at `source`, or has said lately. Waits for `timeout` of
+    /// the policy at most.
     ///
     /// # Errors
     /// Why the token does not hold, or that the issuer cannot be asked.
-    pub(super) async fn ask(&self, token: &str, now: SystemTime) -> Outcome {
+    pub(super) async fn ask(&self, token: &str, source: IpAddr, now: SystemTime) -> Outcome {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
         let digest = self.0.digest(token).ok_or(TokenError::NotIntrospected)?;
-        let mut asked = {
+        let source = source_prefix(source);
+        let (mut asked, begun) = {
             let mut state = self.0.state();
             if let Some(token) = state.active.get(&digest, now) {
                 return Ok(token);
@@ -104,17 +127,24 @@ impl Introspector {
                 return Err(error);
             }
             match state.under_way.get(&digest) {
-                Some(asked) => asked.clone(),
-                None if state.under_way.len() >= MOST_UNDER_WAY => return Err(TokenError::TooManyQuestions),
+                Some(asked) => (asked.clone(), None),
                 None => {
+                    state.charge(source)?;
                     let (answer, asked) = watch::channel(None);
                     state.under_way.insert(digest, asked.clone());
-                    let question = Arc::clone(&self.0).question(digest, token.to_owned(), answer);
-                    self.0.runtime.spawn(question);
-                    asked
+                    (asked, Some(answer))
                 }
             }
         };
+        if let Some(answer) = begun {
+            let place = Place {
+                shared: Arc::clone(&self.0),
+                digest,
+                source,
+            };
+            // Without the lock, which the place takes at once if the runtime has ended.
+            self.0.runtime.spawn(place.question(token.to_owned(), answer));
+        }
         let answered = asked.wait_for(Option::is_some).await;
         // Without an answer only if the agent's runtime ends.
         answered
@@ -124,38 +154,66 @@ impl Introspector {
     }
 }
 
-impl Shared {
-    async fn question(
-        self: Arc<Self>,
-        digest: Digest,
-        token: String,
-        answer: watch::Sender<Option<Outcome>>,
-    ) {
-        let told = self.questioner.ask(&self.settings, &token).await;
+impl Place {
+    async fn question(self, token: String, answer: watch::Sender<Option<Outcome>>) {
+        let (shared, digest) = (&self.shared, self.digest);
+        let told = shared.questioner.ask(&shared.settings, &token).await;
         let now = SystemTime::now();
         let outcome = match told {
-            Ok(claims) => judge(claims, &self.issuer, self.settings.cache, now).map(Arc::new),
+            Ok(claims) => judge(claims, &shared.issuer, shared.settings.cache, now).map(Arc::new),
             Err(error) => {
-                tracing::warn!(issuer = %self.issuer.name, %error, "the issuer cannot be asked about tokens");
+                tracing::warn!(issuer = %shared.issuer.name, %error, "the issuer cannot be asked about tokens");
                 Err(TokenError::NotIntrospected)
             }
         };
-        let mut state = self.state();
+        let mut state = shared.state();
         match &outcome {
             Ok(token) if kept::weight(&token.claims) > HEAVIEST => {}
             Ok(token) => state.active.keep(digest, Arc::clone(token), token.expires, now),
             Err(error) if error.is_clients() => {
-                let until = now + self.settings.negative_cache;
+                let until = now + shared.settings.negative_cache;
                 state.refused.keep(digest, *error, until, now);
             }
             // Who asks next asks anew.
             Err(_) => {}
         }
-        state.under_way.remove(&digest);
         drop(state);
+        drop(self);
         answer.send_replace(Some(outcome));
     }
+}
 
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.under_way.remove(&self.digest);
+        if let Entry::Occupied(mut held) = state.held.entry(self.source) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
+    }
+}
+
+impl State {
+    /// One more question of `source`, if there is a place for it.
+    fn charge(&mut self, source: IpAddr) -> Result<(), TokenError> {
+        let free = MOST_UNDER_WAY.saturating_sub(self.under_way.len());
+        if free == 0 {
+            return Err(TokenError::TooManyQuestions);
+        }
+        let held = self.held.get(&source).copied().unwrap_or(0);
+        // The first is always taken while there is a place.
+        if held > 0 && held * FREE_FOR_EACH >= free {
+            return Err(TokenError::OverShare);
+        }
+        self.held.insert(source, held + 1);
+        Ok(())
+    }
+}
+
+impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,7 +267,9 @@ fn judge(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use serde_json::json;
+    use tokio::runtime::Builder;
 
     use super::*;
     use crate::policy::model::{CheckedBy, Dpop, Origin};
@@ -239,6 +299,67 @@ mod tests {
             kept: Vec::new(),
             dpop: Dpop::default(),
         }
+    }
+
+    #[test]
+    fn no_source_has_all_places_and_none_is_left_behind() {
+        // Nothing is run on it, so that each question stays under way.
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let issuer = Arc::new(issuer());
+        let CheckedBy::Introspection(settings) = &issuer.checked_by else {
+            unreachable!("it is asked")
+        };
+        let introspector = Introspector::new(&issuer, settings, runtime.handle());
+        let ask = |token: &str, source: &str| {
+            let source = source.parse().unwrap();
+            introspector.ask(token, source, SystemTime::now()).now_or_never()
+        };
+        let mut next = 0;
+        let mut refused = |source: &str| {
+            next += 1;
+            ask(&format!("t{next}"), source).map(Result::unwrap_err)
+        };
+        let mut takes = |source: &str| {
+            let taken = (0..=MOST_UNDER_WAY).find(|_| refused(source).is_some());
+            (taken.unwrap(), refused(source).unwrap())
+        };
+        let most = MOST_UNDER_WAY / 8;
+        assert_eq!(takes("192.0.2.1"), (most, TokenError::OverShare));
+        assert_eq!(takes("::ffff:192.0.2.1"), (0, TokenError::OverShare));
+        let left = (MOST_UNDER_WAY - most) / 8;
+        assert_eq!(
+            takes("2001:db8::1"),
+            (left, TokenError::OverShare),
+            "of what the first left"
+        );
+        assert_eq!(
+            takes("2001:db8::2"),
+            (0, TokenError::OverShare),
+            "one /64 is one source"
+        );
+        let full = (1..=MOST_UNDER_WAY).find(|other| {
+            let (taken, error) = takes(&format!("2001:db8:1:{other:x}::1"));
+            assert!(taken > 0, "there is always a place for another source's first");
+            error == TokenError::TooManyQuestions
+        });
+        assert!(full.is_some_and(|sources| sources > 20), "{full:?}");
+        let held = || introspector.0.state().held.values().sum::<usize>();
+        assert_eq!(held(), MOST_UNDER_WAY);
+        assert_eq!(
+            ask("t1", "2001:db8::1"),
+            None,
+            "who waits for another's holds nothing"
+        );
+        assert_eq!(held(), MOST_UNDER_WAY);
+
+        drop(runtime);
+        assert_eq!(
+            ask("t1", "192.0.2.1"),
+            Some(Err(TokenError::NotIntrospected)),
+            "what is dropped has no answer"
+        );
+        let state = introspector.0.state();
+        assert!(state.held.is_empty() && state.under_way.is_empty());
     }
 
     fn told(answer: &Value) -> Result<(Arc<str>, u64), TokenError> {

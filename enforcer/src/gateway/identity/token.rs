@@ -102,6 +102,9 @@ pub enum TokenError {
     /// As many questions to the issuer are under way as may be. Not the client's fault.
     #[error("the issuer is being asked about too many tokens")]
     TooManyQuestions,
+    /// As many questions to the issuer are under way for the client's address as may be. Others are not touched.
+    #[error("the issuer is being asked about too many tokens from this address")]
+    OverShare,
     #[error("the signature does not hold")]
     Signature,
     #[error("the claim {0} is missing")]
@@ -131,6 +134,7 @@ impl TokenError {
                 | Self::UnknownIssuer
                 | Self::NotIntrospected
                 | Self::TooManyQuestions
+                | Self::OverShare
         )
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -128,7 +129,8 @@ impl Verifier {
 
     /// As [`TokenCache::verify`]; but if the key is unknown, the issuer's keys are read again, if
     /// that is permitted, and the token has a second chance. Waits at most
-    /// [`super::keystore::REFETCH_WAIT`].
+    /// [`super::keystore::REFETCH_WAIT`]. An issuer that must be asked is asked for the client at `source`, which
+    /// has a share of the questions.
     ///
     /// # Errors
     /// Why the token does not hold.
@@ -137,6 +139,7 @@ impl Verifier {
         cache: &RefCell<TokenCache>,
         issuer: &Name,
         token: &str,
+        source: IpAddr,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let keys = match &self.trusted(issuer)?.checked_by {
@@ -146,7 +149,7 @@ impl Verifier {
                     return Ok(held);
                 }
                 let circumstances = self.circumstances(issuer)?;
-                let verified = asked.ask(token, now).await?;
+                let verified = asked.ask(token, source, now).await?;
                 cache
                     .borrow_mut()
                     .keep(issuer, token, circumstances, &verified, now);

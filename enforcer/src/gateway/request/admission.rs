@@ -175,7 +175,13 @@ impl<'a> Passage<'a> {
         self.scheme = offered.scheme;
         let tokens = &self.connection.worker.tokens;
         let verified = verifier
-            .verify_or_refresh(tokens, &wanted.issuer, offered.token, SystemTime::now())
+            .verify_or_refresh(
+                tokens,
+                &wanted.issuer,
+                offered.token,
+                self.connection.client.ip(),
+                SystemTime::now(),
+            )
             .await;
         let token = verified.map_err(|error| {
             if error.is_clients() {
