@@ -4,11 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use enforcer::cli::Cli;
+use enforcer::{cli::Cli, kernel::memory};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything is allocated; `run` does it again, and says if it cannot be.
+    let _ = memory::small_pages();
     Cli::parse().run()
 }

@@ -123,7 +123,7 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
     // Loading programs and policies takes several times what stays of it.
-    memory::give_back(true);
+    memory::give_back();
     let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
     leave(&shared, config.kernel.on_stop);
     // What still waits for something has nobody left to answer to.
@@ -225,7 +225,7 @@ async fn serve(
                 // Writing large access lists takes a while.
                 let applying = tokio::task::spawn_blocking(move || {
                     shared.changed(outcome);
-                    memory::give_back(true);
+                    memory::give_back();
                 });
                 if let Err(error) = applying.await {
                     tracing::error!(%error, "applying policies failed");

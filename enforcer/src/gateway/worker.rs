@@ -42,7 +42,7 @@ use crate::kernel::memory;
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// After how many of these memory that is not used any more is given back.
-const GIVING_BACK: u32 = 10;
+const GIVING_BACK: u32 = 20;
 
 /// What a worker thread is started with.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge) {
         late.set(worker.pressure.late().as_secs_f64());
         worker.policy().sweep(now);
         if count == GIVING_BACK {
-            memory::give_back(false);
+            memory::give_back();
         }
     }
 }

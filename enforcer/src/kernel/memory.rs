@@ -17,9 +17,8 @@ pub fn small_pages() -> io::Result<()> {
     }
 }
 
-/// Gives back what the allocator keeps of the calling thread's memory: with `all`, at once; otherwise what has been
-/// free for a while.
-pub fn give_back(all: bool) {
+/// Gives back what the allocator keeps of the calling thread's memory, and of that of threads that have ended.
+pub fn give_back() {
     // SAFETY: any thread may call it at any time; it touches nothing that is in use.
-    unsafe { libmimalloc_sys::mi_collect(all) }
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }
