@@ -5,6 +5,8 @@
 
 use std::{error::Error, net::SocketAddr, rc::Rc};
 
+use tokio::{io::Interest, net::TcpStream};
+
 use super::{
     hello::Passing,
     identity::{
@@ -60,14 +62,9 @@ pub(super) async fn pass(place: &Place, client: SocketAddr, policy: Rc<WorkerPol
     let shadow = admitted.is_err() && rule.mode(route) == Mode::Shadow;
     let (line, refused) = match admitted {
         Err(refused) if !shadow => (None, Some(refused)),
-        admitted => match dial(&policy, (index, target), client).await {
+        admitted => match dial(&policy, target, client, passing.socket.tcp()).await {
             Ok(line) => (Some(line), admitted.err()),
-            Err(error) => {
-                tracing::debug!(error = &error as &dyn Error, "no connection to a service");
-                let verdict = match error {
-                    UpstreamError::Saturated(_) => Verdict::Saturated,
-                    _ => Verdict::Upstream,
-                };
+            Err(verdict) => {
                 let reason = None;
                 (None, Some(Refused { verdict, reason }))
             }
@@ -146,16 +143,38 @@ async fn admit(
     }
 }
 
+/// A connection to the service, as long as the client waits for it on `socket`.
 async fn dial(
     policy: &WorkerPolicy,
-    (_, target): (RuleIndex, usize),
+    target: usize,
     client: SocketAddr,
-) -> Result<Line, UpstreamError> {
-    let upstream = policy.upstream(target).ok_or(UpstreamError::NoEndpoint)?;
+    socket: &TcpStream,
+) -> Result<Line, Verdict> {
+    let upstream = policy.upstream(target).ok_or(Verdict::Upstream)?;
     let sender = Sender {
         address: client.ip(),
         subject: None,
         room: policy.generation.room(target),
     };
-    upstream.line(sender).await
+    let patience = Some(upstream.service.connect_timeout);
+    let line = tokio::select! {
+        biased;
+        line = upstream.line(sender, patience) => line,
+        () = left(socket) => return Err(Verdict::Invalid),
+    };
+    line.map_err(|error| {
+        tracing::debug!(error = &error as &dyn Error, "no connection to a service");
+        match error {
+            UpstreamError::Saturated(_) => Verdict::Saturated,
+            _ => Verdict::Upstream,
+        }
+    })
+}
+
+/// Waits until the client has ended or broken its connection. Nothing is read.
+async fn left(socket: &TcpStream) {
+    if let Ok(1..) = socket.peek(&mut [0]).await {
+        // The end is behind what the client has sent; that it broke shows all the same.
+        drop(socket.ready(Interest::ERROR).await);
+    }
 }

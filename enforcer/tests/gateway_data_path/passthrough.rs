@@ -15,6 +15,7 @@ use enforcer::{
 };
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
+use socket2::SockRef;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -370,6 +371,57 @@ async fn connections_count_at_their_service_and_go_where_there_is_an_endpoint() 
     let lab = Plan::default().start(set(origin.address, policy::service(&[gone]), policy::open_rule()));
     assert!(connect(&lab, &pki).await.is_err());
     assert!(counted(&lab, "upstream", 1));
+}
+
+/// A gateway whose service may have one connection, for which others wait so long.
+async fn narrow(patience: Duration) -> (Lab, Pki) {
+    let (origin, pki) = (Origin::start().await, Pki::of("services"));
+    let mut service = policy::service(&[echo(&pki).await]);
+    service.limits.connections = NonZeroU32::MIN;
+    service.connect_timeout = patience;
+    let plan = Plan {
+        workers: 1,
+        ..Plan::default()
+    };
+    (plan.start(set(origin.address, service, policy::open_rule())), pki)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_place_is_reset_in_time() {
+    let (lab, pki) = narrow(Duration::from_millis(500)).await;
+    let mut first = connect(&lab, &pki).await.unwrap();
+    converse(&mut first, 10).await;
+    assert!(in_time("a reset", connect(&lab, &pki)).await.is_err());
+    assert!(counted(&lab, "saturated", 1));
+    let line = "enforcer_upstream_overflows_total{bound=\"connections\",service=\"db\"} 1";
+    eventually("the bound is counted", async || lab.metrics().contains(line)).await;
+    converse(&mut first, 10).await;
+    drop(first);
+    eventually("there is room again", async || connect(&lab, &pki).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_waits_no_more() {
+    let (lab, pki) = narrow(Duration::from_secs(60)).await;
+    let mut first = connect(&lab, &pki).await.unwrap();
+    converse(&mut first, 10).await;
+    let hello = hello(&pki);
+    for (left, breaks) in [(1, false), (2, true)] {
+        let mut next = TcpStream::connect(lab.address).await.unwrap();
+        next.write_all(&hello).await.unwrap();
+        let line = format!(
+            "enforcer_handshakes_total{{listener=\"main\",result=\"passed\"}} {}\n",
+            left + 1
+        );
+        eventually("it waits", async || lab.metrics().contains(&line)).await;
+        if breaks {
+            next.write_all(b"more!").await.unwrap();
+            SockRef::from(&next).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(next);
+        eventually("it is gone", async || counted(&lab, "invalid", left)).await;
+    }
+    converse(&mut first, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,7 +43,7 @@ impl Passage<'_> {
             subject: None,
             room: self.policy.generation.room(target),
         };
-        let line = match tokio::time::timeout(rule.timeout, upstream.line(sender)).await {
+        let line = match tokio::time::timeout(rule.timeout, upstream.line(sender, None)).await {
             Ok(line) => line.map_err(|error| unanswered::refusal(&error))?,
             Err(_) => {
                 let (status, detail) = (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time");

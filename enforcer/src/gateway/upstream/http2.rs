@@ -81,6 +81,8 @@ struct Shared {
     /// Streams go on after the endpoint has said that it takes no more (GOAWAY), and hyper's connection has ended.
     _slot: Rc<Slot>,
     streams: Cell<u32>,
+    /// The endpoint has said that it takes no more.
+    leaves: Cell<bool>,
     idle_since: Cell<Instant>,
 }
 
@@ -92,7 +94,7 @@ impl Connections {
     /// Whether one that is open has a place.
     pub(super) fn has_room(&self, is_current: impl Fn(&Lead) -> bool) -> bool {
         let is_free = |shared: &Rc<Shared>| {
-            shared.streams.get() < MAX_STREAMS && !shared.sender.is_closed() && is_current(&shared.lead)
+            shared.streams.get() < MAX_STREAMS && !shared.is_closed() && is_current(&shared.lead)
         };
         self.open.borrow().iter().any(is_free)
     }
@@ -100,7 +102,7 @@ impl Connections {
     /// A place on a connection that is open and leads where the endpoint is; others take no more requests.
     pub(super) fn take(&self, is_current: impl Fn(&Lead) -> bool) -> Option<Stream> {
         let mut open = self.open.borrow_mut();
-        open.retain(|shared| !shared.sender.is_closed() && is_current(&shared.lead));
+        open.retain(|shared| !shared.is_closed() && is_current(&shared.lead));
         let free = open.iter().find(|shared| shared.streams.get() < MAX_STREAMS)?;
         Some(Stream::on(Rc::clone(free)))
     }
@@ -135,6 +137,7 @@ impl Connections {
             lead,
             _slot: slot,
             streams: Cell::new(0),
+            leaves: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
         });
         self.open.borrow_mut().push(Rc::clone(&shared));
@@ -145,8 +148,15 @@ impl Connections {
     pub(super) fn sweep(&self, now: Instant, keep: Duration) {
         self.open.borrow_mut().retain(|shared| {
             let used = shared.streams.get() > 0 || now.duration_since(shared.idle_since.get()) < keep;
-            used && !shared.sender.is_closed()
+            used && !shared.is_closed()
         });
+    }
+}
+
+impl Shared {
+    /// Whether it takes no more requests.
+    fn is_closed(&self) -> bool {
+        self.leaves.get() || self.sender.is_closed()
     }
 }
 
@@ -157,7 +167,7 @@ impl Stream {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.0.sender.is_closed()
+        self.0.is_closed()
     }
 
     pub(super) fn lead(&self) -> Lead {
@@ -180,7 +190,13 @@ impl Stream {
                 *request.uri_mut() = uri;
             }
         }
-        self.0.sender.clone().try_send_request(request).await
+        let sent = self.0.sender.clone().try_send_request(request).await;
+        if let Err(error) = &sent
+            && Untouched::of(error.error()) == Some(Untouched::GoAway)
+        {
+            self.0.leaves.set(true);
+        }
+        sent
     }
 }
 

@@ -6,11 +6,13 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::Instant,
 };
 
 use super::{
@@ -33,22 +35,39 @@ pub(in crate::gateway) struct Line {
 }
 
 impl Upstream {
-    /// A new connection to an endpoint; to another where one accepts none, as for requests.
+    /// A new connection to an endpoint; to another where one accepts none, as for requests. `patience`: how long it
+    /// waits where there are as many as there may be.
     ///
     /// # Errors
     /// Why there is none.
-    pub(in crate::gateway) async fn line(&self, sender: Sender<'_>) -> Result<Line, UpstreamError> {
+    pub(in crate::gateway) async fn line(
+        &self,
+        sender: Sender<'_>,
+        patience: Option<Duration>,
+    ) -> Result<Line, UpstreamError> {
+        let until = patience.map(|patience| Instant::now() + patience);
         let place = self.place(sender.room)?;
         let law = &self.service.retries;
         let mut tries = Tries::new(self.key_of(sender.address), law);
         tries.fresh = true;
         let within = self.service.connect_timeout;
         loop {
-            let (index, seat) = self.seat(&tries).await?;
+            let seat = self.seat(&tries);
+            let (index, seat) = match until {
+                None => seat.await?,
+                Some(until) => tokio::time::timeout_at(until, seat)
+                    .await
+                    .map_err(|_| self.local.saturated(Bound::Connections))??,
+            };
             let endpoint = &self.endpoints[index];
-            let Seat::New(slot) = seat else {
-                // All of its connections are there for the requests of others.
-                return Err(self.local.saturated(Bound::Connections));
+            let slot = match seat {
+                Seat::New(slot) => slot,
+                Seat::Kept(connection) => {
+                    // All of its connections are there for the requests of others, of which one may wait for this.
+                    drop(connection);
+                    self.local.free();
+                    return Err(self.local.saturated(Bound::Connections));
+                }
             };
             let mut lease = Lease::new(Rc::clone(endpoint), Rc::new(Progress::new(true)));
             let name = || endpoint.shared.authority.to_string();

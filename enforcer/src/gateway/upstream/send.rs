@@ -177,10 +177,8 @@ impl Upstream {
                     request = *same;
                     continue;
                 }
-                Err(Failed::Refused(error)) => {
-                    tries.fresh = true;
-                    (RetryCause::Refused, Some(error))
-                }
+                // The connection goes on, or takes no more requests by itself.
+                Err(Failed::Refused(error)) => (RetryCause::Refused, Some(error)),
                 Err(Failed::Sent(error)) => {
                     tries.fresh = true;
                     (RetryCause::Reset, Some(error))
@@ -297,21 +295,20 @@ impl Upstream {
             Some(Err(mut error)) => {
                 let message = error.take_message();
                 let source = error.into_error();
-                let untouched = http2::Untouched::of(&source);
+                let untouched = http2::Untouched::of(&source).is_some();
                 let error = UpstreamError::Broken {
                     endpoint: name(),
                     source,
                 };
                 // That a client's body broke off, or a kept connection, says nothing about the endpoint; one of
-                // HTTP/2 goes on when a stream on it breaks.
+                // HTTP/2 goes on when a stream on it breaks. To refuse what it has no room for is its right.
                 let broke = !kept || message.is_none() && self.service.protocol == Protocol::Http2;
-                let leaves = untouched == Some(http2::Untouched::GoAway);
-                let fault = progress.failure.get().is_none() && broke && !leaves;
+                let fault = progress.failure.get().is_none() && broke && !untouched;
                 exchanging.end(Exchange::Broken, fault.then_some(End::Failure));
                 Err(match message {
                     Some(request) if kept => Failed::Stale(Box::new(request)),
                     Some(request) => Failed::Unsent(Box::new(request), error),
-                    None if untouched.is_some() => Failed::Refused(error),
+                    None if untouched => Failed::Refused(error),
                     None => Failed::Sent(error),
                 })
             }
