@@ -212,6 +212,12 @@ mod tests {
         }
     }
 
+    /// Where the limit has come to: a look at the baseline may be under way at the end, with half of it.
+    fn settled(limits: &[u32]) -> u32 {
+        let latest = limits.len().saturating_sub(10);
+        limits[latest..].iter().copied().max().unwrap()
+    }
+
     #[test]
     fn the_limit_finds_what_a_service_can_do_and_stays_there() {
         for at_once in [10, 50, 200] {
@@ -234,7 +240,7 @@ mod tests {
         assert!(*less.last().unwrap() <= 60, "{less:?}");
         service.at_once = 100;
         let more = service.run(60, u32::MAX);
-        assert!(*more.last().unwrap() >= 70, "{more:?}");
+        assert!(settled(&more) >= 70, "{more:?}");
     }
 
     #[test]
@@ -243,7 +249,7 @@ mod tests {
         service.run(60, u32::MAX);
         service.each = Duration::from_millis(50);
         let limits = service.run(120, u32::MAX);
-        assert!(*limits.last().unwrap() >= 60, "{limits:?}");
+        assert!(settled(&limits) >= 60, "{limits:?}");
     }
 
     #[test]
@@ -263,6 +269,6 @@ mod tests {
                 .all(|limit| *limit >= RANGE.floor)
         );
         let mut service = Simulated::new(100_000, Duration::from_millis(1));
-        assert_eq!(service.run(60, u32::MAX).last(), Some(&RANGE.ceiling));
+        assert_eq!(settled(&service.run(60, u32::MAX)), RANGE.ceiling);
     }
 }
