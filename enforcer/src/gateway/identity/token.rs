@@ -83,7 +83,7 @@ pub enum TokenError {
     /// The issuer's keys were never read. Not the client's fault.
     #[error("the keys of the issuer are not available yet")]
     KeysUnavailable,
-    /// A newer key set may have it: see [`super::verifier::Verifier::refetch`].
+    /// A newer key set may have it: see [`super::verifier::Verifier::verify_or_refresh`].
     #[error("the issuer has no key with this kid")]
     UnknownKey,
     /// As [`Self::UnknownKey`], but newer keys could not be read. Not the client's fault.
