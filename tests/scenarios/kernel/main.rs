@@ -16,6 +16,7 @@ mod egress;
 mod egress_limits;
 mod egress_replies;
 mod egress_rules;
+mod egress_scope;
 mod ethernet;
 mod flows;
 mod generations;

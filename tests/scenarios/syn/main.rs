@@ -4,4 +4,5 @@
 mod bench;
 mod flood;
 mod reserves;
+mod scope;
 mod segments;
