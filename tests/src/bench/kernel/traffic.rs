@@ -28,7 +28,7 @@ const UDP_BYTES: usize = 60 - 14 - 20 - 8;
 /// The processor that sends; a veth's receiver works on the same one.
 const PROCESSOR: usize = 0;
 /// Packets of one run: a few milliseconds, so that most runs are not interrupted.
-const RUN: u32 = 16_384;
+const RUN: u32 = 65_536;
 /// A veth loses packets only where its receiver is interrupted.
 const LEAST_ARRIVED: f64 = 0.9;
 
