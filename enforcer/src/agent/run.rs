@@ -122,8 +122,9 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     let gateway = gateway_config
         .map(|gateway| start_gateway(config, &gateway, &shared))
         .transpose()?;
-    // Loading programs and policies takes several times what stays of it.
+    // Loading programs and policies takes several times what stays of it, and code that is not needed again.
     memory::give_back();
+    memory::forget_code();
     let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
     leave(&shared, config.kernel.on_stop);
     // What still waits for something has nobody left to answer to.
@@ -226,6 +227,7 @@ async fn serve(
                 let applying = tokio::task::spawn_blocking(move || {
                     shared.changed(outcome);
                     memory::give_back();
+                    memory::forget_code();
                 });
                 if let Err(error) = applying.await {
                     tracing::error!(%error, "applying policies failed");

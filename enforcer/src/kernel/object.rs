@@ -1,7 +1,7 @@
 //! The kernel programs, embedded, and how they are loaded.
 
 use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
+    Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Map, MapData},
     programs::{SchedClassifier, Xdp},
 };
@@ -95,7 +95,8 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
         }
     }
     loader
-        .btf(Btf::from_sys_fs().ok().as_ref())
+        // The programs read no structures of the kernel's, so that its types, which are tens of MiB, need not be known.
+        .btf(None)
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("SKETCH", sizes.sketch_lines)
         .map_max_entries("FLOWS", sizes.max_flows)

@@ -1,16 +1,19 @@
 //! The bits in front of the access lists' trie: see `enforcer_common::presence`.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use enforcer_common::{
     layout::{AccessKey, IPV4_LIST},
     presence::{WORDS, met},
 };
 
-use super::{KernelError, address::prefix_bits, object::Array};
+use super::{KernelError, address::prefix_bits, memory::Words, object::Array};
 
 /// The bits, in the kernel and here.
 pub struct Presence {
     map: Array<u64>,
-    words: Vec<u64>,
+    /// Most are zero. Nobody else has them: they are atomic only because all [`Words`] are.
+    words: Words,
 }
 
 impl Presence {
@@ -19,7 +22,7 @@ impl Presence {
     pub fn new(map: Array<u64>) -> Self {
         Self {
             map,
-            words: vec![0; WORDS as usize],
+            words: Words::zero(WORDS as usize),
         }
     }
 
@@ -28,10 +31,14 @@ impl Presence {
     /// # Errors
     /// The kernel refuses.
     pub fn inherited(map: Array<u64>) -> Result<Self, KernelError> {
-        let words = map
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(KernelError::map("PRESENCE"))?;
+        let words = Words::zero(WORDS as usize);
+        for (word, found) in words.iter().zip(map.iter()) {
+            let found = found.map_err(KernelError::map("PRESENCE"))?;
+            // Writing a zero would take a page for it.
+            if found != 0 {
+                word.store(found, Relaxed);
+            }
+        }
         Ok(Self { map, words })
     }
 
@@ -47,9 +54,9 @@ impl Presence {
                 Some((before, word)) if before == place => word,
                 Some((before, word)) => {
                     self.write(before, word)?;
-                    self.words[place as usize]
+                    self.word(place)
                 }
-                None => self.words[place as usize],
+                None => self.word(place),
             };
             pending = Some((place, word | bit));
         }
@@ -64,27 +71,31 @@ impl Presence {
         &mut self,
         prefixes: impl Iterator<Item = Result<(u32, AccessKey), KernelError>>,
     ) -> Result<(), KernelError> {
-        let mut wanted = vec![0_u64; self.words.len()];
+        let wanted = Words::zero(self.words.len());
         for prefix in prefixes {
             let (key_bits, key) = prefix?;
             for (place, bit) in met_by(key_bits, &key) {
-                wanted[place as usize] |= bit;
+                wanted[place as usize].fetch_or(bit, Relaxed);
             }
         }
-        for (place, word) in (0..).zip(wanted) {
-            self.write(place, word)?;
+        for (place, word) in (0..).zip(wanted.iter()) {
+            self.write(place, word.load(Relaxed))?;
         }
         Ok(())
     }
 
     fn write(&mut self, place: u32, word: u64) -> Result<(), KernelError> {
-        if self.words[place as usize] != word {
+        if self.word(place) != word {
             self.map
                 .set(place, word, 0)
                 .map_err(KernelError::map("PRESENCE"))?;
-            self.words[place as usize] = word;
+            self.words[place as usize].store(word, Relaxed);
         }
         Ok(())
+    }
+
+    fn word(&self, place: u32) -> u64 {
+        self.words[place as usize].load(Relaxed)
     }
 }
 

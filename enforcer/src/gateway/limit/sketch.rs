@@ -27,21 +27,18 @@ use enforcer_common::{
     sketch::{CELLS, Place, ROWS},
 };
 
-/// Cache lines of a sketch unless told otherwise: 4 MiB.
+use crate::kernel::memory::Words;
+
+/// Cache lines of a sketch unless told otherwise: 4 MiB, of which as much is in memory as keys have used.
 pub const DEFAULT_LINES: usize = 1 << 16;
 
 /// Cells that all belong to limiters of the same parameters.
 #[derive(Debug)]
 pub struct Sketch {
     params: Params,
-    lines: Box<[Line]>,
+    /// A page, and with it each line, begins where a line of the cache does.
+    cells: Words,
 }
-
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Line([AtomicU64; CELLS]);
-
-const _: () = assert!(size_of::<Line>() == 64);
 
 impl Sketch {
     /// At least `lines` cache lines (a power of two) of fresh limiters.
@@ -50,7 +47,7 @@ impl Sketch {
         let lines = lines.max(1).next_power_of_two();
         Self {
             params,
-            lines: std::iter::repeat_with(Line::default).take(lines).collect(),
+            cells: Words::zero(lines * CELLS),
         }
     }
 
@@ -111,9 +108,10 @@ impl Sketch {
     }
 
     fn cells(&self, key: u64) -> [&AtomicU64; ROWS] {
-        let place = Place::of_hash(key, self.lines.len() as u64 - 1);
-        let line = &self.lines[place.line as usize];
-        [0, 1, 2, 3].map(|row| &line.0[place.cell(row)])
+        let lines = self.cells.len() / CELLS;
+        let place = Place::of_hash(key, lines as u64 - 1);
+        let (line, _) = self.cells[place.line as usize * CELLS..].as_chunks::<CELLS>();
+        [0, 1, 2, 3].map(|row| &line[0][place.cell(row)])
     }
 
     fn read(&self, cells: &[&AtomicU64; ROWS], now_ns: u64) -> [State; ROWS] {

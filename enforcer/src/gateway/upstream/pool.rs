@@ -40,6 +40,9 @@ use crate::{
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 256;
+/// The most that is read at once of what an endpoint answers, and the longest head of an answer. Without it the buffer of a
+/// connection that has carried large answers stays at 400 KiB.
+const MAX_BUFFER: usize = 64 * 1024;
 /// How long an idle connection is kept. Less than the usual 60 s and more of servers.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 /// Of a name's addresses so many are tried for one connection.
@@ -356,7 +359,11 @@ impl Slot {
             to.open.service.stir();
             return Ok(Connection::http2(stream));
         }
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(MAX_BUFFER)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(failed)?;
         let slot = Rc::new(self);
         let held = Rc::clone(&slot);
         tokio::task::spawn_local(async move {

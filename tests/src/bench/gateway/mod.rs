@@ -72,6 +72,12 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("bench: starting {}", proxy.title());
         standing.push(Standing::start(proxy, &ground)?);
     }
+    let mut few = Vec::new();
+    for standing in &standing {
+        // What nobody counts also warms up.
+        standing.measure(Case::Http1, &ground)?;
+        few.push(standing.memory_at_few(&ground)?);
+    }
     let mut cells = report::Samples::default();
     for round in 1..=options.rounds {
         for &case in &cases {
@@ -87,8 +93,8 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("bench: round {round} of {}", options.rounds);
     }
     let mut memory = Vec::new();
-    for standing in &standing {
-        memory.push(standing.memory(options.idle, &ground)?);
+    for (standing, few) in standing.iter().zip(few) {
+        memory.push(standing.memory(few, options.idle, &ground)?);
         eprintln!("bench: memory of {}", standing.proxy.title());
     }
     let size = crowd::Size {

@@ -188,9 +188,11 @@ pub(super) struct Standing {
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
     pub(super) proxy: &'static str,
-    /// At [`FEW`] connections, in bytes.
+    /// At [`FEW`] connections after a first load of small requests over as many, in bytes.
     pub(super) few: u64,
-    /// At many idle ones, in bytes, and how many those are.
+    /// The same after all rounds, with their large bodies, handshakes and tokens.
+    pub(super) few_at_end: u64,
+    /// At many idle ones, in bytes, and how many those are. At the end, too.
     pub(super) many: Option<(usize, u64)>,
 }
 
@@ -229,9 +231,15 @@ impl Standing {
         (self.proxy.key(), self.version.clone())
     }
 
-    /// What it has in memory at few connections and at `idle`, each of which has served a request.
-    pub(super) fn memory(&self, idle: usize, ground: &Ground) -> Result<Memory> {
-        let few = self.memory_at(FEW, ground)?;
+    /// What it has in memory at few connections, in bytes.
+    pub(super) fn memory_at_few(&self, ground: &Ground) -> Result<u64> {
+        self.memory_at(FEW, ground)
+    }
+
+    /// What it has in memory in the end, at few connections and at `idle`, each of which has served a request; `few` is
+    /// what it had in the beginning.
+    pub(super) fn memory(&self, few: u64, idle: usize, ground: &Ground) -> Result<Memory> {
+        let few_at_end = self.memory_at_few(ground)?;
         let many = if idle == 0 {
             None
         } else {
@@ -240,6 +248,7 @@ impl Standing {
         Ok(Memory {
             proxy: self.proxy.key(),
             few,
+            few_at_end,
             many,
         })
     }

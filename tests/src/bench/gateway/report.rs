@@ -149,9 +149,13 @@ impl Results {
         println!("\nMemory, MiB\n");
         for memory in &self.memory {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            print!("{:12}64 connections {:>8.1}", memory.proxy, mib(memory.few));
+            let (few, at_end) = (mib(memory.few), mib(memory.few_at_end));
+            print!(
+                "{:12}64 connections {few:>8.1}   at the end {at_end:>8.1}",
+                memory.proxy
+            );
             if let Some((count, bytes)) = memory.many {
-                let each = bytes.saturating_sub(memory.few) as f64 / 1024.0 / count as f64;
+                let each = bytes.saturating_sub(memory.few_at_end) as f64 / 1024.0 / count as f64;
                 print!("   {count} idle {:>8.1}   {each:.1} KiB each", mib(bytes));
             }
             println!();
