@@ -7,7 +7,7 @@ use aya::{
 };
 
 use super::{
-    EventRate, KernelError, log,
+    EventRate, KernelError, log, memory,
     notes::Notes,
     numbers::Numbers,
     pins::{KEPT, Pins, pinned_array},
@@ -88,15 +88,17 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
     let injected_time = u32::from(sizes.injected_time);
     let event_spacing_ns = sizes.events.spacing_ns();
     let log_level = log::level(sizes.debug_log);
+    // The programs read no structures of the kernel's. The loader has taken in its types by itself, tens of MiB that nothing
+    // is to settle in.
     let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    memory::give_back();
     for (name, pins) in KEPT.into_iter().zip(std::iter::repeat(pins)) {
         if let Some(pins) = pins {
             loader.map_pin_path(name, pins.map(name));
         }
     }
     loader
-        // The programs read no structures of the kernel's, so that its types, which are tens of MiB, need not be known.
-        .btf(None)
         .verifier_log_level(VerifierLogLevel::STATS)
         .map_max_entries("SKETCH", sizes.sketch_lines)
         .map_max_entries("FLOWS", sizes.max_flows)

@@ -5,8 +5,10 @@
 //! nightly with `rust-src` does. Both need `bpf-linker`.
 #![deny(unsafe_code)]
 
+mod line_info;
+
 use std::{
-    env, fmt,
+    env, fmt, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -61,7 +63,7 @@ pub fn bpf_linker() -> Option<PathBuf> {
 }
 
 /// Builds every program of `package`, whose folder is `root_dir`, into `OUT_DIR`, anew whenever it or one
-/// of the folders that it depends on has changed. For build scripts.
+/// of the folders that it depends on has changed. For build scripts. Those of a release have no line information.
 ///
 /// # Errors
 /// One sentence that names what is missing and the command that installs it, or the compiler's error.
@@ -93,13 +95,21 @@ pub fn build(package: &str, root_dir: &str, dependencies: &[&str]) -> Result<()>
         Toolchain::Debian => aya_build::Toolchain::Custom(LINKED),
         Toolchain::Nightly => aya_build::Toolchain::Nightly,
     };
-    let package = aya_build::Package {
+    let programs = aya_build::Package {
         name: package,
         root_dir,
         ..Default::default()
     };
-    aya_build::build_ebpf([package], name)
-        .with_context(|| format!("the kernel programs did not build with {toolchain}"))
+    aya_build::build_ebpf([programs], name)
+        .with_context(|| format!("the kernel programs did not build with {toolchain}"))?;
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        let file = Path::new(&env::var_os("OUT_DIR").context("this is no build script")?).join(package);
+        let about = || file.display().to_string();
+        let mut object = fs::read(&file).with_context(about)?;
+        line_info::remove(&mut object).with_context(about)?;
+        fs::write(&file, object).with_context(about)?;
+    }
+    Ok(())
 }
 
 fn search_path() -> Vec<PathBuf> {
