@@ -27,6 +27,7 @@ use super::{
         scope::Scopes,
         token::{self, Binding, VerifiedToken},
     },
+    present::Present,
     proxy_protocol,
     request::origin_form,
 };
@@ -102,7 +103,7 @@ pub(crate) fn head(bytes: &[u8]) {
         request.headers_mut().append(name, value);
     }
     let (parts, ()) = request.into_parts();
-    if framing::check(&parts).is_ok() {
+    if framing::check(&parts, Present::in_request(&parts.headers)).is_ok() {
         let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
         let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
         assert!(codings.next().is_none_or(is_chunked) && codings.next().is_none());
@@ -116,11 +117,9 @@ pub(crate) fn head(bytes: &[u8]) {
         };
         assert!(!name.contains(harmful), "{name:?}");
         // What services get is read as the same host.
-        let value = host.value().ok();
-        let again = value.and_then(|value| {
-            let fields = HeaderMap::from_iter([(header::HOST, value)]);
-            Host::of(&Uri::from_static("/"), &fields).ok()
-        });
+        let fields = HeaderMap::from_iter([(header::HOST, host.value().clone())]);
+        let again = Host::of(&Uri::from_static("/"), &fields).ok();
+        assert!(again.as_ref().is_some_and(Host::is_as_written));
         assert_eq!(again.as_ref().map(Host::name), Some(name));
     }
 }

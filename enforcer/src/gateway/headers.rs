@@ -5,14 +5,17 @@
 //! then set from what the gateway knows. So are fields by which some frameworks replace the method
 //! or the path that the policy has looked at. `authorization` is forwarded, unless a rule says otherwise.
 
-use std::net::IpAddr;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::policy::model::ApiKey;
+use super::{
+    host::Host,
+    present::Present,
+    reserved::is_ours,
+    spoken::{Proven, Spoken, UnspeakableIdentity},
+};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -24,7 +27,7 @@ const OWNER: HeaderName = HeaderName::from_static("x-enforcer-owner");
 const KEY: HeaderName = HeaderName::from_static("x-enforcer-key");
 
 /// Fields that end at this hop, besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
+pub(super) static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TE,
     TRANSFER_ENCODING,
@@ -36,101 +39,66 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields that only the gateway may set, beside all that begin with one of [`OURS_BEFORE`]: by them
-/// proxies and load balancers tell services who a client is, and frameworks believe them. `client-cert`
-/// and `client-cert-chain` must be removed by RFC 9440 section 4.
-const OURS: [&str; 19] = [
-    // The client's address.
-    "cf-connecting-ip",
-    "client-ip",
-    "fastly-client-ip",
-    "forwarded",
-    "proxy-client-ip",
-    "true-client-ip",
-    "wl-proxy-client-ip",
-    "x-azure-clientip",
-    "x-cluster-client-ip",
-    "x-forwarded",
-    "x-real-ip",
-    // The client's certificate or name.
-    "client-cert",
-    "client-cert-chain",
-    "remote-user",
-    "x-remote-user",
-    "x-webauth-user",
-    // The method, the path, and where the service sends requests of its own.
-    "proxy",
-    "x-method-override",
-    "x-rewrite-url",
-];
-const OURS_BEFORE: [&str; 9] = [
-    "ssl-client-",
-    "x-auth-request-",
-    "x-client-",
-    "x-enforcer",
-    "x-envoy-",
-    "x-forwarded-",
-    "x-http-method",
-    "x-original-",
-    "x-ssl-",
-];
-
 /// What the gateway tells the upstream about the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client<'a> {
-    pub(super) address: IpAddr,
+    pub(super) address: &'a Spoken,
     /// Whether the client's connection is TLS.
     pub(super) tls: bool,
-    /// The host, with port if the client named one.
-    pub(super) authority: &'a HeaderValue,
+    /// Which host the request is for.
+    pub(super) host: &'a Host,
     /// The client certificate's identity.
-    pub(super) identity: Option<&'a str>,
-    /// The token's `sub`.
-    pub(super) subject: Option<&'a str>,
-    /// The token's `client_id`.
-    pub(super) client: Option<&'a str>,
-    /// The API key.
-    pub(super) key: Option<&'a ApiKey>,
+    pub(super) identity: Option<&'a Spoken>,
+    /// By a token and an API key.
+    pub(super) proven: Option<&'a Proven>,
 }
 
-/// A proven name that no header field can carry.
-#[derive(Debug, thiserror::Error)]
-#[error("the proven identity has a control character and cannot be told to the service")]
-pub(super) struct UnspeakableIdentity;
-
-/// Turns the client's fields into those that the upstream gets.
+/// Turns the client's fields into those that the upstream gets. `present`: which of them there are.
 ///
 /// # Errors
 /// When a proven name has control characters.
 pub(super) fn prepare_request(
     headers: &mut HeaderMap,
+    present: Present,
     client: &Client<'_>,
 ) -> Result<(), UnspeakableIdentity> {
-    let trailers = wants_trailers(headers);
-    strip_hop_by_hop(headers);
-    headers.remove(EXPECT);
-    strip_ours(headers);
+    let trailers = present.has(Present::TE) && wants_trailers(headers);
+    strip_hop_by_hop(headers, present);
+    if present.has(Present::EXPECT) {
+        headers.remove(EXPECT);
+    }
+    if present.has(Present::OURS) {
+        strip_ours(headers);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    headers.insert(HOST, client.authority.clone());
-    headers.insert(FORWARDED_HOST, client.authority.clone());
+    let host = client.host.value();
+    // `Connection` may have named it.
+    if !client.host.is_as_written() || present.has(Present::CONNECTION) {
+        headers.insert(HOST, host.clone());
+    }
+    headers.insert(FORWARDED_HOST, host.clone());
     headers.insert(
         FORWARDED_PROTO,
         HeaderValue::from_static(if client.tls { "https" } else { "http" }),
     );
-    let address = client.address.to_string();
-    headers.insert(FORWARDED_FOR, speak(&address)?);
+    headers.insert(FORWARDED_FOR, client.address.value()?);
+    if let Some(identity) = client.identity {
+        headers.insert(IDENTITY, identity.value()?);
+    }
+    let Some(proven) = client.proven else {
+        return Ok(());
+    };
     for (name, value) in [
-        (IDENTITY, client.identity),
-        (SUBJECT, client.subject),
-        (CLIENT, client.client),
-        (OWNER, client.key.map(|key| &*key.owner)),
-        (KEY, client.key.map(|key| &*key.id)),
+        (SUBJECT, &proven.subject),
+        (CLIENT, &proven.client),
+        (OWNER, &proven.owner),
+        (KEY, &proven.key),
     ] {
         if let Some(value) = value {
-            headers.insert(name, speak(value)?);
+            headers.insert(name, value.value()?);
         }
     }
     Ok(())
@@ -138,7 +106,7 @@ pub(super) fn prepare_request(
 
 /// Takes out of a response's fields what concerns only the upstream's connection.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
+    strip_hop_by_hop(headers, Present::in_response(headers));
 }
 
 /// Takes out of trailers what may not come from a client.
@@ -153,10 +121,6 @@ pub(super) fn strip_ours(headers: &mut HeaderMap) {
     }
 }
 
-fn speak(value: &str) -> Result<HeaderValue, UnspeakableIdentity> {
-    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| UnspeakableIdentity)
-}
-
 fn wants_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(TE)
@@ -166,8 +130,11 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) {
+    if !present.has(Present::OF_HOP) {
+        return;
+    }
+    if present.has(Present::CONNECTION) {
         let named: Vec<_> = headers
             .get_all(CONNECTION)
             .iter()
@@ -182,18 +149,9 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         // It overrides the length (RFC 9112 section 6.3), which may be a lie.
         headers.remove(CONTENT_LENGTH);
     }
-    for name in &HOP_BY_HOP {
+    for name in HOP_BY_HOP.iter().filter(|name| present.has(Present::named(name))) {
         headers.remove(name);
     }
-}
-
-/// Whether only the gateway may set the field. Servers that hand fields on by CGI's rules (RFC 3875
-/// section 4.1.18) make no difference between `-` and `_`, and some none between these and `.`, so
-/// neither does this.
-pub(crate) fn is_ours(name: &str) -> bool {
-    OURS.iter()
-        .any(|ours| name.len() == ours.len() && begins(name, ours))
-        || OURS_BEFORE.iter().any(|prefix| begins(name, prefix))
 }
 
 /// Whether the field is about one connection, or about how a message is carried on it.
@@ -201,23 +159,11 @@ pub(crate) fn is_of_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name) || matches!(*name, CONTENT_LENGTH | EXPECT | TRAILER)
 }
 
-/// Whether a field may be taken for `ours`, which is in lower case.
-pub(super) fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
-    let (name, ours) = (name.as_str(), ours.as_str());
-    name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
-}
-
-/// `-`, `_` and `.` are the same.
-fn fold(byte: u8) -> u8 {
-    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
-}
-
-fn begins(name: &str, prefix: &str) -> bool {
-    name.len() >= prefix.len() && name.bytes().map(fold).zip(prefix.bytes()).all(|(a, b)| a == b)
-}
-
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+    use proptest::{prelude::*, sample::select};
+
     use super::*;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -229,18 +175,25 @@ mod tests {
         headers
     }
 
+    /// A request to `api.example.com`, which it says as the upstream is to get it.
     fn prepared(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = map(fields);
-        let client = Client {
-            address: "203.0.113.9".parse().unwrap(),
-            tls: true,
-            authority: &HeaderValue::from_static("api.example.com"),
-            identity: Some("spiffe://example.com/a"),
-            subject: None,
-            client: Some("web"),
-            key: None,
+        let mut headers = map(&[("host", "api.example.com")]);
+        for (name, value) in &map(fields) {
+            headers.append(name, value.clone());
+        }
+        let proven = Proven {
+            client: Some(Spoken::new("web")),
+            ..Proven::default()
         };
-        prepare_request(&mut headers, &client).unwrap();
+        let client = Client {
+            address: &Spoken::new("203.0.113.9"),
+            tls: true,
+            host: &Host::of(&Uri::from_static("/"), &headers).unwrap(),
+            identity: Some(&Spoken::new("spiffe://example.com/a")),
+            proven: Some(&proven),
+        };
+        let present = Present::in_request(&headers);
+        prepare_request(&mut headers, present, &client).unwrap();
         headers
     }
 
@@ -350,16 +303,67 @@ mod tests {
     }
 
     #[test]
+    fn the_host_is_told_whatever_the_client_calls_a_field_of_the_connection() {
+        let headers = prepared(&[("connection", "host, x-forwarded-host")]);
+        assert_eq!(headers["host"], "api.example.com");
+        assert_eq!(headers["x-forwarded-host"], "api.example.com");
+        assert!(!headers.contains_key("connection"));
+    }
+
+    #[test]
     fn a_name_with_a_line_end_is_refused() {
-        let client = Client {
-            address: "203.0.113.9".parse().unwrap(),
-            tls: false,
-            authority: &HeaderValue::from_static("a"),
-            identity: None,
-            subject: Some("a\r\nx-enforcer-client: root"),
-            client: None,
-            key: None,
+        let proven = Proven {
+            subject: Some(Spoken::new("a\r\nx-enforcer-client: root")),
+            ..Proven::default()
         };
-        assert!(prepare_request(&mut HeaderMap::new(), &client).is_err());
+        let client = Client {
+            address: &Spoken::new("203.0.113.9"),
+            tls: false,
+            host: &Host::of(&Uri::from_static("http://a/"), &HeaderMap::new()).unwrap(),
+            identity: None,
+            proven: Some(&proven),
+        };
+        assert!(prepare_request(&mut HeaderMap::new(), Present::default(), &client).is_err());
+    }
+
+    /// As it was before one look at the names stood for many.
+    fn removed_one_by_one(headers: &mut HeaderMap) {
+        let named: Vec<_> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        if headers.contains_key(TRANSFER_ENCODING) {
+            headers.remove(CONTENT_LENGTH);
+        }
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_ends_here_is_what_a_look_for_each_finds(
+            fields in proptest::collection::vec(
+                (
+                    select(&[
+                        "accept", "connection", "content-length", "http2-settings", "keep-alive", "proxy-connection",
+                        "proxy-authenticate", "proxy-authorization", "te", "transfer-encoding", "upgrade", "x-a",
+                    ][..]),
+                    select(&["close", "x-a, te", "Transfer-Encoding", "content-length,connection", "chunked"][..]),
+                ),
+                0..10,
+            ),
+        ) {
+            let mut expected = map(&fields);
+            let mut response = expected.clone();
+            removed_one_by_one(&mut expected);
+            prepare_response(&mut response);
+            prop_assert_eq!(response, expected);
+        }
     }
 }

@@ -34,16 +34,19 @@ mod metrics;
 mod mirror;
 mod passthrough;
 pub mod policies;
+mod present;
 pub mod pressure;
 pub mod problem;
 mod proof;
 mod proxy_protocol;
 mod refusal;
 mod request;
+mod reserved;
 pub mod revocation;
 pub mod router;
 pub mod signal;
 mod sources;
+mod spoken;
 mod target;
 pub mod tls;
 mod tunnel;
@@ -68,10 +71,11 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use headers::{is_of_hop, is_ours};
+pub(crate) use headers::is_of_hop;
 pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
 pub use live::Revoker;
+pub(crate) use reserved::is_ours;
 pub(crate) use sources::Budgets;
 pub(crate) use target::is_normal as is_normal_path;
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};

@@ -28,6 +28,7 @@ use super::{
     identity::{authorize::Denial, bearer::Scheme, dpop::DPOP, reason::Reason, token::VerifiedToken},
     limit::Meter,
     metrics, mirror,
+    present::Present,
     refusal::Refusal,
     router::{Asked, RuleIndex},
     signal::{Outcome, Verdict},
@@ -137,8 +138,9 @@ impl<'a> Passage<'a> {
     /// to ask elsewhere.
     async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (mut parts, body) = request.into_parts();
-        framing::check(&parts)?;
-        let asked = upgrade::asked(&mut parts)?;
+        let present = Present::in_request(&parts.headers);
+        framing::check(&parts, present)?;
+        let asked = upgrade::asked(&mut parts, present)?;
         if parts.method == Method::TRACE {
             let (status, detail) = (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served");
             return Err(Refusal::new(Verdict::Invalid, status, detail));
@@ -205,8 +207,8 @@ impl<'a> Passage<'a> {
             // It is a secret between the client and the gateway.
             parts.headers.remove(&wanted.header);
         }
-        self.prepare(index, &mut parts, &host)?;
-        if matches!(rule.require, Requirement::Proof { token: Some(_), .. }) {
+        self.prepare(index, &mut parts, present, &host)?;
+        if present.has(Present::DPOP) && matches!(rule.require, Requirement::Proof { token: Some(_), .. }) {
             // The proof was for the gateway, and counts once.
             parts.headers.remove(DPOP);
         }
@@ -224,32 +226,34 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// Makes the request's head what the upstream gets.
-    fn prepare(&self, index: RuleIndex, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
-        let token = self.token.as_deref();
-        let authority = host.value().map_err(Refusal::invalid)?;
+    /// Makes the request's head, which has the fields that are `present`, what the upstream gets.
+    fn prepare(
+        &self,
+        index: RuleIndex,
+        parts: &mut Parts,
+        present: Present,
+        host: &Host,
+    ) -> Result<(), Refusal> {
         let connection = self.connection;
+        let told = connection.told();
+        // In shadow mode one that is revoked comes so far, and says nothing any more.
+        let is_revoked = self.denied == Some(Reason::Revoked);
         let client = headers::Client {
-            address: connection.client.ip(),
+            address: &told.address,
             tls: connection.is_tls(),
-            authority: &authority,
-            // In shadow mode one that is revoked comes so far, and says nothing any more.
-            identity: connection
-                .certificate
-                .as_ref()
-                .filter(|_| self.denied != Some(Reason::Revoked))
-                .map(|certificate| &*certificate.identity),
-            subject: token.map(|token| &*token.subject),
-            client: token.and_then(|token| token.client_id.as_deref()),
-            key: self.key.map(|key| &**key),
+            host,
+            identity: told.identity.as_ref().filter(|_| !is_revoked),
+            proven: self.held.as_ref().map(Held::proven),
         };
-        headers::prepare_request(&mut parts.headers, &client).map_err(Refusal::invalid)?;
+        headers::prepare_request(&mut parts.headers, present, &client).map_err(Refusal::invalid)?;
         let forward = &self.policy.generation.rule(index).1.access.forward;
-        let left_out = forwarding::apply(&mut parts.headers, forward, token);
+        let left_out = forwarding::apply(&mut parts.headers, forward, self.token.as_deref());
         if left_out > 0 {
             connection.worker.metrics.claims_left_out.inc_by(left_out);
         }
-        join_cookies(&mut parts.headers);
+        if present.has(Present::COOKIE) {
+            join_cookies(&mut parts.headers);
+        }
         parts.version = Version::HTTP_11;
         // What hyper keeps there belongs to the client's connection.
         parts.extensions.clear();
