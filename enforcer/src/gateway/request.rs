@@ -26,7 +26,7 @@ use super::{
     hold::Held,
     host::Host,
     identity::{authorize::Denial, bearer::Scheme, dpop::DPOP, reason::Reason, token::VerifiedToken},
-    limit::Meter,
+    limit::{self, Meter},
     metrics, mirror,
     present::Present,
     refusal::Refusal,
@@ -69,8 +69,10 @@ pub(super) struct Passage<'a> {
     pub(super) denied: Option<Reason>,
     /// For the audit log, if there is one.
     entry: Option<Box<Entry>>,
-    /// Fields that the response gets, whatever it is.
+    /// Fields that the response gets, whatever it is; beside them,
     fields: HeaderMap,
+    /// what it says of the rule's limits, if these have been asked.
+    standing: Option<limit::headers::Told<'a>>,
     observed: bool,
     /// What the request rests on, until its answer has taken that over.
     held: Option<Held>,
@@ -94,6 +96,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         denied: None,
         entry: connection.worker.observer.audit().map(|_| Entry::of(&request)),
         fields: HeaderMap::new(),
+        standing: None,
         observed: false,
         held: None,
     };
@@ -119,7 +122,12 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
             }
         }
     };
-    response.headers_mut().extend(std::mem::take(&mut passage.fields));
+    if !passage.fields.is_empty() {
+        response.headers_mut().extend(std::mem::take(&mut passage.fields));
+    }
+    if let Some(standing) = &passage.standing {
+        standing.write(response.headers_mut());
+    }
     // Behind a CONNECT there may be bytes already that were meant for the service.
     let ends = (connection.worker.is_draining() || is_connect) && !connection.http2;
     let ends = ends && !connection.is_switched();
