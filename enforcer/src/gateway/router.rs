@@ -196,7 +196,9 @@ impl Paths {
 /// Each route's first rule that fits, with the specificity of its path: lower is more specific.
 #[derive(Default)]
 struct Choice {
-    offers: Vec<(RuleIndex, usize)>,
+    /// In most policies there is one route for a path: it needs no list.
+    first: Option<(RuleIndex, usize)>,
+    others: Vec<(RuleIndex, usize)>,
     rank: usize,
 }
 
@@ -216,17 +218,24 @@ impl Choice {
             if !fits || !conditions::all_hold(&entry.conditions, asked, patterns) {
                 continue;
             }
-            match self.offers.iter_mut().find(|(at, _)| at.route == entry.at.route) {
-                None => self.offers.push((entry.at, self.rank)),
-                Some(offer) if entry.at.rule < offer.0.rule => *offer = (entry.at, self.rank),
+            let offered = (entry.at, self.rank);
+            let Some(first) = &mut self.first else {
+                self.first = Some(offered);
+                continue;
+            };
+            let mut offers = iter::once(first).chain(&mut self.others);
+            match offers.find(|(at, _)| at.route == entry.at.route) {
+                None => self.others.push(offered),
+                Some(offer) if entry.at.rule < offer.0.rule => *offer = offered,
                 Some(_) => {}
             }
         }
     }
 
     fn decide(self) -> Option<RuleIndex> {
-        self.offers
+        self.first
             .into_iter()
+            .chain(self.others)
             .min_by_key(|&(at, rank)| (rank, at.route))
             .map(|(at, _)| at)
     }
