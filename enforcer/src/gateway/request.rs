@@ -283,7 +283,8 @@ impl<'a> Passage<'a> {
                 "the service is not configured",
             )
         })?;
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        let ended = body.is_end_stream();
+        if !ended && body.size_hint().exact().is_none() {
             // Otherwise hyper takes it that GET and some others have no body, and drops it.
             parts
                 .headers
@@ -296,6 +297,7 @@ impl<'a> Passage<'a> {
         let token = self.token.as_deref();
         let sender = Sender {
             address: self.connection.client.ip(),
+            switches: told.is_some(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
             room: self.policy.generation.room(target),
         };
@@ -307,7 +309,7 @@ impl<'a> Passage<'a> {
             sender,
             &self.connection.worker.mirrors,
         );
-        let body = RequestBody::new(body, rule.max_body).copied_to(copied);
+        let body = RequestBody::new(body, ended, rule.max_body).copied_to(copied);
         let body = if rule.access.forward.claims.is_empty() {
             body
         } else {
