@@ -4,7 +4,7 @@ mod admission;
 mod connecting;
 mod unanswered;
 
-use std::{rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -156,7 +156,7 @@ impl<'a> Passage<'a> {
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
         parts.uri = match parts.method {
             Method::CONNECT => connecting::target(&parts.uri)?,
-            _ => origin_form(&parts.uri)?,
+            _ => origin_form(std::mem::take(&mut parts.uri))?,
         };
         let policy = self.policy;
         let looked_at = Asked {
@@ -418,10 +418,14 @@ impl Drop for Passage<'_> {
 }
 
 /// The target in origin form (RFC 9112 section 3.2.1), its path normalised.
-pub(super) fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
+pub(super) fn origin_form(uri: Uri) -> Result<Uri, Refusal> {
     let path = target::normalise(uri.path()).map_err(Refusal::invalid)?;
+    let is_path = uri.scheme().is_none() && uri.authority().is_none() && uri.path_and_query().is_some();
+    if is_path && matches!(path, Cow::Borrowed(_)) {
+        return Ok(uri);
+    }
     let whole = match (uri.path_and_query(), uri.query()) {
-        (Some(whole), _) if matches!(path, std::borrow::Cow::Borrowed(_)) => Ok(whole.clone()),
+        (Some(whole), _) if matches!(path, Cow::Borrowed(_)) => Ok(whole.clone()),
         (_, None) => PathAndQuery::try_from(&*path),
         (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
     };
@@ -432,7 +436,8 @@ pub(super) fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
 
 /// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
 fn join_cookies(fields: &mut HeaderMap) {
-    if fields.get_all(COOKIE).iter().nth(1).is_none() {
+    // The first look costs nothing, and is enough where no field of any name is there twice.
+    if fields.keys_len() == fields.len() || fields.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }
     let cookies: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();

@@ -13,10 +13,15 @@
 
 use std::{collections::HashMap, iter, sync::Arc};
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
 
 use super::conditions::{self, Compiled};
 use crate::policy::model::{HostPattern, PathMatch, Pattern, Route};
+
+/// What policies say of hosts and paths. Only they enter anything, so nobody can make a look-up long, and the hash
+/// may be a quick one.
+type ByText<T> = HashMap<Arc<str>, T, RandomState>;
 
 /// Where a rule stands in the policy set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,8 +35,8 @@ pub struct RuleIndex {
 /// A compiled set of routes.
 #[derive(Debug, Default)]
 pub struct Router {
-    exact: HashMap<Arc<str>, Paths>,
-    suffixes: HashMap<Arc<str>, Paths>,
+    exact: ByText<Paths>,
+    suffixes: ByText<Paths>,
     any: Option<Paths>,
     patterns: Vec<Pattern>,
     passes: bool,
@@ -52,8 +57,8 @@ pub struct Asked<'a> {
 /// The rules of one host pattern.
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<Arc<str>, Vec<Entry>>,
-    prefixes: HashMap<Arc<str>, Vec<Entry>>,
+    exact: ByText<Vec<Entry>>,
+    prefixes: ByText<Vec<Entry>>,
     /// Each with the position of its pattern.
     regexes: Vec<(usize, Entry)>,
     /// No prefix is longer, so a long path costs no more look-ups than the longest prefix.
