@@ -1,16 +1,17 @@
 //! Which header fields cross the gateway.
 //!
-//! Fields that concern one connection stay on it (RFC 9110 section 7.6.1). Fields by which a gateway
+//! Fields that concern one connection stay on it: see [`super::hop`]. Fields by which a gateway
 //! tells its upstream who a client is are removed from every request, whatever the client wrote, and
 //! then set from what the gateway knows. So are fields by which some frameworks replace the method
 //! or the path that the policy has looked at. `authorization` is forwarded, unless a rule says otherwise.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, EXPECT, HOST, TE},
 };
 
 use super::{
+    hop,
     host::Host,
     present::Present,
     reserved::is_ours,
@@ -25,19 +26,6 @@ const SUBJECT: HeaderName = HeaderName::from_static("x-enforcer-subject");
 const CLIENT: HeaderName = HeaderName::from_static("x-enforcer-client");
 const OWNER: HeaderName = HeaderName::from_static("x-enforcer-owner");
 const KEY: HeaderName = HeaderName::from_static("x-enforcer-key");
-
-/// Fields that end at this hop, besides those that `Connection` names.
-pub(super) static HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    HeaderName::from_static("http2-settings"),
-];
 
 /// What the gateway tells the upstream about the client.
 #[derive(Clone, Copy, Debug)]
@@ -62,8 +50,8 @@ pub(super) fn prepare_request(
     present: Present,
     client: &Client<'_>,
 ) -> Result<(), UnspeakableIdentity> {
-    let trailers = present.has(Present::TE) && wants_trailers(headers);
-    strip_hop_by_hop(headers, present);
+    let trailers = present.has(Present::TE) && hop::wants_trailers(headers);
+    hop::strip(headers, present);
     if present.has(Present::EXPECT) {
         headers.remove(EXPECT);
     }
@@ -106,7 +94,7 @@ pub(super) fn prepare_request(
 
 /// Takes out of a response's fields what concerns only the upstream's connection.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers, Present::in_response(headers));
+    hop::strip(headers, Present::in_response(headers));
 }
 
 /// Takes out of trailers what may not come from a client.
@@ -119,44 +107,6 @@ pub(super) fn strip_ours(headers: &mut HeaderMap) {
     for name in forged {
         headers.remove(name);
     }
-}
-
-fn wants_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-}
-
-fn strip_hop_by_hop(headers: &mut HeaderMap, present: Present) {
-    if !present.has(Present::OF_HOP) {
-        return;
-    }
-    if present.has(Present::CONNECTION) {
-        let named: Vec<_> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // It overrides the length (RFC 9112 section 6.3), which may be a lie.
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in HOP_BY_HOP.iter().filter(|name| present.has(Present::named(name))) {
-        headers.remove(name);
-    }
-}
-
-/// Whether the field is about one connection, or about how a message is carried on it.
-pub(crate) fn is_of_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name) || matches!(*name, CONTENT_LENGTH | EXPECT | TRAILER)
 }
 
 #[cfg(test)]
@@ -326,44 +276,68 @@ mod tests {
         assert!(prepare_request(&mut HeaderMap::new(), Present::default(), &client).is_err());
     }
 
-    /// As it was before one look at the names stood for many.
-    fn removed_one_by_one(headers: &mut HeaderMap) {
-        let named: Vec<_> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        if headers.contains_key(TRANSFER_ENCODING) {
-            headers.remove(CONTENT_LENGTH);
-        }
-        for name in &HOP_BY_HOP {
-            headers.remove(name);
-        }
+    /// Names, and what `Connection` may say.
+    fn fields() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+        const NAMES: [&str; 20] = [
+            "accept",
+            "connection",
+            "content-length",
+            "cookie",
+            "expect",
+            "http2-settings",
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "proxy-connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "x-a",
+            "x-enforcer-identity",
+            "x-enforcer-subject",
+            "x-forwarded-client-cert",
+            "x-forwarded-for",
+            "x_forwarded_host",
+            "x-request-id",
+        ];
+        const VALUES: [&str; 8] = [
+            "close",
+            "x-a, te",
+            "Keep-Alive",
+            "Transfer-Encoding",
+            "content-length,connection",
+            "host, x-enforcer-client, upgrade",
+            "trailers",
+            "chunked",
+        ];
+        proptest::collection::vec((select(&NAMES[..]), select(&VALUES[..])), 0..12)
     }
 
     proptest! {
         #[test]
-        fn what_ends_here_is_what_a_look_for_each_finds(
-            fields in proptest::collection::vec(
-                (
-                    select(&[
-                        "accept", "connection", "content-length", "http2-settings", "keep-alive", "proxy-connection",
-                        "proxy-authenticate", "proxy-authorization", "te", "transfer-encoding", "upgrade", "x-a",
-                    ][..]),
-                    select(&["close", "x-a, te", "Transfer-Encoding", "content-length,connection", "chunked"][..]),
-                ),
-                0..10,
-            ),
-        ) {
+        fn services_get_what_they_got_from_a_look_for_each(fields in fields()) {
+            let headers = prepared(&fields);
             let mut expected = map(&fields);
-            let mut response = expected.clone();
-            removed_one_by_one(&mut expected);
-            prepare_response(&mut response);
-            prop_assert_eq!(response, expected);
+            let trailers = hop::wants_trailers(&expected);
+            let present = Present::in_response(&expected);
+            hop::strip(&mut expected, present);
+            strip_ours(&mut expected);
+            expected.remove(EXPECT);
+            if trailers {
+                expected.insert("te", HeaderValue::from_static("trailers"));
+                expected.insert("connection", HeaderValue::from_static("te"));
+            }
+            for (name, value) in [
+                ("host", "api.example.com"),
+                ("x-forwarded-host", "api.example.com"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-for", "203.0.113.9"),
+                ("x-enforcer-identity", "spiffe://example.com/a"),
+                ("x-enforcer-client", "web"),
+            ] {
+                expected.insert(name, HeaderValue::from_static(value));
+            }
+            prop_assert_eq!(headers, expected);
         }
     }
 }

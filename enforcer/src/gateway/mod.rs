@@ -25,6 +25,7 @@ mod handshakes;
 mod headers;
 mod hello;
 mod hold;
+mod hop;
 mod host;
 pub mod identity;
 pub mod limit;
@@ -71,7 +72,7 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use headers::is_of_hop;
+pub(crate) use hop::is_of_hop;
 pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
 pub use live::Revoker;

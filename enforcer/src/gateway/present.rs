@@ -88,7 +88,7 @@ mod tests {
     use proptest::{prelude::*, sample::select};
 
     use super::*;
-    use crate::gateway::{headers::HOP_BY_HOP, identity::dpop::DPOP};
+    use crate::gateway::{hop::HOP_BY_HOP, identity::dpop::DPOP};
 
     /// With names like those that are looked for.
     const NAMES: [&str; 34] = [
