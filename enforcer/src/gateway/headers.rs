@@ -33,21 +33,21 @@ pub(super) struct Client<'a> {
     pub(super) address: &'a Spoken,
     /// Whether the client's connection is TLS.
     pub(super) tls: bool,
-    /// Which host the request is for.
-    pub(super) host: &'a Host,
     /// The client certificate's identity.
     pub(super) identity: Option<&'a Spoken>,
     /// By a token and an API key.
     pub(super) proven: Option<&'a Proven>,
 }
 
-/// Turns the client's fields into those that the upstream gets. `present`: which of them there are.
+/// Turns the client's fields into those that the upstream gets. `present`: which of them there are. `host`: which the
+/// request is for.
 ///
 /// # Errors
 /// When a proven name has control characters.
 pub(super) fn prepare_request(
     headers: &mut HeaderMap,
     present: Present,
+    host: Host,
     client: &Client<'_>,
 ) -> Result<(), UnspeakableIdentity> {
     let trailers = present.has(Present::TE) && hop::wants_trailers(headers);
@@ -62,12 +62,11 @@ pub(super) fn prepare_request(
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    let host = client.host.value();
     // `Connection` may have named it.
-    if !client.host.is_as_written() || present.has(Present::CONNECTION) {
-        headers.insert(HOST, host.clone());
+    if !host.is_as_written() || present.has(Present::CONNECTION) {
+        headers.insert(HOST, host.value().clone());
     }
-    headers.insert(FORWARDED_HOST, host.clone());
+    headers.insert(FORWARDED_HOST, host.into_value());
     headers.insert(
         FORWARDED_PROTO,
         HeaderValue::from_static(if client.tls { "https" } else { "http" }),
@@ -138,12 +137,12 @@ mod tests {
         let client = Client {
             address: &Spoken::new("203.0.113.9"),
             tls: true,
-            host: &Host::of(&Uri::from_static("/"), &headers).unwrap(),
             identity: Some(&Spoken::new("spiffe://example.com/a")),
             proven: Some(&proven),
         };
         let present = Present::in_request(&headers);
-        prepare_request(&mut headers, present, &client).unwrap();
+        let host = Host::of(&Uri::from_static("/"), &headers).unwrap();
+        prepare_request(&mut headers, present, host, &client).unwrap();
         headers
     }
 
@@ -269,11 +268,12 @@ mod tests {
         let client = Client {
             address: &Spoken::new("203.0.113.9"),
             tls: false,
-            host: &Host::of(&Uri::from_static("http://a/"), &HeaderMap::new()).unwrap(),
             identity: None,
             proven: Some(&proven),
         };
-        assert!(prepare_request(&mut HeaderMap::new(), Present::default(), &client).is_err());
+        let mut headers = HeaderMap::new();
+        let host = Host::of(&Uri::from_static("http://a/"), &headers).unwrap();
+        assert!(prepare_request(&mut headers, Present::default(), host, &client).is_err());
     }
 
     /// Names, and what `Connection` may say.

@@ -67,6 +67,12 @@ impl Host {
         &self.value
     }
 
+    /// The same.
+    #[must_use]
+    pub(super) fn into_value(self) -> HeaderValue {
+        self.value
+    }
+
     /// Whether [`Self::value`] is what the request's field has.
     #[must_use]
     pub(super) fn is_as_written(&self) -> bool {
@@ -178,7 +184,7 @@ fn is_name(text: &str) -> bool {
 
 /// A host that is written, as requests name it. `None`: it is none.
 pub(crate) fn value(text: &str) -> Option<HeaderValue> {
-    Host::parse(text).map(|host| host.value).ok()
+    Host::parse(text).map(Host::into_value).ok()
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl<'a> Passage<'a> {
             // It is a secret between the client and the gateway.
             parts.headers.remove(&wanted.header);
         }
-        self.prepare(index, &mut parts, present, &host)?;
+        self.prepare(index, &mut parts, present, host)?;
         if present.has(Present::DPOP) && matches!(rule.require, Requirement::Proof { token: Some(_), .. }) {
             // The proof was for the gateway, and counts once.
             parts.headers.remove(DPOP);
@@ -240,7 +240,7 @@ impl<'a> Passage<'a> {
         index: RuleIndex,
         parts: &mut Parts,
         present: Present,
-        host: &Host,
+        host: Host,
     ) -> Result<(), Refusal> {
         let connection = self.connection;
         let told = connection.told();
@@ -249,11 +249,10 @@ impl<'a> Passage<'a> {
         let client = headers::Client {
             address: &told.address,
             tls: connection.is_tls(),
-            host,
             identity: told.identity.as_ref().filter(|_| !is_revoked),
             proven: self.held.as_ref().map(Held::proven),
         };
-        headers::prepare_request(&mut parts.headers, present, &client).map_err(Refusal::invalid)?;
+        headers::prepare_request(&mut parts.headers, present, host, &client).map_err(Refusal::invalid)?;
         let forward = &self.policy.generation.rule(index).1.access.forward;
         let left_out = forwarding::apply(&mut parts.headers, forward, self.token.as_deref());
         if left_out > 0 {
