@@ -29,7 +29,7 @@ use super::{
     },
     present::Present,
     proxy_protocol,
-    request::origin_form,
+    target::origin_form,
 };
 use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin};
 

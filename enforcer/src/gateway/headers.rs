@@ -7,7 +7,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, EXPECT, HOST, TE},
+    header::{CONNECTION, COOKIE, EXPECT, HOST, TE},
 };
 
 use super::{
@@ -89,6 +89,19 @@ pub(super) fn prepare_request(
         }
     }
     Ok(())
+}
+
+/// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
+pub(super) fn join_cookies(fields: &mut HeaderMap) {
+    // The first look costs nothing, and is enough where no field of any name is there twice.
+    if fields.keys_len() == fields.len() || fields.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Field values joined by characters that are allowed in one are a field value.
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        fields.insert(COOKIE, joined);
+    }
 }
 
 /// Takes out of a response's fields what concerns only the upstream's connection.
@@ -257,6 +270,24 @@ mod tests {
         assert_eq!(headers["host"], "api.example.com");
         assert_eq!(headers["x-forwarded-host"], "api.example.com");
         assert!(!headers.contains_key("connection"));
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        for (fields, joined) in [
+            (&[("x-a", "1"), ("x-a", "2")][..], None),
+            (&[("cookie", "a=b")], Some("a=b")),
+            (&[("cookie", "a=b"), ("x-a", "1"), ("x-a", "2")], Some("a=b")),
+            (
+                &[("cookie", "a=b"), ("x-a", "1"), ("cookie", "c=d; e=f")],
+                Some("a=b; c=d; e=f"),
+            ),
+        ] {
+            let mut headers = map(fields);
+            join_cookies(&mut headers);
+            let cookies: Vec<_> = headers.get_all(COOKIE).iter().collect();
+            assert_eq!(cookies, joined.as_slice(), "{fields:?}");
+        }
     }
 
     #[test]

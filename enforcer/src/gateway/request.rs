@@ -4,14 +4,13 @@ mod admission;
 mod connecting;
 mod unanswered;
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, COOKIE, TRANSFER_ENCODING},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, TRANSFER_ENCODING},
     request::Parts,
-    uri::PathAndQuery,
 };
 use http_body::Body;
 use hyper::body::Incoming;
@@ -156,7 +155,7 @@ impl<'a> Passage<'a> {
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
         parts.uri = match parts.method {
             Method::CONNECT => connecting::target(&parts.uri)?,
-            _ => origin_form(std::mem::take(&mut parts.uri))?,
+            _ => target::origin_form(std::mem::take(&mut parts.uri)).map_err(Refusal::invalid)?,
         };
         let policy = self.policy;
         let looked_at = Asked {
@@ -259,7 +258,7 @@ impl<'a> Passage<'a> {
             connection.worker.metrics.claims_left_out.inc_by(left_out);
         }
         if present.has(Present::COOKIE) {
-            join_cookies(&mut parts.headers);
+            headers::join_cookies(&mut parts.headers);
         }
         parts.version = Version::HTTP_11;
         // What hyper keeps there belongs to the client's connection.
@@ -413,35 +412,5 @@ impl Drop for Passage<'_> {
             self.verdict = Verdict::Invalid;
             self.observe(CLIENT_CLOSED);
         }
-    }
-}
-
-/// The target in origin form (RFC 9112 section 3.2.1), its path normalised.
-pub(super) fn origin_form(uri: Uri) -> Result<Uri, Refusal> {
-    let path = target::normalise(uri.path()).map_err(Refusal::invalid)?;
-    let is_path = uri.scheme().is_none() && uri.authority().is_none() && uri.path_and_query().is_some();
-    if is_path && matches!(path, Cow::Borrowed(_)) {
-        return Ok(uri);
-    }
-    let whole = match (uri.path_and_query(), uri.query()) {
-        (Some(whole), _) if matches!(path, Cow::Borrowed(_)) => Ok(whole.clone()),
-        (_, None) => PathAndQuery::try_from(&*path),
-        (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
-    };
-    whole
-        .map(Uri::from)
-        .map_err(|_| Refusal::invalid(target::TargetError::NotAPath))
-}
-
-/// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    // The first look costs nothing, and is enough where no field of any name is there twice.
-    if fields.keys_len() == fields.len() || fields.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let cookies: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    // Field values joined by characters that are allowed in one are a field value.
-    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
-        fields.insert(COOKIE, joined);
     }
 }
