@@ -92,6 +92,13 @@ pub(super) struct RequestBody {
     content: Content,
     remaining: u64,
     progress: Rc<Progress>,
+    /// On the heap, so that other requests do not carry its size.
+    watched: Option<Box<Watched>>,
+}
+
+/// Who else looks at a body that is handed on.
+#[derive(Debug, Default)]
+struct Watched {
     /// Gets what is handed on.
     copied: Option<Box<Copied>>,
     /// The rule whose fields trailers may not have.
@@ -109,32 +116,31 @@ enum Content {
 }
 
 impl RequestBody {
-    /// At most `limit` bytes of `inner`.
+    /// At most `limit` bytes of `inner`, which may have `ended` already. To ask it takes a lock with HTTP/2.
     #[must_use]
-    pub(super) fn new(inner: Incoming, limit: u64) -> Self {
-        let progress = Rc::new(Progress::new(inner.is_end_stream()));
+    pub(super) fn new(inner: Incoming, ended: bool, limit: u64) -> Self {
         Self {
             content: Content::Client(inner),
             remaining: limit,
-            progress,
-            copied: None,
-            rule: None,
+            progress: Rc::new(Progress::new(ended)),
+            watched: None,
         }
     }
 
     /// Keeps out of its trailers what the rule forwards in header fields.
     #[must_use]
-    pub(super) fn under(self, policy: &Rc<WorkerPolicy>, rule: RuleIndex) -> Self {
-        Self {
-            rule: Some((Rc::clone(policy), rule)),
-            ..self
-        }
+    pub(super) fn under(mut self, policy: &Rc<WorkerPolicy>, rule: RuleIndex) -> Self {
+        self.watched.get_or_insert_default().rule = Some((Rc::clone(policy), rule));
+        self
     }
 
     /// The same, of which `copied` gets the pieces too.
     #[must_use]
-    pub(super) fn copied_to(self, copied: Option<Box<Copied>>) -> Self {
-        Self { copied, ..self }
+    pub(super) fn copied_to(mut self, copied: Option<Box<Copied>>) -> Self {
+        if copied.is_some() {
+            self.watched.get_or_insert_default().copied = copied;
+        }
+        self
     }
 
     /// A body that is there already.
@@ -148,8 +154,7 @@ impl RequestBody {
             } else {
                 Content::Kept(content)
             },
-            copied: None,
-            rule: None,
+            watched: None,
         }
     }
 
@@ -160,8 +165,7 @@ impl RequestBody {
             content: Content::Nothing,
             remaining: 0,
             progress,
-            copied: None,
-            rule: None,
+            watched: None,
         }
     }
 
@@ -211,12 +215,12 @@ impl Body for RequestBody {
                 Some(left) => self.remaining = left,
                 None => return self.fail(Failure::TooLarge, BodyError::TooLarge),
             }
-            if let Some(copied) = &mut self.copied {
+            if let Some(copied) = self.watched.as_mut().and_then(|watched| watched.copied.as_mut()) {
                 copied.take(data);
             }
         } else if let Some(trailers) = frame.trailers_mut() {
             headers::strip_ours(trailers);
-            if let Some((policy, rule)) = &self.rule {
+            if let Some((policy, rule)) = self.watched.as_ref().and_then(|watched| watched.rule.as_ref()) {
                 forwarding::keep_out(trailers, &policy.generation.rule(*rule).1.access.forward);
             }
         }

@@ -1,7 +1,7 @@
 //! One connection of a client: handshake, who is behind it, requests, end.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     convert::Infallible,
     error::Error,
     future::Future,
@@ -40,6 +40,7 @@ use super::{
     passthrough, proxy_protocol, request,
     revocation::Proofs,
     signal::{Class, Flow, Identity},
+    spoken::Peer,
     tunnel::Tunnel,
     worker::{Place, Worker, reset},
 };
@@ -76,6 +77,8 @@ pub(super) struct Connection {
     mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
+    /// Once there is a request to tell a service of.
+    told: OnceCell<Peer>,
     pub http2: bool,
     pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
@@ -219,6 +222,7 @@ impl Connection {
             client,
             mark: Rc::clone(mark),
             certificate,
+            told: OnceCell::new(),
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
@@ -243,6 +247,12 @@ impl Connection {
         self.mark
             .proof()
             .is_some_and(|proof| proof.has_expired(SystemTime::now()))
+    }
+
+    /// What services are told of the client.
+    pub(super) fn told(&self) -> &Peer {
+        self.told
+            .get_or_init(|| Peer::of(self.client.ip(), self.certificate.as_ref()))
     }
 
     /// Whether it is switched to something else with the response that is being sent.

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use serde_json::Value;
 
-use super::{headers::is_same_field, identity::token::VerifiedToken};
+use super::{identity::token::VerifiedToken, reserved::is_same_field};
 use crate::policy::access::Forward;
 
 /// Takes out of a client's fields, or trailers, those in which the rule forwards claims.

@@ -1,25 +1,25 @@
 //! What hyper takes of HTTP/1.1 and the gateway does not hand on, because servers read it in different ways.
 
-use http::{StatusCode, Version, header::HOST, header::TRANSFER_ENCODING, request::Parts};
+use http::{HeaderValue, StatusCode, Version, header::TRANSFER_ENCODING, request::Parts};
 
-use super::{refusal::Refusal, signal::Verdict};
+use super::{present::Present, refusal::Refusal, signal::Verdict};
 
-/// Refuses what others may read in another way. The connection ends with the refusal.
+/// Refuses what others may read in another way. The connection ends with the refusal. `present`: the request's fields.
 ///
 /// # Errors
 /// - Another `Transfer-Encoding` than `chunked`, once (RFC 9112 section 6.1): no service gets to see two codings.
 /// - No `Host`, also with an absolute target (RFC 9112 section 3.2).
 /// - A target of another scheme than HTTP's.
-pub(super) fn check(parts: &Parts) -> Result<(), Refusal> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let only = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !only {
+pub(super) fn check(parts: &Parts, present: Present) -> Result<(), Refusal> {
+    if present.has(Present::TRANSFER_ENCODING) {
+        let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !codings.next().is_some_and(is_chunked) || codings.next().is_some() {
             let detail = "the only transfer coding that is understood is chunked, once";
             return Err(Refusal::new(Verdict::Invalid, StatusCode::NOT_IMPLEMENTED, detail).closing());
         }
     }
-    if parts.version == Version::HTTP_11 && !parts.headers.contains_key(HOST) {
+    if parts.version == Version::HTTP_11 && !present.has(Present::HOST) {
         return Err(Refusal::invalid("the request has no Host field").closing());
     }
     match parts.uri.scheme_str() {

@@ -12,11 +12,12 @@ const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whether a request is a call. gRPC-Web is something else.
 pub(super) fn is_call(method: &Method, headers: &HeaderMap) -> bool {
+    if *method != Method::POST {
+        return false;
+    }
     let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    method == Method::POST
-        && kind
-            .get(..GRPC.len())
-            .is_some_and(|front| front.eq_ignore_ascii_case(GRPC.as_bytes()))
+    kind.get(..GRPC.len())
+        .is_some_and(|front| front.eq_ignore_ascii_case(GRPC.as_bytes()))
         && matches!(kind.get(GRPC.len()), None | Some(b'+' | b';'))
 }
 

@@ -1,18 +1,22 @@
 //! Which header fields cross the gateway.
 //!
-//! Fields that concern one connection stay on it (RFC 9110 section 7.6.1). Fields by which a gateway
+//! Fields that concern one connection stay on it: see [`super::hop`]. Fields by which a gateway
 //! tells its upstream who a client is are removed from every request, whatever the client wrote, and
 //! then set from what the gateway knows. So are fields by which some frameworks replace the method
 //! or the path that the policy has looked at. `authorization` is forwarded, unless a rule says otherwise.
 
-use std::net::IpAddr;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, COOKIE, EXPECT, HOST, TE},
 };
 
-use crate::policy::model::ApiKey;
+use super::{
+    hop,
+    host::Host,
+    present::Present,
+    reserved::is_ours,
+    spoken::{Proven, Spoken, UnspeakableIdentity},
+};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -23,122 +27,86 @@ const CLIENT: HeaderName = HeaderName::from_static("x-enforcer-client");
 const OWNER: HeaderName = HeaderName::from_static("x-enforcer-owner");
 const KEY: HeaderName = HeaderName::from_static("x-enforcer-key");
 
-/// Fields that end at this hop, besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    HeaderName::from_static("http2-settings"),
-];
-
-/// Fields that only the gateway may set, beside all that begin with one of [`OURS_BEFORE`]: by them
-/// proxies and load balancers tell services who a client is, and frameworks believe them. `client-cert`
-/// and `client-cert-chain` must be removed by RFC 9440 section 4.
-const OURS: [&str; 19] = [
-    // The client's address.
-    "cf-connecting-ip",
-    "client-ip",
-    "fastly-client-ip",
-    "forwarded",
-    "proxy-client-ip",
-    "true-client-ip",
-    "wl-proxy-client-ip",
-    "x-azure-clientip",
-    "x-cluster-client-ip",
-    "x-forwarded",
-    "x-real-ip",
-    // The client's certificate or name.
-    "client-cert",
-    "client-cert-chain",
-    "remote-user",
-    "x-remote-user",
-    "x-webauth-user",
-    // The method, the path, and where the service sends requests of its own.
-    "proxy",
-    "x-method-override",
-    "x-rewrite-url",
-];
-const OURS_BEFORE: [&str; 9] = [
-    "ssl-client-",
-    "x-auth-request-",
-    "x-client-",
-    "x-enforcer",
-    "x-envoy-",
-    "x-forwarded-",
-    "x-http-method",
-    "x-original-",
-    "x-ssl-",
-];
-
 /// What the gateway tells the upstream about the client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Client<'a> {
-    pub(super) address: IpAddr,
+    pub(super) address: &'a Spoken,
     /// Whether the client's connection is TLS.
     pub(super) tls: bool,
-    /// The host, with port if the client named one.
-    pub(super) authority: &'a HeaderValue,
     /// The client certificate's identity.
-    pub(super) identity: Option<&'a str>,
-    /// The token's `sub`.
-    pub(super) subject: Option<&'a str>,
-    /// The token's `client_id`.
-    pub(super) client: Option<&'a str>,
-    /// The API key.
-    pub(super) key: Option<&'a ApiKey>,
+    pub(super) identity: Option<&'a Spoken>,
+    /// By a token and an API key.
+    pub(super) proven: Option<&'a Proven>,
 }
 
-/// A proven name that no header field can carry.
-#[derive(Debug, thiserror::Error)]
-#[error("the proven identity has a control character and cannot be told to the service")]
-pub(super) struct UnspeakableIdentity;
-
-/// Turns the client's fields into those that the upstream gets.
+/// Turns the client's fields into those that the upstream gets. `present`: which of them there are. `host`: which the
+/// request is for.
 ///
 /// # Errors
 /// When a proven name has control characters.
 pub(super) fn prepare_request(
     headers: &mut HeaderMap,
+    present: Present,
+    host: Host,
     client: &Client<'_>,
 ) -> Result<(), UnspeakableIdentity> {
-    let trailers = wants_trailers(headers);
-    strip_hop_by_hop(headers);
-    headers.remove(EXPECT);
-    strip_ours(headers);
+    let trailers = present.has(Present::TE) && hop::wants_trailers(headers);
+    hop::strip(headers, present);
+    if present.has(Present::EXPECT) {
+        headers.remove(EXPECT);
+    }
+    if present.has(Present::OURS) {
+        strip_ours(headers);
+    }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    headers.insert(HOST, client.authority.clone());
-    headers.insert(FORWARDED_HOST, client.authority.clone());
+    // `Connection` may have named it.
+    if !host.is_as_written() || present.has(Present::CONNECTION) {
+        headers.insert(HOST, host.value().clone());
+    }
+    headers.insert(FORWARDED_HOST, host.into_value());
     headers.insert(
         FORWARDED_PROTO,
         HeaderValue::from_static(if client.tls { "https" } else { "http" }),
     );
-    let address = client.address.to_string();
-    headers.insert(FORWARDED_FOR, speak(&address)?);
+    headers.insert(FORWARDED_FOR, client.address.value()?);
+    if let Some(identity) = client.identity {
+        headers.insert(IDENTITY, identity.value()?);
+    }
+    let Some(proven) = client.proven else {
+        return Ok(());
+    };
     for (name, value) in [
-        (IDENTITY, client.identity),
-        (SUBJECT, client.subject),
-        (CLIENT, client.client),
-        (OWNER, client.key.map(|key| &*key.owner)),
-        (KEY, client.key.map(|key| &*key.id)),
+        (SUBJECT, &proven.subject),
+        (CLIENT, &proven.client),
+        (OWNER, &proven.owner),
+        (KEY, &proven.key),
     ] {
         if let Some(value) = value {
-            headers.insert(name, speak(value)?);
+            headers.insert(name, value.value()?);
         }
     }
     Ok(())
 }
 
+/// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
+pub(super) fn join_cookies(fields: &mut HeaderMap) {
+    // The first look costs nothing, and is enough where no field of any name is there twice.
+    if fields.keys_len() == fields.len() || fields.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let cookies: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Field values joined by characters that are allowed in one are a field value.
+    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+        fields.insert(COOKIE, joined);
+    }
+}
+
 /// Takes out of a response's fields what concerns only the upstream's connection.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
+    hop::strip(headers, Present::in_response(headers));
 }
 
 /// Takes out of trailers what may not come from a client.
@@ -153,71 +121,11 @@ pub(super) fn strip_ours(headers: &mut HeaderMap) {
     }
 }
 
-fn speak(value: &str) -> Result<HeaderValue, UnspeakableIdentity> {
-    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| UnspeakableIdentity)
-}
-
-fn wants_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-}
-
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<_> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    if headers.contains_key(TRANSFER_ENCODING) {
-        // It overrides the length (RFC 9112 section 6.3), which may be a lie.
-        headers.remove(CONTENT_LENGTH);
-    }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-/// Whether only the gateway may set the field. Servers that hand fields on by CGI's rules (RFC 3875
-/// section 4.1.18) make no difference between `-` and `_`, and some none between these and `.`, so
-/// neither does this.
-pub(crate) fn is_ours(name: &str) -> bool {
-    OURS.iter()
-        .any(|ours| name.len() == ours.len() && begins(name, ours))
-        || OURS_BEFORE.iter().any(|prefix| begins(name, prefix))
-}
-
-/// Whether the field is about one connection, or about how a message is carried on it.
-pub(crate) fn is_of_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name) || matches!(*name, CONTENT_LENGTH | EXPECT | TRAILER)
-}
-
-/// Whether a field may be taken for `ours`, which is in lower case.
-pub(super) fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
-    let (name, ours) = (name.as_str(), ours.as_str());
-    name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
-}
-
-/// `-`, `_` and `.` are the same.
-fn fold(byte: u8) -> u8 {
-    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
-}
-
-fn begins(name: &str, prefix: &str) -> bool {
-    name.len() >= prefix.len() && name.bytes().map(fold).zip(prefix.bytes()).all(|(a, b)| a == b)
-}
-
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+    use proptest::{prelude::*, sample::select};
+
     use super::*;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -229,18 +137,25 @@ mod tests {
         headers
     }
 
+    /// A request to `api.example.com`, which it says as the upstream is to get it.
     fn prepared(fields: &[(&str, &str)]) -> HeaderMap {
-        let mut headers = map(fields);
-        let client = Client {
-            address: "203.0.113.9".parse().unwrap(),
-            tls: true,
-            authority: &HeaderValue::from_static("api.example.com"),
-            identity: Some("spiffe://example.com/a"),
-            subject: None,
-            client: Some("web"),
-            key: None,
+        let mut headers = map(&[("host", "api.example.com")]);
+        for (name, value) in &map(fields) {
+            headers.append(name, value.clone());
+        }
+        let proven = Proven {
+            client: Some(Spoken::new("web")),
+            ..Proven::default()
         };
-        prepare_request(&mut headers, &client).unwrap();
+        let client = Client {
+            address: &Spoken::new("203.0.113.9"),
+            tls: true,
+            identity: Some(&Spoken::new("spiffe://example.com/a")),
+            proven: Some(&proven),
+        };
+        let present = Present::in_request(&headers);
+        let host = Host::of(&Uri::from_static("/"), &headers).unwrap();
+        prepare_request(&mut headers, present, host, &client).unwrap();
         headers
     }
 
@@ -350,16 +265,110 @@ mod tests {
     }
 
     #[test]
+    fn the_host_is_told_whatever_the_client_calls_a_field_of_the_connection() {
+        let headers = prepared(&[("connection", "host, x-forwarded-host")]);
+        assert_eq!(headers["host"], "api.example.com");
+        assert_eq!(headers["x-forwarded-host"], "api.example.com");
+        assert!(!headers.contains_key("connection"));
+    }
+
+    #[test]
+    fn cookies_are_one_field() {
+        for (fields, joined) in [
+            (&[("x-a", "1"), ("x-a", "2")][..], None),
+            (&[("cookie", "a=b")], Some("a=b")),
+            (&[("cookie", "a=b"), ("x-a", "1"), ("x-a", "2")], Some("a=b")),
+            (
+                &[("cookie", "a=b"), ("x-a", "1"), ("cookie", "c=d; e=f")],
+                Some("a=b; c=d; e=f"),
+            ),
+        ] {
+            let mut headers = map(fields);
+            join_cookies(&mut headers);
+            let cookies: Vec<_> = headers.get_all(COOKIE).iter().collect();
+            assert_eq!(cookies, joined.as_slice(), "{fields:?}");
+        }
+    }
+
+    #[test]
     fn a_name_with_a_line_end_is_refused() {
-        let client = Client {
-            address: "203.0.113.9".parse().unwrap(),
-            tls: false,
-            authority: &HeaderValue::from_static("a"),
-            identity: None,
-            subject: Some("a\r\nx-enforcer-client: root"),
-            client: None,
-            key: None,
+        let proven = Proven {
+            subject: Some(Spoken::new("a\r\nx-enforcer-client: root")),
+            ..Proven::default()
         };
-        assert!(prepare_request(&mut HeaderMap::new(), &client).is_err());
+        let client = Client {
+            address: &Spoken::new("203.0.113.9"),
+            tls: false,
+            identity: None,
+            proven: Some(&proven),
+        };
+        let mut headers = HeaderMap::new();
+        let host = Host::of(&Uri::from_static("http://a/"), &headers).unwrap();
+        assert!(prepare_request(&mut headers, Present::default(), host, &client).is_err());
+    }
+
+    /// Names, and what `Connection` may say.
+    fn fields() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
+        const NAMES: [&str; 20] = [
+            "accept",
+            "connection",
+            "content-length",
+            "cookie",
+            "expect",
+            "http2-settings",
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "proxy-connection",
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "x-a",
+            "x-enforcer-identity",
+            "x-enforcer-subject",
+            "x-forwarded-client-cert",
+            "x-forwarded-for",
+            "x_forwarded_host",
+            "x-request-id",
+        ];
+        const VALUES: [&str; 8] = [
+            "close",
+            "x-a, te",
+            "Keep-Alive",
+            "Transfer-Encoding",
+            "content-length,connection",
+            "host, x-enforcer-client, upgrade",
+            "trailers",
+            "chunked",
+        ];
+        proptest::collection::vec((select(&NAMES[..]), select(&VALUES[..])), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn services_get_what_they_got_from_a_look_for_each(fields in fields()) {
+            let headers = prepared(&fields);
+            let mut expected = map(&fields);
+            let trailers = hop::wants_trailers(&expected);
+            let present = Present::in_response(&expected);
+            hop::strip(&mut expected, present);
+            strip_ours(&mut expected);
+            expected.remove(EXPECT);
+            if trailers {
+                expected.insert("te", HeaderValue::from_static("trailers"));
+                expected.insert("connection", HeaderValue::from_static("te"));
+            }
+            for (name, value) in [
+                ("host", "api.example.com"),
+                ("x-forwarded-host", "api.example.com"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-for", "203.0.113.9"),
+                ("x-enforcer-identity", "spiffe://example.com/a"),
+                ("x-enforcer-client", "web"),
+            ] {
+                expected.insert(name, HeaderValue::from_static(value));
+            }
+            prop_assert_eq!(headers, expected);
+        }
     }
 }

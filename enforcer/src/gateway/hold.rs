@@ -15,6 +15,7 @@ use super::{
     identity::{certificate::ClientCertificate, token::VerifiedToken},
     live::Mark,
     revocation::{Proofs, Table},
+    spoken::Proven,
 };
 use crate::policy::model::ApiKey;
 
@@ -23,6 +24,8 @@ use crate::policy::model::ApiKey;
 pub(super) struct Rest {
     token: Option<Arc<VerifiedToken>>,
     key: Option<Arc<ApiKey>>,
+    /// What services are told of it.
+    proven: OnceCell<Proven>,
 }
 
 /// What a connection rests on.
@@ -99,6 +102,7 @@ impl Rests {
                 let rest = Rc::new(Rest {
                     token: token.cloned(),
                     key: key.cloned(),
+                    proven: OnceCell::new(),
                 });
                 *last = Some(Rc::clone(&rest));
                 rest
@@ -131,6 +135,12 @@ impl Held {
 }
 
 impl Held {
+    /// What services are told of the token and the API key.
+    pub(super) fn proven(&self) -> &Proven {
+        let Rest { token, key, proven } = &*self.rest;
+        proven.get_or_init(|| Proven::by(token.as_deref(), key.as_deref()))
+    }
+
     /// When the first of them holds no more.
     pub(super) fn ends(&self) -> Option<SystemTime> {
         let token = self.rest.token.as_ref().and_then(|token| token.holds_until);

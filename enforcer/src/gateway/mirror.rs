@@ -135,6 +135,7 @@ struct Message {
     body: Vec<u8>,
     length: usize,
     address: IpAddr,
+    switches: bool,
     /// The token's issuer and subject.
     subject: Option<(Arc<str>, Arc<str>)>,
     policy: Rc<WorkerPolicy>,
@@ -180,6 +181,7 @@ pub(super) fn copy(
         body: Vec::with_capacity(length),
         length,
         address: sender.address,
+        switches: sender.switches,
         subject: sender
             .subject
             .map(|(issuer, subject)| (issuer.into(), subject.into())),
@@ -231,6 +233,7 @@ impl Message {
         let subject = self.subject.as_ref();
         let sender = Sender {
             address: self.address,
+            switches: self.switches,
             subject: subject.map(|(issuer, subject)| (&**issuer, &**subject)),
             room: ROOM,
         };

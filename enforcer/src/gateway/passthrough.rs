@@ -153,6 +153,7 @@ async fn dial(
     let upstream = policy.upstream(target).ok_or(Verdict::Upstream)?;
     let sender = Sender {
         address: client.ip(),
+        switches: false,
         subject: None,
         room: policy.generation.room(target),
     };

@@ -8,10 +8,9 @@ use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, COOKIE, TRANSFER_ENCODING},
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONNECTION, TRANSFER_ENCODING},
     request::Parts,
-    uri::PathAndQuery,
 };
 use http_body::Body;
 use hyper::body::Incoming;
@@ -26,8 +25,9 @@ use super::{
     hold::Held,
     host::Host,
     identity::{authorize::Denial, bearer::Scheme, dpop::DPOP, reason::Reason, token::VerifiedToken},
-    limit::Meter,
+    limit::{self, Meter},
     metrics, mirror,
+    present::Present,
     refusal::Refusal,
     router::{Asked, RuleIndex},
     signal::{Outcome, Verdict},
@@ -68,8 +68,10 @@ pub(super) struct Passage<'a> {
     pub(super) denied: Option<Reason>,
     /// For the audit log, if there is one.
     entry: Option<Box<Entry>>,
-    /// Fields that the response gets, whatever it is.
+    /// Fields that the response gets, whatever it is; beside them,
     fields: HeaderMap,
+    /// what it says of the rule's limits, if these have been asked.
+    standing: Option<limit::headers::Told<'a>>,
     observed: bool,
     /// What the request rests on, until its answer has taken that over.
     held: Option<Held>,
@@ -93,6 +95,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         denied: None,
         entry: connection.worker.observer.audit().map(|_| Entry::of(&request)),
         fields: HeaderMap::new(),
+        standing: None,
         observed: false,
         held: None,
     };
@@ -118,7 +121,12 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
             }
         }
     };
-    response.headers_mut().extend(std::mem::take(&mut passage.fields));
+    if !passage.fields.is_empty() {
+        response.headers_mut().extend(std::mem::take(&mut passage.fields));
+    }
+    if let Some(standing) = &passage.standing {
+        standing.write(response.headers_mut());
+    }
     // Behind a CONNECT there may be bytes already that were meant for the service.
     let ends = (connection.worker.is_draining() || is_connect) && !connection.http2;
     let ends = ends && !connection.is_switched();
@@ -137,8 +145,9 @@ impl<'a> Passage<'a> {
     /// to ask elsewhere.
     async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let (mut parts, body) = request.into_parts();
-        framing::check(&parts)?;
-        let asked = upgrade::asked(&mut parts)?;
+        let present = Present::in_request(&parts.headers);
+        framing::check(&parts, present)?;
+        let asked = upgrade::asked(&mut parts, present)?;
         if parts.method == Method::TRACE {
             let (status, detail) = (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served");
             return Err(Refusal::new(Verdict::Invalid, status, detail));
@@ -146,7 +155,7 @@ impl<'a> Passage<'a> {
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
         parts.uri = match parts.method {
             Method::CONNECT => connecting::target(&parts.uri)?,
-            _ => origin_form(&parts.uri)?,
+            _ => target::origin_form(std::mem::take(&mut parts.uri)).map_err(Refusal::invalid)?,
         };
         let policy = self.policy;
         let looked_at = Asked {
@@ -205,8 +214,8 @@ impl<'a> Passage<'a> {
             // It is a secret between the client and the gateway.
             parts.headers.remove(&wanted.header);
         }
-        self.prepare(index, &mut parts, &host)?;
-        if matches!(rule.require, Requirement::Proof { token: Some(_), .. }) {
+        self.prepare(index, &mut parts, present, host)?;
+        if present.has(Present::DPOP) && matches!(rule.require, Requirement::Proof { token: Some(_), .. }) {
             // The proof was for the gateway, and counts once.
             parts.headers.remove(DPOP);
         }
@@ -224,32 +233,33 @@ impl<'a> Passage<'a> {
         }
     }
 
-    /// Makes the request's head what the upstream gets.
-    fn prepare(&self, index: RuleIndex, parts: &mut Parts, host: &Host) -> Result<(), Refusal> {
-        let token = self.token.as_deref();
-        let authority = host.value().map_err(Refusal::invalid)?;
+    /// Makes the request's head, which has the fields that are `present`, what the upstream gets.
+    fn prepare(
+        &self,
+        index: RuleIndex,
+        parts: &mut Parts,
+        present: Present,
+        host: Host,
+    ) -> Result<(), Refusal> {
         let connection = self.connection;
+        let told = connection.told();
+        // In shadow mode one that is revoked comes so far, and says nothing any more.
+        let is_revoked = self.denied == Some(Reason::Revoked);
         let client = headers::Client {
-            address: connection.client.ip(),
+            address: &told.address,
             tls: connection.is_tls(),
-            authority: &authority,
-            // In shadow mode one that is revoked comes so far, and says nothing any more.
-            identity: connection
-                .certificate
-                .as_ref()
-                .filter(|_| self.denied != Some(Reason::Revoked))
-                .map(|certificate| &*certificate.identity),
-            subject: token.map(|token| &*token.subject),
-            client: token.and_then(|token| token.client_id.as_deref()),
-            key: self.key.map(|key| &**key),
+            identity: told.identity.as_ref().filter(|_| !is_revoked),
+            proven: self.held.as_ref().map(Held::proven),
         };
-        headers::prepare_request(&mut parts.headers, &client).map_err(Refusal::invalid)?;
+        headers::prepare_request(&mut parts.headers, present, host, &client).map_err(Refusal::invalid)?;
         let forward = &self.policy.generation.rule(index).1.access.forward;
-        let left_out = forwarding::apply(&mut parts.headers, forward, token);
+        let left_out = forwarding::apply(&mut parts.headers, forward, self.token.as_deref());
         if left_out > 0 {
             connection.worker.metrics.claims_left_out.inc_by(left_out);
         }
-        join_cookies(&mut parts.headers);
+        if present.has(Present::COOKIE) {
+            headers::join_cookies(&mut parts.headers);
+        }
         parts.version = Version::HTTP_11;
         // What hyper keeps there belongs to the client's connection.
         parts.extensions.clear();
@@ -271,7 +281,8 @@ impl<'a> Passage<'a> {
                 "the service is not configured",
             )
         })?;
-        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        let ended = body.is_end_stream();
+        if !ended && body.size_hint().exact().is_none() {
             // Otherwise hyper takes it that GET and some others have no body, and drops it.
             parts
                 .headers
@@ -284,6 +295,7 @@ impl<'a> Passage<'a> {
         let token = self.token.as_deref();
         let sender = Sender {
             address: self.connection.client.ip(),
+            switches: told.is_some(),
             subject: token.map(|token| (token.issuer.as_str(), &*token.subject)),
             room: self.policy.generation.room(target),
         };
@@ -295,7 +307,7 @@ impl<'a> Passage<'a> {
             sender,
             &self.connection.worker.mirrors,
         );
-        let body = RequestBody::new(body, rule.max_body).copied_to(copied);
+        let body = RequestBody::new(body, ended, rule.max_body).copied_to(copied);
         let body = if rule.access.forward.claims.is_empty() {
             body
         } else {
@@ -400,30 +412,5 @@ impl Drop for Passage<'_> {
             self.verdict = Verdict::Invalid;
             self.observe(CLIENT_CLOSED);
         }
-    }
-}
-
-/// The target in origin form (RFC 9112 section 3.2.1), its path normalised.
-pub(super) fn origin_form(uri: &Uri) -> Result<Uri, Refusal> {
-    let path = target::normalise(uri.path()).map_err(Refusal::invalid)?;
-    let whole = match (uri.path_and_query(), uri.query()) {
-        (Some(whole), _) if matches!(path, std::borrow::Cow::Borrowed(_)) => Ok(whole.clone()),
-        (_, None) => PathAndQuery::try_from(&*path),
-        (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
-    };
-    whole
-        .map(Uri::from)
-        .map_err(|_| Refusal::invalid(target::TargetError::NotAPath))
-}
-
-/// HTTP/2 may split cookies; HTTP/1.1 has one field (RFC 9113 section 8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    if fields.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let cookies: Vec<_> = fields.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    // Field values joined by characters that are allowed in one are a field value.
-    if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
-        fields.insert(COOKIE, joined);
     }
 }

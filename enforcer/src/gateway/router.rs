@@ -13,10 +13,15 @@
 
 use std::{collections::HashMap, iter, sync::Arc};
 
+use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
 
 use super::conditions::{self, Compiled};
 use crate::policy::model::{HostPattern, PathMatch, Pattern, Route};
+
+/// What policies say of hosts and paths. Only they enter anything, so nobody can make a look-up long, and the hash
+/// may be a quick one.
+type ByText<T> = HashMap<Arc<str>, T, RandomState>;
 
 /// Where a rule stands in the policy set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,8 +35,8 @@ pub struct RuleIndex {
 /// A compiled set of routes.
 #[derive(Debug, Default)]
 pub struct Router {
-    exact: HashMap<Arc<str>, Paths>,
-    suffixes: HashMap<Arc<str>, Paths>,
+    exact: ByText<Paths>,
+    suffixes: ByText<Paths>,
     any: Option<Paths>,
     patterns: Vec<Pattern>,
     passes: bool,
@@ -52,8 +57,8 @@ pub struct Asked<'a> {
 /// The rules of one host pattern.
 #[derive(Debug, Default)]
 struct Paths {
-    exact: HashMap<Arc<str>, Vec<Entry>>,
-    prefixes: HashMap<Arc<str>, Vec<Entry>>,
+    exact: ByText<Vec<Entry>>,
+    prefixes: ByText<Vec<Entry>>,
     /// Each with the position of its pattern.
     regexes: Vec<(usize, Entry)>,
     /// No prefix is longer, so a long path costs no more look-ups than the longest prefix.
@@ -196,7 +201,9 @@ impl Paths {
 /// Each route's first rule that fits, with the specificity of its path: lower is more specific.
 #[derive(Default)]
 struct Choice {
-    offers: Vec<(RuleIndex, usize)>,
+    /// In most policies there is one route for a path: it needs no list.
+    first: Option<(RuleIndex, usize)>,
+    others: Vec<(RuleIndex, usize)>,
     rank: usize,
 }
 
@@ -216,17 +223,24 @@ impl Choice {
             if !fits || !conditions::all_hold(&entry.conditions, asked, patterns) {
                 continue;
             }
-            match self.offers.iter_mut().find(|(at, _)| at.route == entry.at.route) {
-                None => self.offers.push((entry.at, self.rank)),
-                Some(offer) if entry.at.rule < offer.0.rule => *offer = (entry.at, self.rank),
+            let offered = (entry.at, self.rank);
+            let Some(first) = &mut self.first else {
+                self.first = Some(offered);
+                continue;
+            };
+            let mut offers = iter::once(first).chain(&mut self.others);
+            match offers.find(|(at, _)| at.route == entry.at.route) {
+                None => self.others.push(offered),
+                Some(offer) if entry.at.rule < offer.0.rule => *offer = offered,
                 Some(_) => {}
             }
         }
     }
 
     fn decide(self) -> Option<RuleIndex> {
-        self.offers
+        self.first
             .into_iter()
+            .chain(self.others)
             .min_by_key(|&(at, rank)| (rank, at.route))
             .map(|(at, _)| at)
     }

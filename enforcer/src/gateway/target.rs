@@ -14,6 +14,8 @@
 
 use std::borrow::Cow;
 
+use http::{Uri, uri::PathAndQuery};
+
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TargetError {
@@ -29,6 +31,25 @@ pub(super) enum TargetError {
     NotAscii,
     #[error("the path climbs above the root")]
     AboveRoot,
+}
+
+/// The target in origin form (RFC 9112 section 3.2.1), its path normalised.
+///
+/// # Errors
+/// Why it is refused.
+pub(super) fn origin_form(uri: Uri) -> Result<Uri, TargetError> {
+    let path = normalise(uri.path())?;
+    let is_plain = matches!(path, Cow::Borrowed(_));
+    let is_path = uri.scheme().is_none() && uri.authority().is_none() && uri.path_and_query().is_some();
+    if is_plain && is_path {
+        return Ok(uri);
+    }
+    let whole = match (uri.path_and_query(), uri.query()) {
+        (Some(whole), _) if is_plain => Ok(whole.clone()),
+        (_, None) => PathAndQuery::try_from(&*path),
+        (_, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
+    };
+    whole.map(Uri::from).map_err(|_| TargetError::NotAPath)
 }
 
 /// `path` in its one form.
@@ -186,6 +207,26 @@ mod tests {
             (";", TargetError::NotAPath),
         ] {
             assert_eq!(normalise(raw), Err(error), "{raw}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        for (written, form) in [
+            ("/", Some("/")),
+            ("/a?b=%2F/../c", Some("/a?b=%2F/../c")),
+            ("/a//b/./c?d", Some("/a/b/c?d")),
+            ("/a?", Some("/a?")),
+            ("/%61?", Some("/a?")),
+            ("http://a.b/c?d", Some("/c?d")),
+            ("http://a.b//c?d", Some("/c?d")),
+            ("http://a.b", Some("/")),
+            ("http://a.b?c", Some("/?c")),
+            ("a.b:80", None),
+            ("*", None),
+        ] {
+            let made = origin_form(written.parse().unwrap());
+            assert_eq!(made.ok(), form.map(|form| form.parse().unwrap()), "{written}");
         }
     }
 

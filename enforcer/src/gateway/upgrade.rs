@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{
     connection::{Connection, UnderWay},
+    present::Present,
     refusal::Refusal,
     signal::Verdict,
     tunnel::Tunnel,
@@ -54,11 +55,12 @@ pub(super) struct Told {
     accept: String,
 }
 
-/// The wish in a request's head. One by Extended CONNECT becomes a GET, which is what it is matched as.
+/// The wish in a request's head, which has the fields that are `present`. One by Extended CONNECT becomes a GET, which
+/// is what it is matched as.
 ///
 /// # Errors
 /// When it asks for a protocol that is not known.
-pub(super) fn asked(parts: &mut Parts) -> Result<Option<Asked>, Refusal> {
+pub(super) fn asked(parts: &mut Parts, present: Present) -> Result<Option<Asked>, Refusal> {
     if parts.method == Method::CONNECT {
         let over_http2 = parts.version == Version::HTTP_2;
         let switch = parts.extensions.remove::<OnUpgrade>().filter(|_| over_http2);
@@ -73,6 +75,7 @@ pub(super) fn asked(parts: &mut Parts) -> Result<Option<Asked>, Refusal> {
     }
     let wished = parts.version == Version::HTTP_11
         && parts.method == Method::GET
+        && present.has(Present::UPGRADE)
         && is_websocket(&parts.headers)
         && lists_upgrade(&parts.headers);
     Ok(wished.then_some(Asked(Way::Upgrade)))
@@ -245,7 +248,8 @@ mod tests {
                 .header("upgrade", upgrade)
                 .header("connection", connection);
             let mut parts = request.body(()).unwrap().into_parts().0;
-            asked(&mut parts).unwrap().is_some()
+            let present = Present::in_request(&parts.headers);
+            asked(&mut parts, present).unwrap().is_some()
         };
         assert!(wish(Version::HTTP_11, "GET", "WebSocket", "keep-alive, Upgrade"));
         assert!(!wish(Version::HTTP_10, "GET", "websocket", "upgrade"));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use enforcer::{
-    gateway::limit::{KeyParts, Outcome, RequestLimiters, headers},
+    gateway::limit::{KeyParts, Outcome, RequestLimiters, headers::Told},
     policy::model::{Budget, Counted, RequestKey, RequestLimit, Tier},
 };
 use enforcer_common::limiter::Algorithm;
@@ -160,7 +160,7 @@ fn tiers_have_budgets_of_their_own() {
     ] {
         assert_eq!(admitted(&limits, &of(tier), NOW, 99), amount, "{tier:?}");
         let mut fields = HeaderMap::new();
-        headers::write(&mut fields, &limits, tier, &limits.check(&of(tier), NOW));
+        Told::new(&limits, tier, limits.check(&of(tier), NOW)).write(&mut fields);
         assert_eq!(fields["ratelimit-policy"], told);
     }
     assert_eq!(
@@ -216,7 +216,7 @@ fn the_unit_of_bytes_is_told() {
     let outcome = limits.check(&from("192.0.2.1"), NOW);
     assert!(matches!(outcome, Outcome::Admitted { .. }));
     let mut fields = HeaderMap::new();
-    headers::write(&mut fields, &limits, None, &outcome);
+    Told::new(&limits, None, outcome).write(&mut fields);
     assert_eq!(
         fields["ratelimit-policy"],
         "\"per-client\";q=1000;w=60;qu=\"content-bytes\""

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use enforcer::{
-    gateway::limit::{Outcome, RuleLimits, headers},
+    gateway::limit::{
+        Outcome, RuleLimits,
+        headers::{self, Told},
+    },
     policy::model::{RequestKey, RequestLimit},
 };
 use enforcer_common::limiter::Algorithm;
@@ -16,7 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 fn told(limits: &RuleLimits, outcome: &Outcome) -> [Option<String>; 3] {
     let mut fields = HeaderMap::new();
-    headers::write(&mut fields, limits, None, outcome);
+    Told::new(limits, None, *outcome).write(&mut fields);
     ["ratelimit-policy", "ratelimit", "retry-after"]
         .map(|name| fields.get(name).map(|value| value.to_str().unwrap().to_owned()))
 }

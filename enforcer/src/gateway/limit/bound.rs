@@ -33,6 +33,8 @@ pub(super) struct Bound {
     pub(super) base: Arm,
     /// In the order of the limit's.
     pub(super) tiers: Box<[Arm]>,
+    /// What is told of it begins so.
+    pub(super) item: Box<[u8]>,
 }
 
 /// What a limit is for the requests of one tier, or of none.
@@ -174,6 +176,11 @@ impl RuleLimits {
     #[must_use]
     pub fn name(&self, limit: usize) -> &str {
         self.limits.get(limit).map_or("", |bound| &bound.limit.name)
+    }
+
+    /// The beginning of what is told of how the limit stands.
+    pub(super) fn item(&self, limit: usize) -> Option<&[u8]> {
+        self.limits.get(limit).map(|bound| &*bound.item)
     }
 
     /// Whether the rule has no limit.

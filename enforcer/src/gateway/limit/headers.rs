@@ -17,33 +17,64 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The largest integer of a structured field (RFC 9651, section 3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// Says in a response's headers how the limits stand. `Retry-After` comes with a refusal only.
-///
-/// `tier` is the request's.
-pub fn write(headers: &mut HeaderMap, limits: &RuleLimits, tier: Option<&str>, outcome: &Outcome) {
-    let (standing, retry) = match *outcome {
-        Outcome::Admitted { tightest, .. } => (tightest, None),
-        Outcome::Refused(Refusal { limit, retry_after }) => {
-            let standing = Standing {
-                limit,
-                remaining: 0,
-                reset: retry_after,
-            };
-            (Some(standing), Some(retry_after))
+/// How the limits of a rule stand after a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    limits: &'a RuleLimits,
+    policies: Option<&'a HeaderValue>,
+    outcome: Outcome,
+}
+
+impl<'a> Told<'a> {
+    /// `tier` is the request's.
+    #[must_use]
+    pub fn new(limits: &'a RuleLimits, tier: Option<&str>, outcome: Outcome) -> Self {
+        Self {
+            limits,
+            policies: limits.policy_header(tier),
+            outcome,
         }
-    };
-    let Some(standing) = standing else { return };
-    if let Some(policies) = limits.policy_header(tier) {
-        headers.insert(POLICY, policies.clone());
     }
-    let name = quoted(limits.name(standing.limit));
-    let (r, t) = (standing.remaining.min(MAX_INTEGER), seconds(standing.reset));
-    if let Ok(value) = HeaderValue::try_from(format!("{name};r={r};t={t}")) {
-        headers.insert(LIMIT, value);
+
+    /// Says it in a response's headers. `Retry-After` comes with a refusal only.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let (standing, retry) = match self.outcome {
+            Outcome::Admitted { tightest, .. } => (tightest, None),
+            Outcome::Refused(Refusal { limit, retry_after }) => {
+                let standing = Standing {
+                    limit,
+                    remaining: 0,
+                    reset: retry_after,
+                };
+                (Some(standing), Some(retry_after))
+            }
+        };
+        let Some(standing) = standing else { return };
+        if let Some(policies) = self.policies {
+            headers.insert(POLICY, policies.clone());
+        }
+        let item = self.limits.item(standing.limit);
+        if let Some(value) = item.and_then(|item| standing_of(item, &standing)) {
+            headers.insert(LIMIT, value);
+        }
+        if let Some(retry) = retry {
+            headers.insert(RETRY_AFTER, seconds(retry).max(1).into());
+        }
     }
-    if let Some(retry) = retry {
-        headers.insert(RETRY_AFTER, seconds(retry).max(1).into());
-    }
+}
+
+/// The beginning of what is told of a limit's standing: the rest is two numbers.
+pub(super) fn item(name: &str) -> Box<[u8]> {
+    format!("{};r=", quoted(name)).into_bytes().into()
+}
+
+/// The value of `RateLimit`. It is written for each request, and so by hand and at once.
+fn standing_of(item: &[u8], standing: &Standing) -> Option<HeaderValue> {
+    let (mut r, mut t) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let r = r.format(standing.remaining.min(MAX_INTEGER));
+    let t = t.format(seconds(standing.reset));
+    let value = [item, r.as_bytes(), b";t=", t.as_bytes()].concat();
+    HeaderValue::try_from(value).ok()
 }
 
 /// The body that goes with a refusal.
@@ -110,4 +141,26 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_they_are_up_to_the_largest() {
+        let numbers = [0, 7, 10, 12_345, MAX_INTEGER, MAX_INTEGER + 1, u64::MAX];
+        for (remaining, reset) in numbers.into_iter().flat_map(|r| numbers.map(|t| (r, t))) {
+            let standing = Standing {
+                limit: 0,
+                remaining,
+                reset: Duration::from_secs(reset),
+            };
+            let (r, t) = (remaining.min(MAX_INTEGER), reset.min(MAX_INTEGER));
+            for name in ["reads", "a\"b\\c"] {
+                let value = standing_of(&item(name), &standing).unwrap();
+                assert_eq!(value, format!("{};r={r};t={t}", quoted(name)));
+            }
+        }
+    }
 }

@@ -119,6 +119,7 @@ impl RequestLimiters {
                 .iter()
                 .map(|tier| arm(limit, &tier.name, tier.params))
                 .collect(),
+            item: headers::item(&limit.name),
             limit: limit.clone(),
         });
         RuleLimits::new(self.hasher.clone(), bound.collect())

@@ -130,7 +130,7 @@ impl<'a> Passage<'a> {
             Mode::Shadow => limits.check(&keys, generation.now_ns()),
         };
         if mode == Mode::Enforce {
-            limit::headers::write(&mut self.fields, limits, keys.tier, &outcome);
+            self.standing = Some(limit::headers::Told::new(limits, keys.tier, outcome));
         }
         match outcome {
             limit::Outcome::Admitted { .. } => {

@@ -40,6 +40,7 @@ impl Passage<'_> {
         let upstream = self.policy.upstream(target).ok_or_else(missing)?;
         let sender = Sender {
             address: self.connection.client.ip(),
+            switches: false,
             subject: None,
             room: self.policy.generation.room(target),
         };

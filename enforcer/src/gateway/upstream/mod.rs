@@ -16,6 +16,7 @@ pub(in crate::gateway) mod resolve;
 mod seen;
 pub(in crate::gateway) mod send;
 pub(in crate::gateway) mod service;
+mod spare;
 pub(in crate::gateway) mod tls;
 mod view;
 

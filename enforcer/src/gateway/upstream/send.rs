@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, header::UPGRADE, request::Parts};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use super::{
     pool::{Connection, Lease, LocalEndpoint, Seat},
     seen::End,
     service::{Held, LocalService},
+    spare::Spare,
     view::View,
 };
 use crate::{
@@ -55,10 +56,12 @@ pub(in crate::gateway) struct Site {
     pub(in crate::gateway) zone: Option<Arc<str>>,
 }
 
-/// Of whom a request is, for services that keep clients at endpoints.
+/// Of whom a request is, for services that keep clients at endpoints, and what it is for them.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::gateway) struct Sender<'a> {
     pub(in crate::gateway) address: IpAddr,
+    /// It asks to switch protocols. Nobody else may be told that the service has.
+    pub(in crate::gateway) switches: bool,
     /// The token's issuer and subject.
     pub(in crate::gateway) subject: Option<(&'a str, &'a str)>,
     /// How much of a bound of requests its priority may fill, in percent.
@@ -143,13 +146,15 @@ impl Upstream {
         let mut retrying: Option<Held> = None;
         loop {
             let (index, seat) = self.seat(&tries).await?;
-            let head = ((repeatable || refusable) && tries.left > 0).then(|| copy(&request));
+            let spare = ((repeatable || refusable) && tries.left > 0).then(|| Spare::of(&request));
             let per_try = law.per_try.filter(|_| repeatable);
-            let tried = self.attempt(&self.endpoints[index], seat, request, per_try).await;
+            let tried = self
+                .attempt(&self.endpoints[index], seat, request, per_try, sender.switches)
+                .await;
             drop(retrying.take());
             let (cause, error) = match tried {
                 Ok((response, lease)) => {
-                    let again = repeatable && law.on.status(response.status()) && head.is_some();
+                    let again = repeatable && law.on.status(response.status()) && spare.is_some();
                     match again.then(|| self.admit(&tries, index)).flatten() {
                         Some(held) => retrying = Some(held),
                         None => {
@@ -187,7 +192,7 @@ impl Upstream {
             if let Some(error) = error {
                 let may =
                     cause == RetryCause::Refused || repeatable && law.on.reset && error.may_be_repeated();
-                match (may && head.is_some())
+                match (may && spare.is_some())
                     .then(|| self.admit(&tries, index))
                     .flatten()
                 {
@@ -195,13 +200,13 @@ impl Upstream {
                     None => return Err(error),
                 }
             }
-            let Some(head) = head else {
+            let Some(spare) = spare else {
                 return Err(UpstreamError::NoEndpoint);
             };
             self.local.cells.retry(cause);
             tries.failed(index);
             tries.wait(law).await;
-            request = Request::from_parts(head, RequestBody::empty(Rc::clone(&progress)));
+            request = spare.with(RequestBody::empty(Rc::clone(&progress)));
         }
     }
 
@@ -233,6 +238,7 @@ impl Upstream {
         seat: Seat,
         request: Request<RequestBody>,
         per_try: Option<Duration>,
+        switches: bool,
     ) -> Result<Answered, Failed> {
         let deadline = per_try.map(|within| Instant::now() + within);
         let progress = request.body().progress();
@@ -244,7 +250,6 @@ impl Upstream {
             sent: Cell::new(None),
             ended: false,
         };
-        let switches = request.headers().contains_key(UPGRADE);
         let name = || endpoint.shared.authority.to_string();
         let (connection, kept): (Connection, bool) = match seat {
             Seat::Kept(mut connection) => match connection.ready().await {
@@ -398,14 +403,4 @@ impl UpstreamError {
     fn may_be_repeated(&self) -> bool {
         matches!(self, Self::Broken { .. } | Self::TryTimeout { .. })
     }
-}
-
-/// The request's head once more. Extensions belong to the connection and are left out.
-fn copy(request: &Request<RequestBody>) -> Parts {
-    let mut copy = Request::new(());
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    *copy.version_mut() = request.version();
-    copy.into_parts().0
 }
