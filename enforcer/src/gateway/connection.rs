@@ -33,7 +33,7 @@ use super::{
     body::ResponseBody,
     greeting::{Ungreeted, Welcome, greet},
     hold::Held,
-    identity::{certificate::ClientCertificate, token::VerifiedToken},
+    identity::{certificate::ClientCertificate, repeated::Repeated, token::VerifiedToken},
     listener::ListenerContext,
     live::{Mark, Socket},
     metrics::Handshake,
@@ -76,6 +76,8 @@ pub(super) struct Connection {
     mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
+    /// The token of its requests.
+    pub(super) repeated: Repeated,
     pub http2: bool,
     pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
@@ -219,6 +221,7 @@ impl Connection {
             client,
             mark: Rc::clone(mark),
             certificate,
+            repeated: Repeated::default(),
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
