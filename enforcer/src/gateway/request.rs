@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::{
     audited::Entry,
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
-    changes,
+    changes, clock,
     connection::{Connection, UnderWay},
     forwarding, framing, grpc, headers,
     hold::Held,
@@ -82,7 +82,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
     let mut passage = Passage {
         connection: &connection,
         policy: &policy,
-        began: Instant::now(),
+        began: clock::now(),
         forwarded: None,
         rule: None,
         token: None,
@@ -358,7 +358,7 @@ impl<'a> Passage<'a> {
             .forwarded
             .as_ref()
             .and_then(|progress| progress.with_service_since())
-            .map(|since| since.elapsed());
+            .map(|since| clock::now().saturating_duration_since(since));
         let cells = match self.rule {
             Some((index, target)) => self.policy.cells(index, target, &worker.metrics),
             None => &self.policy.no_route,
@@ -387,7 +387,7 @@ impl<'a> Passage<'a> {
             status = outcome.status,
             verdict = metrics::label(outcome.verdict),
             ?latency,
-            whole = ?self.began.elapsed(),
+            whole = ?clock::now().saturating_duration_since(self.began),
             "request"
         );
     }

@@ -335,6 +335,7 @@ impl Worker {
         let emptied = async {
             // First they take in what waits for them.
             while accepting.join_next().await.is_some() {}
+        self.live.each(|mark| mark.wake());
             while self.connections.get() > 0 {
                 self.emptied.notified().await;
             }
