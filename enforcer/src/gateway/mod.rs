@@ -17,6 +17,7 @@ pub mod config;
 mod connection;
 mod control;
 mod counters;
+mod deadlines;
 mod driving;
 mod forwarding;
 mod framing;

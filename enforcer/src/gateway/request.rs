@@ -304,10 +304,11 @@ impl<'a> Passage<'a> {
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body), sender);
+        let deadlines = &self.connection.worker.deadlines;
         let sent = tokio::select! {
             biased;
             sent = sending => sent,
-            refusal = unanswered::overdue(&progress, rule.timeout, impatient) => return Err(refusal),
+            refusal = unanswered::overdue(deadlines, &progress, rule.timeout, impatient) => return Err(refusal),
         };
         let (mut response, lease) = match sent {
             Ok(sent) => sent,
