@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::config::Timeouts;
+use super::{clock, config::Timeouts};
 
 /// What a connection is doing.
 #[derive(Debug)]
@@ -99,13 +99,13 @@ impl Activity {
 
     fn received(&self) {
         if self.heads_follow && self.requests.get() == 0 && self.head_since.get().is_none() {
-            self.head_since.set(Some(Instant::now()));
+            self.head_since.set(Some(clock::now()));
         }
     }
 
     fn sent(&self, blocked: bool) {
         match (blocked, self.unread_since.get()) {
-            (true, None) => self.unread_since.set(Some(Instant::now())),
+            (true, None) => self.unread_since.set(Some(clock::now())),
             (false, Some(_)) => self.unread_since.set(None),
             _ => {}
         }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     activity::{Activity, Handed},
-    forwarding, headers,
+    clock, forwarding, headers,
     limit::Meter,
     mirror::Copied,
     router::RuleIndex,
@@ -56,7 +56,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(ended: bool) -> Self {
-        let began = Instant::now();
+        let began = clock::now();
         Self {
             handed: Cell::new(began),
             overdue: Cell::new(false),
@@ -330,7 +330,7 @@ impl UpstreamBody {
                 self.settle();
                 if self.lease.is_some() {
                     let handed = self.handed.get_or_insert_with(|| self.activity.watch_body());
-                    handed.set(Some(Instant::now()));
+                    handed.set(Some(clock::now()));
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -345,10 +345,10 @@ impl UpstreamBody {
                 if let Some(handed) = &self.handed {
                     handed.set(None);
                 }
-                let until = Instant::now() + self.idle;
+                let until = || clock::now() + self.idle;
                 let timer = self
                     .timer
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until())));
                 timer.as_mut().poll(context).map(|()| Some(Err(BodyError::Idle)))
             }
         }

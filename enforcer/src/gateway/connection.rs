@@ -6,7 +6,7 @@ use std::{
     error::Error,
     future::Future,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -28,12 +28,14 @@ use tokio::{
 };
 
 use super::{
-    activity::{Activity, Judgement, Watched},
+    activity::{Activity, Watched},
     audited::Unmade,
     body::ResponseBody,
+    clock,
+    driving::{Driven, drive},
     greeting::{Ungreeted, Welcome, greet},
     hold::Held,
-    identity::{certificate::ClientCertificate, token::VerifiedToken},
+    identity::{certificate::ClientCertificate, repeated::Repeated, token::VerifiedToken},
     listener::ListenerContext,
     live::{Mark, Socket},
     metrics::Handshake,
@@ -62,9 +64,6 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 const STREAM_BUFFER: usize = 64 * 1024;
 /// How often a quiet HTTP/2 client is pinged, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
-/// How long an idle HTTP/1.1 connection is left open when the gateway drains. A request that has been
-/// sent already is answered then, with `connection: close`, instead of being reset.
-const LINGER: Duration = Duration::from_millis(500);
 
 /// A client's connection, as its requests see it.
 pub(super) struct Connection {
@@ -74,11 +73,13 @@ pub(super) struct Connection {
     pub(super) flow: Flow,
     /// Whose it is: the flow's peer, or whom a trusted load balancer has named.
     pub(super) client: SocketAddr,
-    mark: Rc<Mark>,
+    pub(super) mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
     /// Once there is a request to tell a service of.
     told: OnceCell<Peer>,
+    /// The token of its requests.
+    pub(super) repeated: Repeated,
     pub http2: bool,
     pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
@@ -223,6 +224,7 @@ impl Connection {
             mark: Rc::clone(mark),
             certificate,
             told: OnceCell::new(),
+            repeated: Repeated::default(),
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
@@ -327,14 +329,14 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.connection.worker.request_ended();
-        self.connection.activity.request_ended(Instant::now());
+        self.connection.activity.request_ended(clock::now());
     }
 }
 
 impl<F: Future + 'static> Executor<F> for OnThisWorker {
     fn execute(&self, future: F) {
         tokio::task::spawn_local(async move {
-            future.await;
+            clock::in_moments(future).await;
         });
     }
 }
@@ -395,66 +397,6 @@ where
     };
     if let Err(error) = result {
         tracing::debug!(peer = %connection.client, error = &error as &dyn Error, "a connection broke");
-    }
-}
-
-/// How a connection came to an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driven {
-    ToTheEnd,
-    Cut,
-}
-
-/// Lets `serving` run until it ends, the connection is idle or slow, or the gateway drains.
-async fn drive<S>(connection: &Connection, serving: S, finish: fn(Pin<&mut S>)) -> hyper::Result<Driven>
-where
-    S: Future<Output = hyper::Result<()>>,
-{
-    let timeouts = &connection.listener.timeouts;
-    let mut serving = pin!(serving);
-    let mut timer = pin!(tokio::time::sleep(timeouts.header.min(timeouts.idle)));
-    let mut draining = false;
-    let mut finishing = false;
-    let mut lapsed = false;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut serving => return result.map(|()| Driven::ToTheEnd),
-            () = connection.worker.drain_begins(), if !draining => {
-                draining = true;
-                if lapsed {
-                    // It is finishing already.
-                } else if connection.http2 {
-                    finish(serving.as_mut());
-                } else {
-                    timer.as_mut().reset(Instant::now() + LINGER);
-                }
-            }
-            () = connection.mark.lapses(), if !lapsed => {
-                lapsed = true;
-                finishing = true;
-                finish(serving.as_mut());
-                timer.as_mut().reset(Instant::now() + timeouts.header);
-            }
-            () = &mut timer => {
-                if lapsed {
-                    return Ok(Driven::Cut);
-                }
-                if draining && !finishing && !connection.http2 {
-                    finishing = true;
-                    finish(serving.as_mut());
-                }
-                match connection.activity.judge(Instant::now(), timeouts) {
-                    Judgement::Wait(until) => timer.as_mut().reset(until),
-                    Judgement::Finish if !finishing => {
-                        finishing = true;
-                        finish(serving.as_mut());
-                        timer.as_mut().reset(Instant::now() + timeouts.header);
-                    }
-                    Judgement::Finish | Judgement::Cut => return Ok(Driven::Cut),
-                }
-            }
-        }
     }
 }
 

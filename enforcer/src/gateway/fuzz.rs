@@ -325,7 +325,7 @@ pub(crate) fn proof(bytes: &[u8]) {
             (&offered, &verified),
             &asked,
             &fields,
-            now(),
+            now,
             &mut HeaderMap::new(),
         )
     };

@@ -3,12 +3,13 @@
 use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -16,7 +17,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
 };
 
 use super::{
@@ -98,9 +99,9 @@ pub(super) struct Mark {
     identity: RefCell<Option<Identity>>,
     proof: OnceCell<Proof>,
     revoked: Cell<bool>,
-    ends: Notify,
     lapsed: Cell<bool>,
-    lapses: Notify,
+    /// The connection's task, once it listens. There is but one, on the same thread as whoever tells it something.
+    task: RefCell<Option<Waker>>,
     /// What it and its requests rest on.
     pub(super) rests: Rests,
 }
@@ -123,9 +124,8 @@ impl Live {
             identity: RefCell::default(),
             proof: OnceCell::new(),
             revoked: Cell::new(false),
-            ends: Notify::new(),
             lapsed: Cell::new(false),
-            lapses: Notify::new(),
+            task: RefCell::default(),
             rests: Rests::default(),
         });
         self.open.borrow_mut().insert(number, Rc::clone(&mark));
@@ -215,27 +215,59 @@ impl Mark {
 
     /// Has the connection end by a reset. Whether it is for the first time.
     pub(super) fn revoke(&self) -> bool {
-        self.ends.notify_one();
-        !self.revoked.replace(true)
+        let is_first = !self.revoked.replace(true);
+        self.wake();
+        is_first
     }
 
     /// Has the connection end after what is under way: its certificate has expired.
     pub(super) fn lapse(&self) {
         if !self.lapsed.replace(true) {
-            self.lapses.notify_one();
+            self.wake();
         }
+    }
+
+    /// Whether [`Self::lapse`] has been said.
+    pub(super) fn has_lapsed(&self) -> bool {
+        self.lapsed.get()
     }
 
     /// Waits until the certificate has expired.
     pub(super) async fn lapses(&self) {
-        if !self.lapsed.get() {
-            self.lapses.notified().await;
-        }
+        self.until(|| self.lapsed.get()).await;
     }
 
     /// Waits until the connection is revoked.
     pub(super) async fn revoked(&self) {
-        self.ends.notified().await;
+        self.until(|| self.revoked.get()).await;
+    }
+
+    /// Has the connection's task look at what it is told.
+    pub(super) fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// From now on the task of `context`, which is the connection's, is woken. Whether it was before.
+    pub(super) fn listen(&self, context: &Context<'_>) -> bool {
+        let mut task = self.task.borrow_mut();
+        let is_known = task.as_ref().is_some_and(|task| task.will_wake(context.waker()));
+        if !is_known {
+            *task = Some(context.waker().clone());
+        }
+        is_known
+    }
+
+    async fn until(&self, told: impl Fn() -> bool) {
+        poll_fn(|context| {
+            if told() {
+                return Poll::Ready(());
+            }
+            self.listen(context);
+            Poll::Pending
+        })
+        .await;
     }
 }
 
@@ -315,6 +347,12 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
+
     use super::*;
 
     fn flow(peer: &str) -> Flow {
@@ -365,5 +403,43 @@ mod tests {
         assert_eq!(end(&live, Whom::Named(prefix)), [handed_on.mark.flow]);
         drop((handed_on, direct));
         assert!(live.open.borrow().is_empty());
+    }
+
+    #[test]
+    fn whoever_listens_is_woken_by_what_it_is_told() {
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+
+        impl Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let live = Rc::new(Live::default());
+        let seat = live.enter(flow("192.0.2.7:1"));
+        let mark = &seat.mark;
+        // Nobody listens yet.
+        mark.wake();
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        let count = || woken.0.load(Ordering::Relaxed);
+        let mut revoked = pin!(mark.revoked());
+        let mut lapses = pin!(mark.lapses());
+        assert!(revoked.as_mut().poll(&mut context).is_pending());
+        assert!(lapses.as_mut().poll(&mut context).is_pending());
+        assert!(mark.listen(&context), "it listens already");
+        mark.lapse();
+        assert_eq!(count(), 1);
+        mark.lapse();
+        assert_eq!(count(), 1, "it knows already");
+        assert!(revoked.as_mut().poll(&mut context).is_pending());
+        assert!(lapses.as_mut().poll(&mut context).is_ready() && mark.has_lapsed());
+        assert!(mark.revoke() && !mark.revoke());
+        assert!(count() > 1);
+        assert!(revoked.as_mut().poll(&mut context).is_ready());
+        let late = pin!(mark.revoked());
+        assert!(late.poll(&mut context).is_ready(), "it stays so");
     }
 }

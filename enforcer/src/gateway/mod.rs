@@ -11,11 +11,14 @@ mod activity;
 mod audited;
 mod body;
 mod changes;
+mod clock;
 mod conditions;
 pub mod config;
 mod connection;
 mod control;
 mod counters;
+mod deadlines;
+mod driving;
 mod forwarding;
 mod framing;
 pub(crate) mod fuzz;
@@ -59,16 +62,15 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, mpsc::sync_channel},
     thread::{Builder as Thread, JoinHandle},
     time::Duration,
 };
 
 use enforcer_common::limiter::ParamsError;
 use tokio::{
-    runtime::{Builder as Runtime, Runtime as Started},
+    runtime::{Builder as Runtime, LocalOptions},
     sync::{mpsc, oneshot},
-    task::LocalSet,
     time::Instant,
 };
 
@@ -359,15 +361,25 @@ where
     W: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()>,
 {
-    let runtime: Started = Runtime::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(GatewayError::Thread)?;
-    let body = move || LocalSet::new().block_on(&runtime, work());
-    Thread::new()
+    // Such a runtime cannot leave the thread that has made it.
+    let (made, is_made) = sync_channel(1);
+    let body = move || {
+        let mut runtime = Runtime::new_current_thread();
+        // Whether it could be made is waited for below.
+        match runtime.enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => {
+                made.send(Ok(())).unwrap_or_default();
+                runtime.block_on(work());
+            }
+            Err(error) => made.send(Err(error)).unwrap_or_default(),
+        }
+    };
+    let thread = Thread::new()
         .name(name.to_owned())
         .spawn(body)
-        .map_err(GatewayError::Thread)
+        .map_err(GatewayError::Thread)?;
+    let made = is_made.recv().map_err(io::Error::other);
+    made.flatten().map(|()| thread).map_err(GatewayError::Thread)
 }
 
 fn join(thread: JoinHandle<()>) {

@@ -14,6 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{
+    clock,
     identity::{api_key::KeyRing, verifier::Verifier},
     limit::{KeyParts, Meter, RequestLimiters, RuleLimits},
     revocation::RevocationStore,
@@ -358,7 +359,8 @@ impl Generation {
     /// The time by which limits count: the same for all workers and generations.
     pub(super) fn now_ns(&self) -> u64 {
         // 584 years.
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from((clock::now().into_std().saturating_duration_since(self.start)).as_nanos())
+            .unwrap_or(u64::MAX)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::deadlines::Deadlines;
 use crate::policy::model::Priority;
 
 /// How often is looked how late the worker is.
@@ -55,13 +56,15 @@ impl Pressure {
         self.late.get()
     }
 
-    /// Looks how late the worker is, for as long as it runs.
-    pub(super) async fn watch(self: Rc<Self>) {
+    /// Looks how late the worker is, and which `deadlines` are reached, for as long as it runs.
+    pub(super) async fn watch(self: Rc<Self>, deadlines: Rc<Deadlines>) {
         let mut looks = [Duration::ZERO; LOOKS];
         for next in (0..LOOKS).cycle() {
             let due = Instant::now() + EVERY;
             tokio::time::sleep(EVERY).await;
-            looks[next] = Instant::now().saturating_duration_since(due);
+            let now = Instant::now();
+            looks[next] = now.saturating_duration_since(due);
+            deadlines.look(now.into());
             self.late.set(looks.iter().min().copied().unwrap_or_default());
         }
     }
@@ -98,7 +101,7 @@ mod tests {
         local
             .run_until(async {
                 let pressure = Pressure::new(Shedding::default());
-                let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch());
+                let watching = tokio::task::spawn_local(Rc::clone(&pressure).watch(Rc::default()));
                 for _ in 0..2 * LOOKS {
                     // Longer than the pause between two looks, so that each is late.
                     std::thread::sleep(2 * EVERY);

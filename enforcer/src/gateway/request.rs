@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::{
     audited::Entry,
     body::{Failure, Progress, RequestBody, ResponseBody, UpstreamBody},
-    changes,
+    changes, clock,
     connection::{Connection, UnderWay},
     forwarding, framing, grpc, headers,
     hold::Held,
@@ -84,7 +84,7 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
     let mut passage = Passage {
         connection: &connection,
         policy: &policy,
-        began: Instant::now(),
+        began: clock::now(),
         forwarded: None,
         rule: None,
         token: None,
@@ -316,10 +316,11 @@ impl<'a> Passage<'a> {
         let progress = body.progress();
         self.forwarded = Some(Rc::clone(&progress));
         let sending = upstream.send(Request::from_parts(parts, body), sender);
+        let deadlines = &self.connection.worker.deadlines;
         let sent = tokio::select! {
             biased;
             sent = sending => sent,
-            refusal = unanswered::overdue(&progress, rule.timeout, impatient) => return Err(refusal),
+            refusal = unanswered::overdue(deadlines, &progress, rule.timeout, impatient) => return Err(refusal),
         };
         let (mut response, lease) = match sent {
             Ok(sent) => sent,
@@ -370,7 +371,7 @@ impl<'a> Passage<'a> {
             .forwarded
             .as_ref()
             .and_then(|progress| progress.with_service_since())
-            .map(|since| since.elapsed());
+            .map(|since| clock::now().saturating_duration_since(since));
         let cells = match self.rule {
             Some((index, target)) => self.policy.cells(index, target, &worker.metrics),
             None => &self.policy.no_route,
@@ -399,7 +400,7 @@ impl<'a> Passage<'a> {
             status = outcome.status,
             verdict = metrics::label(outcome.verdict),
             ?latency,
-            whole = ?self.began.elapsed(),
+            whole = ?clock::now().saturating_duration_since(self.began),
             "request"
         );
     }

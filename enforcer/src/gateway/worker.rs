@@ -22,6 +22,7 @@ pub(super) use self::policy::WorkerPolicy;
 use super::{
     connection,
     counters::WorkerMetrics,
+    deadlines::Deadlines,
     handshakes::Handshakes,
     identity::cache::TokenCache,
     limit::queue::WaitingRoom,
@@ -79,6 +80,7 @@ pub(super) struct Worker {
     pub(super) pressure: Rc<Pressure>,
     pub(super) live: Rc<Live>,
     pub(super) mirrors: Rc<Mirrors>,
+    pub(super) deadlines: Rc<Deadlines>,
     latest: RefCell<Latest>,
     revoked: RefCell<revocation::Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
@@ -138,7 +140,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         }
     }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker), late));
-    tokio::task::spawn_local(pressure.watch());
+    tokio::task::spawn_local(pressure.watch(Rc::clone(&worker.deadlines)));
     tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
     tokio::task::spawn_local(revoke_by_files(
         Rc::clone(&worker),
@@ -245,6 +247,7 @@ impl Worker {
             pressure,
             live: Rc::default(),
             mirrors: Rc::default(),
+            deadlines: Rc::default(),
             latest: RefCell::new(policies.latest()),
             revoked: RefCell::new(policies.revocations().latest()),
             policy: RefCell::new(Rc::new(policy)),
@@ -332,6 +335,7 @@ impl Worker {
     async fn drain(&self, drain: Drain, mut accepting: JoinSet<()>) {
         self.draining.set(true);
         self.drain_begins.notify_waiters();
+        self.live.each(|mark| mark.wake());
         let emptied = async {
             // First they take in what waits for them.
             while accepting.join_next().await.is_some() {}

@@ -30,6 +30,7 @@ mod passthrough;
 mod proxy_protocol;
 mod proxying;
 mod quotas;
+mod repeated_tokens;
 mod revocations;
 mod rotation;
 mod routing;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use thiserror::Error;
 
 /// Why a request's credentials cannot be read: `invalid_request`.
@@ -43,19 +43,23 @@ pub struct Offered<'a> {
     pub token: &'a str,
 }
 
-/// The token, if the request has one. Other schemes than `Bearer` and `DPoP` are none.
+/// The value of the `Authorization` field, if there is one.
 ///
 /// # Errors
-/// If there are several Authorization headers, or one that begins as such and is malformed.
-pub fn token(headers: &HeaderMap) -> Result<Option<Offered<'_>>, BearerError> {
+/// If there are several.
+pub fn field(headers: &HeaderMap) -> Result<Option<&[u8]>, BearerError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (value, another) = (values.next(), values.next());
-    if another.is_some() {
-        return Err(BearerError::Several);
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(BearerError::Several),
+        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
     }
-    let Some(value) = value.map(http::HeaderValue::as_bytes) else {
-        return Ok(None);
-    };
+}
+
+/// The token in the `value` of an `Authorization` field, at its end. Other schemes than `Bearer` and `DPoP` have none.
+///
+/// # Errors
+/// If it begins as such and is malformed.
+pub fn token(value: &[u8]) -> Result<Option<Offered<'_>>, BearerError> {
     let name = value.split(|&byte| byte == b' ').next().unwrap_or_default();
     let scheme = if name.eq_ignore_ascii_case(b"Bearer") {
         Scheme::Bearer
@@ -79,16 +83,19 @@ pub fn token(headers: &HeaderMap) -> Result<Option<Offered<'_>>, BearerError> {
 fn is_b64token(text: &[u8]) -> bool {
     let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
     let body = &text[..text.len() - padding];
-    !body.is_empty()
-        && body.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
-        })
+    // All of them are looked at, so that many are at once.
+    !body.is_empty() && body.iter().fold(true, |good, &byte| good & is_b64(byte))
+}
+
+fn is_b64(byte: u8) -> bool {
+    let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    // `-`, `.` and `/` stand before the digits.
+    let is_digit = byte.wrapping_sub(b'-') < 13;
+    is_letter | is_digit | (byte == b'_') | (byte == b'~') | (byte == b'+')
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(values: &[&[u8]]) -> HeaderMap {
@@ -97,6 +104,18 @@ mod tests {
             headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
         }
         headers
+    }
+
+    fn found(headers: &HeaderMap) -> Result<Option<Offered<'_>>, BearerError> {
+        field(headers)?.map_or(Ok(None), token)
+    }
+
+    #[test]
+    fn the_alphabet_is_that_of_the_rfc() {
+        for byte in 0..=u8::MAX {
+            let expected = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+            assert_eq!(is_b64(byte), expected, "{byte}");
+        }
     }
 
     #[test]
@@ -113,13 +132,13 @@ mod tests {
                 scheme,
                 token: "a.b-c_d~e+f/g==",
             };
-            assert_eq!(token(&headers), Ok(Some(expected)), "{value}");
+            assert_eq!(found(&headers), Ok(Some(expected)), "{value}");
         }
     }
 
     #[test]
     fn other_credentials_are_no_token() {
-        assert_eq!(token(&headers(&[])), Ok(None));
+        assert_eq!(found(&headers(&[])), Ok(None));
         for value in [
             "",
             "Basic YTpi",
@@ -128,7 +147,7 @@ mod tests {
             "Token Bearer abc",
             "DPoPx abc",
         ] {
-            assert_eq!(token(&headers(&[value.as_bytes()])), Ok(None), "{value}");
+            assert_eq!(found(&headers(&[value.as_bytes()])), Ok(None), "{value}");
         }
     }
 
@@ -147,17 +166,17 @@ mod tests {
         ];
         for value in malformed {
             assert_eq!(
-                token(&headers(&[value])),
+                found(&headers(&[value])),
                 Err(BearerError::Malformed(Scheme::Bearer)),
                 "{value:?}"
             );
         }
         assert_eq!(
-            token(&headers(&[b"Bearer a", b"Bearer a"])),
+            found(&headers(&[b"Bearer a", b"Bearer a"])),
             Err(BearerError::Several)
         );
         assert_eq!(
-            token(&headers(&[b"Bearer a", b"Basic YTpi"])),
+            found(&headers(&[b"Bearer a", b"Basic YTpi"])),
             Err(BearerError::Several)
         );
     }

@@ -5,18 +5,23 @@
 //! set is chosen by a keyed hash, so that nobody can aim at the places of others; only tokens whose
 //! signature holds are entered at all, and of their claims only those that rules look at.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, Weak},
+    time::SystemTime,
+};
 
 use aws_lc_rs::{
-    digest::{Context, SHA256},
+    digest::{SHA256, digest},
     error::Unspecified,
     rand,
 };
 
 use super::{
+    bearer::Offered,
     kept,
+    repeated::Accepted,
     token::{MAX_TOKEN, TokenError, VerifiedToken},
-    verifier::{Circumstances, Verifier},
+    verifier::Circumstances,
 };
 use crate::policy::model::Name;
 
@@ -28,9 +33,16 @@ const WAYS: usize = 4;
 /// How much memory the kept claims of one token may take, in bytes. A token with more is verified each time.
 pub(super) const HEAVIEST: usize = 16 * 1024;
 
+/// How long the secret is that only one cache has.
+const SECRET: usize = 32;
+
+/// A token's keyed hash.
+pub(super) type Digest = [u8; 32];
+
 /// A worker's verified tokens.
 pub struct TokenCache {
-    secret: [u8; 32],
+    /// What is hashed: it begins with the secret, and keeps its memory from token to token.
+    hashed: Vec<u8>,
     sets: Box<[[Option<Entry>; WAYS]]>,
     /// Counts uses; an entry's value is that of its last use.
     clock: u64,
@@ -39,10 +51,19 @@ pub struct TokenCache {
 }
 
 struct Entry {
-    digest: [u8; 32],
+    digest: Digest,
     circumstances: Circumstances,
     last_use: u64,
     token: Arc<VerifiedToken>,
+    /// As connections remember it, for as long as one does.
+    accepted: Weak<Accepted>,
+}
+
+/// What came of looking a token up.
+pub(super) struct Looked {
+    pub(super) digest: Digest,
+    /// Kept under the same circumstances, and not expired.
+    pub(super) held: Option<Arc<VerifiedToken>>,
 }
 
 impl TokenCache {
@@ -51,11 +72,11 @@ impl TokenCache {
     /// # Errors
     /// If the system has no randomness.
     pub fn new(capacity: usize) -> Result<Self, Unspecified> {
-        let mut secret = [0; 32];
+        let mut secret = vec![0; SECRET];
         rand::fill(&mut secret)?;
         let sets = capacity.div_ceil(WAYS).max(1).next_power_of_two();
         Ok(Self {
-            secret,
+            hashed: secret,
             sets: std::iter::repeat_with(|| [const { None }; WAYS])
                 .take(sets)
                 .collect(),
@@ -65,63 +86,38 @@ impl TokenCache {
         })
     }
 
-    /// Verifies `token`, by looking it up if the same issuer, policy and keys have verified it before
-    /// and it has not expired.
+    /// Looks for what `token` of `issuer` was verified to be.
     ///
     /// # Errors
-    /// Why the token does not hold.
-    pub fn verify(
+    /// If the token is too long to hold.
+    pub(super) fn lookup(
         &mut self,
-        verifier: &Verifier,
         issuer: &Name,
+        circumstances: Circumstances,
         token: &str,
         now: SystemTime,
-    ) -> Result<Arc<VerifiedToken>, TokenError> {
-        if let Some(held) = self.lookup(verifier, issuer, token, now)? {
-            return Ok(held);
-        }
-        // Before it is verified: keys that change meanwhile are others.
-        let circumstances = verifier.circumstances(issuer)?;
-        let verified = verifier.verify(issuer, token, now)?;
-        self.keep(issuer, token, circumstances, &verified, now);
-        Ok(verified)
-    }
-
-    /// The token, if it was kept under the same circumstances and has not expired.
-    ///
-    /// # Errors
-    /// If the token is too long to hold, or the issuer unknown.
-    pub fn lookup(
-        &mut self,
-        verifier: &Verifier,
-        issuer: &Name,
-        token: &str,
-        now: SystemTime,
-    ) -> Result<Option<Arc<VerifiedToken>>, TokenError> {
+    ) -> Result<Looked, TokenError> {
         // Also bounds the work of hashing.
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
-        let circumstances = verifier.circumstances(issuer)?;
         let digest = self.digest(issuer, token);
         self.clock += 1;
-        if let Some(entry) = self.find(&digest)
-            && entry.circumstances == circumstances
-            && now < entry.token.expires
-        {
-            let token = Arc::clone(&entry.token);
-            self.hits += 1;
-            return Ok(Some(token));
+        let held = self
+            .find(&digest)
+            .filter(|entry| entry.circumstances == circumstances && now < entry.token.expires)
+            .map(|entry| Arc::clone(&entry.token));
+        match &held {
+            Some(_) => self.hits += 1,
+            None => self.misses += 1,
         }
-        self.misses += 1;
-        Ok(None)
+        Ok(Looked { digest, held })
     }
 
-    /// Keeps what `token` was verified to be. `circumstances`: those of before it was.
+    /// Keeps what the token of that hash was verified to be. `circumstances`: those of before it was.
     pub(super) fn keep(
         &mut self,
-        issuer: &Name,
-        token: &str,
+        digest: Digest,
         circumstances: Circumstances,
         verified: &Arc<VerifiedToken>,
         now: SystemTime,
@@ -129,12 +125,32 @@ impl TokenCache {
         // In its leeway after `exp` a token still holds, but an entry would be of no use.
         if now < verified.expires && kept::weight(&verified.claims) <= HEAVIEST {
             self.enter(Entry {
-                digest: self.digest(issuer, token),
+                digest,
                 circumstances,
                 last_use: self.clock,
                 token: Arc::clone(verified),
+                accepted: Weak::new(),
             });
         }
+    }
+
+    /// What a connection remembers of the token of that hash, which was found under these circumstances and `offered`
+    /// in `field`: the same that others remember if they have sent the same bytes.
+    pub(super) fn accepted(
+        &mut self,
+        digest: &Digest,
+        circumstances: Circumstances,
+        field: &[u8],
+        offered: &Offered<'_>,
+    ) -> Option<Arc<Accepted>> {
+        let entry = self.find(digest)?;
+        let shared = entry.accepted.upgrade();
+        if let Some(shared) = shared.filter(|shared| shared.is(field, circumstances, &entry.token)) {
+            return Some(shared);
+        }
+        let accepted = Accepted::new(field, offered, circumstances, &entry.token).map(Arc::new)?;
+        entry.accepted = Arc::downgrade(&accepted);
+        Some(accepted)
     }
 
     /// How many tokens were found, and how many had to be verified.
@@ -145,25 +161,24 @@ impl TokenCache {
 
     /// The whole token counts, with its signature: equal claims under another signature are another
     /// entry. The secret in front makes it a hash that only this cache can compute.
-    fn digest(&self, issuer: &Name, token: &str) -> [u8; 32] {
-        let mut context = Context::new(&SHA256);
-        context.update(&self.secret);
-        context.update(issuer.as_str().as_bytes());
+    fn digest(&mut self, issuer: &Name, token: &str) -> Digest {
+        self.hashed.truncate(SECRET);
+        self.hashed.extend_from_slice(issuer.as_str().as_bytes());
         // A name holds no `.`, so that issuer and token cannot run into each other.
-        context.update(b".");
-        context.update(token.as_bytes());
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
-        digest
+        self.hashed.push(b'.');
+        self.hashed.extend_from_slice(token.as_bytes());
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, &self.hashed).as_ref());
+        hash
     }
 
-    fn set(&mut self, digest: &[u8; 32]) -> &mut [Option<Entry>; WAYS] {
+    fn set(&mut self, digest: &Digest) -> &mut [Option<Entry>; WAYS] {
         let index = usize::from(digest[0]) | usize::from(digest[1]) << 8 | usize::from(digest[2]) << 16;
         let mask = self.sets.len() - 1;
         &mut self.sets[index & mask]
     }
 
-    fn find(&mut self, digest: &[u8; 32]) -> Option<&mut Entry> {
+    fn find(&mut self, digest: &Digest) -> Option<&mut Entry> {
         let clock = self.clock;
         let entry = self
             .set(digest)
@@ -196,5 +211,84 @@ impl std::fmt::Debug for TokenCache {
             .field("hits", &self.hits)
             .field("misses", &self.misses)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::Map;
+
+    use super::{
+        super::{bearer, scope::Scopes, token::Binding},
+        *,
+    };
+
+    const HERE: Circumstances = Circumstances {
+        epoch: 1,
+        generation: None,
+    };
+
+    fn token(issuer: &Name, expires: SystemTime) -> Arc<VerifiedToken> {
+        Arc::new(VerifiedToken {
+            issuer: issuer.clone(),
+            subject: "alice".into(),
+            client_id: None,
+            scopes: Scopes::default(),
+            expires,
+            holds_until: Some(expires),
+            id: None,
+            binding: Binding::Bearer,
+            tier: None,
+            claims: Map::new(),
+        })
+    }
+
+    #[test]
+    fn connections_with_the_same_credentials_share_what_they_remember() {
+        let mut cache = TokenCache::new(4).unwrap();
+        let issuer = "corp".parse().unwrap();
+        let now = SystemTime::now();
+        let verified = token(&issuer, now + Duration::from_secs(5));
+        let looked = cache.lookup(&issuer, HERE, "a.b.c", now).unwrap();
+        assert!(looked.held.is_none());
+        cache.keep(looked.digest, HERE, &verified, now);
+        let looked = cache.lookup(&issuer, HERE, "a.b.c", now).unwrap();
+        assert!(Arc::ptr_eq(&looked.held.unwrap(), &verified));
+        let digest = looked.digest;
+        let mut remember = |field: &str| {
+            let offered = bearer::token(field.as_bytes()).unwrap().unwrap();
+            cache.accepted(&digest, HERE, field.as_bytes(), &offered).unwrap()
+        };
+        let first = remember("Bearer a.b.c");
+        assert!(Arc::ptr_eq(first.token(), &verified));
+        assert!(Arc::ptr_eq(&first, &remember("Bearer a.b.c")));
+        let other = remember("bearer a.b.c");
+        assert!(!Arc::ptr_eq(&first, &other));
+        assert!(Arc::ptr_eq(&other, &remember("bearer a.b.c")));
+        // Nobody else keeps it.
+        assert_eq!((Arc::strong_count(&first), Arc::strong_count(&other)), (1, 1));
+    }
+
+    #[test]
+    fn a_token_is_of_its_issuer_and_circumstances() {
+        let mut cache = TokenCache::new(4).unwrap();
+        let [issuer, other] = ["corp", "other"].map(|name| name.parse().unwrap());
+        let now = SystemTime::now();
+        let digest = cache.lookup(&issuer, HERE, "a.b.c", now).unwrap().digest;
+        cache.keep(digest, HERE, &token(&issuer, now + Duration::from_secs(5)), now);
+        let mut is_held = |issuer, circumstances, token, seconds| {
+            let now = now + Duration::from_secs(seconds);
+            let looked = cache.lookup(issuer, circumstances, token, now).unwrap();
+            looked.held.is_some()
+        };
+        assert!(is_held(&issuer, HERE, "a.b.c", 4));
+        assert!(!is_held(&issuer, HERE, "a.b.c", 5));
+        assert!(!is_held(&issuer, HERE, "a.b.d", 0));
+        assert!(!is_held(&other, HERE, "a.b.c", 0));
+        let later = Circumstances { epoch: 2, ..HERE };
+        assert!(!is_held(&issuer, later, "a.b.c", 0));
+        assert!(is_held(&issuer, HERE, "a.b.c", 0));
     }
 }

@@ -1,8 +1,8 @@
 //! Who is behind a request: client certificates, access tokens, and whether they suffice.
 //!
 //! The way of a request: [`bearer::token`] finds the token, [`verifier::Verifier::verify_or_refresh`]
-//! verifies it (most of the time by the worker's [`cache::TokenCache`]), `Verifier::prove` checks
-//! the proof of one that is bound to a key, [`authorize::authorize`]
+//! verifies it (most of the time by what the connection remembers or the worker's [`cache::TokenCache`]),
+//! `Trusted::prove` checks the proof of one that is bound to a key, [`authorize::authorize`]
 //! compares the proofs with the rule, and [`challenge::Challenge`] says what is missing.
 
 pub mod api_key;
@@ -23,8 +23,10 @@ pub mod key;
 pub mod keystore;
 pub mod names;
 pub mod reason;
+pub mod repeated;
 pub mod scope;
 pub mod source;
 pub mod spiffe;
 pub mod token;
+pub(in crate::gateway) mod trusted;
 pub mod verifier;

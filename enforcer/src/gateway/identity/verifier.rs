@@ -11,16 +11,17 @@ use std::{
     time::SystemTime,
 };
 
-use http::HeaderMap;
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 
 use super::{
-    bearer::Offered,
+    bearer::{Offered, Scheme},
     cache::TokenCache,
-    dpop::{Asked, ProofChecker, ProofError},
+    dpop::ProofChecker,
     introspection::Introspector,
-    keystore::{KeyState, KeyStore, REFETCH_WAIT},
+    keystore::{KeyState, KeyStore},
+    repeated::Repeated,
     token::{self, TokenError, VerifiedToken},
+    trusted::Trusted,
 };
 use crate::policy::model::{CheckedBy, Issuer, Name};
 
@@ -33,16 +34,16 @@ pub struct Verifier {
 }
 
 #[derive(Debug)]
-struct TrustedIssuer {
-    policy: Arc<Issuer>,
+pub(super) struct TrustedIssuer {
+    pub(super) policy: Arc<Issuer>,
     /// Tells this policy of the issuer from every other that the process has had.
     epoch: u64,
-    checked_by: Checker,
+    pub(super) checked_by: Checker,
 }
 
 /// What finds out whether a token of an issuer holds.
 #[derive(Clone, Debug)]
-enum Checker {
+pub(super) enum Checker {
     Keys(Arc<KeyStore>),
     Introspection(Arc<Introspector>),
 }
@@ -50,9 +51,9 @@ enum Checker {
 /// Under which circumstances a token was verified: under others it has to be again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Circumstances {
-    epoch: u64,
+    pub(super) epoch: u64,
     /// Of the keys, if it is verified by such.
-    generation: Option<u64>,
+    pub(super) generation: Option<u64>,
 }
 
 /// How an issuer's keys are, for metrics and status.
@@ -122,15 +123,10 @@ impl Verifier {
         token: &str,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let issuer = self.trusted(issuer)?;
-        let keys = issuer.keys().ok_or(TokenError::NotIntrospected)?;
-        token::verify(&issuer.policy, &keys.keys(), token, now).map(Arc::new)
+        self.of(issuer)?.issuer.verify(token, now)
     }
 
-    /// As [`TokenCache::verify`]; but if the key is unknown, the issuer's keys are read again, if
-    /// that is permitted, and the token has a second chance. Waits at most
-    /// [`super::keystore::REFETCH_WAIT`]. An issuer that must be asked is asked for the client at `source`, which
-    /// has a share of the questions.
+    /// As `Trusted::verify_or_refresh` does, for a connection's first request.
     ///
     /// # Errors
     /// Why the token does not hold.
@@ -142,69 +138,29 @@ impl Verifier {
         source: IpAddr,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let keys = match &self.trusted(issuer)?.checked_by {
-            Checker::Keys(keys) => keys,
-            Checker::Introspection(asked) => {
-                if let Some(held) = cache.borrow_mut().lookup(self, issuer, token, now)? {
-                    return Ok(held);
-                }
-                let circumstances = self.circumstances(issuer)?;
-                let verified = asked.ask(token, source, now).await?;
-                cache
-                    .borrow_mut()
-                    .keep(issuer, token, circumstances, &verified, now);
-                return Ok(verified);
-            }
+        let offered = Offered {
+            scheme: Scheme::Bearer,
+            token,
         };
-        let verify = || cache.borrow_mut().verify(self, issuer, token, now);
-        // Before the keys are looked at: a reading that ends meanwhile may bring the one that is missing.
-        let mut seen = keys.readings();
-        let mut last = verify();
-        let again = async {
-            // Twice: a reading that is under way may have begun before the key was published.
-            for _ in 0..2 {
-                let missing = matches!(last, Err(TokenError::UnknownKey | TokenError::KeysUnavailable));
-                if !missing || !keys.refetch(seen).await {
-                    break;
-                }
-                seen = keys.readings();
-                last = verify();
-            }
-        };
-        // Whoever has waited long enough is told what is known.
-        let _ = timeout(REFETCH_WAIT, again).await;
-        match last {
-            // The key may be in the document that cannot be read: that is not the client's fault.
-            Err(TokenError::UnknownKey) if !keys.is_current() => Err(TokenError::KeysOutdated),
-            last => last,
-        }
+        self.of(issuer)?
+            .verify_or_refresh(
+                cache,
+                &Repeated::default(),
+                (token.as_bytes(), &offered),
+                source,
+                now,
+            )
+            .await
     }
 
-    /// Whether the verified `token` may be used for the request that was `asked` with `fields`: see
-    /// [`ProofChecker`]. `answer` gets the fields that the response must have.
+    /// What the policy trusts of `issuer`.
     ///
     /// # Errors
-    /// What is wrong with the proof, or that there is none.
-    pub(in crate::gateway) fn prove(
-        &self,
-        offered: (&Offered<'_>, &VerifiedToken),
-        asked: &Asked<'_>,
-        fields: &HeaderMap,
-        now: SystemTime,
-        answer: &mut HeaderMap,
-    ) -> Result<(), ProofError> {
-        let issuer = self
-            .trusted(&offered.1.issuer)
-            .map_err(|_| ProofError::Unavailable)?;
-        self.proofs
-            .check(&issuer.policy, offered, asked, fields, now, answer)
-    }
-
-    /// Whether tokens of the issuer must be bound to a key.
-    pub(in crate::gateway) fn wants_proofs(&self, issuer: &Name) -> bool {
-        self.issuers
-            .get(issuer)
-            .is_some_and(|issuer| issuer.policy.dpop.required)
+    /// There is no such issuer.
+    pub(in crate::gateway) fn of(&self, issuer: &Name) -> Result<Trusted<'_>, TokenError> {
+        let issuer = self.issuers.get(issuer).ok_or(TokenError::UnknownIssuer)?;
+        let proofs = &self.proofs;
+        Ok(Trusted { issuer, proofs })
     }
 
     /// Waits until the keys of every issuer were read once, or could not be.
@@ -234,19 +190,6 @@ impl Verifier {
         status.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         status
     }
-
-    /// Under which circumstances a token of `issuer` would be verified now.
-    pub(super) fn circumstances(&self, issuer: &Name) -> Result<Circumstances, TokenError> {
-        let issuer = self.trusted(issuer)?;
-        Ok(Circumstances {
-            epoch: issuer.epoch,
-            generation: issuer.keys().map(|keys| keys.keys().generation()),
-        })
-    }
-
-    fn trusted(&self, issuer: &Name) -> Result<&TrustedIssuer, TokenError> {
-        self.issuers.get(issuer).ok_or(TokenError::UnknownIssuer)
-    }
 }
 
 impl TrustedIssuer {
@@ -255,6 +198,20 @@ impl TrustedIssuer {
             Checker::Keys(keys) => Some(keys),
             Checker::Introspection(_) => None,
         }
+    }
+
+    /// Under which circumstances a token would be verified now.
+    pub(super) fn circumstances(&self) -> Circumstances {
+        Circumstances {
+            epoch: self.epoch,
+            generation: self.keys().map(|keys| keys.keys().generation()),
+        }
+    }
+
+    /// Verifies `token` with the keys that are there, if there are any.
+    pub(super) fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<VerifiedToken>, TokenError> {
+        let keys = self.keys().ok_or(TokenError::NotIntrospected)?;
+        token::verify(&self.policy, &keys.keys(), token, now).map(Arc::new)
     }
 }
 

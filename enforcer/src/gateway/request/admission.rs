@@ -11,12 +11,12 @@ use crate::{
         host::Host,
         identity::{
             authorize::{Denial, admit_source, authorize, authorize_key},
-            bearer::{self, Scheme},
+            bearer::{self, BearerError, Scheme},
             challenge::Realm,
             condition, dpop,
             dpop::ProofError,
             facts::Facts,
-            token::VerifiedToken,
+            token::{TokenError, VerifiedToken},
         },
         limit::{self, KeyParts},
         refusal::Refusal,
@@ -161,51 +161,75 @@ impl<'a> Passage<'a> {
         else {
             return Ok(None);
         };
-        let verifier = &self.policy.generation.verifier;
-        let offered = bearer::token(&parts.headers).map_err(|error| {
-            self.blame();
-            Refusal::unreadable(error, realm)
-        })?;
-        let Some(offered) = offered else {
-            if verifier.wants_proofs(&wanted.issuer) {
-                self.scheme = Scheme::Dpop;
-            }
-            return Ok(None);
-        };
-        self.scheme = offered.scheme;
-        let tokens = &self.connection.worker.tokens;
-        let verified = verifier
-            .verify_or_refresh(
-                tokens,
-                &wanted.issuer,
-                offered.token,
-                self.connection.client.ip(),
-                SystemTime::now(),
-            )
-            .await;
-        let token = verified.map_err(|error| {
-            if error.is_clients() {
-                self.blame();
-            }
-            Refusal::token(error, self.realm(realm))
-        })?;
+        let issuer = self.policy.generation.verifier.of(&wanted.issuer);
+        let field = bearer::field(&parts.headers).map_err(|error| self.unreadable(error, realm))?;
+        let now = SystemTime::now();
         let asked = dpop::Asked {
             method: &parts.method,
             tls: self.connection.is_tls(),
             host,
             path: parts.uri.path(),
         };
-        verifier
+        let connection = self.connection;
+        if let (Ok(issuer), Some(field)) = (issuer, field)
+            && let Some(accepted) = issuer.recall(&connection.repeated, field, now)
+        {
+            let (offered, token) = (accepted.offered(), accepted.token());
+            self.scheme = offered.scheme;
+            issuer
+                .prove(
+                    (&offered, token),
+                    &asked,
+                    &parts.headers,
+                    || now,
+                    &mut self.fields,
+                )
+                .map_err(|error| self.unproved(error, realm))?;
+            return Ok(Some(Arc::clone(token)));
+        }
+        let offered = field.map_or(Ok(None), bearer::token);
+        let offered = offered.map_err(|error| self.unreadable(error, realm))?;
+        let (Some(field), Some(offered)) = (field, offered) else {
+            if issuer.is_ok_and(|issuer| issuer.wants_proofs()) {
+                self.scheme = Scheme::Dpop;
+            }
+            return Ok(None);
+        };
+        self.scheme = offered.scheme;
+        let refused = |error: TokenError| {
+            if error.is_clients() {
+                self.blame();
+            }
+            Refusal::token(error, self.realm(realm))
+        };
+        let issuer = issuer.map_err(refused)?;
+        let token = issuer
+            .verify_or_refresh(
+                &connection.worker.tokens,
+                &connection.repeated,
+                (field, &offered),
+                connection.client.ip(),
+                now,
+            )
+            .await
+            .map_err(refused)?;
+        issuer
             // The token may have been waited for, and a proof does not hold for long.
             .prove(
                 (&offered, &token),
                 &asked,
                 &parts.headers,
-                SystemTime::now(),
+                SystemTime::now,
                 &mut self.fields,
             )
             .map_err(|error| self.unproved(error, realm))?;
         Ok(Some(token))
+    }
+
+    /// The credentials are no token in due form.
+    fn unreadable(&self, error: BearerError, realm: &str) -> Refusal {
+        self.blame();
+        Refusal::unreadable(error, realm)
     }
 
     /// The proof of the token's key does not hold.

@@ -3,18 +3,24 @@
 use std::{error::Error, time::Duration};
 
 use http::StatusCode;
-use tokio::time::Instant;
 
-use crate::gateway::{body::Progress, refusal::Refusal, signal::Verdict, upstream::UpstreamError};
+use crate::gateway::{
+    body::Progress, clock, deadlines::Deadlines, refusal::Refusal, signal::Verdict, upstream::UpstreamError,
+};
 
 /// Waits until the request has taken too long, and says whose fault that is. The client has `within` to
 /// deliver the body; a service that had the last piece late has `within` from then on. `impatient`: how long the
 /// client waits if that is shorter, which is no fault of the service.
-pub(super) async fn overdue(progress: &Progress, within: Duration, impatient: Option<Duration>) -> Refusal {
+pub(super) async fn overdue(
+    deadlines: &Deadlines,
+    progress: &Progress,
+    within: Duration,
+    impatient: Option<Duration>,
+) -> Refusal {
     let within = impatient.unwrap_or(within);
-    let mut deadline = Instant::now() + within;
+    let mut deadline = clock::now() + within;
     for _ in 0..2 {
-        tokio::time::sleep_until(deadline).await;
+        deadlines.reached(deadline, within).await;
         let Some(since) = progress.with_service_since() else {
             let detail = "the request's body did not come in time";
             return Refusal::new(Verdict::Invalid, StatusCode::REQUEST_TIMEOUT, detail);

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::pool::{Lead, Slot};
-use crate::gateway::{body::RequestBody, connection::OnThisWorker};
+use crate::gateway::{body::RequestBody, clock, connection::OnThisWorker};
 
 /// Requests that share one connection.
 const MAX_STREAMS: u32 = 100;
@@ -203,7 +203,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
-        self.0.idle_since.set(Instant::now());
+        self.0.idle_since.set(clock::now());
     }
 }
 

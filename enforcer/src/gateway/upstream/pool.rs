@@ -33,6 +33,7 @@ use super::{
 use crate::{
     gateway::{
         body::{Progress, RequestBody},
+        clock,
         counters::EndpointCells,
     },
     policy::model::{Outliers, Protocol},
@@ -192,7 +193,7 @@ impl LocalEndpoint {
     /// that has been kept will not do; an idle one makes room where need be.
     #[must_use]
     pub(super) fn seat(&self, limit: usize, fresh: bool) -> Seat {
-        let now = Instant::now();
+        let now = clock::now();
         let kept =
             || std::iter::from_fn(|| self.idle.borrow_mut().pop()).find(|idle| self.is_kept(idle, now));
         if let Some(idle) = (!fresh).then(kept).flatten() {
@@ -458,7 +459,7 @@ impl Lease {
         if reusable {
             endpoint.idle.borrow_mut().push(Idle {
                 connection,
-                since: Instant::now(),
+                since: clock::now(),
             });
             endpoint.open.service.free();
         }

@@ -271,7 +271,7 @@ impl Upstream {
                 }
             }
         };
-        exchanging.sent.set(Some(Instant::now()));
+        exchanging.sent.set(self.adapts().map(|_| Instant::now()));
         let sent = {
             let sending = pin!(lease.hold(connection).channel().send(request));
             match deadline {

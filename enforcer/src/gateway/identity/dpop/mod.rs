@@ -62,7 +62,8 @@ impl Default for ProofChecker {
 
 impl ProofChecker {
     /// Whether the verified `token` may be used for the request that was `asked` with `fields`.
-    /// `answer` are fields of the response: it gets a nonce where the client needs one.
+    /// `answer` are fields of the response: it gets a nonce where the client needs one. `now` is asked only where a
+    /// proof is checked.
     ///
     /// # Errors
     /// What about the proof, or its absence, does not hold.
@@ -72,7 +73,7 @@ impl ProofChecker {
         (offered, token): (&Offered<'_>, &VerifiedToken),
         asked: &Asked<'_>,
         fields: &HeaderMap,
-        now: SystemTime,
+        now: impl FnOnce() -> SystemTime,
         answer: &mut HeaderMap,
     ) -> Result<(), ProofError> {
         let thumbprint = match (token.binding, offered.scheme) {
@@ -83,7 +84,7 @@ impl ProofChecker {
             (_, Scheme::Bearer) => return Ok(()),
         };
         let secret = self.secret.as_ref().ok_or(ProofError::Unavailable)?;
-        let now = now
+        let now = now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         let nonces = issuer.dpop.nonce.then_some((secret, issuer.name.as_str()));

@@ -1,0 +1,130 @@
+//! What a connection's task does beside serving: it ends the connection when it is idle or slow, when its client's
+//! certificate has expired, and when the gateway drains.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{activity::Judgement, clock::Moment, connection::Connection};
+
+/// How long an idle HTTP/1.1 connection is left open when the gateway drains. A request that has been
+/// sent already is answered then, with `connection: close`, instead of being reset.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// How a connection came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Driven {
+    ToTheEnd,
+    Cut,
+}
+
+/// Why a connection's task has something to do.
+enum Event {
+    Ended(hyper::Result<()>),
+    Drains,
+    Lapses,
+    Due,
+}
+
+/// A timer that is looked at much more often than it is set.
+struct Alarm<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    /// It will wake the task that has looked at it last.
+    is_set: bool,
+}
+
+impl Alarm<'_> {
+    fn set(&mut self, deadline: Instant) {
+        self.sleep.as_mut().reset(deadline);
+        self.is_set = false;
+    }
+
+    /// `same`: the task is the one that has looked at it last.
+    fn poll(&mut self, context: &mut Context<'_>, same: bool) -> Poll<()> {
+        if self.is_set && same && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.is_set = true;
+        // A task that has done much would be put off before the timer knows whom to wake.
+        pin!(unconstrained(self.sleep.as_mut())).poll(context)
+    }
+}
+
+/// Lets `serving` run until it ends, the connection is idle or slow, or the gateway drains.
+pub(super) async fn drive<S>(
+    connection: &Connection,
+    serving: S,
+    finish: fn(Pin<&mut S>),
+) -> hyper::Result<Driven>
+where
+    S: Future<Output = hyper::Result<()>>,
+{
+    let timeouts = &connection.listener.timeouts;
+    let mut serving = pin!(serving);
+    let mut alarm = Alarm {
+        sleep: pin!(sleep(timeouts.header.min(timeouts.idle))),
+        is_set: false,
+    };
+    let mut draining = false;
+    let mut finishing = false;
+    let mut lapsed = false;
+    loop {
+        let event = poll_fn(|context| {
+            let _moment = Moment::begin();
+            if let Poll::Ready(result) = serving.as_mut().poll(context) {
+                return Poll::Ready(Event::Ended(result));
+            }
+            let same = connection.mark.listen(context);
+            if !draining && connection.worker.is_draining() {
+                return Poll::Ready(Event::Drains);
+            }
+            if !lapsed && connection.mark.has_lapsed() {
+                return Poll::Ready(Event::Lapses);
+            }
+            alarm.poll(context, same).map(|()| Event::Due)
+        });
+        match event.await {
+            Event::Ended(result) => return result.map(|()| Driven::ToTheEnd),
+            Event::Drains => {
+                draining = true;
+                if lapsed {
+                    // It is finishing already.
+                } else if connection.http2 {
+                    finish(serving.as_mut());
+                } else {
+                    alarm.set(Instant::now() + LINGER);
+                }
+            }
+            Event::Lapses => {
+                lapsed = true;
+                finishing = true;
+                finish(serving.as_mut());
+                alarm.set(Instant::now() + timeouts.header);
+            }
+            Event::Due if lapsed => return Ok(Driven::Cut),
+            Event::Due => {
+                if draining && !finishing && !connection.http2 {
+                    finishing = true;
+                    finish(serving.as_mut());
+                }
+                match connection.activity.judge(Instant::now(), timeouts) {
+                    Judgement::Wait(until) => alarm.set(until),
+                    Judgement::Finish if !finishing => {
+                        finishing = true;
+                        finish(serving.as_mut());
+                        alarm.set(Instant::now() + timeouts.header);
+                    }
+                    Judgement::Finish | Judgement::Cut => return Ok(Driven::Cut),
+                }
+            }
+        }
+    }
+}
