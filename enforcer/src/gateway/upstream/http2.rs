@@ -180,7 +180,7 @@ impl Stream {
     /// With the request, if the endpoint has seen nothing of it.
     pub(super) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         if self.0.lead.tls.is_some() {
             let mut parts = request.uri().clone().into_parts();
@@ -190,7 +190,7 @@ impl Stream {
                 *request.uri_mut() = uri;
             }
         }
-        let sent = self.0.sender.clone().try_send_request(request).await;
+        let sent = self.0.sender.clone().try_send_request(*request).await;
         if let Err(error) = &sent
             && Untouched::of(error.error()) == Some(Untouched::GoAway)
         {
