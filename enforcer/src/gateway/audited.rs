@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use http::{HeaderValue, Method, Request, Uri, header::HOST};
+use http::{HeaderValue, Method, Uri, header::HOST, request::Parts};
 
 use super::{
     identity::{reason::Reason, token::VerifiedToken},
@@ -38,12 +38,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn of<B>(request: &Request<B>) -> Box<Self> {
-        let field = |name: &str| request.headers().get(name).cloned();
+    pub(super) fn of(request: &Parts) -> Box<Self> {
+        let field = |name: &str| request.headers.get(name).cloned();
         Box::new(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            host: request.headers().get(HOST).cloned(),
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            host: request.headers.get(HOST).cloned(),
             trace: field("traceparent"),
             request_id: field("x-request-id"),
             token: None,

@@ -200,7 +200,7 @@ impl Body for RequestBody {
         };
         self.progress.owed.set(frame.is_pending());
         let frame = ready!(frame);
-        self.progress.handed.set(Instant::now());
+        self.progress.handed.set(clock::now());
         self.progress.begun.set(true);
         let mut frame = match frame {
             None => {

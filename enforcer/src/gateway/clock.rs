@@ -5,9 +5,12 @@
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
+    time::{Duration, Instant as StdInstant},
 };
 
+use hyper::rt::{Sleep, Timer};
+use hyper_util::rt::TokioTimer;
 use tokio::time::Instant;
 
 thread_local! {
@@ -61,10 +64,30 @@ pub(super) async fn in_moments<F: Future>(work: F) -> F::Output {
     .await
 }
 
+/// The timer of HTTP/2, which looks at the clock for each frame, to know when a quiet peer is to be pinged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameTimer;
+
+impl Timer for FrameTimer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: StdInstant) -> Pin<Box<dyn Sleep>> {
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn now(&self) -> StdInstant {
+        now().into_std()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: StdInstant) {
+        TokioTimer::new().reset(sleep, deadline);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

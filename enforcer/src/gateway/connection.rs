@@ -20,7 +20,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -31,7 +31,7 @@ use super::{
     activity::{Activity, Watched},
     audited::Unmade,
     body::ResponseBody,
-    clock,
+    clock::{self, FrameTimer},
     driving::{Driven, drive},
     greeting::{Ungreeted, Welcome, greet},
     hold::Held,
@@ -356,7 +356,7 @@ where
     });
     let result = if connection.http2 {
         let serving = http2::Builder::new(OnThisWorker)
-            .timer(TokioTimer::new())
+            .timer(FrameTimer)
             .max_concurrent_streams(MAX_STREAMS)
             .enable_connect_protocol()
             .max_header_list_size(MAX_HEAD as u32)

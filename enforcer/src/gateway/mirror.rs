@@ -246,7 +246,7 @@ impl Message {
 
 /// Sends the request, and reads the answer away.
 async fn exchange(upstream: &Upstream, request: Request<RequestBody>, sender: Sender<'_>) -> Option<()> {
-    let (response, lease) = upstream.send(request, sender).await.ok()?;
+    let (response, lease) = upstream.send(Box::new(request), sender).await.ok()?;
     let (mut body, mut read) = (response.into_body(), 0);
     while let Some(frame) = body.frame().await {
         read += frame.ok()?.data_ref().map_or(0, Bytes::len);

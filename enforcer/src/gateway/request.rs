@@ -77,8 +77,13 @@ pub(super) struct Passage<'a> {
     held: Option<Held>,
 }
 
-/// Answers a request, whatever it is.
-pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
+/// Answers a request, whatever it is. Its head is on the heap: each step that it is handed through has a place for it.
+pub(super) fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> impl Future<Output = Answer> {
+    let (parts, body) = request.into_parts();
+    answered(connection, Box::new(parts), body)
+}
+
+async fn answered(connection: Rc<Connection>, parts: Box<Parts>, body: Incoming) -> Answer {
     let mut under_way = UnderWay::new(&connection);
     let policy = connection.worker.policy();
     let mut passage = Passage {
@@ -93,16 +98,16 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
         verdict: Verdict::Allowed,
         meter: None,
         denied: None,
-        entry: connection.worker.observer.audit().map(|_| Entry::of(&request)),
+        entry: connection.worker.observer.audit().map(|_| Entry::of(&parts)),
         fields: HeaderMap::new(),
         standing: None,
         observed: false,
         held: None,
     };
-    let is_call = grpc::is_call(request.method(), request.headers());
-    let is_connect = *request.method() == Method::CONNECT;
+    let is_call = grpc::is_call(&parts.method, &parts.headers);
+    let is_connect = parts.method == Method::CONNECT;
     let mut refused = None;
-    let passed = passage.pass(request).await;
+    let passed = passage.pass(parts, body).await;
     under_way.rests_on(passage.held.take());
     let mut response = match passed {
         Ok(response) => response.map(|body| match body {
@@ -143,8 +148,11 @@ pub(super) async fn answer(connection: Rc<Connection>, request: Request<Incoming
 impl<'a> Passage<'a> {
     /// The service's response; without a body if the connection is switched to another protocol, or the client is
     /// to ask elsewhere.
-    async fn pass(&mut self, request: Request<Incoming>) -> Result<Response<Option<UpstreamBody>>, Refusal> {
-        let (mut parts, body) = request.into_parts();
+    async fn pass(
+        &mut self,
+        mut parts: Box<Parts>,
+        body: Incoming,
+    ) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let present = Present::in_request(&parts.headers);
         framing::check(&parts, present)?;
         let asked = upgrade::asked(&mut parts, present)?;
@@ -203,7 +211,9 @@ impl<'a> Passage<'a> {
             None => None,
         };
         let asked = match asked {
-            Some(asked) if !asked.is_of_http() => return self.connect((index, target), asked).await,
+            Some(asked) if !asked.is_of_http() => {
+                return Box::pin(self.connect((index, target), asked)).await;
+            }
             asked => asked,
         };
         if let Requirement::Proof {
@@ -269,7 +279,7 @@ impl<'a> Passage<'a> {
     async fn forward(
         &mut self,
         (index, target): (RuleIndex, usize),
-        mut parts: Parts,
+        mut parts: Box<Parts>,
         body: Incoming,
         told: Option<Told>,
     ) -> Result<Response<Option<UpstreamBody>>, Refusal> {
@@ -313,9 +323,10 @@ impl<'a> Passage<'a> {
         } else {
             body.under(self.policy, index)
         };
-        let progress = body.progress();
+        let request = Box::new(Request::from_parts(*parts, body));
+        let progress = request.body().progress();
         self.forwarded = Some(Rc::clone(&progress));
-        let sending = upstream.send(Request::from_parts(parts, body), sender);
+        let sending = upstream.send(request, sender);
         let deadlines = &self.connection.worker.deadlines;
         let sent = tokio::select! {
             biased;
@@ -413,5 +424,21 @@ impl Drop for Passage<'_> {
             self.verdict = Verdict::Invalid;
             self.observe(CLIENT_CLOSED);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large what `of` makes is, without making it.
+    fn size<A, B, F: Future>(_of: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_that_waits_for_nothing_rare_takes_little_memory() {
+        let size = size(answer);
+        assert!(size <= 3072, "{size}");
     }
 }

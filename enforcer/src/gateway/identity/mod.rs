@@ -23,7 +23,7 @@ pub mod key;
 pub mod keystore;
 pub mod names;
 pub mod reason;
-pub mod repeated;
+pub(in crate::gateway) mod repeated;
 pub mod scope;
 pub mod source;
 pub mod spiffe;

@@ -75,12 +75,13 @@ impl WaitingRoom {
     /// full (behind a leaky bucket, after having been charged). Dropping the future gives up the place.
     pub async fn admit(&self, limits: &RuleLimits, keys: &KeyParts<'_>, clock: impl Fn() -> u64) -> Outcome {
         let outcome = match self.line_ahead(limits, keys) {
-            Some(queue) => self.stand_in_line(queue, limits, keys, &clock).await,
+            // On the heap: they are rare, and the request's future would be as large.
+            Some(queue) => Box::pin(self.stand_in_line(queue, limits, keys, &clock)).await,
             None => self.check_or_stand(limits, keys, &clock).await,
         };
         match outcome {
             Outcome::Admitted { tightest, delay } if !delay.is_zero() => {
-                self.wait_behind(tightest, delay).await
+                Box::pin(self.wait_behind(tightest, delay)).await
             }
             _ => outcome,
         }
@@ -97,7 +98,7 @@ impl WaitingRoom {
             return outcome;
         };
         match queue_of(refusal, limits, keys) {
-            Some(queue) => self.stand_in_line(queue, limits, keys, clock).await,
+            Some(queue) => Box::pin(self.stand_in_line(queue, limits, keys, clock)).await,
             None => outcome,
         }
     }

@@ -70,7 +70,8 @@ impl Upstream {
             if waiting.is_none() {
                 waiting = Some(self.local.hold(Bound::Pending, self.share(limits.pending))?);
             }
-            self.local.freed().await;
+            // On the heap, as all that is rare and takes a place in each request's future.
+            Box::pin(self.local.freed()).await;
         }
     }
 

@@ -20,7 +20,7 @@ use hyper::{
         http2::{self, SendRequest},
     },
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Mutex,
@@ -28,7 +28,11 @@ use tokio::{
 };
 
 use super::pool::{Lead, Slot};
-use crate::gateway::{body::RequestBody, clock, connection::OnThisWorker};
+use crate::gateway::{
+    body::RequestBody,
+    clock::{self, FrameTimer},
+    connection::OnThisWorker,
+};
 
 /// Requests that share one connection.
 const MAX_STREAMS: u32 = 100;
@@ -116,7 +120,7 @@ impl Connections {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (sender, connection) = http2::Builder::new(OnThisWorker)
-            .timer(TokioTimer::new())
+            .timer(FrameTimer)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(STREAM_BUFFER)
@@ -128,7 +132,7 @@ impl Connections {
         let held = Rc::clone(&slot);
         tokio::task::spawn_local(async move {
             let _slot = held;
-            if let Err(error) = connection.await {
+            if let Err(error) = clock::in_moments(connection).await {
                 tracing::debug!(%error, "a connection to an endpoint broke");
             }
         });
@@ -180,7 +184,7 @@ impl Stream {
     /// With the request, if the endpoint has seen nothing of it.
     pub(super) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         if self.0.lead.tls.is_some() {
             let mut parts = request.uri().clone().into_parts();
@@ -190,7 +194,7 @@ impl Stream {
                 *request.uri_mut() = uri;
             }
         }
-        let sent = self.0.sender.clone().try_send_request(request).await;
+        let sent = self.0.sender.clone().try_send_request(*request).await;
         if let Err(error) = &sent
             && Untouched::of(error.error()) == Some(Untouched::GoAway)
         {

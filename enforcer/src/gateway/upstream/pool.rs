@@ -110,10 +110,10 @@ impl Channel {
     /// With the request, if the endpoint has seen nothing of it.
     pub(in crate::gateway) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http1(sender) => sender.try_send_request(*request).await,
             Self::Http2(stream) => stream.send(request).await,
         }
     }

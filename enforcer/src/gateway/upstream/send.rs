@@ -116,7 +116,8 @@ impl Upstream {
         }
     }
 
-    /// Sends `request` of `sender` and waits for the response's head.
+    /// Sends `request` of `sender` and waits for the response's head. The request is on the heap, since each step that it
+    /// is handed through has a place for it.
     ///
     /// It is sent again if the endpoint cannot have acted on it: it accepted no connection, or a kept one
     /// was gone before a byte was written. One without a body also if the endpoint says that it has not acted
@@ -127,7 +128,7 @@ impl Upstream {
     /// Why there is no response.
     pub(in crate::gateway) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         sender: Sender<'_>,
     ) -> Result<Answered, UpstreamError> {
         // Before its head is changed: `host` may be what it goes by.
@@ -166,7 +167,7 @@ impl Upstream {
                     (RetryCause::Status, None)
                 }
                 Err(Failed::Stale(same)) => {
-                    request = *same;
+                    request = same;
                     continue;
                 }
                 Err(Failed::Unsent(same, error)) => {
@@ -177,9 +178,9 @@ impl Upstream {
                     tries.failed(index);
                     // Nobody has had any work by it, so another endpoint is asked at once.
                     if self.all_failed(&tries) {
-                        tries.wait(law).await;
+                        Box::pin(tries.wait(law)).await;
                     }
-                    request = *same;
+                    request = same;
                     continue;
                 }
                 // The connection goes on, or takes no more requests by itself.
@@ -205,8 +206,8 @@ impl Upstream {
             };
             self.local.cells.retry(cause);
             tries.failed(index);
-            tries.wait(law).await;
-            request = spare.with(RequestBody::empty(Rc::clone(&progress)));
+            Box::pin(tries.wait(law)).await;
+            request = Box::new(spare.with(RequestBody::empty(Rc::clone(&progress))));
         }
     }
 
@@ -236,7 +237,7 @@ impl Upstream {
         &self,
         endpoint: &Rc<LocalEndpoint>,
         seat: Seat,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
         per_try: Option<Duration>,
         switches: bool,
     ) -> Result<Answered, Failed> {
@@ -256,7 +257,7 @@ impl Upstream {
                 Ok(()) => (connection, true),
                 Err(_) => {
                     exchanging.ended = true;
-                    return Err(Failed::Stale(Box::new(request)));
+                    return Err(Failed::Stale(request));
                 }
             },
             Seat::New(slot) => {
@@ -266,7 +267,7 @@ impl Upstream {
                     Ok(connection) => (connection, false),
                     Err(error) => {
                         exchanging.end(Exchange::Connect, Some(End::Failure));
-                        return Err(Failed::Unsent(Box::new(request), error));
+                        return Err(Failed::Unsent(request, error));
                     }
                 }
             }
@@ -276,7 +277,7 @@ impl Upstream {
             let sending = pin!(lease.hold(connection).channel().send(request));
             match deadline {
                 None => Some(sending.await),
-                Some(deadline) => tokio::time::timeout_at(deadline, sending).await.ok(),
+                Some(deadline) => Box::pin(tokio::time::timeout_at(deadline, sending)).await.ok(),
             }
         };
         match sent {
