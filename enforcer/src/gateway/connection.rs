@@ -325,9 +325,7 @@ impl Drop for UnderWay {
 
 impl<F: Future + 'static> Executor<F> for OnThisWorker {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            clock::in_moments(future).await;
-        });
+        tokio::task::spawn_local(clock::in_moments(future));
     }
 }
 
