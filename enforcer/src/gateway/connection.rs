@@ -37,11 +37,12 @@ use super::{
     hold::Held,
     identity::{certificate::ClientCertificate, repeated::Repeated, token::VerifiedToken},
     listener::ListenerContext,
-    live::{Mark, Socket},
+    live::Mark,
     metrics::Handshake,
     passthrough, proxy_protocol, request,
     revocation::Proofs,
     signal::{Class, Flow, Identity},
+    socket::Socket,
     tunnel::Tunnel,
     worker::{Place, Worker, reset},
 };

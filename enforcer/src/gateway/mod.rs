@@ -46,6 +46,7 @@ mod request;
 pub mod revocation;
 pub mod router;
 pub mod signal;
+mod socket;
 mod sources;
 mod target;
 pub mod tls;
