@@ -37,11 +37,12 @@ use super::{
     hold::Held,
     identity::{certificate::ClientCertificate, repeated::Repeated, token::VerifiedToken},
     listener::ListenerContext,
-    live::{Mark, Socket},
+    live::Mark,
     metrics::Handshake,
     passthrough, proxy_protocol, request,
     revocation::Proofs,
     signal::{Class, Flow, Identity},
+    socket::Socket,
     spoken::Peer,
     tunnel::Tunnel,
     worker::{Place, Worker, reset},
@@ -335,9 +336,7 @@ impl Drop for UnderWay {
 
 impl<F: Future + 'static> Executor<F> for OnThisWorker {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            clock::in_moments(future).await;
-        });
+        tokio::task::spawn_local(clock::in_moments(future));
     }
 }
 

@@ -34,6 +34,13 @@ enum Event {
     Due,
 }
 
+/// What the task has seen already.
+#[derive(Clone, Copy)]
+struct Known {
+    draining: bool,
+    lapsed: bool,
+}
+
 /// A timer that is looked at much more often than it is set.
 struct Alarm<'a> {
     sleep: Pin<&'a mut Sleep>,
@@ -58,6 +65,31 @@ impl Alarm<'_> {
     }
 }
 
+/// Lets `serving` do what it can, and looks at what else there is.
+fn happens<S>(
+    connection: &Connection,
+    known: Known,
+    serving: Pin<&mut S>,
+    alarm: &mut Alarm<'_>,
+    context: &mut Context<'_>,
+) -> Poll<Event>
+where
+    S: Future<Output = hyper::Result<()>>,
+{
+    let _moment = Moment::begin();
+    if let Poll::Ready(result) = serving.poll(context) {
+        return Poll::Ready(Event::Ended(result));
+    }
+    let same = connection.mark.listen(context);
+    if !known.draining && connection.worker.is_draining() {
+        return Poll::Ready(Event::Drains);
+    }
+    if !known.lapsed && connection.mark.has_lapsed() {
+        return Poll::Ready(Event::Lapses);
+    }
+    alarm.poll(context, same).map(|()| Event::Due)
+}
+
 /// Lets `serving` run until it ends, the connection is idle or slow, or the gateway drains.
 pub(super) async fn drive<S>(
     connection: &Connection,
@@ -77,20 +109,8 @@ where
     let mut finishing = false;
     let mut lapsed = false;
     loop {
-        let event = poll_fn(|context| {
-            let _moment = Moment::begin();
-            if let Poll::Ready(result) = serving.as_mut().poll(context) {
-                return Poll::Ready(Event::Ended(result));
-            }
-            let same = connection.mark.listen(context);
-            if !draining && connection.worker.is_draining() {
-                return Poll::Ready(Event::Drains);
-            }
-            if !lapsed && connection.mark.has_lapsed() {
-                return Poll::Ready(Event::Lapses);
-            }
-            alarm.poll(context, same).map(|()| Event::Due)
-        });
+        let known = Known { draining, lapsed };
+        let event = poll_fn(|context| happens(connection, known, serving.as_mut(), &mut alarm, context));
         match event.await {
             Event::Ended(result) => return result.map(|()| Driven::ToTheEnd),
             Event::Drains => {

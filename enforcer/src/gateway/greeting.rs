@@ -9,10 +9,10 @@ use tokio_rustls::{StartHandshake, server::TlsStream};
 use super::{
     hello::{Heard, Hello, Passing, hear},
     identity::certificate::{CertificateError, ClientCertificate},
-    live::Socket,
     metrics::Handshake,
     proof::Proof,
     router::Router,
+    socket::Socket,
     tls::ListenerTls,
 };
 

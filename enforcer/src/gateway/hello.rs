@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::{
-    live::Socket,
     router::{Router, RuleIndex},
+    socket::Socket,
 };
 
 /// What a client may send up to the end of its `ClientHello`, in bytes, where TLS is passed through. With

@@ -4,21 +4,14 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     future::poll_fn,
-    io,
     net::SocketAddr,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     hold::Rests,
@@ -220,6 +213,16 @@ impl Mark {
         is_first
     }
 
+    /// Whether [`Self::revoke`] has been said.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked.get()
+    }
+
+    /// Whose connection it is for the kernel.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.flow.peer
+    }
+
     /// Has the connection end after what is under way: its certificate has expired.
     pub(super) fn lapse(&self) {
         if !self.lapsed.replace(true) {
@@ -274,74 +277,6 @@ impl Mark {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.live.open.borrow_mut().remove(&self.number);
-    }
-}
-
-/// A client's socket. Where the connection has been revoked it is closed by a reset, and what waits to be sent
-/// is thrown away (`SO_LINGER` with no time, socket(7)).
-#[derive(Debug)]
-pub(super) struct Socket {
-    stream: TcpStream,
-    mark: Rc<Mark>,
-}
-
-impl Socket {
-    pub(super) fn new(stream: TcpStream, mark: Rc<Mark>) -> Self {
-        Self { stream, mark }
-    }
-
-    pub(super) fn tcp(&self) -> &TcpStream {
-        &self.stream
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.mark.revoked.get()
-            && let Err(error) = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
-        {
-            tracing::debug!(peer = %self.mark.flow.peer, %error, "a revoked connection is closed without a reset");
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -49,6 +49,7 @@ mod reserved;
 pub mod revocation;
 pub mod router;
 pub mod signal;
+mod socket;
 mod sources;
 mod spoken;
 mod target;

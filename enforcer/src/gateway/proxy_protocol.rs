@@ -13,7 +13,7 @@ use ppp::{v1, v2};
 use tokio::io::{AsyncReadExt, ReadBuf};
 
 use super::{
-    audited::Unmade, connection::unmapped, live::Socket, metrics::Handshake, signal::Flow, worker::Place,
+    audited::Unmade, connection::unmapped, metrics::Handshake, signal::Flow, socket::Socket, worker::Place,
 };
 
 /// The longest header of version 1, in bytes, with its line end.

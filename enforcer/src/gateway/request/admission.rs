@@ -11,12 +11,13 @@ use crate::{
         host::Host,
         identity::{
             authorize::{Denial, admit_source, authorize, authorize_key},
-            bearer::{self, BearerError, Scheme},
+            bearer::{self, BearerError, Offered, Scheme},
             challenge::Realm,
             condition, dpop,
             dpop::ProofError,
             facts::Facts,
             token::{TokenError, VerifiedToken},
+            trusted::Trusted,
         },
         limit::{self, KeyParts},
         refusal::Refusal,
@@ -176,15 +177,7 @@ impl<'a> Passage<'a> {
         {
             let (offered, token) = (accepted.offered(), accepted.token());
             self.scheme = offered.scheme;
-            issuer
-                .prove(
-                    (&offered, token),
-                    &asked,
-                    &parts.headers,
-                    || now,
-                    &mut self.fields,
-                )
-                .map_err(|error| self.unproved(error, realm))?;
+            self.prove(issuer, (&offered, token), &asked, (parts, || now), realm)?;
             return Ok(Some(Arc::clone(token)));
         }
         let offered = field.map_or(Ok(None), bearer::token);
@@ -213,17 +206,29 @@ impl<'a> Passage<'a> {
             )
             .await
             .map_err(refused)?;
-        issuer
-            // The token may have been waited for, and a proof does not hold for long.
-            .prove(
-                (&offered, &token),
-                &asked,
-                &parts.headers,
-                SystemTime::now,
-                &mut self.fields,
-            )
-            .map_err(|error| self.unproved(error, realm))?;
+        // The token may have been waited for, and a proof does not hold for long.
+        self.prove(
+            issuer,
+            (&offered, &token),
+            &asked,
+            (parts, SystemTime::now),
+            realm,
+        )?;
         Ok(Some(token))
+    }
+
+    /// Whether the client may use the token that it has `offered`.
+    fn prove(
+        &mut self,
+        issuer: Trusted<'_>,
+        offered: (&Offered<'_>, &VerifiedToken),
+        asked: &dpop::Asked<'_>,
+        (parts, now): (&Parts, impl FnOnce() -> SystemTime),
+        realm: &str,
+    ) -> Result<(), Refusal> {
+        issuer
+            .prove(offered, asked, &parts.headers, now, &mut self.fields)
+            .map_err(|error| self.unproved(error, realm))
     }
 
     /// The credentials are no token in due form.
