@@ -77,8 +77,6 @@ pub(super) struct Connection {
     pub(super) mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
-    /// Once there is a request to tell a service of.
-    told: OnceCell<Peer>,
     /// The token of its requests.
     pub(super) repeated: Repeated,
     pub http2: bool,
@@ -88,6 +86,8 @@ pub(super) struct Connection {
     pub(super) class: Cell<Class>,
     /// Where its bytes go after the response that is being sent, if that switches protocols.
     pub(super) tunnel: Cell<Option<Box<Tunnel>>>,
+    /// Made once there is a request to tell a service of.
+    told: OnceCell<Peer>,
 }
 
 /// What the observer knows of the connection.
@@ -224,13 +224,13 @@ impl Connection {
             client,
             mark: Rc::clone(mark),
             certificate,
-            told: OnceCell::new(),
             repeated: Repeated::default(),
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
             class: Cell::new(Class::Unverified),
             tunnel: Cell::default(),
+            told: OnceCell::new(),
         };
         if let Some(certificate) = &connection.certificate {
             connection.mark.rests.on_certificate(certificate);
