@@ -57,6 +57,7 @@ pub mod tls;
 mod tunnel;
 mod upgrade;
 mod upstream;
+mod wire;
 mod worker;
 
 use std::{

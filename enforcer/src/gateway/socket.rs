@@ -14,30 +14,33 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::live::Mark;
+use super::{live::Mark, wire::Wire};
 
 /// A client's socket. Where the connection has been revoked it is closed by a reset, and what waits to be sent
 /// is thrown away (`SO_LINGER` with no time, socket(7)).
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Wire,
     mark: Rc<Mark>,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, mark: Rc<Mark>) -> Self {
-        Self { stream, mark }
+        Self {
+            stream: Wire::new(stream),
+            mark,
+        }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.mark.is_revoked()
-            && let Err(error) = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
+            && let Err(error) = SockRef::from(self.tcp()).set_linger(Some(Duration::ZERO))
         {
             tracing::debug!(peer = %self.mark.peer(), %error, "a revoked connection is closed without a reset");
         }

@@ -43,12 +43,15 @@ pub(super) type Digest = [u8; 32];
 pub struct TokenCache {
     /// What is hashed: it begins with the secret, and keeps its memory from token to token.
     hashed: Vec<u8>,
-    sets: Box<[[Option<Entry>; WAYS]]>,
+    /// In memory are those that a token was entered in.
+    sets: Box<[Option<Box<Set>>]>,
     /// Counts uses; an entry's value is that of its last use.
     clock: u64,
     hits: u64,
     misses: u64,
 }
+
+type Set = [Option<Entry>; WAYS];
 
 struct Entry {
     digest: Digest,
@@ -77,9 +80,7 @@ impl TokenCache {
         let sets = capacity.div_ceil(WAYS).max(1).next_power_of_two();
         Ok(Self {
             hashed: secret,
-            sets: std::iter::repeat_with(|| [const { None }; WAYS])
-                .take(sets)
-                .collect(),
+            sets: std::iter::repeat_with(|| None).take(sets).collect(),
             clock: 0,
             hits: 0,
             misses: 0,
@@ -172,7 +173,7 @@ impl TokenCache {
         hash
     }
 
-    fn set(&mut self, digest: &Digest) -> &mut [Option<Entry>; WAYS] {
+    fn set(&mut self, digest: &Digest) -> &mut Option<Box<Set>> {
         let index = usize::from(digest[0]) | usize::from(digest[1]) << 8 | usize::from(digest[2]) << 16;
         let mask = self.sets.len() - 1;
         &mut self.sets[index & mask]
@@ -180,18 +181,17 @@ impl TokenCache {
 
     fn find(&mut self, digest: &Digest) -> Option<&mut Entry> {
         let clock = self.clock;
-        let entry = self
-            .set(digest)
-            .iter_mut()
-            .flatten()
-            .find(|entry| entry.digest == *digest)?;
+        let set = self.set(digest).as_deref_mut()?;
+        let entry = set.iter_mut().flatten().find(|entry| entry.digest == *digest)?;
         entry.last_use = clock;
         Some(entry)
     }
 
     /// In the place of the same token, else in a free one, else in that of the least recently used.
     fn enter(&mut self, entry: Entry) {
-        let set = self.set(&entry.digest);
+        let set = self
+            .set(&entry.digest)
+            .get_or_insert_with(|| Box::new([const { None }; WAYS]));
         let rank = |place: &Option<Entry>| match place {
             Some(held) if held.digest == entry.digest => (0, 0),
             None => (1, 0),

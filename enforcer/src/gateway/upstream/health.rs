@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::endpoint::SharedEndpoint;
-use crate::policy::model::Health;
+use crate::{gateway::wire::Wire, policy::model::Health};
 
 /// A health response's body is read up to this many bytes, then the connection is closed.
 const MAX_BODY: usize = 64 * 1024;
@@ -85,7 +85,7 @@ async fn exchange(
     path: &str,
 ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     let addresses = endpoint.known_addresses().await;
-    let stream = TcpStream::connect(&**addresses).await?;
+    let stream = Wire::new(TcpStream::connect(&**addresses).await?);
     match &endpoint.tls {
         None => ask(endpoint, path, stream).await,
         Some(tls) => ask(endpoint, path, tls.connect(endpoint, stream).await?).await,

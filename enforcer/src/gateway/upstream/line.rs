@@ -11,7 +11,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::Instant,
 };
 
@@ -24,12 +23,13 @@ use super::{
 use crate::gateway::{
     body::Progress,
     counters::{Exchange, RetryCause},
+    wire::Wire,
 };
 
 /// An endpoint's connection, and its places in the counts.
 #[derive(Debug)]
 pub(in crate::gateway) struct Line {
-    stream: TcpStream,
+    stream: Wire,
     _slot: Slot,
     _lease: Lease,
 }

@@ -35,6 +35,7 @@ use crate::{
         body::{Progress, RequestBody},
         clock,
         counters::EndpointCells,
+        wire::Wire,
     },
     policy::model::{Outliers, Protocol},
 };
@@ -256,7 +257,7 @@ impl LocalEndpoint {
     }
 
     /// Connects to the next address, or to one after it if that does not accept.
-    pub(super) async fn open(&self, within: Duration) -> std::io::Result<(TcpStream, SocketAddr)> {
+    pub(super) async fn open(&self, within: Duration) -> std::io::Result<(Wire, SocketAddr)> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let known = self.shared.addresses().clone();
         let addresses = if known.is_empty() {
@@ -271,7 +272,7 @@ impl LocalEndpoint {
             match tokio::time::timeout(each, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     stream.set_nodelay(true)?;
-                    return Ok((stream, address));
+                    return Ok((Wire::new(stream), address));
                 }
                 Ok(Err(error)) => failure = error,
                 Err(_) => failure = std::io::ErrorKind::TimedOut.into(),

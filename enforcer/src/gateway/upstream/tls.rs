@@ -25,12 +25,11 @@ use rustls::{
     server::ParsedCertificate,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::endpoint::SharedEndpoint;
 use crate::{
-    gateway::identity::certificate::ClientCertificate,
+    gateway::{identity::certificate::ClientCertificate, wire::Wire},
     policy::model::{Name, Protocol, SpiffePattern, UpstreamTls},
 };
 
@@ -138,8 +137,8 @@ impl ServiceTls {
     pub(super) async fn connect(
         &self,
         endpoint: &SharedEndpoint,
-        stream: TcpStream,
-    ) -> io::Result<TlsStream<TcpStream>> {
+        stream: Wire,
+    ) -> io::Result<TlsStream<Wire>> {
         let unusable = || io::Error::other("the service's certificate files cannot be used");
         let config = self.current.load_full().ok_or_else(unusable)?;
         let host = self
