@@ -227,7 +227,6 @@ async fn serve(
                 let applying = tokio::task::spawn_blocking(move || {
                     shared.changed(outcome);
                     memory::give_back();
-                    memory::forget_code();
                 });
                 if let Err(error) = applying.await {
                     tracing::error!(%error, "applying policies failed");

@@ -4,7 +4,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -44,22 +44,22 @@ struct Known {
 /// A timer that is looked at much more often than it is set.
 struct Alarm<'a> {
     sleep: Pin<&'a mut Sleep>,
-    /// It will wake the task that has looked at it last.
-    is_set: bool,
+    /// Whom it will wake.
+    task: Option<Waker>,
 }
 
 impl Alarm<'_> {
     fn set(&mut self, deadline: Instant) {
         self.sleep.as_mut().reset(deadline);
-        self.is_set = false;
+        self.task = None;
     }
 
-    /// `same`: the task is the one that has looked at it last.
-    fn poll(&mut self, context: &mut Context<'_>, same: bool) -> Poll<()> {
-        if self.is_set && same && !self.sleep.is_elapsed() {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let is_known = |task: &Waker| task.will_wake(context.waker());
+        if self.task.as_ref().is_some_and(is_known) && !self.sleep.is_elapsed() {
             return Poll::Pending;
         }
-        self.is_set = true;
+        self.task = Some(context.waker().clone());
         // A task that has done much would be put off before the timer knows whom to wake.
         pin!(unconstrained(self.sleep.as_mut())).poll(context)
     }
@@ -80,14 +80,14 @@ where
     if let Poll::Ready(result) = serving.poll(context) {
         return Poll::Ready(Event::Ended(result));
     }
-    let same = connection.mark.listen(context);
+    connection.mark.listen(context);
     if !known.draining && connection.worker.is_draining() {
         return Poll::Ready(Event::Drains);
     }
     if !known.lapsed && connection.mark.has_lapsed() {
         return Poll::Ready(Event::Lapses);
     }
-    alarm.poll(context, same).map(|()| Event::Due)
+    alarm.poll(context).map(|()| Event::Due)
 }
 
 /// Lets `serving` run until it ends, the connection is idle or slow, or the gateway drains.
@@ -103,7 +103,7 @@ where
     let mut serving = pin!(serving);
     let mut alarm = Alarm {
         sleep: pin!(sleep(timeouts.header.min(timeouts.idle))),
-        is_set: false,
+        task: None,
     };
     let mut draining = false;
     let mut finishing = false;

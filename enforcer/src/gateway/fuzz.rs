@@ -45,6 +45,7 @@ pub(crate) fn target(bytes: &[u8]) {
     let Ok(forwarded) = origin_form(uri.clone()) else {
         return;
     };
+    assert!(forwarded.to_string().starts_with('/'), "{uri}");
     assert_eq!(forwarded.query(), uri.query(), "{uri}");
     assert_eq!(
         origin_form(forwarded.clone()).ok().as_ref(),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    identity::{certificate::ClientCertificate, token::VerifiedToken},
+    identity::{api_key::KeyRing, certificate::ClientCertificate, token::VerifiedToken},
     live::Mark,
     revocation::{Proofs, Table},
     spoken::Proven,
@@ -87,11 +87,20 @@ impl Rests {
             certificate: self.certificate.get(),
             ..Proofs::default()
         };
-        let is_revoked = |rest: &Rc<Rest>| rest.is_revoked(table, now);
-        table.revoked(&certificate, now).is_some()
-            || self.first.get().is_some_and(is_revoked)
-            || self.last.borrow().as_ref().is_some_and(is_revoked)
-            || self.under_way.borrow().iter().any(is_revoked)
+        table.revoked(&certificate, now).is_some() || self.any(|rest| rest.is_revoked(table, now))
+    }
+
+    /// Whether the connection, or a request that is under way, rests on a key that is no longer among `keys`.
+    pub(super) fn have_lost_key(&self, keys: &KeyRing) -> bool {
+        let is_lost = |rest: &Rc<Rest>| rest.key.as_ref().is_some_and(|key| !keys.has(key));
+        self.any(is_lost)
+    }
+
+    /// Whether that is so of something that the connection, or a request that is under way, rests on.
+    fn any(&self, is: impl Fn(&Rc<Rest>) -> bool) -> bool {
+        self.first.get().is_some_and(&is)
+            || self.last.borrow().as_ref().is_some_and(&is)
+            || self.under_way.borrow().iter().any(is)
     }
 
     fn rest(&self, token: Option<&Arc<VerifiedToken>>, key: Option<&Arc<ApiKey>>) -> Rc<Rest> {

@@ -47,7 +47,8 @@ pub(super) fn strip(headers: &mut HeaderMap, present: Present) {
     }
 }
 
-/// Whether it is one of [`HOP_BY_HOP`] that `Connection` often names: to make a name of it takes memory.
+/// Whether it is removed anyway, as one of [`HOP_BY_HOP`] that `Connection` often names: to make a name of it takes
+/// memory.
 fn ends_here_unnamed(name: &[u8]) -> bool {
     [&b"keep-alive"[..], b"te", b"upgrade"]
         .iter()

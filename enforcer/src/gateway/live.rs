@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     hold::Rests,
+    identity::api_key::KeyRing,
     proof::Proof,
     revocation::Table,
     signal::{Flow, Identity, Whom},
@@ -157,6 +158,11 @@ impl Live {
         self.end_those(|mark| mark.rests.are_revoked(table, now))
     }
 
+    /// Ends the connections that rest on an API key that is no longer among `keys`.
+    pub(super) fn end_without_key(&self, keys: &KeyRing) -> Vec<Flow> {
+        self.end_those(|mark| mark.rests.have_lost_key(keys))
+    }
+
     fn end_those(&self, meant: impl Fn(&Mark) -> bool) -> Vec<Flow> {
         let open = self.open.borrow();
         let those = open.values().filter(|mark| !mark.revoked.get() && meant(mark));
@@ -252,14 +258,12 @@ impl Mark {
         }
     }
 
-    /// From now on the task of `context`, which is the connection's, is woken. Whether it was before.
-    pub(super) fn listen(&self, context: &Context<'_>) -> bool {
+    /// From now on the task of `context`, which is the connection's, is woken.
+    pub(super) fn listen(&self, context: &Context<'_>) {
         let mut task = self.task.borrow_mut();
-        let is_known = task.as_ref().is_some_and(|task| task.will_wake(context.waker()));
-        if !is_known {
+        if !task.as_ref().is_some_and(|task| task.will_wake(context.waker())) {
             *task = Some(context.waker().clone());
         }
-        is_known
     }
 
     async fn until(&self, told: impl Fn() -> bool) {
@@ -364,7 +368,6 @@ mod tests {
         let mut lapses = pin!(mark.lapses());
         assert!(revoked.as_mut().poll(&mut context).is_pending());
         assert!(lapses.as_mut().poll(&mut context).is_pending());
-        assert!(mark.listen(&context), "it listens already");
         mark.lapse();
         assert_eq!(count(), 1);
         mark.lapse();

@@ -1,4 +1,4 @@
-//! Which of the fields that the gateway acts on a message has.
+//! Which fields a message has, of those that the gateway acts on.
 //!
 //! A look-up among fields costs a hash, and on the way of a request nearly all of them would find nothing. One look at
 //! every name answers them together.

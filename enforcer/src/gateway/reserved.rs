@@ -66,8 +66,8 @@ const fn place(letter: u8) -> usize {
 }
 
 /// Whether only the gateway may set the field. Servers that hand fields on by CGI's rules (RFC 3875
-/// section 4.1.18) make no difference between `-` and `_`, and some none between these and `.`, so
-/// neither does this.
+/// section 4.1.18) make no difference between `-` and `_`, and some none between these and whatever else is neither
+/// letter nor digit, so neither does this.
 pub(crate) fn is_ours(name: &str) -> bool {
     may_be_ours(name) && is_listed(name)
 }
@@ -89,9 +89,9 @@ pub(super) fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
     name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
 }
 
-/// `-`, `_` and `.` are the same.
+/// What is neither letter nor digit is the same.
 fn fold(byte: u8) -> u8 {
-    if matches!(byte, b'_' | b'.') { b'-' } else { byte }
+    if byte.is_ascii_alphanumeric() { byte } else { b'-' }
 }
 
 fn begins(name: &str, prefix: &str) -> bool {
@@ -107,7 +107,9 @@ mod tests {
         let begun = OURS_BEFORE.iter().map(|before| format!("{before}zzz"));
         let names = OURS.iter().chain(&OURS_BEFORE).map(|name| (*name).to_owned());
         for name in names.chain(begun) {
-            for name in [name.clone(), name.replace('-', "_"), name.replace('-', ".")] {
+            let written = ["-", "_", ".", "~", "!", "|"].map(|mark| name.replace('-', mark));
+            for name in written {
+                assert!(OURS_BEFORE.contains(&&*name) || is_ours(&name), "{name}");
                 assert_eq!(is_ours(&name), is_listed(&name), "{name}");
                 let shorter = &name[..name.len() - 1];
                 assert_eq!(is_ours(shorter), is_listed(shorter), "{shorter}");

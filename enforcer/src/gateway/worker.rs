@@ -34,7 +34,7 @@ use super::{
     pressure::{Pressure, Shedding},
     proof,
     revocation::{self, Proofs, Revoked, Table},
-    signal::Observer,
+    signal::{Flow, Observer},
     sources::{Part, Shares},
     upstream::send::Site,
 };
@@ -145,6 +145,12 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     tokio::task::spawn_local(revoke_by_files(
         Rc::clone(&worker),
         policies.revocations().changes(),
+        |worker| worker.live.end_revoked(&worker.revocations()),
+    ));
+    tokio::task::spawn_local(revoke_by_files(
+        Rc::clone(&worker),
+        policies.changes(),
+        |worker| worker.live.end_without_key(&worker.policy().generation.keys),
     ));
     tokio::task::spawn_local(proof::look_after(Rc::clone(&worker.live), worker.metrics.clone()));
     if let Ok(drain) = commands.await {
@@ -201,10 +207,15 @@ async fn revoke(worker: Rc<Worker>, mut revocations: mpsc::Receiver<Revocation>)
 }
 
 /// Ends connections as files revoke what they rest on.
-async fn revoke_by_files(worker: Rc<Worker>, mut changes: watch::Receiver<()>) {
+/// Ends connections whenever files say something else.
+async fn revoke_by_files(
+    worker: Rc<Worker>,
+    mut changes: watch::Receiver<()>,
+    end: impl Fn(&Worker) -> Vec<Flow>,
+) {
     // It fails when the gateway ends.
     while changes.changed().await.is_ok() {
-        let ended = worker.live.end_revoked(&worker.revocations()).len();
+        let ended = end(&worker).len();
         if ended > 0 {
             worker.metrics.connections_revoked.inc_by(ended as u64);
             tracing::info!(

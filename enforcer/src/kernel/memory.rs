@@ -52,7 +52,8 @@ unsafe extern "C" fn forget_program(
         }
         let start = base + header.p_vaddr;
         let slack = start % PAGE;
-        // SAFETY: the pages are a private mapping of a file that nobody has written to, and so come back as they were.
+        // SAFETY: the pages are a private mapping of a file, and come back as they are there. Nobody in this process
+        // writes to them; a debugger's or a uprobe's breakpoints are lost, which must be set anew.
         unsafe {
             libc::madvise(
                 (start - slack) as *mut libc::c_void,
@@ -70,7 +71,7 @@ const PAGE: u64 = 4096;
 /// Words that are zero until they are written to, of which only those pages are in memory. An allocator's own zeroes may
 /// be written ones.
 #[derive(Debug)]
-pub struct Words {
+pub(crate) struct Words {
     start: ptr::NonNull<AtomicU64>,
     count: usize,
 }
@@ -85,14 +86,17 @@ impl Words {
     ///
     /// # Panics
     /// When `count` is zero, or the kernel has no addresses left for as many.
-    #[must_use]
-    pub fn zero(count: usize) -> Self {
-        assert!(count > 0, "no words need no memory");
+    pub(crate) fn zero(count: usize) -> Self {
+        let bytes = count.checked_mul(size_of::<AtomicU64>());
+        let bytes = bytes.filter(|bytes| (1..=isize::MAX.cast_unsigned()).contains(bytes));
+        let Some(bytes) = bytes else {
+            panic!("{count} words are none, or more than there can be");
+        };
         // SAFETY: a new mapping touches no other.
         let start = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                count * size_of::<AtomicU64>(),
+                bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,

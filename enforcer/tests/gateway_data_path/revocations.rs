@@ -262,6 +262,32 @@ async fn what_a_file_revokes_ends_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_rests_on_a_key_that_is_taken_out_ends() {
+    let corp = Corp::new();
+    for alpn in [H1, H2] {
+        let origin = Origin::start().await;
+        let (his, hers) = (key("his", ""), key("hers", ""));
+        let lab = plan().start(set(&origin, &corp, "enforce", &[&his, &hers], ""));
+        let alice = caller(&lab, &corp, "alice", &his, alpn);
+        let bob = caller(&lab, &corp, "bob", &hers, alpn);
+        let mut beside = bob.connect(&lab).await;
+        assert_eq!(bob.ask(&mut beside, "/").await.unwrap().status, 200);
+        let held = alice.hold(&lab, &origin).await;
+        // Another generation with the same keys ends nothing.
+        lab.policies
+            .replace(set(&origin, &corp, "enforce", &[&hers, &his], ""));
+        assert_eq!(bob.ask(&mut beside, "/").await.unwrap().status, 200);
+        assert!(!held.is_finished());
+        lab.policies.replace(set(&origin, &corp, "enforce", &[&hers], ""));
+        let reset = in_time("the end", held).await.unwrap();
+        reset.expect("an error, not an answer");
+        let mut again = alice.connect(&lab).await;
+        assert_eq!(alice.ask(&mut again, "/").await.unwrap().status, 401);
+        assert_eq!(bob.ask(&mut beside, "/").await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shadow_counts_what_is_revoked_and_lets_it_through() {
     let (corp, origin) = (Corp::new(), Origin::start().await);
     let his = key("his", "");

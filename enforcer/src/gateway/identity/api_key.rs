@@ -117,6 +117,11 @@ impl KeyRing {
         Self(keys.map(|key| (key.hash, Arc::clone(key))).collect())
     }
 
+    /// Whether a key is still among them.
+    pub(in crate::gateway) fn has(&self, key: &ApiKey) -> bool {
+        self.0.contains_key(&key.hash)
+    }
+
     /// The key that a request has in its fields, if it is one that `wanted` admits.
     ///
     /// # Errors

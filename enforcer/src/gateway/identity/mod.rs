@@ -1,6 +1,6 @@
 //! Who is behind a request: client certificates, access tokens, and whether they suffice.
 //!
-//! The way of a request: [`bearer::token`] finds the token, [`verifier::Verifier::verify_or_refresh`]
+//! The way of a request: [`bearer::token`] finds the token, `Trusted::verify_or_refresh`
 //! verifies it (most of the time by what the connection remembers or the worker's [`cache::TokenCache`]),
 //! `Trusted::prove` checks the proof of one that is bound to a key, [`authorize::authorize`]
 //! compares the proofs with the rule, and [`challenge::Challenge`] says what is missing.
