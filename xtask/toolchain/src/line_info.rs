@@ -28,10 +28,49 @@ pub(crate) fn remove(object: &mut [u8]) -> Result<()> {
     let section = object
         .get_mut(start..start + usize::try_from(length)?)
         .with_context(|| format!("section {SECTION} ends behind the object"))?;
+    clear(section)
+}
+
+/// The same of the section's bytes.
+fn clear(section: &mut [u8]) -> Result<()> {
     ensure!(
         section.starts_with(&MAGIC) && section.len() >= LINE_INFO_LENGTH + 4,
         "section {SECTION} does not begin with its header"
     );
     section[LINE_INFO_LENGTH..LINE_INFO_LENGTH + 4].fill(0);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header as linkers write it: magic, version, flags and length, then offset and length of functions, of lines and
+    /// of relocations (`struct btf_ext_header`).
+    fn header() -> Vec<u8> {
+        let mut bytes = [&MAGIC[..], &[1, 0]].concat();
+        for number in [32_u32, 0, 292, 292, 127_452, 127_744, 0] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn lines_are_gone_and_all_else_stays() {
+        let mut section = header();
+        clear(&mut section).unwrap();
+        let mut wanted = header();
+        wanted[20..24].copy_from_slice(&[0; 4]);
+        assert_eq!(section, wanted);
+    }
+
+    #[test]
+    fn what_is_no_such_section_is_refused() {
+        let short = header()[..20].to_vec();
+        let other = [&[0; 2], &header()[2..]].concat();
+        for mut section in [short, other, Vec::new()] {
+            assert!(clear(&mut section).is_err(), "{section:?}");
+        }
+        assert!(remove(&mut b"no object".to_vec()).is_err());
+    }
 }
