@@ -119,7 +119,8 @@ impl Case {
             protocol: Protocol::Http1,
             connections: 64,
             streams: 1,
-            requests: 16_384,
+            // A second or so: the first requests of each connection, which cost more, are few of them.
+            requests: 65_536,
             keep: true,
             path: "/small",
             upload: 0,
