@@ -174,6 +174,8 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: edge
                 use_remote_address: true
+                forward_client_cert_details: SANITIZE_SET
+                set_current_client_cert_details: {{uri: true}}
                 route_config:
                   virtual_hosts:
                     - name: edge
@@ -189,7 +191,25 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
                           audiences: [{AUDIENCE}]
                           local_jwks: {{filename: {folder}/jwks.json}}
                           jwt_cache_config: {{jwt_cache_size: 1000}}
+                          forward: true
+                          payload_in_metadata: claims
+                          claim_to_headers: [{{header_name: x-subject, claim_name: sub}}]
                       rules: [{{match: {{prefix: /}}, requires: {{provider_name: bench}}}}]
+                  - name: envoy.filters.http.rbac
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+                      rules:
+                        policies:
+                          bench:
+                            permissions: [{{url_path: {{path: {{prefix: /}}}}}}]
+                            principals:
+                              - and_ids:
+                                  ids:
+                                    - authenticated: {{principal_name: {{prefix: "spiffe://lab.example/ns/shop/sa/"}}}}
+                                    - metadata:
+                                        filter: envoy.filters.http.jwt_authn
+                                        path: [{{key: claims}}, {{key: scope}}]
+                                        value: {{string_match: {{contains: "{SCOPE}"}}}}
                   - name: envoy.filters.http.local_ratelimit
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit
@@ -197,6 +217,10 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
                       token_bucket: {{max_tokens: {LIMIT}, tokens_per_fill: {LIMIT}, fill_interval: 1s}}
                       filter_enabled: {{default_value: {{numerator: 100}}}}
                       filter_enforced: {{default_value: {{numerator: 100}}}}
+                      rate_limits: [{{actions: [{{request_headers: {{header_name: x-subject, descriptor_key: subject}}}}]}}]
+                      descriptors:
+                        - entries: [{{key: subject}}]
+                          token_bucket: {{max_tokens: {LIMIT}, tokens_per_fill: {LIMIT}, fill_interval: 1s}}
                   - name: envoy.filters.http.router
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
