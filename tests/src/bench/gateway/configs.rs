@@ -217,6 +217,7 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
                       token_bucket: {{max_tokens: {LIMIT}, tokens_per_fill: {LIMIT}, fill_interval: 1s}}
                       filter_enabled: {{default_value: {{numerator: 100}}}}
                       filter_enforced: {{default_value: {{numerator: 100}}}}
+                      enable_x_ratelimit_headers: DRAFT_VERSION_03
                       rate_limits: [{{actions: [{{request_headers: {{header_name: x-subject, descriptor_key: subject}}}}]}}]
                       descriptors:
                         - entries: [{{key: subject}}]
