@@ -52,13 +52,15 @@ fn send_into_sink(flood: Flood) -> Result<Outcome> {
     let sink = Program::Sink.attach(lab.node(), interface)?;
     let before = interface::received(lab.node(), interface)?;
     let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.wait()?;
+    let (counted, counted_ipv4, sources) = (sink.packets()?, sink.ipv4_packets()?, sink.sources()?);
+    // Afterwards: a neighbour may announce itself in between.
     let received = interface::received(lab.node(), interface)?.since(before);
     Ok(Outcome {
         sent,
         received,
-        counted: sink.packets()?,
-        counted_ipv4: sink.ipv4_packets()?,
-        sources: sink.sources()?,
+        counted,
+        counted_ipv4,
+        sources,
     })
 }
 
