@@ -93,12 +93,12 @@ pub(super) struct RequestBody {
     remaining: u64,
     progress: Rc<Progress>,
     /// On the heap, so that other requests do not carry its size.
-    watched: Option<Box<Watched>>,
+    onlookers: Option<Box<Onlookers>>,
 }
 
 /// Who else looks at a body that is handed on.
 #[derive(Debug, Default)]
-struct Watched {
+struct Onlookers {
     /// Gets what is handed on.
     copied: Option<Box<Copied>>,
     /// The rule whose fields trailers may not have.
@@ -123,14 +123,14 @@ impl RequestBody {
             content: Content::Client(inner),
             remaining: limit,
             progress: Rc::new(Progress::new(ended)),
-            watched: None,
+            onlookers: None,
         }
     }
 
     /// Keeps out of its trailers what the rule forwards in header fields.
     #[must_use]
     pub(super) fn under(mut self, policy: &Rc<WorkerPolicy>, rule: RuleIndex) -> Self {
-        self.watched.get_or_insert_default().rule = Some((Rc::clone(policy), rule));
+        self.onlookers.get_or_insert_default().rule = Some((Rc::clone(policy), rule));
         self
     }
 
@@ -138,7 +138,7 @@ impl RequestBody {
     #[must_use]
     pub(super) fn copied_to(mut self, copied: Option<Box<Copied>>) -> Self {
         if copied.is_some() {
-            self.watched.get_or_insert_default().copied = copied;
+            self.onlookers.get_or_insert_default().copied = copied;
         }
         self
     }
@@ -154,7 +154,7 @@ impl RequestBody {
             } else {
                 Content::Kept(content)
             },
-            watched: None,
+            onlookers: None,
         }
     }
 
@@ -165,7 +165,7 @@ impl RequestBody {
             content: Content::Nothing,
             remaining: 0,
             progress,
-            watched: None,
+            onlookers: None,
         }
     }
 
@@ -215,12 +215,20 @@ impl Body for RequestBody {
                 Some(left) => self.remaining = left,
                 None => return self.fail(Failure::TooLarge, BodyError::TooLarge),
             }
-            if let Some(copied) = self.watched.as_mut().and_then(|watched| watched.copied.as_mut()) {
+            if let Some(copied) = self
+                .onlookers
+                .as_mut()
+                .and_then(|onlookers| onlookers.copied.as_mut())
+            {
                 copied.take(data);
             }
         } else if let Some(trailers) = frame.trailers_mut() {
             headers::strip_ours(trailers);
-            if let Some((policy, rule)) = self.watched.as_ref().and_then(|watched| watched.rule.as_ref()) {
+            if let Some((policy, rule)) = self
+                .onlookers
+                .as_ref()
+                .and_then(|onlookers| onlookers.rule.as_ref())
+            {
                 forwarding::keep_out(trailers, &policy.generation.rule(*rule).1.access.forward);
             }
         }

@@ -77,7 +77,7 @@ pub(super) struct Connection {
     pub(super) mark: Rc<Mark>,
     /// Verified by the handshake.
     pub(super) certificate: Option<ClientCertificate>,
-    /// The token of its requests.
+    /// The token that its requests sent twice in a row.
     pub(super) repeated: Repeated,
     pub http2: bool,
     pub(super) activity: Rc<Activity>,

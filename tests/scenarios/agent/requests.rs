@@ -76,29 +76,13 @@ fn ways() -> Vec<Way> {
 
 /// Asks with the client's certificate and `more` arguments.
 fn curl(stage: &Stage, way: Way, path: &str, more: &[&str]) -> Result<Got> {
-    let address = match way.node {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
     let output = stage
-        .lab()
-        .neighbour(Neighbour::Client)
-        .command("curl")?
-        .args(["--silent", "--show-error", "--max-time", "10", way.http])
-        .args([
-            "--cacert",
-            "ca.pem",
-            "--cert",
-            "client.pem",
-            "--key",
-            "client-key.pem",
-        ])
-        .args(["--resolve", &format!("{HOST}:{PORT}:{address}")])
+        .curl(way.node)?
+        .args(["--max-time", "10", way.http])
         .args(["--dump-header", "head.txt", "--output", "body.txt"])
         .args(["--write-out", "%{http_code} %{http_version}"])
         .args(more)
         .arg(format!("https://{HOST}:{PORT}{path}"))
-        .current_dir(stage.workspace().path())
         .output()
         .context("curl did not start: the scenarios need it, from the package of that name")?;
     let said = String::from_utf8(output.stdout)?;

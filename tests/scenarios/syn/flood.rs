@@ -182,36 +182,12 @@ fn connect_curl(stage: &Stage, count: usize) -> Result<usize> {
     let running: Vec<_> = nodes()
         .into_iter()
         .map(|node| {
-            let mut curl = stage.lab().neighbour(Neighbour::Client).command("curl")?;
-            curl.args([
-                "--silent",
-                "--show-error",
-                "--http1.1",
-                "--header",
-                "connection: close",
-            ])
-            .args([
-                "--cacert",
-                "ca.pem",
-                "--cert",
-                "client.pem",
-                "--key",
-                "client-key.pem",
-            ])
-            .args(["--max-time", &PATIENCE.as_secs().to_string()])
-            .args([
-                "--write-out",
-                "%{stderr}%{num_connects} %{http_code}\n",
-                "--output",
-                "/dev/null",
-            ]);
-            let address = match node {
-                IpAddr::V4(address) => address.to_string(),
-                IpAddr::V6(address) => format!("[{address}]"),
-            };
-            curl.args(["--resolve", &format!("{HOST}:{PORT}:{address}")])
-                .arg(format!("https://{HOST}:{PORT}/v1/orders/[1-{each}]"))
-                .current_dir(stage.workspace().path());
+            let mut curl = stage.curl(node)?;
+            curl.args(["--http1.1", "--header", "connection: close"])
+                .args(["--max-time", &PATIENCE.as_secs().to_string()])
+                .args(["--write-out", "%{stderr}%{num_connects} %{http_code}\n"])
+                .args(["--output", "/dev/null"])
+                .arg(format!("https://{HOST}:{PORT}/v1/orders/[1-{each}]"));
             let child = curl.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
             child.context("curl did not start: the scenarios need it, from the package of that name")
         })

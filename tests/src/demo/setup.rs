@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::Command,
     time::Duration,
 };
 
@@ -180,6 +181,23 @@ impl Stage {
     /// If the certificates do not fit together.
     pub fn verified_client(&self) -> Result<Client> {
         self.gateway_client(Some(&self.identity))
+    }
+
+    /// curl at the verified client's place, with its certificate, to which the gateway's name is the node's address `node`.
+    ///
+    /// # Errors
+    /// If the client's namespace is gone.
+    pub fn curl(&self, node: IpAddr) -> Result<Command> {
+        let address = match node {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let mut curl = self.lab.neighbour(Neighbour::Client).command("curl")?;
+        curl.args(["--silent", "--show-error", "--cacert", "ca.pem"])
+            .args(["--cert", "client.pem", "--key", "client-key.pem"])
+            .args(["--resolve", &format!("{HOST}:{PORT}:{address}")])
+            .current_dir(self.workspace.path());
+        Ok(curl)
     }
 
     /// The gateway's client with another certificate, or none.

@@ -1,9 +1,9 @@
 //! Tokens that were verified already, so that a request costs a hash instead of a signature.
 //!
-//! Each worker owns one: no lock, no shared cache line. Memory is bounded: a fixed number of places
-//! in sets of four, which are there once they are used, and a new token takes the place of its set's least recently used one. A token's
-//! set is chosen by a keyed hash, so that nobody can aim at the places of others; only tokens whose
-//! signature holds are entered at all, and of their claims only those that rules look at.
+//! Each worker owns one: no lock, no shared cache line. Memory is bounded: a fixed number of places in sets of four, which
+//! are there once they are used, and a new token takes the place of its set's least recently used one. A token's set is
+//! chosen by a keyed hash, so that nobody can aim at the places of others; only tokens whose signature holds are entered
+//! at all, and of their claims only those that rules look at.
 
 use std::{
     sync::{Arc, Weak},

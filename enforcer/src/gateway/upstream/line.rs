@@ -1,18 +1,9 @@
 //! Connections to endpoints for bytes that the gateway does not look at. They are balanced and bounded as requests are,
 //! and each is a connection and a request of its service for as long as it lasts.
 
-use std::{
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{rc::Rc, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     Bound, UpstreamError,
@@ -23,7 +14,7 @@ use super::{
 use crate::gateway::{
     body::Progress,
     counters::{Exchange, RetryCause},
-    wire::Wire,
+    wire::{Wire, reads_by, writes_by},
 };
 
 /// An endpoint's connection, and its places in the counts.
@@ -105,30 +96,5 @@ impl Upstream {
     }
 }
 
-impl AsyncRead for Line {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Line {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
+reads_by!(Line, stream);
+writes_by!(Line, stream);
