@@ -329,7 +329,11 @@ impl UpstreamBody {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.incoming).poll_frame(context) {
+        let frame = match &self.lease {
+            Some(lease) => lease.frame(&mut self.incoming, context),
+            None => Pin::new(&mut self.incoming).poll_frame(context),
+        };
+        match frame {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
                 if let (Some(meter), Some(data)) = (&mut self.meter, frame.data_ref()) {

@@ -3,12 +3,11 @@
 //! A copy is sent once the service has been handed the whole request, in a task of its own: it delays nothing,
 //! and what becomes of it is only counted. It lasts for the rule's `timeout` at most.
 
-use std::{cell::Cell, collections::HashMap, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::HashMap, future::poll_fn, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, request::Parts};
 use http_body::Body;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prometheus::local::LocalIntCounter;
 
@@ -248,7 +247,7 @@ impl Message {
 async fn exchange(upstream: &Upstream, request: Request<RequestBody>, sender: Sender<'_>) -> Option<()> {
     let (response, lease) = upstream.send(Box::new(request), sender).await.ok()?;
     let (mut body, mut read) = (response.into_body(), 0);
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = poll_fn(|context| lease.frame(&mut body, context)).await {
         read += frame.ok()?.data_ref().map_or(0, Bytes::len);
         if read > MAX_ANSWER {
             return Some(());

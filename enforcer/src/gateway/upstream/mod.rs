@@ -8,6 +8,7 @@ pub(in crate::gateway) mod consistent;
 pub(in crate::gateway) mod endpoint;
 mod gradient;
 pub(in crate::gateway) mod health;
+mod http1;
 mod http2;
 pub(in crate::gateway) mod line;
 pub(in crate::gateway) mod outlier;

@@ -3,20 +3,19 @@
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use http::{Request, Response};
+use http_body::{Body, Frame};
 use hyper::{
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{self, SendRequest},
-    },
+    body::{Bytes, Incoming},
+    client::conn::TrySendError,
 };
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -26,6 +25,7 @@ use tokio::{
 use super::{
     UpstreamError,
     endpoint::SharedEndpoint,
+    http1::Carrier,
     http2::{Connections, Stream},
     seen::{End, SeenHere},
     service::{Held, LocalService},
@@ -42,9 +42,6 @@ use crate::{
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 256;
-/// The most that is read at once of what an endpoint answers, and the longest head of an answer. Without it the buffer of a
-/// connection that has carried large answers stays at 400 KiB.
-const MAX_BUFFER: usize = 64 * 1024;
 /// How long an idle connection is kept. Less than the usual 60 s and more of servers.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
 /// Of a name's addresses so many are tried for one connection.
@@ -93,14 +90,14 @@ pub(super) struct Lead {
 /// What one request goes through.
 #[derive(Debug)]
 pub(in crate::gateway) enum Channel {
-    Http1(SendRequest<RequestBody>),
+    Http1(Carrier),
     Http2(Stream),
 }
 
 impl Channel {
     fn is_closed(&self) -> bool {
         match self {
-            Self::Http1(sender) => sender.is_closed(),
+            Self::Http1(carrier) => carrier.is_closed(),
             Self::Http2(stream) => stream.is_closed(),
         }
     }
@@ -114,7 +111,7 @@ impl Channel {
         request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
         match self {
-            Self::Http1(sender) => sender.try_send_request(*request).await,
+            Self::Http1(carrier) => carrier.send(*request).await,
             Self::Http2(stream) => stream.send(request).await,
         }
     }
@@ -361,21 +358,10 @@ impl Slot {
             to.open.service.stir();
             return Ok(Connection::http2(stream));
         }
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(failed)?;
         let slot = Rc::new(self);
-        let held = Rc::clone(&slot);
-        tokio::task::spawn_local(async move {
-            let _slot = held;
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "a connection to an endpoint broke");
-            }
-        });
+        let carrier = Carrier::over(stream, Rc::clone(&slot)).await.map_err(failed)?;
         Ok(Connection {
-            channel: Channel::Http1(sender),
+            channel: Channel::Http1(carrier),
             lead,
             _slot: Some(slot),
         })
@@ -396,7 +382,7 @@ impl Connection {
     /// When it is gone.
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
         match &mut self.channel {
-            Channel::Http1(sender) => sender.ready().await,
+            Channel::Http1(carrier) => carrier.ready().await,
             // Whatever is wrong with it shows when the request is sent.
             Channel::Http2(_) => Ok(()),
         }
@@ -413,6 +399,13 @@ impl Connection {
 
     pub(super) fn channel(&mut self) -> &mut Channel {
         &mut self.channel
+    }
+
+    /// Lets it move by itself, whether or not the response is polled for.
+    fn leave(&self) {
+        if let Channel::Http1(carrier) = &self.channel {
+            carrier.leave();
+        }
     }
 }
 
@@ -438,6 +431,28 @@ impl Lease {
         self.connection.insert(connection)
     }
 
+    /// The next piece of the response that has come on the lease's connection.
+    pub(in crate::gateway) fn frame(
+        &self,
+        body: &mut Incoming,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        match &self.connection {
+            Some(Connection {
+                channel: Channel::Http1(carrier),
+                ..
+            }) => carrier.frame(body, context),
+            _ => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    /// From here on the connection moves also while nobody polls for pieces of the response.
+    pub(super) fn leave(&self) {
+        if let Some(connection) = &self.connection {
+            connection.leave();
+        }
+    }
+
     /// The response is complete. The connection is used again, unless the endpoint answered before
     /// it had the whole request: then the rest of it is still on its way.
     pub(in crate::gateway) fn give_back(mut self) {
@@ -458,6 +473,7 @@ impl Lease {
             && endpoint.is_current(&connection.lead)
             && endpoint.idle.borrow().len() < MAX_IDLE;
         if reusable {
+            connection.leave();
             endpoint.idle.borrow_mut().push(Idle {
                 connection,
                 since: clock::now(),

@@ -296,6 +296,10 @@ impl Upstream {
                     End::Good
                 };
                 exchanging.end(Exchange::Answered, Some(end));
+                // The rest of a body goes up, and a switched connection comes free, also while nobody reads the response.
+                if !progress.ended.get() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    lease.leave();
+                }
                 Ok((response, lease))
             }
             Some(Err(mut error)) => {
