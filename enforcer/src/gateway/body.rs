@@ -270,8 +270,8 @@ enum Source {
 /// A body that comes from an endpoint, with the connection that it comes on.
 #[derive(Debug)]
 pub(super) struct UpstreamBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
+    /// What is yet to come, and the connection that it comes on; `None` once all has come.
+    rest: Option<(Incoming, Lease)>,
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     activity: Rc<Activity>,
@@ -301,8 +301,7 @@ impl UpstreamBody {
     /// `activity` is the client's connection.
     pub(super) fn new(incoming: Incoming, lease: Lease, idle: Duration, activity: Rc<Activity>) -> Self {
         let mut body = Self {
-            incoming,
-            lease: Some(lease),
+            rest: Some((incoming, lease)),
             idle,
             timer: None,
             activity,
@@ -321,26 +320,31 @@ impl UpstreamBody {
 
     /// Gives the connection back as soon as the body is complete.
     fn settle(&mut self) {
-        if self.incoming.is_end_stream()
-            && let Some(lease) = self.lease.take()
+        if self.is_complete()
+            && let Some((incoming, lease)) = self.rest.take()
         {
-            lease.give_back();
+            lease.give_back(Some(incoming));
         }
     }
 
+    fn is_complete(&self) -> bool {
+        self.rest
+            .as_ref()
+            .is_none_or(|(incoming, _)| incoming.is_end_stream())
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match &self.lease {
-            Some(lease) => lease.frame(&mut self.incoming, context),
-            None => Pin::new(&mut self.incoming).poll_frame(context),
+        let Some((incoming, lease)) = &mut self.rest else {
+            return Poll::Ready(None);
         };
-        match frame {
+        match lease.frame(incoming, context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.timer = None;
                 if let (Some(meter), Some(data)) = (&mut self.meter, frame.data_ref()) {
                     meter.sends(data.len());
                 }
                 self.settle();
-                if self.lease.is_some() {
+                if self.rest.is_some() {
                     let handed = self.handed.get_or_insert_with(|| self.activity.watch_body());
                     handed.set(Some(clock::now()));
                 }
@@ -348,8 +352,8 @@ impl UpstreamBody {
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Upstream(error)))),
             Poll::Ready(None) => {
-                if let Some(lease) = self.lease.take() {
-                    lease.give_back();
+                if let Some((incoming, lease)) = self.rest.take() {
+                    lease.give_back(Some(incoming));
                 }
                 Poll::Ready(None)
             }
@@ -384,14 +388,17 @@ impl<G: Unpin> Body for ResponseBody<G> {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(content) => content.is_none(),
-            Source::Upstream(body) => body.incoming.is_end_stream(),
+            Source::Upstream(body) => body.is_complete(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(content) => SizeHint::with_exact(content.as_ref().map_or(0, Bytes::len) as u64),
-            Source::Upstream(body) => body.incoming.size_hint(),
+            Source::Upstream(body) => match &body.rest {
+                Some((incoming, _)) => incoming.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
         }
     }
 }

@@ -253,6 +253,6 @@ async fn exchange(upstream: &Upstream, request: Request<RequestBody>, sender: Se
             return Some(());
         }
     }
-    lease.give_back();
+    lease.give_back(Some(body));
     Some(())
 }

@@ -82,6 +82,18 @@ impl Wake for Bell {
     }
 }
 
+impl Bell {
+    fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Acquire)
+    }
+
+    /// Takes back what a body has rung that has come to its end: hyper tells a connection of pieces that were taken, and
+    /// of bodies that went, also where it has nothing to do with them any more.
+    fn recall(&self, had_rung: bool) {
+        self.rung.store(had_rung, Ordering::Release);
+    }
+}
+
 impl Carrier {
     /// HTTP/1.1 over `stream`; `slot` lives at least as long as the connection.
     ///
@@ -141,8 +153,24 @@ impl Carrier {
         body: &mut Incoming,
         context: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        self.motion
-            .poll(context, |context| Pin::new(&mut *body).poll_frame(context))
+        self.motion.poll(context, |context| {
+            let had_rung = self.motion.bell.has_rung();
+            let frame = Pin::new(&mut *body).poll_frame(context);
+            if body.is_end_stream() {
+                self.motion.bell.recall(had_rung);
+            }
+            frame
+        })
+    }
+
+    /// The response is complete, and its `body` goes.
+    pub(super) fn complete(&self, body: Option<Incoming>) {
+        let bell = &self.motion.bell;
+        let had_rung = bell.has_rung();
+        bell.wakes.take();
+        drop(body);
+        bell.recall(had_rung);
+        self.motion.leave();
     }
 
     /// Whoever holds it polls it no more: the task on watch does.
@@ -182,14 +210,14 @@ impl Motion {
         for _ in 0..MOVES {
             // What is done here is looked at here, and wakes nobody.
             bell.wakes.take();
-            if bell.rung.load(Ordering::Acquire) {
+            if bell.has_rung() {
                 self.step();
             }
             if let Poll::Ready(done) = on(&mut Context::from_waker(Waker::noop())) {
                 return Poll::Ready(done);
             }
             bell.wakes.register(context.waker());
-            if !bell.rung.load(Ordering::Acquire) {
+            if !bell.has_rung() {
                 return Poll::Pending;
             }
         }
@@ -231,7 +259,7 @@ impl Motion {
         // One that has not run yet looks at everything when it does.
         if let Some(watcher) = self.watcher.get() {
             self.bell.wakes.register(watcher);
-            if self.bell.rung.load(Ordering::Acquire) {
+            if self.bell.has_rung() {
                 self.bell.wakes.wake();
             }
         }

@@ -401,6 +401,13 @@ impl Connection {
         &mut self.channel
     }
 
+    /// All of the response's `body` has been read.
+    fn complete(&self, body: Option<Incoming>) {
+        if let Channel::Http1(carrier) = &self.channel {
+            carrier.complete(body);
+        }
+    }
+
     /// Lets it move by itself, whether or not the response is polled for.
     fn leave(&self) {
         if let Channel::Http1(carrier) = &self.channel {
@@ -453,9 +460,9 @@ impl Lease {
         }
     }
 
-    /// The response is complete. The connection is used again, unless the endpoint answered before
+    /// The response is complete, all of its `body` has been read. The connection is used again, unless the endpoint answered before
     /// it had the whole request: then the rest of it is still on its way.
-    pub(in crate::gateway) fn give_back(mut self) {
+    pub(in crate::gateway) fn give_back(mut self, body: Option<Incoming>) {
         if let Some(Connection {
             channel: Channel::Http2(_),
             ..
@@ -473,7 +480,7 @@ impl Lease {
             && endpoint.is_current(&connection.lead)
             && endpoint.idle.borrow().len() < MAX_IDLE;
         if reusable {
-            connection.leave();
+            connection.complete(body);
             endpoint.idle.borrow_mut().push(Idle {
                 connection,
                 since: clock::now(),

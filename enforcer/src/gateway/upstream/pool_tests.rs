@@ -38,15 +38,15 @@ async fn connections_to_an_address_that_is_gone_are_not_kept() {
         let endpoint = named();
         endpoint.shared.set_addresses(vec![old]);
         let (idle, lease) = (busy(&endpoint).await, busy(&endpoint).await);
-        idle.give_back();
+        idle.give_back(None);
         assert_eq!((endpoint.idle.borrow().len(), endpoint.under_way()), (1, 1));
         endpoint.shared.set_addresses(vec![new]);
         endpoint.sweep(Instant::now());
         assert_eq!(endpoint.idle.borrow().len(), 0, "the idle one is closed");
-        lease.give_back();
+        lease.give_back(None);
         assert_eq!(endpoint.idle.borrow().len(), 0, "the busy one is not kept");
         let lease = busy(&endpoint).await;
-        lease.give_back();
+        lease.give_back(None);
         assert!(
             matches!(endpoint.seat(usize::MAX, false), Seat::Kept(connection) if connection.lead.peer == new)
         );
@@ -63,11 +63,11 @@ async fn the_connections_of_an_endpoint_that_is_gone_are_closed() {
             .shared
             .set_addresses(vec![listener.local_addr().unwrap()]);
         let (idle, lease) = (busy(&endpoint).await, busy(&endpoint).await);
-        idle.give_back();
+        idle.give_back(None);
         let open = Rc::clone(&endpoint.open);
         assert_eq!(open.count.get(), 2);
         drop(endpoint);
-        lease.give_back();
+        lease.give_back(None);
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().await.unwrap();
             assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);

@@ -174,13 +174,22 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
                 "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
                 stat_prefix: edge
                 use_remote_address: true
+                normalize_path: true
+                merge_slashes: true
+                path_with_escaped_slashes_action: REJECT_REQUEST
+                request_headers_timeout: 10s
+                http2_protocol_options: {{max_concurrent_streams: 100}}
                 forward_client_cert_details: SANITIZE_SET
                 set_current_client_cert_details: {{uri: true}}
                 route_config:
                   virtual_hosts:
                     - name: edge
-                      domains: ["*"]
-                      routes: [{{match: {{prefix: /}}, route: {{cluster: origin}}}}]
+                      domains: ["{HOST}", "{HOST}:*"]
+                      routes:
+                        - match: {{prefix: /}}
+                          route:
+                            cluster: origin
+                            retry_policy: {{retry_on: "connect-failure,refused-stream,reset", num_retries: 2}}
                 http_filters:
                   - name: envoy.filters.http.jwt_authn
                     typed_config:
@@ -201,7 +210,14 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
                       rules:
                         policies:
                           bench:
-                            permissions: [{{url_path: {{path: {{prefix: /}}}}}}]
+                            permissions:
+                              - and_rules:
+                                  rules:
+                                    - url_path: {{path: {{prefix: /}}}}
+                                    - or_rules:
+                                        rules:
+                                          - header: {{name: ":method", string_match: {{exact: GET}}}}
+                                          - header: {{name: ":method", string_match: {{exact: POST}}}}
                             principals:
                               - and_ids:
                                   ids:
@@ -229,6 +245,7 @@ pub(super) fn envoy(listen: SocketAddr, origin: SocketAddr, workspace: &Workspac
     - name: origin
       type: STATIC
       connect_timeout: 5s
+      circuit_breakers: {{thresholds: [{{retry_budget: {{budget_percent: {{value: 20}}, min_retry_concurrency: 3}}}}]}}
       load_assignment:
         cluster_name: origin
         endpoints:
