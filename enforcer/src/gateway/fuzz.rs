@@ -1,5 +1,7 @@
 //! What clients, load balancers and issuers send, as functions of bytes: see [`crate::fuzz`].
 
+mod lengths;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -32,6 +34,8 @@ use super::{
     target::origin_form,
 };
 use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin};
+
+pub(crate) use lengths::lengths;
 
 /// When everything is judged, in seconds since the epoch.
 const NOW: u64 = 1_800_000_000;
