@@ -23,7 +23,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "policy",
         run: policy,
@@ -35,6 +35,10 @@ pub const TARGETS: [Target; 7] = [
     Target {
         name: "head",
         run: gateway::head,
+    },
+    Target {
+        name: "lengths",
+        run: gateway::lengths,
     },
     Target {
         name: "proxy",

@@ -34,6 +34,8 @@ enum Reader {
     Target,
     /// A request's target, host and transfer codings
     Head,
+    /// Requests of HTTP/1.1 and their lengths
+    Lengths,
     /// A header of the PROXY protocol
     Proxy,
     /// An access token

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{clock, config::Timeouts};
+use super::{clock, config::Timeouts, lengths::Lengths};
 
 /// What a connection is doing.
 #[derive(Debug)]
@@ -27,6 +27,9 @@ pub(super) struct Activity {
     /// Whether bytes between requests are the next request's head. In HTTP/2 they may be pings.
     heads_follow: bool,
     requests: Cell<usize>,
+    /// How many requests have begun, all told, and which of them is in doubt, if one is.
+    begun: Cell<u64>,
+    doubtful: Cell<Option<u64>>,
     idle_since: Cell<Instant>,
     head_since: Cell<Option<Instant>>,
     unread_since: Cell<Option<Instant>>,
@@ -59,6 +62,8 @@ impl Activity {
         Self {
             heads_follow: !http2,
             requests: Cell::new(0),
+            begun: Cell::new(0),
+            doubtful: Cell::new(None),
             idle_since: Cell::new(now),
             head_since: Cell::new(Some(now)),
             unread_since: Cell::new(None),
@@ -69,7 +74,13 @@ impl Activity {
     /// A request's head is complete.
     pub(super) fn request_begins(&self) {
         self.requests.set(self.requests.get() + 1);
+        self.begun.set(self.begun.get() + 1);
         self.head_since.set(None);
+    }
+
+    /// Whether the request that has begun last says twice how long it is. Never of HTTP/2.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubtful.get() == Some(self.begun.get())
     }
 
     /// A response is complete.
@@ -147,11 +158,26 @@ impl Activity {
 pub(super) struct Watched<T> {
     inner: T,
     activity: Rc<Activity>,
+    lengths: Lengths,
 }
 
 impl<T> Watched<T> {
     pub(super) fn new(inner: T, activity: Rc<Activity>) -> Self {
-        Self { inner, activity }
+        let lengths = if activity.heads_follow {
+            Lengths::new()
+        } else {
+            Lengths::unfollowed()
+        };
+        Self {
+            inner,
+            activity,
+            lengths,
+        }
+    }
+
+    /// The connection's bytes for what is no HTTP: they tell nothing.
+    pub(super) fn into_inner(self) -> T {
+        self.inner
     }
 
     fn noted(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -162,14 +188,19 @@ impl<T> Watched<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.received();
+        let result = Pin::new(&mut this.inner).poll_read(context, buffer);
+        let received = &buffer.filled()[before..];
+        if !received.is_empty() {
+            this.activity.received();
+            if let Some(request) = this.lengths.follow(received) {
+                this.activity.doubtful.set(Some(request));
+            }
         }
         result
     }
@@ -326,6 +357,25 @@ mod tests {
             Judgement::Cut,
             "that one is complete"
         );
+    }
+
+    #[tokio::test]
+    async fn who_is_in_doubt_is_known_by_its_number() {
+        let both = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\ntransfer-encoding: chunked\r\n\r\n";
+        let sent = [b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", &both[..]].concat();
+        for http2 in [false, true] {
+            let activity = Rc::new(Activity::new(http2, Instant::now()));
+            let mut stream = Watched::new(&sent[..], Rc::clone(&activity));
+            // Several heads come at once, before the first is answered.
+            tokio::io::copy(&mut stream, &mut tokio::io::sink())
+                .await
+                .unwrap();
+            let in_doubt = [(); 3].map(|()| {
+                activity.request_begins();
+                activity.is_in_doubt()
+            });
+            assert_eq!(in_doubt, [false, !http2, false]);
+        }
     }
 
     #[test]

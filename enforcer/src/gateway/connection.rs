@@ -385,7 +385,7 @@ where
                 let parts = serving.into_parts();
                 let under_way = UnderWay::new(&connection);
                 tokio::select! {
-                    () = tunnel.run(parts.io.into_inner(), parts.read_buf) => {}
+                    () = tunnel.run(parts.io.into_inner().into_inner(), parts.read_buf) => {}
                     () = connection.mark.lapses() => {}
                 }
                 drop(under_way);

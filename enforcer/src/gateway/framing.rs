@@ -4,13 +4,19 @@ use http::{HeaderValue, StatusCode, Version, header::TRANSFER_ENCODING, request:
 
 use super::{present::Present, refusal::Refusal, signal::Verdict};
 
-/// Refuses what others may read in another way. The connection ends with the refusal. `present`: the request's fields.
+/// Refuses what others may read in another way. The connection ends with the refusal. `present`: the request's fields;
+/// `has_two_lengths`: whether the client sent more of them than hyper tells of.
 ///
 /// # Errors
+/// - Both `Content-Length` and `Transfer-Encoding` (RFC 9112 section 6.1).
 /// - Another `Transfer-Encoding` than `chunked`, once (RFC 9112 section 6.1): no service gets to see two codings.
 /// - No `Host`, also with an absolute target (RFC 9112 section 3.2).
 /// - A target of another scheme than HTTP's.
-pub(super) fn check(parts: &Parts, present: Present) -> Result<(), Refusal> {
+pub(super) fn check(parts: &Parts, present: Present, has_two_lengths: bool) -> Result<(), Refusal> {
+    if has_two_lengths {
+        let detail = "the request has both Content-Length and Transfer-Encoding (RFC 9112 section 6.1)";
+        return Err(Refusal::invalid(detail).closing());
+    }
     if present.has(Present::TRANSFER_ENCODING) {
         let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
         let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");

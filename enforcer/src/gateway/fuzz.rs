@@ -1,5 +1,7 @@
 //! What clients, load balancers and issuers send, as functions of bytes: see [`crate::fuzz`].
 
+mod lengths;
+
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -32,6 +34,8 @@ use super::{
     target::origin_form,
 };
 use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin};
+
+pub(crate) use lengths::lengths;
 
 /// When everything is judged, in seconds since the epoch.
 const NOW: u64 = 1_800_000_000;
@@ -110,7 +114,7 @@ pub(crate) fn head(bytes: &[u8]) {
         request.headers_mut().append(name, value);
     }
     let (parts, ()) = request.into_parts();
-    if framing::check(&parts, Present::in_request(&parts.headers)).is_ok() {
+    if framing::check(&parts, Present::in_request(&parts.headers), false).is_ok() {
         let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
         let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
         assert!(codings.next().is_none_or(is_chunked) && codings.next().is_none());

@@ -31,6 +31,7 @@ mod hold;
 mod hop;
 mod host;
 pub mod identity;
+mod lengths;
 pub mod limit;
 mod listener;
 mod live;

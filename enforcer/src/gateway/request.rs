@@ -154,7 +154,7 @@ impl<'a> Passage<'a> {
         body: Incoming,
     ) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let present = Present::in_request(&parts.headers);
-        framing::check(&parts, present)?;
+        framing::check(&parts, present, self.connection.activity.is_in_doubt())?;
         let asked = upgrade::asked(&mut parts, present)?;
         if parts.method == Method::TRACE {
             let (status, detail) = (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served");

@@ -1,6 +1,7 @@
 //! Messages that try to be read in two ways, over TLS, byte by byte.
 
 use crate::{
+    hostile_lengths,
     hostile_messages::{
         self as more, BAD,
         Expect::{self, Cut, Refused, Served, ServedThenRefused},
@@ -24,9 +25,9 @@ fn messages() -> Vec<Message> {
         "a".repeat(70_000)
     );
     let mut table: Vec<Message> = [
-        // RFC 9112 section 6.1: Transfer-Encoding decides, Content-Length goes, the connection closes.
-        ("length and chunked", "POST /length HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: api.example.com\r\n\r\n", Served(1)),
-        ("chunked and length", "POST /length HTTP/1.1\r\nhost: api.example.com\r\ntransfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: api.example.com\r\n\r\n", Served(1)),
+        // RFC 9112 section 6.1; more of them are in `hostile_lengths`.
+        ("length and chunked", "POST /length HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 6\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: api.example.com\r\n\r\n", BAD),
+        ("chunked and length", "POST /length HTTP/1.1\r\nhost: api.example.com\r\ntransfer-encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: api.example.com\r\n\r\n", BAD),
         ("two different lengths", "POST / HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", BAD),
         ("a list of different lengths", "POST / HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: 1, 2\r\n\r\nab", BAD),
         ("a signed length", "POST / HTTP/1.1\r\nhost: api.example.com\r\ncontent-length: +1\r\n\r\na", BAD),
@@ -98,6 +99,7 @@ pub(crate) fn all() -> Vec<Message> {
         more::lengths(),
         more::chunks(),
         more::pipelines(),
+        hostile_lengths::messages(),
     ]
     .concat()
 }

@@ -17,6 +17,7 @@ mod dpop;
 mod hostile;
 mod hostile_frames;
 mod hostile_http2;
+mod hostile_lengths;
 mod hostile_messages;
 mod hostile_tokens;
 mod http2_services;
