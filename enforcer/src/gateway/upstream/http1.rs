@@ -138,13 +138,17 @@ impl Carrier {
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> Result<Response<Incoming>, Box<TrySendError<Request<RequestBody>>>> {
         self.motion.taken.set(true);
         // Who is on watch need not know of the request.
         self.motion.bell.wakes.take();
         // Polled without a waker, it must not be put off because its task has done much.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
-        poll_fn(|context| self.motion.poll(context, |context| answer.as_mut().poll(context))).await
+        poll_fn(|context| {
+            self.motion
+                .poll(context, |context| answer.as_mut().poll(context).map_err(Box::new))
+        })
+        .await
     }
 
     /// The next piece of the response that has come on it.
@@ -202,6 +206,7 @@ impl Motion {
     }
 
     /// Polls what only the half's moving can make ready, and lets it move as often as there is something to do.
+    #[inline]
     fn poll<T>(&self, context: &mut Context<'_>, mut on: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         if !self.taken.get() {
             return on(context);

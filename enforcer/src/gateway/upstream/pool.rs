@@ -109,10 +109,10 @@ impl Channel {
     pub(in crate::gateway) async fn send(
         &mut self,
         request: Box<Request<RequestBody>>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> Result<Response<Incoming>, Box<TrySendError<Request<RequestBody>>>> {
         match self {
             Self::Http1(carrier) => carrier.send(*request).await,
-            Self::Http2(stream) => stream.send(request).await,
+            Self::Http2(stream) => stream.send(request).await.map_err(Box::new),
         }
     }
 }
