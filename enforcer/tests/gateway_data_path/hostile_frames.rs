@@ -8,7 +8,7 @@ use crate::hostile_http2::{
 
 const PRIORITY: u8 = 2;
 const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
+pub(crate) const PING: u8 = 6;
 const ACK: u8 = 1;
 const PADDED: u8 = 8;
 
@@ -162,23 +162,38 @@ pub(crate) fn broken() -> Vec<Frames> {
     .into()
 }
 
-/// Much of what is harmless once, with a request after it.
-pub(crate) fn floods() -> Vec<Frames> {
-    let many = |frame: Vec<u8>| frame.repeat(20_000);
+/// Much of what is harmless once.
+pub(crate) struct Flood {
+    pub(crate) what: &'static str,
+    /// With a request after it.
+    pub(crate) frames: Vec<u8>,
+    /// The type of the frame that answers each of its frames, if any does.
+    pub(crate) answered_by: Option<u8>,
+    /// Whether the request is served. Else the connection ends.
+    pub(crate) served: bool,
+}
+
+/// How many frames a flood has.
+pub(crate) const MANY: usize = 20_000;
+
+pub(crate) fn floods() -> [Flood; 5] {
+    let flood = |what, frame: Vec<u8>, answered_by| Flood {
+        what,
+        frames: [frame.repeat(MANY), request(&fields(&GET))].concat(),
+        answered_by,
+        served: true,
+    };
+    let open = frame(HEADERS, END_HEADERS, 3, &fields(&GET));
+    let data = frame(DATA, 0, 3, &[]).repeat(MANY);
     [
-        ("pings", many(frame(PING, 0, 0, &[0; 8]))),
-        ("settings", many(frame(SETTINGS, 0, 0, &[]))),
-        ("priorities", many(frame(PRIORITY, 0, 9, &[0, 0, 0, 0, 16]))),
-        ("frames of unknown types", many(frame(0x42, 0, 0, &[0; 8]))),
-        (
-            "empty data",
-            [
-                frame(HEADERS, END_HEADERS, 3, &fields(&GET)),
-                many(frame(DATA, 0, 3, &[])),
-            ]
-            .concat(),
-        ),
+        flood("pings", frame(PING, 0, 0, &[0; 8]), Some(PING)),
+        flood("settings", frame(SETTINGS, 0, 0, &[]), Some(SETTINGS)),
+        flood("priorities", frame(PRIORITY, 0, 9, &[0, 0, 0, 0, 16]), None),
+        flood("frames of unknown types", frame(0x42, 0, 0, &[0; 8]), None),
+        Flood {
+            frames: [open, data].concat(),
+            served: false,
+            ..flood("empty data", Vec::new(), None)
+        },
     ]
-    .map(|(what, flood)| (what.to_owned(), [flood, request(&fields(&GET))].concat()))
-    .into()
 }

@@ -19,6 +19,7 @@ mod hostile_frames;
 mod hostile_http2;
 mod hostile_lengths;
 mod hostile_messages;
+mod hostile_streams;
 mod hostile_tokens;
 mod http2_services;
 mod introspection;

@@ -22,7 +22,7 @@ use crate::support::{
     policy,
 };
 
-const SHORT: Duration = Duration::from_millis(200);
+pub(crate) const SHORT: Duration = Duration::from_millis(200);
 /// Longer than the service takes, however busy the machine is.
 const PAUSE: Duration = Duration::from_secs(1);
 
