@@ -23,7 +23,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "policy",
         run: policy,
@@ -39,6 +39,10 @@ pub const TARGETS: [Target; 8] = [
     Target {
         name: "lengths",
         run: gateway::lengths,
+    },
+    Target {
+        name: "routes",
+        run: gateway::routes,
     },
     Target {
         name: "proxy",

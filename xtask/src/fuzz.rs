@@ -36,6 +36,8 @@ enum Reader {
     Head,
     /// Requests of HTTP/1.1 and their lengths
     Lengths,
+    /// A request among routes
+    Routes,
     /// A header of the PROXY protocol
     Proxy,
     /// An access token
