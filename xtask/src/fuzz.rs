@@ -118,3 +118,33 @@ fn fuzz(program: &PathBuf, name: &str, seconds: u32) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    /// Cargo would say so too, but only to whoever fuzzes: nothing else reads this lock file.
+    #[test]
+    fn the_lock_file_has_what_the_agent_depends_on() {
+        let agent = include_str!("../../enforcer/Cargo.toml");
+        let lock = include_str!("../../fuzz/Cargo.lock");
+        let section = |text: &'static str, begin: &str, end: &str| {
+            let (_, rest) = text.split_once(begin).unwrap();
+            rest.split_once(end).map_or(rest, |(section, _)| section)
+        };
+        let locked = section(lock, "name = \"enforcer\"\n", "\n[[");
+        let wanted = section(agent, "\n[dependencies]\n", "\n[");
+        let lines = wanted
+            .lines()
+            .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+        for line in lines {
+            let name = line.split(['.', ' ', '=']).next().unwrap();
+            // Where there are two versions of a crate, its own is behind the name.
+            let is_locked = [format!("\"{name}\""), format!("\"{name} ")]
+                .iter()
+                .any(|entry| locked.contains(entry));
+            assert!(
+                is_locked,
+                "fuzz/Cargo.lock is older than the agent's {name}: `cargo metadata --manifest-path fuzz/Cargo.toml` renews it"
+            );
+        }
+    }
+}
