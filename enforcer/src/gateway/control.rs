@@ -13,13 +13,13 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::Instant,
 };
-use x509_parser::time::ASN1Time;
 
 use super::{
+    expiring::{self, Shown},
     listener::ListenerContext,
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
-    tls::{Expiry, Reload, TlsError},
+    tls::{Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
 };
 use crate::policy::model::Name;
@@ -53,6 +53,7 @@ pub(super) async fn run(
     let mut gone = gone;
     let mut generation = policies.current();
     let mut keeper = Keeper::default();
+    let mut shown = Shown::default();
     let mut next_look = keeper.look(&generation, &metrics, Instant::now());
     update(&mut watches, &mut tasks, &generation, &metrics);
     loop {
@@ -65,6 +66,7 @@ pub(super) async fn run(
                 let old = std::mem::replace(&mut generation, policies.current());
                 forget(&old, &generation, &metrics);
                 update(&mut watches, &mut tasks, &generation, &metrics);
+                shown.look(&generation, &metrics, false);
                 next_look = keeper.look(&generation, &metrics, Instant::now());
             }
             () = policies.board().alarm() => {
@@ -83,11 +85,13 @@ pub(super) async fn run(
                         metrics.reload_failures.inc();
                     }
                 }
+                shown.look(&generation, &metrics, false);
             }
             _ = validity.tick() => {
                 for listener in &listeners {
-                    show_validity(listener, &metrics);
+                    expiring::show_listener(listener, &metrics);
                 }
+                shown.look(&generation, &metrics, true);
             }
             // Only aborted tasks end.
             Some(_) = tasks.join_next() => {}
@@ -105,7 +109,7 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
     let Reload { changed, errors } = tls.reload();
     if changed {
         tracing::info!(listener = %name, "new certificate files are in use");
-        show_validity(listener, metrics);
+        expiring::show_listener(listener, metrics);
     }
     // The files are looked at all the time, and stay bad for longer.
     for error in tls.news(&errors) {
@@ -116,27 +120,6 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
         );
     }
     errors.into_iter().next().map_or(Ok(()), Err)
-}
-
-/// Tells how long what a listener uses is valid, and logs what is wrong with it.
-pub(super) fn show_validity(listener: &ListenerContext, metrics: &GatewayMetrics) {
-    let Some(tls) = &listener.tls else { return };
-    let name = listener.name.as_str();
-    for (gauge, expiries) in [
-        (&metrics.certificate_expiry, tls.expiries()),
-        (&metrics.crl_next_update, tls.next_updates()),
-    ] {
-        for Expiry { file, at } in expiries {
-            gauge.with_label_values(&[name, &file.to_string_lossy()]).set(at);
-        }
-    }
-    for concern in tls.concerns(ASN1Time::now()) {
-        tracing::warn!(
-            listener = name,
-            concern,
-            "a file of the listener needs to be replaced"
-        );
-    }
 }
 
 /// Takes out what was counted for routes that are gone, so that names do not pile up. What workers

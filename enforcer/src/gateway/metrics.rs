@@ -176,8 +176,8 @@ impl GatewayMetrics {
             )?,
             certificate_expiry: gauges(
                 "enforcer_certificate_expiry_seconds",
-                "When a certificate of the listener expires, in seconds since 1970, by its file.",
-                &["listener", "certificate"],
+                "When the certificate of a file expires, the first of authorities, in seconds since 1970.",
+                &["listener", "service", "certificate"],
             )?,
             crl_next_update: gauges(
                 "enforcer_crl_next_update_seconds",

@@ -19,6 +19,7 @@ mod control;
 mod counters;
 mod deadlines;
 mod driving;
+mod expiring;
 mod forwarding;
 mod framing;
 pub(crate) mod fuzz;
@@ -348,7 +349,7 @@ impl Share<'_> {
                 .connections
                 .with_label_values(&[config.name.as_str()]),
         };
-        control::show_validity(&context, self.metrics);
+        expiring::show_listener(&context, self.metrics);
         Ok(context)
     }
 }

@@ -94,7 +94,7 @@ async fn bad_files_leave_the_old_ones_in_use() {
     let expiry = lab.metrics();
     let file = lab.pki.path("server.pem");
     let line = format!(
-        r#"enforcer_certificate_expiry_seconds{{certificate="{}",listener="main"}} "#,
+        r#"enforcer_certificate_expiry_seconds{{certificate="{}",listener="main",service=""}} "#,
         file.display()
     );
     assert!(expiry.contains(&line), "{expiry}");

@@ -14,6 +14,7 @@ mod chain;
 mod changes;
 mod connecting;
 mod dpop;
+mod expiry;
 mod hostile;
 mod hostile_frames;
 mod hostile_http2;

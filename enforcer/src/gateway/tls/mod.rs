@@ -9,10 +9,11 @@
 mod error;
 mod server;
 mod trust;
+mod validity;
 mod watched;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,8 +24,9 @@ use rustls::{
     server::NoServerSessionStorage,
     version::{TLS12, TLS13},
 };
-use x509_parser::{certificate::Validity, time::ASN1Time};
+use x509_parser::time::ASN1Time;
 
+pub(super) use self::validity::Dated;
 pub use self::{
     error::TlsError,
     trust::{Tickets, Trust},
@@ -34,9 +36,6 @@ use self::{
     watched::{Contents, Watched},
 };
 use super::config::{CertificateFiles, TlsConfig};
-
-/// So long before its end a certificate should have been replaced, in seconds: 14 days.
-const RENEW_BEFORE: i64 = 14 * 86_400;
 
 /// A listener's TLS, which changes with its files.
 #[derive(Debug)]
@@ -130,16 +129,13 @@ impl ListenerTls {
         Arc::ptr_eq(&self.current.load().trust, trust)
     }
 
-    /// When each certificate in use expires.
+    /// When each certificate in use expires, and the first of the authorities of clients.
     pub(super) fn expiries(&self) -> Vec<Expiry> {
-        let parts = self.parts();
-        let certificates = self.config.certificates.iter().zip(&parts.certificates);
-        certificates
-            .map(|(files, watched)| Expiry {
-                file: files.certificate.clone(),
-                at: watched.value().validity.not_after.timestamp(),
-            })
-            .collect()
+        let expiry = |dated: Dated| Expiry {
+            at: dated.expires(),
+            file: dated.file,
+        };
+        self.parts().dated().map(expiry).collect()
     }
 
     /// When the lists of each file of revocation lists in use should have been replaced; 0 where they
@@ -158,9 +154,7 @@ impl ListenerTls {
     /// What is wrong with the validity of what is in use, or will be soon.
     pub(super) fn concerns(&self, now: ASN1Time) -> Vec<String> {
         let parts = self.parts();
-        let certificates = self.config.certificates.iter().zip(&parts.certificates);
-        let certificates = certificates
-            .filter_map(|(files, watched)| concern(&files.certificate, &watched.value().validity, now));
+        let certificates = parts.dated().filter_map(|dated| dated.concern(now));
         let lists = parts.trust.value().next_updates.iter();
         let lists = lists.filter_map(|(file, at)| {
             let over = at.is_some_and(|at| at < now.timestamp());
@@ -214,6 +208,12 @@ impl ListenerTls {
 }
 
 impl Parts {
+    /// What can expire.
+    fn dated(&self) -> impl Iterator<Item = Dated> {
+        let certificates = self.certificates.iter().map(|watched| &watched.value().dated);
+        certificates.chain(&self.trust.value().authorities).cloned()
+    }
+
     fn serve(&self, provider: &Arc<CryptoProvider>) -> Result<Served, TlsError> {
         let certificates: Vec<_> = self
             .certificates
@@ -256,29 +256,9 @@ fn certificate(
     ServerCertificate::new(files, certificate, key, provider)
 }
 
-fn concern(path: &Path, validity: &Validity, now: ASN1Time) -> Option<String> {
-    let Validity {
-        not_before,
-        not_after,
-    } = validity;
-    let what = if now < *not_before {
-        format!("is not valid before {not_before}")
-    } else if now > *not_after {
-        format!("has expired at {not_after}")
-    } else if not_after.timestamp() - now.timestamp() <= RENEW_BEFORE {
-        format!("expires at {not_after}")
-    } else {
-        return None;
-    };
-    let path = path.display();
-    Some(format!(
-        "{path} {what}: put one there that is valid, with its key"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
@@ -330,5 +310,25 @@ mod tests {
         }
         let early = at(2030, 12, 31).unwrap();
         assert!(early.contains("is not valid before Jan  1"), "{early}");
+        assert!(early.contains("with its key"), "{early}");
+    }
+
+    #[test]
+    fn concerns_about_authorities() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = january(directory.path());
+        let own = &config.certificates[0].certificate;
+        let authorities = directory.path().join("ca.pem");
+        fs::copy(own, &authorities).unwrap();
+        config.client_ca = Some(authorities.clone());
+        config.client_certificates = ClientCertificates::Required;
+        let tls = ListenerTls::load(&config, &Arc::default()).unwrap();
+        let at = date_time_ymd(2031, 1, 18).unix_timestamp();
+        let concerns = tls.concerns(ASN1Time::from_timestamp(at).unwrap());
+        assert!(
+            matches!(&concerns[..], [_, last] if last.contains("an authority of") && last.contains("ca.pem expires at Jan 31")),
+            "{concerns:?}"
+        );
+        assert_eq!(tls.expiries()[1].file, authorities);
     }
 }

@@ -9,12 +9,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{
-    certificate::Validity,
     extensions::GeneralName,
     prelude::{FromDer, X509Certificate},
 };
 
-use super::error::TlsError;
+use super::{error::TlsError, validity::Dated};
 use crate::gateway::config::CertificateFiles;
 
 /// A certificate with its key, as it is used.
@@ -23,7 +22,7 @@ pub(super) struct ServerCertificate {
     key: Arc<CertifiedKey>,
     /// DNS names of its subject, lower case; some begin with `*.`.
     names: Vec<String>,
-    pub(super) validity: Validity,
+    pub(super) dated: Dated,
 }
 
 impl ServerCertificate {
@@ -53,7 +52,7 @@ impl ServerCertificate {
                 _ => None,
             })
             .collect();
-        let validity = leaf.validity().clone();
+        let dated = Dated::own(&files.certificate, leaf.validity().clone());
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| TlsError::Pem {
             path: files.key.clone(),
             wanted: "a private key",
@@ -67,7 +66,7 @@ impl ServerCertificate {
         Ok(Self {
             key: Arc::new(key),
             names,
-            validity,
+            dated,
         })
     }
 }

@@ -19,6 +19,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use super::{
     error::TlsError,
     server::certificates,
+    validity::Dated,
     watched::{Contents, Digest},
 };
 use crate::gateway::config::{ClientCertificates, Depth, TlsConfig, Unsure};
@@ -28,6 +29,8 @@ pub struct Trust {
     /// `None`: no certificate is asked for.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     pub(super) tickets: Arc<dyn ProducesTickets>,
+    /// The authority that expires first.
+    pub(super) authorities: Option<Dated>,
     /// Each file of revocation lists, and the earliest time, in seconds since 1970, at which one of them
     /// should have been replaced.
     pub(super) next_updates: Vec<(PathBuf, Option<i64>)>,
@@ -90,6 +93,7 @@ impl Trust {
             return Ok(Self {
                 verifier: None,
                 tickets,
+                authorities: None,
                 next_updates: Vec::new(),
             });
         };
@@ -98,7 +102,9 @@ impl Trust {
             reason,
         };
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(path, authorities)? {
+        let authorities = certificates(path, authorities)?;
+        let dated = Dated::authorities(path, &authorities);
+        for certificate in authorities {
             roots
                 .add(certificate)
                 .map_err(|error| unusable(error.to_string()))?;
@@ -136,6 +142,7 @@ impl Trust {
         Ok(Self {
             verifier: Some(verifier),
             tickets,
+            authorities: dated,
             next_updates,
         })
     }

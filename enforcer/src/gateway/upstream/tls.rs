@@ -29,7 +29,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::endpoint::SharedEndpoint;
 use crate::{
-    gateway::{identity::certificate::ClientCertificate, wire::Wire},
+    gateway::{identity::certificate::ClientCertificate, tls::Dated, wire::Wire},
     policy::model::{Name, Protocol, SpiffePattern, UpstreamTls},
 };
 
@@ -54,6 +54,8 @@ pub(in crate::gateway) struct ServiceTls {
 #[derive(Debug, Default)]
 struct Seen {
     files: Option<Files>,
+    /// Of what is in use.
+    dated: Vec<Dated>,
     failure: Option<String>,
 }
 
@@ -95,17 +97,19 @@ impl ServiceTls {
             if seen.files.as_ref() == Some(&files) {
                 return Ok(None);
             }
-            Ok(Some((config(&self.law, &files, self.protocol)?, files)))
+            let config = config(&self.law, &files, self.protocol)?;
+            Ok(Some((config, dated(&self.law, &files)?, files)))
         });
         let service = &self.service;
         match taken {
             Ok(None) => seen.failure = None,
-            Ok(Some((config, files))) => {
+            Ok(Some((config, dated, files))) => {
                 self.current.store(Some(Arc::new(config)));
                 // After the configuration: who sees the number gets what it stands for, or newer.
                 let version = self.version.fetch_add(1, Ordering::Release);
                 *seen = Seen {
                     files: Some(files),
+                    dated,
                     failure: None,
                 };
                 if version > 0 {
@@ -125,8 +129,15 @@ impl ServiceTls {
 
     /// Another number once other files are in use.
     #[must_use]
-    pub(super) fn version(&self) -> u64 {
+    pub(in crate::gateway) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// How long the certificates of the files in use are valid.
+    #[must_use]
+    pub(in crate::gateway) fn dated(&self) -> Vec<Dated> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.dated.clone()
     }
 
     /// TLS over `stream` with `endpoint`.
@@ -232,6 +243,19 @@ fn config(law: &UpstreamTls, files: &Files, protocol: Protocol) -> Result<Client
     // Sessions would be remembered in one place for all workers, and connections are kept anyway.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// The authorities and the gateway's own certificate. Those of the system are the system's to renew.
+fn dated(law: &UpstreamTls, files: &Files) -> Result<Vec<Dated>, String> {
+    let mut dated = Vec::new();
+    if let (Some(path), Some(pem)) = (&law.ca, &files.ca) {
+        dated.extend(Dated::authorities(path, &certificates(path, pem)?));
+    }
+    if let (Some(own), Some((pem, _))) = (&law.own, &files.own) {
+        let chain = certificates(&own.certificate, pem)?;
+        dated.extend(Dated::own_chain(&own.certificate, &chain));
+    }
+    Ok(dated)
 }
 
 fn roots(path: Option<&PathBuf>, pem: Option<&[u8]>) -> Result<RootCertStore, String> {
