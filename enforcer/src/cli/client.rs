@@ -25,6 +25,8 @@ const LONGEST_LINE: usize = 1 << 16;
 
 /// Where the running agent is.
 #[derive(Debug, Args)]
+// Not by the type's name, which is also a subcommand's: `enforcer revoke client`.
+#[group(id = "admin-client")]
 pub struct Client {
     /// The agent's admin address
     #[arg(

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     num::{NonZeroU16, NonZeroU32},
     process::Output,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -33,17 +33,17 @@ use crate::{
 /// A service beside the gateway.
 const SERVICE: u16 = 7000;
 /// How long a socket may take to notice its end.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The client's address and the node's, in each family.
-fn families() -> [(IpAddr, IpAddr); 2] {
+pub(crate) fn families() -> [(IpAddr, IpAddr); 2] {
     [
         (Neighbour::Client.ipv4(), Neighbour::Client.node_ipv4()),
         (Neighbour::Client.ipv6(), Neighbour::Client.node_ipv6()),
     ]
 }
 
-fn setting() -> Setting {
+pub(crate) fn setting() -> Setting {
     Setting {
         certificates: "optional",
         management: format!("[{}/32]", Neighbour::UpstreamA.ipv4()),
@@ -56,7 +56,7 @@ fn setting() -> Setting {
 }
 
 /// Runs a command of the binary; expects this exit code. Gives standard output and error.
-fn run(stage: &Stage, code: i32, arguments: &[&str]) -> Result<(String, String)> {
+pub(crate) fn run(stage: &Stage, code: i32, arguments: &[&str]) -> Result<(String, String)> {
     let Output {
         status,
         stdout,
@@ -71,7 +71,7 @@ fn run(stage: &Stage, code: i32, arguments: &[&str]) -> Result<(String, String)>
 }
 
 /// Revokes for ten minutes: what the command prints as JSON.
-fn revoke(stage: &Stage, whom: &[&str]) -> Result<Value> {
+pub(crate) fn revoke(stage: &Stage, whom: &[&str]) -> Result<Value> {
     let rest = [
         "--for",
         "10m",
@@ -319,81 +319,6 @@ fn an_identity_is_revoked_and_its_neighbour_is_not() -> Result<()> {
             // The source is not denied.
             open(None, &Ask::get(OPEN))?;
         }
-    }
-    Ok(())
-}
-
-/// A proof that is revoked ends what rests on it, at once, and takes the kernel's class of verified connections with it.
-#[test]
-fn a_revoked_proof_ends_what_rests_on_it() -> Result<()> {
-    let Some(stage) = setting().stage()? else {
-        return Ok(());
-    };
-    let caller = Caller::at(stage.lab().neighbour(Neighbour::Client))?;
-    let asks = Ask::get(BY_TOKEN).with_token(&good_token(&stage)?)?;
-    let verified = |count: f64| {
-        stage.agent().wait_for("the verified connections", |metrics| {
-            metrics
-                .sum("enforcer_verified_flows", &[])
-                .total_cmp(&count)
-                .is_eq()
-        })
-    };
-    let proof = ["subject", CLIENT_ID, "--issuer", "lab"];
-    for (own, node) in families() {
-        for protocol in [Protocol::Http1, Protocol::Http2] {
-            let client = stage
-                .client_of(listener(node), None, protocol)?
-                .with_patience(PATIENCE);
-            let (open, answer) = caller.send(caller.open(&client)?, &asks)?;
-            ensure!(answer.status == StatusCode::OK);
-            verified(1.0)?;
-            let begins = Instant::now();
-            let revoked = revoke(&stage, &proof)?;
-            let told = begins.elapsed();
-            verified(0.0)?;
-            let unclassed = begins.elapsed();
-            ensure!(
-                revoked["gatewayConnections"] == 1
-                    && revoked["droppedConnections"] == 1
-                    && revoked["refused"] == true
-                    && revoked["denied"] == false,
-                "{own}: {revoked}"
-            );
-            println!("{protocol:?} {own}: ended after {told:?}, no class in the kernel after {unclassed:?}");
-            ensure!(unclassed < PATIENCE * 2, "{unclassed:?}");
-            ensure!(caller.send(open, &asks).is_err());
-            // It may connect, and is refused there.
-            let (_, answer) = caller.send(caller.open(&client)?, &asks)?;
-            ensure!(answer.status == StatusCode::UNAUTHORIZED, "{}", answer.status);
-            let (listed, _) = run(&stage, 0, &["revoke", "list", "--runtime-dir", "run"])?;
-            let expected = format!("subject {CLIENT_ID} of lab, until ");
-            ensure!(
-                listed.starts_with(&expected) && listed.ends_with("by operator: test\n"),
-                "{listed}"
-            );
-            let undo = [&["revoke"], &proof[..], &["--undo", "--runtime-dir", "run"]].concat();
-            run(&stage, 0, &undo)?;
-            let (_, said) = run(&stage, 1, &undo)?;
-            ensure!(said.contains("is not revoked by an operator"), "{said}");
-            let (_, answer) = caller.send(caller.open(&client)?, &asks)?;
-            ensure!(answer.status == StatusCode::OK, "{}", answer.status);
-            verified(0.0)?;
-        }
-    }
-    let rest = ["--for", "1m", "--reason", "test", "--runtime-dir", "run"];
-    for (code, proof, expected) in [
-        (
-            1,
-            &["token", "1", "--issuer", "nobody"][..],
-            "the policies have no issuer `nobody`",
-        ),
-        (1, &["certificate", "abcd"], "64 hexadecimal digits"),
-        (2, &["certificate"], "required"),
-        (2, &["token", "1"], "--issuer"),
-    ] {
-        let (_, said) = run(&stage, code, &[&["revoke"], proof, &rest].concat())?;
-        ensure!(said.contains(expected), "{proof:?}: {said}");
     }
     Ok(())
 }

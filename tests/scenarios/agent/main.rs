@@ -18,6 +18,7 @@ mod operator;
 mod reload;
 mod requests;
 mod reserves;
+mod revoked_proofs;
 mod series;
 mod setting;
 mod shutdown;
