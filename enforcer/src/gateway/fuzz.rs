@@ -37,7 +37,7 @@ use super::{
     proxy_protocol,
     target::origin_form,
 };
-use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin};
+use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
 
 pub(crate) use lengths::lengths;
 
@@ -236,6 +236,7 @@ fn issuer() -> Option<Issuer> {
         audiences: vec!["orders".into()],
         algorithms: vec![Algorithm::ES256],
         types: vec!["at+jwt".into()],
+        profile: Profile::default(),
         leeway: Duration::from_secs(5),
         tier: None,
         kept: Vec::new(),

@@ -35,7 +35,7 @@ pub use super::{
         Balance, Endpoint, HashKey, Health, Outliers, OwnCertificate, Retries, RetryOn, Service, SuccessRate,
         UpstreamLimits, UpstreamTls,
     },
-    tokens::{CheckedBy, Dpop, Introspection},
+    tokens::{CheckedBy, Dpop, Introspection, Profile},
 };
 
 /// Everything that is in force at one time.
@@ -325,6 +325,7 @@ pub struct Issuer {
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// The `typ` header values that are accepted, lower case, without `application/`.
     pub types: Vec<Arc<str>>,
+    pub profile: Profile,
     /// How far clocks may differ.
     pub leeway: Duration,
     /// The claim that says a client's tier, for limits.

@@ -13,6 +13,16 @@ pub enum CheckedBy {
     Introspection(Introspection),
 }
 
+/// What tokens must have beside `iss`, `aud`, `exp` and `sub`, which every token must.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Nothing.
+    #[default]
+    Common,
+    /// `client_id`, `iat` and `jti` (RFC 9068, section 2.2).
+    Rfc9068,
+}
+
 /// Where and how an issuer is asked about tokens (RFC 7662).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introspection {

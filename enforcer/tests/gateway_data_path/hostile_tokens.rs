@@ -9,7 +9,8 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use enforcer::policy::model::{
-    CheckedBy, Dpop, Issuer, Jwks, JwksSource, PolicySet, Requirement, TokenContent, TokenRequirement,
+    CheckedBy, Dpop, Issuer, Jwks, JwksSource, PolicySet, Profile, Requirement, TokenContent,
+    TokenRequirement,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use rcgen::{KeyPair, PublicKeyData};
@@ -68,6 +69,7 @@ impl Forge {
             audiences: vec!["orders".into()],
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
+            profile: Profile::default(),
             leeway: Duration::from_secs(5),
             tier: None,
             kept: Vec::new(),

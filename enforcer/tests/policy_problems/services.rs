@@ -247,6 +247,11 @@ fn of_services_and_issuers() {
         ),
         (introspecting("types: ▶[jwt]"), "spec.types", "leave `types` out"),
         (
+            introspecting("profile: ▶rfc9068"),
+            "spec.profile",
+            "leave `profile` out",
+        ),
+        (
             introspection("▶{clientId: a, clientSecretFile: policy.yaml}"),
             "spec.introspection.url",
             "`url` is missing",
@@ -286,6 +291,11 @@ fn of_services_and_issuers() {
         (issuer("audiences: ▶[]"), "spec.audiences", "the list is empty"),
         (issuer("leeway: ▶10m"), "spec.leeway", "write 0s to 5m"),
         (issuer("types: [▶'']"), "spec.types[0]", "is no media type"),
+        (
+            issuer("profile: rfc9068\ntypes: ▶[jwt]"),
+            "spec.types",
+            "`at+jwt` alone",
+        ),
         (
             issuer("dpop: {maxAge: ▶1h}"),
             "spec.dpop.maxAge",

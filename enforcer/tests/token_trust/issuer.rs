@@ -11,7 +11,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin};
+use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
@@ -164,6 +164,7 @@ pub(crate) fn policy(source: JwksSource, algorithms: &[Algorithm]) -> Issuer {
         audiences: vec!["orders".into(), "billing".into()],
         algorithms: algorithms.to_vec(),
         types: vec![Arc::from("at+jwt")],
+        profile: Profile::default(),
         leeway: Duration::from_secs(30),
         tier: None,
         kept: vec!["client_id".parse().unwrap()],

@@ -30,10 +30,16 @@ pub(crate) struct Trust {
 
 impl Trust {
     pub(crate) async fn in_document(document: &Value) -> Self {
+        Self::with_policy(document, |_| ()).await
+    }
+
+    /// With a policy other than usual.
+    pub(crate) async fn with_policy(document: &Value, change: impl FnOnce(&mut Issuer)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("jwks.json");
         fs::write(&file, document.to_string()).unwrap();
-        let policy = policy(JwksSource::File(file), &ALGORITHMS);
+        let mut policy = policy(JwksSource::File(file), &ALGORITHMS);
+        change(&mut policy);
         let verifier = Verifier::new(&[Arc::new(policy.clone())], None, &Handle::current());
         verifier.first_attempts().await;
         Self {

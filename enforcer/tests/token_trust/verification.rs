@@ -1,10 +1,13 @@
 //! Which tokens hold.
 
-use enforcer::gateway::identity::token::{Binding, TokenError};
+use enforcer::{
+    gateway::identity::token::{Binding, TokenError},
+    policy::model::Profile,
+};
 use serde_json::{Value, json};
 
 use crate::{
-    issuer::{NOW, SigningKey, base64url, claims},
+    issuer::{NOW, SigningKey, base64url, claims, key_set},
     trust::{Trust, at, with, without},
 };
 
@@ -60,6 +63,7 @@ async fn what_the_standards_leave_open_is_accepted() {
         without(claims(), "scope"),
         without(claims(), "client_id"),
         without(claims(), "iat"),
+        without(claims(), "jti"),
     ] {
         assert!(
             trust.verify(&key.token(&key.header(), &claims)).is_ok(),
@@ -75,6 +79,25 @@ async fn what_the_standards_leave_open_is_accepted() {
         trust.verify(&key.token(&hints, &claims())).is_ok(),
         "hints are not followed, and harm nothing"
     );
+}
+
+#[tokio::test]
+async fn the_profile_of_rfc_9068_demands_all_its_claims() {
+    let key = SigningKey::es256("e");
+    let trust = Trust::with_policy(&key_set(&[&key]), |policy| policy.profile = Profile::Rfc9068).await;
+    let verify = |claims: &Value| trust.verify(&key.token(&key.header(), claims)).map(drop);
+    assert_eq!(verify(&claims()), Ok(()));
+    for name in ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"] {
+        let claims = without(claims(), name);
+        assert_eq!(verify(&claims), Err(TokenError::Missing(name)), "{claims}");
+    }
+    for name in ["client_id", "jti"] {
+        let empty = with(claims(), name, "");
+        assert_eq!(verify(&empty), Err(TokenError::Invalid(name)), "{empty}");
+    }
+    // What stands for it elsewhere does not here.
+    let other = with(without(claims(), "client_id"), "azp", "shop");
+    assert_eq!(verify(&other), Err(TokenError::Missing("client_id")));
 }
 
 #[tokio::test]

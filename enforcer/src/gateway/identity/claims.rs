@@ -13,7 +13,7 @@ use super::{
     scope::Scopes,
     token::{Binding, TokenError, VerifiedToken},
 };
-use crate::policy::model::{Issuer, Name};
+use crate::policy::model::{Issuer, Name, Profile};
 
 /// The last second of the year 9999, in seconds since the epoch.
 const LAST_DATE: u64 = 253_402_300_799;
@@ -36,6 +36,9 @@ pub(super) fn check(
     if subject.is_empty() {
         return Err(TokenError::Invalid("sub"));
     }
+    if issuer.profile == Profile::Rfc9068 {
+        check_profile(claims)?;
+    }
     let client_id = match text(claims, "client_id")? {
         None => text(claims, "azp")?,
         given => given,
@@ -52,6 +55,17 @@ pub(super) fn check(
         tier: tier(claims, issuer),
         claims: kept::keep(claims, &issuer.kept),
     })
+}
+
+/// What RFC 9068, section 2.2, demands beyond what every token must have.
+fn check_profile(claims: &Map<String, Value>) -> Result<(), TokenError> {
+    date(claims, "iat")?.ok_or(TokenError::Missing("iat"))?;
+    for name in ["client_id", "jti"] {
+        if text(claims, name)?.ok_or(TokenError::Missing(name))?.is_empty() {
+            return Err(TokenError::Invalid(name));
+        }
+    }
+    Ok(())
 }
 
 /// What is no text, or longer than a tier's name can be, is no tier.

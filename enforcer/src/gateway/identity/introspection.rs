@@ -272,7 +272,7 @@ mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
-    use crate::policy::model::{CheckedBy, Dpop, Origin};
+    use crate::policy::model::{CheckedBy, Dpop, Origin, Profile};
 
     fn issuer() -> Issuer {
         Issuer {
@@ -294,6 +294,7 @@ mod tests {
             audiences: vec!["orders".into()],
             algorithms: Vec::new(),
             types: Vec::new(),
+            profile: Profile::default(),
             leeway: Duration::from_secs(30),
             tier: None,
             kept: Vec::new(),

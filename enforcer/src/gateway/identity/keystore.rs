@@ -271,7 +271,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::policy::model::{CheckedBy, Origin};
+    use crate::policy::model::{CheckedBy, Origin, Profile};
 
     #[tokio::test(start_paused = true)]
     async fn unknown_keys_cause_a_reading_in_ten_seconds() {
@@ -291,6 +291,7 @@ mod tests {
             audiences: vec!["orders".into()],
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
+            profile: Profile::default(),
             leeway: Duration::ZERO,
             tier: None,
             kept: Vec::new(),

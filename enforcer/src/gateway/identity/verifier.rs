@@ -220,6 +220,7 @@ fn judges_alike(one: &Issuer, other: &Issuer) -> bool {
     one.issuer == other.issuer
         && one.audiences == other.audiences
         && one.types == other.types
+        && one.profile == other.profile
         && one.leeway == other.leeway
         && one.tier == other.tier
         && one.kept == other.kept

@@ -6,7 +6,7 @@ use jsonwebtoken::Algorithm;
 
 use super::{Head, distinct, duration_within, tokens, values};
 use crate::policy::{
-    model::{CheckedBy, ClaimPath, Issuer, Jwks, JwksSource},
+    model::{CheckedBy, ClaimPath, Issuer, Jwks, JwksSource, Profile},
     raw,
     yaml::{
         mistake::nearest,
@@ -36,7 +36,7 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
     });
     let algorithms = if introspected {
         let useless = |key: &&str| at.mentions(key) && !at.mentions("jwks");
-        for key in ["algorithms", "types"].into_iter().filter(useless) {
+        for key in ["algorithms", "types", "profile"].into_iter().filter(useless) {
             at.field(key).error_with(
                 format!("`{key}` is about signed tokens, and the issuer is asked about these"),
                 format!("leave `{key}` out, or use `jwks` instead of `introspection`"),
@@ -48,6 +48,12 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
             Some(values(distinct(at, "algorithms", list.0, parse_algorithm)))
         })
     };
+    if at.mentions("profile") && at.mentions("types") {
+        at.field("types").error_with(
+            "`profile: rfc9068` is about tokens of the type `at+jwt` alone",
+            "leave `types` or `profile` out",
+        );
+    }
     let types = raw
         .types
         .map(|list| values(distinct(at, "types", list.0, parse_type)));
@@ -67,6 +73,10 @@ pub(super) fn build(head: Option<Head>, raw: raw::Issuer, at: &Place<'_>) -> Opt
         algorithms: algorithms?,
         // RFC 9068, section 2.1.
         types: types.unwrap_or_else(|| vec!["at+jwt".into()]),
+        profile: match raw.profile {
+            None => Profile::Common,
+            Some(raw::Profile::Rfc9068) => Profile::Rfc9068,
+        },
         leeway: leeway.unwrap_or(Duration::from_secs(60)),
         tier,
         // Said by the rules, once all are known.

@@ -38,6 +38,12 @@ pub(crate) struct Issuer {
     /// - range: media types; only beside `jwks`
     /// - example: `[at+jwt, jwt]`
     pub(crate) types: Option<OneOrMany<String>>,
+    /// What its tokens must have beside what every token must.
+    ///
+    /// - default: nothing
+    /// - range: `rfc9068`; only beside `jwks` and without `types`
+    /// - example: `rfc9068`
+    pub(crate) profile: Option<Profile>,
     /// How far clocks may differ.
     ///
     /// - default: `60s`
@@ -66,6 +72,14 @@ pub(crate) struct Issuer {
     /// - default: one of `jwks` and `introspection` is required
     /// - example: `{url: "https://idp.example.com/introspect", clientId: gateway, clientSecretFile: idp-secret}`
     pub(crate) introspection: Option<Introspection>,
+}
+
+/// What tokens must have.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Profile {
+    /// All that the standard of access tokens demands (RFC 9068, section 2.2).
+    Rfc9068,
 }
 
 /// Where keys are.

@@ -24,7 +24,7 @@ mod shape;
 pub(crate) use access::{ClaimValue, ClaimValues, Claims, Forward, Subject};
 pub(crate) use api_keys::{ApiKey, ApiKeys, RequireApiKey};
 pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite, Scheme, Weighted};
-pub(crate) use issuer::{Dpop, Introspection, Issuer, Jwks};
+pub(crate) use issuer::{Dpop, Introspection, Issuer, Jwks, Profile};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use packet::{
     Action, Cookies, Count, Egress, EgressDefault, EgressKey, EgressLimit, EgressOf, PacketKey, PacketLimit,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource};
+use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Profile};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
@@ -93,6 +93,7 @@ impl Corp {
             audiences: vec!["orders".into()],
             algorithms: vec![Algorithm::ES256],
             types: vec!["at+jwt".into()],
+            profile: Profile::default(),
             leeway: Duration::from_secs(5),
             tier: None,
             kept: Vec::new(),
