@@ -24,5 +24,6 @@ mod setting;
 mod shutdown;
 mod startup;
 mod traffic;
+mod unread;
 mod upstreams;
 mod verified;
