@@ -3,7 +3,9 @@
 //! A copy is sent once the service has been handed the whole request, in a task of its own: it delays nothing,
 //! and what becomes of it is only counted. It lasts for the rule's `timeout` at most.
 
-use std::{cell::Cell, collections::HashMap, future::poll_fn, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, collections::HashMap, future::poll_fn, net::IpAddr, rc::Rc, sync::Arc, time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, request::Parts};

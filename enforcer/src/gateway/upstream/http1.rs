@@ -137,13 +137,13 @@ impl Carrier {
     /// With the request, if the endpoint has seen nothing of it.
     pub(super) async fn send(
         &mut self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Box<TrySendError<Request<RequestBody>>>> {
         self.motion.taken.set(true);
         // Who is on watch need not know of the request.
         self.motion.bell.wakes.take();
         // Polled without a waker, it must not be put off because its task has done much.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(*request)));
         poll_fn(|context| {
             self.motion
                 .poll(context, |context| answer.as_mut().poll(context).map_err(Box::new))

@@ -111,7 +111,7 @@ impl Channel {
         request: Box<Request<RequestBody>>,
     ) -> Result<Response<Incoming>, Box<TrySendError<Request<RequestBody>>>> {
         match self {
-            Self::Http1(carrier) => carrier.send(*request).await,
+            Self::Http1(carrier) => carrier.send(request).await,
             Self::Http2(stream) => stream.send(request).await.map_err(Box::new),
         }
     }
