@@ -1,6 +1,10 @@
 //! Builds the agent for release.
 
-use std::{fs, path::PathBuf};
+use std::{
+    env, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -8,6 +12,10 @@ use crate::{
     setup::{self, Need},
     shell,
 };
+
+/// Which ways requests take through the program, by which the compiler decides what to inline and what lies together
+/// (profile-guided optimization). `cargo xtask profile` makes it.
+pub(crate) const PROFILE: &str = "enforcer/release.profdata";
 
 pub(crate) fn run() -> Result<()> {
     setup::ensure(Need::Build)?;
@@ -26,17 +34,48 @@ pub(crate) fn agent() -> Result<PathBuf> {
 
 /// Builds the program of a crate, both of one name, and says where it is.
 pub(crate) fn release(name: &str) -> Result<PathBuf> {
+    if env::var_os("RUSTFLAGS").is_some() {
+        println!("   RUSTFLAGS is set and takes the place of other flags: {PROFILE} is not used");
+    }
+    let flags = [
+        format!("-Cprofile-use={}", profile()?.display()),
+        // Of code that has changed since the profile was made, which is compiled without it.
+        "-Cllvm-args=-no-pgo-warn-mismatch".to_owned(),
+    ];
+    build(name, &shell::target(), &flags)
+}
+
+/// Builds the program of a crate with `flags` of the compiler into `folder`, and says where it is.
+pub(crate) fn build(name: &str, folder: &Path, flags: &[String]) -> Result<PathBuf> {
     shell::step(&format!("build {name} for release"), || {
-        shell::run(&mut shell::cargo([
-            "build",
-            "--release",
-            "--locked",
-            "--package",
-            name,
-        ]))
+        shell::run(
+            shell::cargo(["build", "--release", "--locked", "--package", name])
+                .arg("--config")
+                .arg(format!("build.rustflags = {flags:?}"))
+                .arg("--target-dir")
+                .arg(folder),
+        )
     })?;
-    let program = shell::target().join("release").join(name);
+    let program = folder.join("release").join(name);
     program
         .canonicalize()
         .with_context(|| format!("cargo built no {}", program.display()))
+}
+
+/// The profile, under a name by which cargo notices that it is another.
+fn profile() -> Result<PathBuf> {
+    let file = shell::root().join(PROFILE);
+    let content = fs::read(&file).with_context(|| {
+        format!("{PROFILE} cannot be read: it belongs to the sources (`git checkout {PROFILE}`)")
+    })?;
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    let folder = shell::target().join("profile");
+    let copy = folder.join(format!("{:016x}.profdata", hasher.finish()));
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&copy, content))
+        .with_context(|| format!("{} cannot be written", copy.display()))?;
+    // Relative to the folder of each crate, it would be looked for there.
+    copy.canonicalize()
+        .with_context(|| format!("{} is not there", copy.display()))
 }

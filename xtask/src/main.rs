@@ -13,6 +13,7 @@ mod demo;
 mod dependencies;
 mod dist;
 mod fuzz;
+mod profile;
 mod residue;
 mod setup;
 mod shell;
@@ -64,6 +65,11 @@ enum Task {
     /// Runs every check as a build server does: a test that cannot run is a failure
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
+    /// Renews the profile that releases are compiled with: enforcer/release.profdata (needs root)
+    ///
+    /// Builds agent and lab so that they count which way they go, and runs the gateway's benchmark through them.
+    #[command(after_help = "Example:\n  cargo xtask profile && git diff --stat enforcer/release.profdata")]
+    Profile,
     /// Packs the agent, its policies and deployment files into target/dist
     #[command(after_help = "Example:\n  cargo xtask dist && ls target/dist")]
     Dist,
@@ -78,6 +84,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci => test::run(&test::Options::continuous_integration()),
+        Task::Profile => profile::run(),
         Task::Dist => dist::run(),
     };
     match done {

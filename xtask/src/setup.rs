@@ -7,9 +7,10 @@ mod checks;
 mod debian;
 mod kernel;
 mod machines;
+mod profiler;
 mod proxies;
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -127,6 +128,22 @@ const PROXIES: Part = Part {
     find: proxies::find,
     install: proxies::install,
 };
+
+/// What makes a profile of counts, likewise.
+const PROFILER: Part = Part {
+    name: "llvm-profdata",
+    need: Need::Lab,
+    find: profiler::find,
+    install: profiler::install,
+};
+
+/// Sets up what makes a profile of counts, and says where it is.
+pub(crate) fn ensure_profiler() -> Result<PathBuf> {
+    if (PROFILER.find)().is_none() {
+        install(&PROFILER)?;
+    }
+    profiler::path().context("llvm-profdata was there a moment ago")
+}
 
 /// Sets up what the kernel half is compared with.
 pub(crate) fn ensure_filters() -> Result<()> {

@@ -264,3 +264,30 @@ async fn a_service_that_does_not_read_stops_the_client() {
         assert_eq!(in_time("the answer", answer).await, ALL.to_string());
     }
 }
+
+#[tokio::test]
+async fn an_upload_goes_on_while_its_response_is_not_read() {
+    let (all_read, told) = oneshot::channel();
+    let address = service(async move |stream| {
+        let (mut reads, mut writes) = stream.into_split();
+        tokio::spawn(async move {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ALL}\r\n\r\n");
+            drop(writes.write_all(head.as_bytes()).await);
+            // More than the sockets on the way take: it stops where nobody reads it.
+            drop(writes.write_all(&vec![b'x'; ALL as usize]).await);
+        });
+        let read = tokio::io::copy(&mut (&mut reads).take(ALL), &mut tokio::io::sink()).await;
+        all_read.send(read.unwrap()).unwrap();
+    })
+    .await;
+    let lab = Plan::default().start(open(address));
+    let mut stream = tls(lab.address, lab.pki.client_config(None, H1)).await.unwrap();
+    let head = format!("POST /both HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: {ALL}\r\n\r\n");
+    let upload = async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&vec![b'y'; ALL as usize]).await?;
+        stream.flush().await
+    };
+    in_time("the upload", upload).await.unwrap();
+    assert_eq!(in_time("all of it at the service", told).await.unwrap(), ALL);
+}

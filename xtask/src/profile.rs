@@ -1,0 +1,62 @@
+//! Makes the profile that releases are compiled with: builds agent and lab so that they count which way they go, has the
+//! lab's requests go through the agent, and merges what was counted.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    build::{self, PROFILE},
+    setup::{self, Need},
+    shell,
+};
+
+/// One round of each kind of request, with connections that are idle and slow beside them. The bare forwarder, which the
+/// agent is compared with, is compiled by the same rule.
+const REQUESTS: [&str; 10] = [
+    "bench",
+    "gateway",
+    "--only",
+    "floor,enforcer",
+    "--rounds",
+    "1",
+    "--idle",
+    "500",
+    "--slow",
+    "100",
+];
+
+pub(crate) fn run() -> Result<()> {
+    if !shell::is_root() {
+        bail!(
+            "the requests go through network namespaces and kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask profile`"
+        );
+    }
+    setup::ensure(Need::Lab)?;
+    let merger = setup::ensure_profiler()?;
+    let folder = shell::target().join("profile/counting");
+    let counts = folder.join("counts");
+    if counts.exists() {
+        fs::remove_dir_all(&counts).with_context(|| format!("{} cannot be removed", counts.display()))?;
+    }
+    let flags = [format!("-Cprofile-generate={}", counts.display())];
+    build::build("enforcer", &folder, &flags)?;
+    let lab = build::build("lab", &folder, &flags)?;
+    shell::step("count which ways requests take", || {
+        shell::run(Command::new(&lab).args(REQUESTS))
+    })?;
+    shell::step(&format!("merge into {PROFILE}"), || merge(&merger, &counts))
+}
+
+fn merge(merger: &Path, counts: &Path) -> Result<()> {
+    let profile = shell::root().join(PROFILE);
+    shell::run(
+        Command::new(merger)
+            // What was never run says nothing, and is most of it.
+            .args(["merge", "--sparse", "--output"])
+            .args([&profile, counts]),
+    )
+    .context(
+        "the counts are of another LLVM than the program that merges them: see `rustc --version --verbose`",
+    )
+}
