@@ -79,3 +79,21 @@ fn profile() -> Result<PathBuf> {
     copy.canonicalize()
         .with_context(|| format!("{} is not there", copy.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How LLVM's indexed profiles begin (`llvm/ProfileData/InstrProfData.inc`).
+    const MAGIC: &[u8] = b"\xfflprofi\x81";
+
+    #[test]
+    fn the_profile_is_one_of_llvm() {
+        let profile = profile().unwrap();
+        assert!(fs::read(&profile).unwrap().starts_with(MAGIC));
+        assert!(
+            profile.is_absolute(),
+            "crates are compiled in folders of their own"
+        );
+    }
+}

@@ -1,9 +1,11 @@
 //! The kernel programs, embedded, and how they are loaded.
 
+use std::io::ErrorKind;
+
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned,
     maps::{Map, MapData},
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramError, SchedClassifier, Xdp},
 };
 
 use super::{
@@ -113,15 +115,41 @@ fn create(sizes: Sizes, pins: Option<&Pins>) -> Result<Ebpf, KernelError> {
         })
 }
 
+/// Loads a program. The verifier gives up with `EAGAIN` when a signal comes while it is at work (a reload that is asked for
+/// during the start, say), and is asked again then.
+fn verified<E>(
+    mut load: impl FnMut() -> Result<(), E>,
+    io_error: impl Fn(&E) -> Option<ErrorKind>,
+) -> Result<(), E> {
+    const TRIES: usize = 5;
+    for _ in 1..TRIES {
+        match load() {
+            Err(error) if io_error(&error) == Some(ErrorKind::WouldBlock) => {}
+            done => return done,
+        }
+    }
+    load()
+}
+
+/// What the kernel said of a program, if it was asked.
+fn answer(error: &ProgramError) -> Option<ErrorKind> {
+    match error {
+        ProgramError::LoadError { io_error, .. } => Some(io_error.kind()),
+        _ => None,
+    }
+}
+
 fn load_programs(ebpf: &mut Ebpf) -> Result<(), KernelError> {
     for what in [XDP, ORIGIN] {
-        xdp(ebpf, what)?.load().map_err(|error| KernelError::Load {
+        let program = xdp(ebpf, what)?;
+        verified(|| program.load(), answer).map_err(|error| KernelError::Load {
             what,
             error: chain(&error),
         })?;
     }
     for what in [TC_EGRESS, TC_INGRESS] {
-        tc(ebpf, what)?.load().map_err(|error| KernelError::Load {
+        let program = tc(ebpf, what)?;
+        verified(|| program.load(), answer).map_err(|error| KernelError::Load {
             what,
             error: chain(&error),
         })?;
@@ -170,4 +198,33 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_signal_does_not_keep_a_program_from_being_loaded() {
+        for (errno, refusals, asked, loads) in [
+            (libc::EAGAIN, 2, 3, true),
+            (libc::EAGAIN, 100, 5, false),
+            (libc::EACCES, 100, 1, false),
+        ] {
+            let mut times = 0;
+            let load = || {
+                times += 1;
+                let refused = || io::Error::from_raw_os_error(errno);
+                if times > refusals { Ok(()) } else { Err(refused()) }
+            };
+            assert_eq!(
+                verified(load, |error| Some(error.kind())).is_ok(),
+                loads,
+                "{errno}"
+            );
+            assert_eq!(times, asked, "{errno}");
+        }
+    }
 }
