@@ -34,8 +34,10 @@ pub(crate) fn agent() -> Result<PathBuf> {
 
 /// Builds the program of a crate, both of one name, and says where it is.
 pub(crate) fn release(name: &str) -> Result<PathBuf> {
-    if env::var_os("RUSTFLAGS").is_some() {
-        println!("   RUSTFLAGS is set and takes the place of other flags: {PROFILE} is not used");
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        if env::var_os(variable).is_some() {
+            println!("   {variable} is set and takes the place of other flags: {PROFILE} is not used");
+        }
     }
     let flags = [
         format!("-Cprofile-use={}", profile()?.display()),
@@ -66,7 +68,7 @@ pub(crate) fn build(name: &str, folder: &Path, flags: &[String]) -> Result<PathB
 fn profile() -> Result<PathBuf> {
     let file = shell::root().join(PROFILE);
     let content = fs::read(&file).with_context(|| {
-        format!("{PROFILE} cannot be read: it belongs to the sources (`git checkout {PROFILE}`)")
+        format!("{PROFILE} cannot be read: it belongs to the sources (`git checkout {PROFILE}`, or make it anew: `cargo xtask profile`)")
     })?;
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);

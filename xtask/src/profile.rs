@@ -1,7 +1,7 @@
 //! Makes the profile that releases are compiled with: builds agent and lab so that they count which way they go, has the
 //! lab's requests go through the agent, and merges what was counted.
 
-use std::{fs, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -32,19 +32,31 @@ pub(crate) fn run() -> Result<()> {
             "the requests go through network namespaces and kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask profile`"
         );
     }
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        if env::var_os(variable).is_some() {
+            bail!("{variable} is set and takes the place of the flags that have programs count: unset it");
+        }
+    }
     setup::ensure(Need::Lab)?;
     let merger = setup::ensure_profiler()?;
     let folder = shell::target().join("profile/counting");
-    let counts = folder.join("counts");
-    if counts.exists() {
-        fs::remove_dir_all(&counts).with_context(|| format!("{} cannot be removed", counts.display()))?;
-    }
+    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    // Programs run in folders of their own.
+    let counts = folder.canonicalize()?.join("counts");
     let flags = [format!("-Cprofile-generate={}", counts.display())];
     build::build("enforcer", &folder, &flags)?;
     let lab = build::build("lab", &folder, &flags)?;
+    // Macros and build scripts have counted too.
+    if counts.exists() {
+        fs::remove_dir_all(&counts).with_context(|| format!("{} cannot be removed", counts.display()))?;
+    }
     shell::step("count which ways requests take", || {
-        shell::run(Command::new(&lab).args(REQUESTS))
+        // The agent is the one beside the lab.
+        shell::run(Command::new(&lab).args(REQUESTS).env_remove("ENFORCER_BIN"))
     })?;
+    if !counts.exists() {
+        bail!("nothing was counted: does a configuration of cargo's set flags of its own for this machine?");
+    }
     shell::step(&format!("merge into {PROFILE}"), || merge(&merger, &counts))
 }
 

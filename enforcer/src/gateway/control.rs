@@ -48,14 +48,15 @@ pub(super) async fn run(
     let mut watches = HashMap::new();
     let mut files = tokio::time::interval(LOOK_AT_FILES);
     files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is at once.
-    let mut validity = tokio::time::interval(LOOK_AT_VALIDITY);
+    // At the start all is looked at below.
+    let mut validity = tokio::time::interval_at(Instant::now() + LOOK_AT_VALIDITY, LOOK_AT_VALIDITY);
     let mut gone = gone;
     let mut generation = policies.current();
     let mut keeper = Keeper::default();
     let mut shown = Shown::default();
     let mut next_look = keeper.look(&generation, &metrics, Instant::now());
     update(&mut watches, &mut tasks, &generation, &metrics);
+    shown.look(&generation, &metrics, true);
     loop {
         tokio::select! {
             _ = &mut gone => return,

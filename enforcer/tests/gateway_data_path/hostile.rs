@@ -124,7 +124,7 @@ async fn each_message_is_read_in_one_way() {
     let origin = Origin::start().await;
     let lab: Lab = Plan::default().start(policy::open(&[origin.address]));
     let all = all();
-    assert!(all.len() >= 150, "{} messages", all.len());
+    assert!(all.len() >= 210, "{} messages", all.len());
     let mut complaints = Vec::new();
     for (what, message, expect) in all {
         origin.state.seen.lock().unwrap().clear();

@@ -11,11 +11,11 @@ use anyhow::Result;
 use super::debian;
 use crate::shell;
 
-/// The oldest that Debian has and that knows the format.
-const PACKAGE: &str = "llvm-19";
-const VERSIONS: std::ops::RangeInclusive<u32> = 19..=30;
+/// The first that knows the format: what any later compiler reads.
+const OLDEST: u32 = 19;
 
-/// The compiler's own, else one that is installed.
+/// The compiler's own, else the newest that is installed and not newer than the compiler's LLVM, which could not read what
+/// it writes.
 pub(super) fn path() -> Option<PathBuf> {
     let own = || {
         let folder = shell::output_of("rustc", ["--print", "target-libdir"])?;
@@ -23,7 +23,16 @@ pub(super) fn path() -> Option<PathBuf> {
         file.is_file().then_some(file)
     };
     let installed = |version| shell::program(&format!("llvm-profdata-{version}"));
-    own().or_else(|| VERSIONS.rev().find_map(installed))
+    own().or_else(|| (OLDEST..=newest()?).rev().find_map(installed))
+}
+
+/// The version of the compiler's LLVM.
+fn newest() -> Option<u32> {
+    let about = shell::output_of("rustc", ["--version", "--verbose"])?;
+    let version = about
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))?;
+    version.split('.').next()?.parse().ok()
 }
 
 pub(super) fn find() -> Option<String> {
@@ -38,7 +47,7 @@ pub(super) fn install() -> Result<()> {
         return Ok(());
     }
     debian::install(
-        &[PACKAGE],
+        &[&format!("llvm-{OLDEST}")],
         "`llvm-profdata` (rustup's component `llvm-tools`, or LLVM 19 or later)",
     )
 }

@@ -88,7 +88,7 @@ impl Bell {
     }
 
     /// Takes back what a body has rung that has come to its end: hyper tells a connection of pieces that were taken, and
-    /// of bodies that went, also where it has nothing to do with them any more.
+    /// of bodies that went, also where it has nothing to do with them any more. That is so once it waits for a request.
     fn recall(&self, had_rung: bool) {
         self.rung.store(had_rung, Ordering::Release);
     }
@@ -118,6 +118,11 @@ impl Carrier {
 
     pub(super) fn is_closed(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether it waits for a request, with nothing left to write or to read.
+    pub(super) fn is_ready(&self) -> bool {
+        self.sender.is_ready()
     }
 
     /// Waits until it takes a request.
@@ -160,7 +165,7 @@ impl Carrier {
         self.motion.poll(context, |context| {
             let had_rung = self.motion.bell.has_rung();
             let frame = Pin::new(&mut *body).poll_frame(context);
-            if body.is_end_stream() {
+            if body.is_end_stream() && self.is_ready() {
                 self.motion.bell.recall(had_rung);
             }
             frame
@@ -173,7 +178,9 @@ impl Carrier {
         let had_rung = bell.has_rung();
         bell.wakes.take();
         drop(body);
-        bell.recall(had_rung);
+        if self.is_ready() {
+            bell.recall(had_rung);
+        }
         self.motion.leave();
     }
 
@@ -253,10 +260,18 @@ impl Motion {
             self.bell.wakes.register(context.waker());
             self.step();
         }
+        if self.has_ended() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn has_ended(&self) -> bool {
         let half = self.half.take();
         let has_ended = half.is_none();
         self.half.set(half);
-        if has_ended { Poll::Ready(()) } else { Poll::Pending }
+        has_ended
     }
 
     fn leave(&self) {
@@ -264,7 +279,8 @@ impl Motion {
         // One that has not run yet looks at everything when it does.
         if let Some(watcher) = self.watcher.get() {
             self.bell.wakes.register(watcher);
-            if self.bell.has_rung() {
+            // It has ended without a ring if polling it panicked.
+            if self.bell.has_rung() || self.has_ended() {
                 self.bell.wakes.wake();
             }
         }
@@ -279,3 +295,7 @@ impl fmt::Debug for Motion {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "http1_tests.rs"]
+mod tests;

@@ -75,7 +75,7 @@ struct Open {
 pub(in crate::gateway) struct Connection {
     channel: Channel,
     lead: Lead,
-    /// Of HTTP/1.1, which may be switched to something that outlives the task that drives it.
+    /// Of HTTP/1.1, which may be switched to something that outlives the half that hyper reads and writes with.
     _slot: Option<Rc<Slot>>,
 }
 
@@ -95,6 +95,14 @@ pub(in crate::gateway) enum Channel {
 }
 
 impl Channel {
+    /// Whether it takes another request at once.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(carrier) => carrier.is_ready(),
+            Self::Http2(stream) => !stream.is_closed(),
+        }
+    }
+
     fn is_closed(&self) -> bool {
         match self {
             Self::Http1(carrier) => carrier.is_closed(),
@@ -171,6 +179,12 @@ impl LocalEndpoint {
             turn: Cell::new(0),
             seen: SeenHere::default(),
         }
+    }
+
+    /// Its connections, also those that are being made.
+    #[cfg(test)]
+    pub(super) fn open_connections(&self) -> usize {
+        self.open.count.get()
     }
 
     /// Requests that this worker has there.
@@ -453,6 +467,11 @@ impl Lease {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn channel(&mut self) -> &mut Channel {
+        self.connection.as_mut().unwrap().channel()
+    }
+
     /// From here on the connection moves also while nobody polls for pieces of the response.
     pub(super) fn leave(&self) {
         if let Some(connection) = &self.connection {
@@ -461,7 +480,7 @@ impl Lease {
     }
 
     /// The response is complete, all of its `body` has been read. The connection is used again, unless the endpoint answered before
-    /// it had the whole request: then the rest of it is still on its way.
+    /// it had the whole request: then the rest of it is still on its way, or waits in hyper to be sent.
     pub(in crate::gateway) fn give_back(mut self, body: Option<Incoming>) {
         if let Some(Connection {
             channel: Channel::Http2(_),
@@ -476,7 +495,7 @@ impl Lease {
         };
         let endpoint = &self.endpoint;
         let reusable = self.progress.ended.get()
-            && !connection.channel.is_closed()
+            && connection.channel.is_ready()
             && endpoint.is_current(&connection.lead)
             && endpoint.idle.borrow().len() < MAX_IDLE;
         if reusable {

@@ -296,8 +296,11 @@ impl Upstream {
                     End::Good
                 };
                 exchanging.end(Exchange::Answered, Some(end));
-                // The rest of a body goes up, and a switched connection comes free, also while nobody reads the response.
-                if !progress.ended.get() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // A body goes up to its last byte, and a switched connection comes free, also while nobody reads the response.
+                if !progress.ended.get()
+                    || progress.begun.get()
+                    || response.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
                     lease.leave();
                 }
                 Ok((response, lease))

@@ -17,6 +17,7 @@ use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
     task::{LocalSet, spawn_local},
 };
 use tokio_rustls::TlsAcceptor;
@@ -32,7 +33,7 @@ pub struct Settings {
     pub folder: PathBuf,
 }
 
-/// Forwards until it is ended.
+/// Forwards until it is told to end (SIGTERM).
 ///
 /// # Errors
 /// The certificates are unusable, or the address is taken.
@@ -46,8 +47,13 @@ pub fn run(settings: &Settings) -> Result<()> {
             .await
             .with_context(|| format!("cannot listen on {}", settings.listen))?;
         let pool = Pool::default();
+        let mut told = signal(SignalKind::terminate())?;
         loop {
-            let (stream, _peer) = listener.accept().await?;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = told.recv() => return Ok(()),
+            };
+            let (stream, _peer) = accepted?;
             drop(spawn_local(serve(
                 stream,
                 tls.clone(),

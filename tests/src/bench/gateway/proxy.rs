@@ -26,6 +26,8 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
+/// How long a proxy may take to end once it is told to.
+const TO_END: Duration = Duration::from_secs(2);
 /// Connections at which memory is looked at first.
 const FEW: usize = 64;
 
@@ -168,7 +170,13 @@ struct Peer(Child);
 impl Drop for Peer {
     fn drop(&mut self) {
         // Whoever is killed leaves its workers behind. All may have ended by themselves, which has been told by then.
-        for process in Process(self.0.id()).family() {
+        let family = Process(self.0.id()).family();
+        let _ = sys::send_signal(self.0.id(), libc::SIGTERM);
+        let deadline = Instant::now() + TO_END;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(POLL);
+        }
+        for process in family {
             let _ = sys::send_signal(process, libc::SIGKILL);
         }
         let _ = self.0.wait();
