@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use crate::{
@@ -40,11 +40,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         What::Kernel { lab } => ("kernel", lab),
         What::Gateway { lab } => ("gateway", lab),
     };
-    if !shell::is_root() {
-        bail!(
-            "the benchmark makes network namespaces and loads kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask bench {name}`"
-        );
-    }
+    shell::require_root(
+        "the benchmark makes network namespaces and loads kernel programs",
+        &format!("bench {name}"),
+    )?;
     setup::ensure(Need::Lab)?;
     match options.what {
         What::Kernel { .. } => setup::ensure_filters()?,

@@ -34,10 +34,8 @@ pub(crate) fn agent() -> Result<PathBuf> {
 
 /// Builds the program of a crate, both of one name, and says where it is.
 pub(crate) fn release(name: &str) -> Result<PathBuf> {
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
-        if env::var_os(variable).is_some() {
-            println!("   {variable} is set and takes the place of other flags: {PROFILE} is not used");
-        }
+    if let Some(variable) = overriding() {
+        println!("   {variable} is set and takes the place of other flags: {PROFILE} is not used");
     }
     let flags = [
         format!("-Cprofile-use={}", profile()?.display()),
@@ -45,6 +43,13 @@ pub(crate) fn release(name: &str) -> Result<PathBuf> {
         "-Cllvm-args=-no-pgo-warn-mismatch".to_owned(),
     ];
     build(name, &shell::target(), &flags)
+}
+
+/// The variable that is set and whose flags cargo takes instead of ours, if there is one.
+pub(crate) fn overriding() -> Option<&'static str> {
+    ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS"]
+        .into_iter()
+        .find(|variable| env::var_os(variable).is_some())
 }
 
 /// Builds the program of a crate with `flags` of the compiler into `folder`, and says where it is.

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{
@@ -19,11 +19,10 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !shell::is_root() {
-        bail!(
-            "the demo makes network namespaces and loads kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask demo`"
-        );
-    }
+    shell::require_root(
+        "the demo makes network namespaces and loads kernel programs",
+        "demo",
+    )?;
     setup::ensure(Need::Lab)?;
     let agent = build::agent()?;
     let lab = build::release("lab")?;

@@ -1,7 +1,7 @@
 //! Makes the profile that releases are compiled with: builds agent and lab so that they count which way they go, has the
 //! lab's requests go through the agent, and merges what was counted.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -27,15 +27,12 @@ const REQUESTS: [&str; 10] = [
 ];
 
 pub(crate) fn run() -> Result<()> {
-    if !shell::is_root() {
-        bail!(
-            "the requests go through network namespaces and kernel programs, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask profile`"
-        );
-    }
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
-        if env::var_os(variable).is_some() {
-            bail!("{variable} is set and takes the place of the flags that have programs count: unset it");
-        }
+    shell::require_root(
+        "the requests go through network namespaces and kernel programs",
+        "profile",
+    )?;
+    if let Some(variable) = build::overriding() {
+        bail!("{variable} is set and takes the place of the flags that have programs count: unset it");
     }
     setup::ensure(Need::Lab)?;
     let merger = setup::ensure_profiler()?;

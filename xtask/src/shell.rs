@@ -140,6 +140,14 @@ pub(crate) fn is_root() -> bool {
         == Some("0")
 }
 
+/// Refuses to go on without root. `what` is done, and why that needs root; `command` is what was typed.
+pub(crate) fn require_root(what: &str, command: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    bail!("{what}, which needs root: run `sudo -E env \"PATH=$PATH\" cargo xtask {command}`")
+}
+
 /// Does one step: says what, does it, says how long it took.
 pub(crate) fn step<T>(what: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {what}");

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::policy::model::Name;
 
-/// Tells it of a listener.
+/// Tells until when a listener's files are valid.
 pub(super) fn show_listener(listener: &ListenerContext, metrics: &GatewayMetrics) {
     let Some(tls) = &listener.tls else { return };
     let name = listener.name.as_str();
@@ -31,7 +31,7 @@ pub(super) fn show_listener(listener: &ListenerContext, metrics: &GatewayMetrics
     }
 }
 
-/// What has been told of services.
+/// Of which services it has been told, and of which of their files.
 #[derive(Default)]
 pub(super) struct Shown(HashMap<Name, Told>);
 

@@ -3,7 +3,8 @@
 use std::{cell::Cell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::TrySendError};
 use prometheus::Registry;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -92,14 +93,19 @@ async fn answer(stream: &mut TcpStream, pieces: &[&str]) {
     }
 }
 
-/// Sends a request on the lease's connection and reads its response until `enough` of it has come, or all.
-async fn ask(mut lease: Lease, enough: usize) -> String {
+/// Sends a request on the lease's connection and waits for the head of its response.
+async fn send(lease: &mut Lease) -> Result<Response<Incoming>, Box<TrySendError<Request<RequestBody>>>> {
     let request = Request::get("/").header("host", "orders.invalid");
     let request = request.body(RequestBody::kept(Bytes::new())).unwrap();
     let Channel::Http1(carrier) = lease.channel() else {
         panic!("a connection of HTTP/1.1");
     };
-    let response = carrier.send(Box::new(request)).await.unwrap();
+    carrier.send(Box::new(request)).await
+}
+
+/// Sends a request on the lease's connection and reads its response until `enough` of it has come, or all.
+async fn ask(mut lease: Lease, enough: usize) -> String {
+    let response = send(&mut lease).await.unwrap();
     let (mut body, mut read) = (response.into_body(), String::new());
     while read.len() < enough {
         let Some(frame) = poll_fn(|context| lease.frame(&mut body, context)).await else {
@@ -218,11 +224,7 @@ async fn a_connection_that_breaks_fails_the_response() {
         let (mut lease, _) = stage.lease().await;
         let mut stream = stage.accept().await;
         let serving = async move { answer(&mut stream, &["HTTP/1.1 200"]).await };
-        let Channel::Http1(carrier) = lease.channel() else {
-            panic!("a connection of HTTP/1.1");
-        };
-        let request = Request::get("/").body(RequestBody::kept(Bytes::new())).unwrap();
-        let (answered, ()) = tokio::join!(carrier.send(Box::new(request)), serving);
+        let (answered, ()) = tokio::join!(send(&mut lease), serving);
         assert!(answered.is_err());
         drop(lease);
         stage.is_left().await;
@@ -236,14 +238,7 @@ async fn the_rest_goes_on_once_the_request_lets_go() {
         let stage = Stage::new().await;
         let (mut lease, _) = stage.lease().await;
         let mut stream = stage.accept().await;
-        let Channel::Http1(carrier) = lease.channel() else {
-            panic!("a connection of HTTP/1.1");
-        };
-        let request = Request::get("/").body(RequestBody::kept(Bytes::new())).unwrap();
-        let (answered, ()) = tokio::join!(
-            carrier.send(Box::new(request)),
-            answer(&mut stream, &[LENGTH, "01234"])
-        );
+        let (answered, ()) = tokio::join!(send(&mut lease), answer(&mut stream, &[LENGTH, "01234"]));
         let mut body = answered.unwrap().into_body();
         lease.leave();
         let read = Cell::new(0);
