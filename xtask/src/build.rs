@@ -34,15 +34,20 @@ pub(crate) fn agent() -> Result<PathBuf> {
 
 /// Builds the program of a crate, both of one name, and says where it is.
 pub(crate) fn release(name: &str) -> Result<PathBuf> {
+    release_of(shell::root(), name, &shell::target())
+}
+
+/// The same of the sources in `tree`, built into `folder`.
+pub(crate) fn release_of(tree: &Path, name: &str, folder: &Path) -> Result<PathBuf> {
     if let Some(variable) = overriding() {
         println!("   {variable} is set and takes the place of other flags: {PROFILE} is not used");
     }
     let flags = [
-        format!("-Cprofile-use={}", profile()?.display()),
+        format!("-Cprofile-use={}", profile(tree, folder)?.display()),
         // Of code that has changed since the profile was made, which is compiled without it.
         "-Cllvm-args=-no-pgo-warn-mismatch".to_owned(),
     ];
-    build(name, &shell::target(), &flags)
+    build_of(tree, name, folder, &flags)
 }
 
 /// The variable that is set and whose flags cargo takes instead of ours, if there is one.
@@ -54,9 +59,14 @@ pub(crate) fn overriding() -> Option<&'static str> {
 
 /// Builds the program of a crate with `flags` of the compiler into `folder`, and says where it is.
 pub(crate) fn build(name: &str, folder: &Path, flags: &[String]) -> Result<PathBuf> {
+    build_of(shell::root(), name, folder, flags)
+}
+
+fn build_of(tree: &Path, name: &str, folder: &Path, flags: &[String]) -> Result<PathBuf> {
     shell::step(&format!("build {name} for release"), || {
         shell::run(
             shell::cargo(["build", "--release", "--locked", "--package", name])
+                .current_dir(tree)
                 .arg("--config")
                 .arg(format!("build.rustflags = {flags:?}"))
                 .arg("--target-dir")
@@ -70,14 +80,14 @@ pub(crate) fn build(name: &str, folder: &Path, flags: &[String]) -> Result<PathB
 }
 
 /// The profile, under a name by which cargo notices that it is another.
-fn profile() -> Result<PathBuf> {
-    let file = shell::root().join(PROFILE);
+fn profile(tree: &Path, folder: &Path) -> Result<PathBuf> {
+    let file = tree.join(PROFILE);
     let content = fs::read(&file).with_context(|| {
         format!("{PROFILE} cannot be read: it belongs to the sources (`git checkout {PROFILE}`, or make it anew: `cargo xtask profile`)")
     })?;
     let mut hasher = DefaultHasher::new();
     content.hash(&mut hasher);
-    let folder = shell::target().join("profile");
+    let folder = folder.join("profile");
     let copy = folder.join(format!("{:016x}.profdata", hasher.finish()));
     fs::create_dir_all(&folder)
         .and_then(|()| fs::write(&copy, content))
@@ -96,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_profile_is_one_of_llvm() {
-        let profile = profile().unwrap();
+        let profile = profile(shell::root(), &shell::target()).unwrap();
         assert!(fs::read(&profile).unwrap().starts_with(MAGIC));
         assert!(
             profile.is_absolute(),
