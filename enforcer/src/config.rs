@@ -12,11 +12,13 @@ use ipnet::IpNet;
 
 mod audit;
 mod build;
+mod changes;
 mod handshakes;
 mod proxy_protocol;
 mod raw;
 mod tls;
 
+pub use self::changes::Differences;
 pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
     config::{
@@ -151,7 +153,7 @@ pub struct Gateway {
 }
 
 /// Where clients connect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub name: Name,
     pub address: SocketAddr,

@@ -1,0 +1,167 @@
+//! What of a changed configuration file can be put in force while the agent runs, and what cannot.
+
+use super::{Config, Gateway, Kernel, Log};
+
+/// How a configuration differs from the one in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// The level of the log.
+    pub log: bool,
+    /// What follows from failed authentication.
+    pub auth_failures: bool,
+    /// Listeners, or the budget of handshakes that they share.
+    pub listeners: bool,
+    /// How long requests under way may take when the agent stops.
+    pub drain: bool,
+    /// The changed fields that are read only when the agent starts.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Differences {
+    /// Of `new` from `old`. Each field of the configuration is looked at: the compiler sees to it.
+    #[must_use]
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut differences = Self::default();
+        let Config {
+            policies,
+            admin,
+            runtime_dir,
+            state_dir,
+            log,
+            kernel,
+            gateway,
+            adapt,
+            audit,
+            warnings: _,
+        } = new;
+        let Log { level, format } = log;
+        differences.log = *level != old.log.level;
+        differences.note("policies", *policies != old.policies);
+        differences.note("admin", *admin != old.admin);
+        differences.note("runtimeDir", *runtime_dir != old.runtime_dir);
+        differences.note("stateDir", *state_dir != old.state_dir);
+        differences.note("log.format", *format != old.log.format);
+        differences.note("adapt", *adapt != old.adapt);
+        differences.note("audit", *audit != old.audit);
+        differences.kernel(&old.kernel, kernel);
+        differences.gateway(&old.gateway, gateway);
+        differences
+    }
+
+    fn kernel(&mut self, old: &Kernel, new: &Kernel) {
+        let Kernel {
+            enabled,
+            xdp,
+            management,
+            sketch_memory,
+            max_flows,
+            pins,
+            on_stop,
+            dead_man,
+            dead_man_keeps_denials,
+            dead_man_keeps_cookies,
+        } = new;
+        self.note("kernel.enabled", *enabled != old.enabled);
+        self.note("kernel.xdp", *xdp != old.xdp);
+        self.note("kernel.management", *management != old.management);
+        self.note("kernel.sketchMemory", *sketch_memory != old.sketch_memory);
+        self.note("kernel.maxFlows", *max_flows != old.max_flows);
+        self.note("kernel.pins", *pins != old.pins);
+        self.note("kernel.onStop", *on_stop != old.on_stop);
+        let dead_man = *dead_man != old.dead_man
+            || *dead_man_keeps_denials != old.dead_man_keeps_denials
+            || *dead_man_keeps_cookies != old.dead_man_keeps_cookies;
+        self.note("kernel.deadMan", dead_man);
+    }
+
+    fn gateway(&mut self, old: &Gateway, new: &Gateway) {
+        let Gateway {
+            workers,
+            drain,
+            max_connections,
+            zone,
+            per_source,
+            shedding,
+            listeners,
+            auth_failures,
+        } = new;
+        self.drain = *drain != old.drain;
+        self.auth_failures = *auth_failures != old.auth_failures;
+        self.listeners = *listeners != old.listeners || per_source.handshakes != old.per_source.handshakes;
+        self.note("gateway.workers", *workers != old.workers);
+        self.note("gateway.maxConnections", *max_connections != old.max_connections);
+        self.note("gateway.zone", *zone != old.zone);
+        self.note(
+            "gateway.perSource.connections",
+            per_source.connections != old.per_source.connections,
+        );
+        self.note("gateway.shedding", *shedding != old.shedding);
+        // Without listeners there is no gateway, and none is started or ended later.
+        if listeners.is_empty() != old.listeners.is_empty() {
+            self.listeners = false;
+            self.note("gateway.listeners", true);
+        }
+    }
+
+    fn note(&mut self, field: &'static str, differs: bool) {
+        if differs {
+            self.needs_restart.push(field);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, policy::yaml::place::Source};
+
+    fn read(text: &str) -> Config {
+        let text = format!("policies: [/etc/enforcer/policies]\n{text}");
+        let source = Source::new("enforcer.yaml".into(), text);
+        let (config, problems) = config::read(&source);
+        config.unwrap_or_else(|| panic!("{problems:?}"))
+    }
+
+    fn between(old: &str, new: &str) -> Differences {
+        Differences::between(&read(old), &read(new))
+    }
+
+    #[test]
+    fn what_can_change_while_the_agent_runs_needs_no_restart() {
+        let listener = |idle| {
+            format!(
+                "gateway: {{listeners: [{{name: a, address: '127.0.0.1:8080', timeouts: {{idle: {idle}}}}}]}}"
+            )
+        };
+        assert_eq!(between("", ""), Differences::default());
+        let level = between("", "log: {level: debug}");
+        assert!(level.log && level.needs_restart.is_empty());
+        let idle = between(&listener("60s"), &listener("30s"));
+        assert!(idle.listeners && idle.needs_restart.is_empty());
+        let failures = between("", "gateway: {authFailures: {rate: 10/m, denyFor: 5m}}");
+        assert!(failures.auth_failures && failures.needs_restart.is_empty());
+        assert!(between("", "gateway: {drain: 7s}").drain);
+    }
+
+    #[test]
+    fn what_is_read_at_the_start_is_named() {
+        for (new, field) in [
+            ("runtimeDir: /tmp/other", "runtimeDir"),
+            ("log: {format: text}", "log.format"),
+            ("kernel: {enabled: false}", "kernel.enabled"),
+            ("kernel: {deadMan: 10s}", "kernel.deadMan"),
+            ("gateway: {workers: 7}", "gateway.workers"),
+            ("adapt: {interval: 2s}", "adapt"),
+            ("admin: {address: '127.0.0.1:9601'}", "admin"),
+        ] {
+            assert_eq!(between("", new).needs_restart, [field], "{new}");
+        }
+    }
+
+    #[test]
+    fn a_first_listener_needs_a_restart() {
+        let differences = between("", "gateway: {listeners: [{name: a, address: '127.0.0.1:8080'}]}");
+        assert!(!differences.listeners);
+        assert_eq!(differences.needs_restart, ["gateway.listeners"]);
+    }
+}
