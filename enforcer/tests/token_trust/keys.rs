@@ -13,7 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::issuer::{NOW, SigningKey, claims, key_set, policy};
+use crate::{
+    issuer::{NOW, SigningKey, claims, key_set, policy},
+    trust::Trust,
+};
 use axum::{
     Router,
     extract::State,
@@ -299,6 +302,42 @@ async fn files_are_read_within_bounds() {
             .to_string()
             .contains("no regular file")
     );
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_read_long_before_its_refresh() {
+    let (old, new) = (SigningKey::es256("old"), SigningKey::es256("new"));
+    let trust = Trust::in_keys(&[&old]).await;
+    let (of_old, of_new) = (old.good_token(), new.good_token());
+    let path = trust.directory.path().join("jwks.json");
+    let eventually = async |what: &str, condition: &dyn Fn() -> bool| {
+        let wait = async {
+            while !condition() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(Duration::from_secs(20), wait).await.is_ok(), "{what}");
+    };
+    assert!(trust.verify(&of_old).is_ok() && trust.verify(&of_new).is_err());
+    // In place, right after it was read.
+    fs::write(&path, key_set(&[&new]).to_string()).unwrap();
+    eventually("the key is another", &|| {
+        trust.verify(&of_new).is_ok() && trust.verify(&of_old).is_err()
+    })
+    .await;
+    // By a renamed file, as tools replace files.
+    let beside = trust.directory.path().join("jwks.new");
+    fs::write(&beside, key_set(&[&old]).to_string()).unwrap();
+    fs::rename(&beside, &path).unwrap();
+    eventually("the key is the first again", &|| trust.verify(&of_old).is_ok()).await;
+    // What cannot be read changes nothing.
+    fs::write(&path, "{").unwrap();
+    eventually("the mistake is noticed", &|| {
+        let status = trust.verifier.status();
+        status.iter().any(|issuer| issuer.state.last_error.is_some())
+    })
+    .await;
+    assert!(trust.verify(&of_old).is_ok());
 }
 
 /// A TLS server with a certificate of its own, which answers every connection with a key set.

@@ -26,7 +26,10 @@ use super::{
     jwks::{KeySet, KeySetError},
     source::{self, SourceError},
 };
-use crate::policy::model::{Issuer, Jwks, JwksSource, Name};
+use crate::{
+    gateway::stamp::Stamp,
+    policy::model::{Issuer, Jwks, JwksSource, Name},
+};
 
 /// The least time between two readings that tokens with unknown keys cause.
 pub const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -35,6 +38,8 @@ pub const REFETCH_WAIT: Duration = Duration::from_secs(2);
 /// After the first failure; doubled with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// How often a key document in a file is looked at. It is read only if it has changed.
+const LOOK_AT_FILE: Duration = Duration::from_millis(500);
 /// Whatever the policy says, not more often.
 const SHORTEST_REFRESH: Duration = Duration::from_secs(1);
 
@@ -178,6 +183,7 @@ impl Shared {
         let mut failures = 0;
         loop {
             self.state.send_modify(|state| state.reading = true);
+            let stamp = self.stamp().await;
             let outcome = self.read().await;
             failures = if outcome.is_ok() { 0 } else { failures + 1 };
             self.publish(outcome);
@@ -185,6 +191,32 @@ impl Shared {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = self.wanted.notified() => {}
+                () = self.file_changes(stamp) => {}
+            }
+        }
+    }
+
+    /// What the file system says of the document, if it is a file that is there.
+    async fn stamp(&self) -> Option<Stamp> {
+        let JwksSource::File(path) = &self.source else {
+            return None;
+        };
+        let data = tokio::fs::metadata(path).await.ok()?;
+        Some(Stamp::from(&data))
+    }
+
+    /// Waits until the document, if it is a file, is no longer as `stamp` says.
+    async fn file_changes(&self, stamp: Option<Stamp>) {
+        if !matches!(self.source, JwksSource::File(_)) {
+            return std::future::pending().await;
+        }
+        let settled = stamp.is_none_or(|stamp| stamp.is_settled(SystemTime::now()));
+        loop {
+            sleep(LOOK_AT_FILE).await;
+            let now = self.stamp().await;
+            // One that was written just before it was read is read once more.
+            if now != stamp || (!settled && now.is_some_and(|now| now.is_settled(SystemTime::now()))) {
+                return;
             }
         }
     }

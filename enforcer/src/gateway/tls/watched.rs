@@ -6,21 +6,18 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::error::TlsError;
+use crate::gateway::stamp::Stamp;
 
 /// A file is read up to this many bytes.
 pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
-
-/// A file that was written so shortly ago may be written again without its times telling.
-const UNSETTLED: Duration = Duration::from_secs(2);
 
 /// How often files that change while they are read are read again.
 const ATTEMPTS: usize = 3;
@@ -36,16 +33,6 @@ pub(super) struct Watched<T> {
     seen: Option<Vec<Stamp>>,
     digest: Digest,
     value: Arc<T>,
-}
-
-/// What the file system says of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 /// The contents of files at one time.
@@ -119,10 +106,11 @@ impl Contents {
             }
             let mut out = Digest::default();
             out.copy_from_slice(digest.finish().as_ref());
+            let now = SystemTime::now();
             return Ok(Self {
                 files,
                 digest: out,
-                stamps: is_settled(&before, SystemTime::now()).then_some(before),
+                stamps: before.iter().all(|stamp| stamp.is_settled(now)).then_some(before),
             });
         }
     }
@@ -131,26 +119,9 @@ impl Contents {
 fn stamps(paths: &[PathBuf]) -> Result<Vec<Stamp>, TlsError> {
     let stamp = |path: &PathBuf| {
         let data = fs::metadata(path).map_err(|source| unreadable(path, source))?;
-        Ok(Stamp {
-            device: data.dev(),
-            inode: data.ino(),
-            size: data.len(),
-            modified: (data.mtime(), data.mtime_nsec()),
-            changed: (data.ctime(), data.ctime_nsec()),
-        })
+        Ok(Stamp::from(&data))
     };
     paths.iter().map(stamp).collect()
-}
-
-/// Whether no file changed so lately that another change could look the same.
-fn is_settled(stamps: &[Stamp], now: SystemTime) -> bool {
-    let settled = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .saturating_sub(UNSETTLED);
-    stamps
-        .iter()
-        .all(|stamp| u64::try_from(stamp.changed.0).unwrap_or(0) < settled.as_secs())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -200,20 +171,5 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert!(matches!(watched.look(make), Err(TlsError::Read { .. })));
         assert_eq!(**watched.value(), b"two");
-    }
-
-    #[test]
-    fn what_was_written_just_now_is_read_again() {
-        let stamp = |changed| Stamp {
-            device: 1,
-            inode: 1,
-            size: 1,
-            modified: (changed, 0),
-            changed: (changed, 0),
-        };
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
-        assert!(is_settled(&[stamp(90), stamp(97)], now));
-        assert!(!is_settled(&[stamp(90), stamp(99)], now));
-        assert!(!is_settled(&[stamp(200)], now), "of a clock that was set back");
     }
 }
