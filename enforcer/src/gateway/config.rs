@@ -59,7 +59,7 @@ pub struct Handshakes {
 }
 
 /// Where the gateway listens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// For metrics and messages; unique.
     pub name: Name,
@@ -90,7 +90,7 @@ impl ProxyProtocol {
 }
 
 /// A listener's certificates and what it asks of clients. All files are PEM.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsConfig {
     /// At least one; the first is for clients that ask for none of the names.
     pub certificates: Vec<CertificateFiles>,

@@ -252,6 +252,11 @@ impl Connection {
             .is_some_and(|proof| proof.has_expired(SystemTime::now()))
     }
 
+    /// Whether it ends after what is under way: the gateway drains, or the listener is gone.
+    pub(super) fn ends_soon(&self) -> bool {
+        self.worker.is_draining() || self.listener.is_retired()
+    }
+
     /// What services are told of the client.
     pub(super) fn told(&self) -> &Peer {
         self.told

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     expiring::{self, Shown},
     listener::ListenerContext,
+    listeners::Listeners,
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
     tls::{Reload, TlsError},
@@ -39,7 +40,7 @@ struct Watch {
 /// Runs until the gateway is gone.
 pub(super) async fn run(
     policies: Policies,
-    listeners: Vec<Arc<ListenerContext>>,
+    listeners: Arc<Listeners>,
     metrics: GatewayMetrics,
     gone: oneshot::Receiver<()>,
 ) {
@@ -77,10 +78,8 @@ pub(super) async fn run(
                 next_look = keeper.look(&generation, &metrics, Instant::now());
             }
             _ = files.tick() => {
-                for listener in &listeners {
-                    // The error is logged and counted; the next look may find better files.
-                    reload(listener, &metrics).unwrap_or_default();
-                }
+                // The error is logged and counted; the next look may find better files.
+                listeners.reload_files().unwrap_or_default();
                 for tls in generation.tls.iter().flatten() {
                     if !tls.reload() {
                         metrics.reload_failures.inc();
@@ -89,9 +88,7 @@ pub(super) async fn run(
                 shown.look(&generation, &metrics, false);
             }
             _ = validity.tick() => {
-                for listener in &listeners {
-                    expiring::show_listener(listener, &metrics);
-                }
+                listeners.show_validity();
                 shown.look(&generation, &metrics, true);
             }
             // Only aborted tasks end.

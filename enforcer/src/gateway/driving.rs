@@ -81,7 +81,7 @@ where
         return Poll::Ready(Event::Ended(result));
     }
     connection.mark.listen(context);
-    if !known.draining && connection.worker.is_draining() {
+    if !known.draining && connection.ends_soon() {
         return Poll::Ready(Event::Drains);
     }
     if !known.lapsed && connection.mark.has_lapsed() {

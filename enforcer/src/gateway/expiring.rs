@@ -31,6 +31,26 @@ pub(super) fn show_listener(listener: &ListenerContext, metrics: &GatewayMetrics
     }
 }
 
+/// Takes back what [`show_listener`] has told of a listener.
+pub(super) fn forget_listener(listener: &ListenerContext, metrics: &GatewayMetrics) {
+    let Some(tls) = &listener.tls else { return };
+    let name = listener.name.as_str();
+    for Expiry { file, .. } in tls.expiries() {
+        let labels = [name, "", &file.to_string_lossy()];
+        metrics
+            .certificate_expiry
+            .remove_label_values(&labels)
+            .unwrap_or_default();
+    }
+    for Expiry { file, .. } in tls.next_updates() {
+        let labels = [name, &file.to_string_lossy()];
+        metrics
+            .crl_next_update
+            .remove_label_values(&labels)
+            .unwrap_or_default();
+    }
+}
+
 /// Of which services it has been told, and of which of their files.
 #[derive(Default)]
 pub(super) struct Shown(HashMap<Name, Told>);

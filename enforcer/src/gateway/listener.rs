@@ -4,7 +4,10 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,9 +42,16 @@ pub(super) struct ListenerContext {
     pub(super) budgets: Option<Arc<Budgets>>,
     pub(super) timeouts: Timeouts,
     pub(super) connections: prometheus::IntGauge,
+    /// It is no longer listened to: its connections finish what is under way and end.
+    pub(super) retired: AtomicBool,
 }
 
 impl ListenerContext {
+    /// Whether its connections are to end after what is under way.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
     /// Whether a connection of `peer` begins with a header that says whose it is.
     pub(super) fn is_proxied(&self, peer: IpAddr) -> bool {
         let proxy_protocol = self.proxy_protocol.as_ref();

@@ -5,6 +5,7 @@
 
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    core::Collector as _,
 };
 
 use super::{
@@ -286,6 +287,30 @@ impl GatewayMetrics {
             self.upstream_requests
                 .remove_label_values(&[service, endpoint, result])
                 .unwrap_or_default();
+        }
+    }
+
+    /// Takes out what was counted for a listener that is gone.
+    pub(super) fn forget_listener(&self, listener: &str) {
+        self.connections
+            .remove_label_values(&[listener])
+            .unwrap_or_default();
+        let families = self.handshakes.collect();
+        let series = families.iter().flat_map(|family| family.get_metric());
+        for series in series {
+            let value = |name| {
+                let mut labels = series.get_label().iter();
+                labels
+                    .find(|label| label.name() == name)
+                    .map(|label| label.value())
+            };
+            if let (Some(of), Some(result)) = (value("listener"), value("result"))
+                && of == listener
+            {
+                self.handshakes
+                    .remove_label_values(&[listener, result])
+                    .unwrap_or_default();
+            }
         }
     }
 

@@ -35,6 +35,7 @@ pub mod identity;
 mod lengths;
 pub mod limit;
 mod listener;
+mod listeners;
 mod live;
 mod metrics;
 mod mirror;
@@ -54,6 +55,7 @@ pub mod signal;
 mod socket;
 mod sources;
 mod spoken;
+mod stamp;
 mod target;
 pub mod tls;
 mod tunnel;
@@ -81,6 +83,7 @@ use tokio::{
 pub(crate) use hop::is_of_hop;
 pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
+pub use listeners::{ListenerChanges, Listeners};
 pub use live::Revoker;
 pub(crate) use reserved::is_ours;
 pub(crate) use sources::Budgets;
@@ -88,16 +91,15 @@ pub(crate) use target::is_normal as is_normal_path;
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
-    config::{GatewayConfig, HandshakeBudget, Handshakes, ListenerConfig},
+    config::GatewayConfig,
     identity::cache::{self, TokenCache},
-    listener::ListenerContext,
     live::Revocation,
     metrics::GatewayMetrics,
     policies::Policies,
     signal::Observer,
-    tls::{ListenerTls, Tickets, TlsError},
+    tls::TlsError,
     upstream::send::Site,
-    worker::{Drain, Setup},
+    worker::{Command, Drain, Setup},
 };
 use crate::policy::model::Name;
 
@@ -108,7 +110,7 @@ const HANDSHAKES: usize = 512;
 #[derive(Debug)]
 pub struct Gateway {
     workers: Vec<Worker>,
-    listeners: Vec<(Arc<ListenerContext>, SocketAddr)>,
+    listeners: Arc<Listeners>,
     metrics: GatewayMetrics,
     drain: Duration,
     control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -116,7 +118,7 @@ pub struct Gateway {
 
 #[derive(Debug)]
 struct Worker {
-    commands: oneshot::Sender<Drain>,
+    commands: mpsc::UnboundedSender<Command>,
     revocations: mpsc::Sender<Revocation>,
     thread: JoinHandle<()>,
 }
@@ -163,27 +165,8 @@ impl Gateway {
         }
         let metrics = GatewayMetrics::new(registry)?;
         let count = config.workers.get();
-        let mut sockets: Vec<_> = (0..count).map(|_| Vec::new()).collect();
-        let mut listeners = Vec::new();
-        let share = Share {
-            metrics: &metrics,
-            tickets: Arc::default(),
-            budgets: budgets(config.per_source.handshakes)?,
-            workers: count,
-        };
-        for each in &config.listeners {
-            let context = Arc::new(share.context(each)?);
-            let failed = |source| GatewayError::Listen {
-                listener: each.name.clone(),
-                address: each.address,
-                source,
-            };
-            let bound = listener::bind(each.address, count).map_err(failed)?;
-            listeners.push((Arc::clone(&context), bound[0].local_addr().map_err(failed)?));
-            for (socket, worker) in bound.into_iter().zip(&mut sockets) {
-                worker.push((socket, Arc::clone(&context)));
-            }
-        }
+        let listeners = Arc::new(Listeners::new(metrics.clone(), Arc::default(), count));
+        let sockets = listeners.start(&config.listeners, config.per_source.handshakes)?;
         let mut gateway = Self {
             workers: Vec::new(),
             listeners,
@@ -199,7 +182,7 @@ impl Gateway {
         let max_connections = config.max_connections.get().div_ceil(count);
         let max_per_source = config.per_source.connections.get().div_ceil(count);
         for (index, listeners) in sockets.into_iter().enumerate() {
-            let (sender, commands) = oneshot::channel();
+            let (sender, commands) = mpsc::unbounded_channel();
             let (revoke, revocations) = mpsc::channel(live::WAITING);
             let (policies, metrics) = (policies.clone(), gateway.metrics.clone());
             let tokens = TokenCache::new(cache::DEFAULT_CAPACITY).map_err(|_| GatewayError::Random)?;
@@ -227,6 +210,8 @@ impl Gateway {
                 thread,
             });
         }
+        let commands = gateway.workers.iter().map(|worker| worker.commands.clone());
+        gateway.listeners.tell(commands.collect());
         Ok(gateway)
     }
 
@@ -235,11 +220,7 @@ impl Gateway {
         policies: &Policies,
     ) -> Result<(oneshot::Sender<()>, JoinHandle<()>), GatewayError> {
         let (running, gone) = oneshot::channel();
-        let listeners = self
-            .listeners
-            .iter()
-            .map(|(context, _)| Arc::clone(context))
-            .collect();
+        let listeners = Arc::clone(&self.listeners);
         let (policies, metrics) = (policies.clone(), self.metrics.clone());
         let thread = thread("gateway-control", move || {
             control::run(policies, listeners, metrics, gone)
@@ -250,10 +231,13 @@ impl Gateway {
     /// Where each listener listens, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> Vec<(Name, SocketAddr)> {
-        self.listeners
-            .iter()
-            .map(|(context, address)| (context.name.clone(), *address))
-            .collect()
+        self.listeners.addresses()
+    }
+
+    /// What changes its listeners while it runs.
+    #[must_use]
+    pub fn listeners(&self) -> Arc<Listeners> {
+        Arc::clone(&self.listeners)
     }
 
     /// What ends connections of this gateway.
@@ -268,15 +252,7 @@ impl Gateway {
     /// # Errors
     /// The listener whose files are wrong, the first if there are several. The others are taken over.
     pub fn reload_certificates(&self) -> Result<(), GatewayError> {
-        let reload = |(context, _): &(Arc<ListenerContext>, _)| {
-            control::reload(context, &self.metrics).map_err(|source| GatewayError::Tls {
-                listener: context.name.clone(),
-                source: Box::new(source),
-            })
-        };
-        // All are looked at before the first error is returned.
-        let results: Vec<_> = self.listeners.iter().map(reload).collect();
-        results.into_iter().collect()
+        self.listeners.reload_files()
     }
 
     /// Stops accepting, lets requests under way finish for `within` (as configured, if `None`), and
@@ -288,10 +264,10 @@ impl Gateway {
             let (sender, cut) = oneshot::channel();
             // A worker that has died takes no command and answers nothing.
             commands
-                .send(Drain {
+                .send(Command::Drain(Drain {
                     deadline,
                     cut: sender,
-                })
+                }))
                 .unwrap_or_default();
             waits.push((cut, thread));
         }
@@ -306,6 +282,8 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        // Workers end when nobody can tell them anything any more.
+        self.listeners.tell(Vec::new());
         for Worker { commands, thread, .. } in self.workers.drain(..) {
             drop(commands);
             join(thread);
@@ -315,48 +293,6 @@ impl Drop for Gateway {
             join(thread);
         }
     }
-}
-
-/// What listeners share.
-struct Share<'a> {
-    metrics: &'a GatewayMetrics,
-    tickets: Arc<Tickets>,
-    /// Of those that have none of their own.
-    budgets: Option<Arc<Budgets>>,
-    workers: usize,
-}
-
-impl Share<'_> {
-    fn context(&self, config: &ListenerConfig) -> Result<ListenerContext, GatewayError> {
-        let load = |tls| ListenerTls::load(tls, &self.tickets).map(Arc::new);
-        let tls = config.tls.as_ref().map(load).transpose();
-        let Handshakes {
-            concurrent,
-            per_source,
-        } = config.handshakes;
-        let context = ListenerContext {
-            name: config.name.clone(),
-            tls: tls.map_err(|source| GatewayError::Tls {
-                listener: config.name.clone(),
-                source: Box::new(source),
-            })?,
-            proxy_protocol: config.proxy_protocol.clone(),
-            handshakes: concurrent.map_or(HANDSHAKES, |all| all.get().div_ceil(self.workers)),
-            budgets: budgets(per_source)?.or_else(|| self.budgets.clone()),
-            timeouts: config.timeouts,
-            connections: self
-                .metrics
-                .connections
-                .with_label_values(&[config.name.as_str()]),
-        };
-        expiring::show_listener(&context, self.metrics);
-        Ok(context)
-    }
-}
-
-fn budgets(budget: Option<HandshakeBudget>) -> Result<Option<Arc<Budgets>>, GatewayError> {
-    let new = |HandshakeBudget { rate, burst }| Budgets::new(rate, burst).map(Arc::new);
-    budget.map(new).transpose().map_err(GatewayError::Budget)
 }
 
 /// A thread with a runtime of its own, on which `work` may spawn what stays on the thread.

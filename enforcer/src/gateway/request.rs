@@ -133,7 +133,7 @@ async fn answered(connection: Rc<Connection>, parts: Box<Parts>, body: Incoming)
         standing.write(response.headers_mut());
     }
     // Behind a CONNECT there may be bytes already that were meant for the service.
-    let ends = (connection.worker.is_draining() || is_connect) && !connection.http2;
+    let ends = (connection.ends_soon() || is_connect) && !connection.http2;
     let ends = ends && !connection.is_switched();
     if ends {
         response

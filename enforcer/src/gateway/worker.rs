@@ -1,5 +1,6 @@
 //! A worker: one thread with its own sockets, connections, upstream pools and counters.
 
+mod accepting;
 mod policy;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::accepting::{Accepting, At};
 pub(super) use self::policy::WorkerPolicy;
 use super::{
     connection,
@@ -38,7 +40,7 @@ use super::{
     sources::{Part, Shares},
     upstream::send::Site,
 };
-use crate::kernel::memory;
+use crate::{kernel::memory, policy::model::Name};
 
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -48,7 +50,7 @@ const GIVING_BACK: u32 = 20;
 /// What a worker thread is started with.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) listeners: Vec<(StdListener, Arc<ListenerContext>)>,
+    pub(super) listeners: Vec<Change>,
     pub(super) policies: Policies,
     pub(super) metrics: GatewayMetrics,
     pub(super) max_connections: usize,
@@ -58,8 +60,27 @@ pub(super) struct Setup {
     pub(super) shedding: Shedding,
     /// How late the worker is, in seconds.
     pub(super) late: prometheus::Gauge,
-    pub(super) commands: oneshot::Receiver<Drain>,
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Some listeners are others from now on.
+    Listeners(Vec<Change>),
+    Drain(Drain),
+}
+
+/// A change of a listener.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Accept from this socket, too.
+    Open(StdListener, Arc<ListenerContext>),
+    /// Serve later connections of the listener of this name with these settings.
+    Adjust(Arc<ListenerContext>),
+    /// Accept from the listener of this name no more.
+    Close(Name),
 }
 
 /// Tells a worker to finish.
@@ -111,7 +132,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         tokens,
         shedding,
         late,
-        commands,
+        mut commands,
         revocations,
     } = setup;
     let pressure = Pressure::new(shedding);
@@ -128,17 +149,8 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         tokens,
         Rc::clone(&pressure),
     ));
-    let mut accepting = JoinSet::new();
-    for (socket, context) in listeners {
-        match Acceptor::new(socket) {
-            Ok(acceptor) => {
-                accepting.spawn_local(accept(Rc::clone(&worker), acceptor, context));
-            }
-            Err(error) => {
-                tracing::error!(listener = %context.name, %error, "a worker cannot watch its socket");
-            }
-        }
-    }
+    let mut accepting = Accepting::new(Rc::clone(&worker));
+    accepting.apply(listeners);
     tokio::task::spawn_local(keep_house(Rc::clone(&worker), late));
     tokio::task::spawn_local(pressure.watch(Rc::clone(&worker.deadlines)));
     tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
@@ -153,22 +165,23 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         |worker| worker.live.end_without_key(&worker.policy().generation.keys),
     ));
     tokio::task::spawn_local(proof::look_after(Rc::clone(&worker.live), worker.metrics.clone()));
-    if let Ok(drain) = commands.await {
-        worker.drain(drain, accepting).await;
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listeners(changes) => accepting.apply(changes),
+            Command::Drain(drain) => {
+                worker.drain(drain, accepting.into_tasks()).await;
+                break;
+            }
+        }
     }
     worker.flush();
 }
 
-async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<ListenerContext>) {
-    let handshakes = Rc::new(Handshakes::new(context.handshakes));
+async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, at: Rc<At>) {
     let start = |(stream, peer): (TcpStream, SocketAddr)| {
+        let (context, handshakes) = at.now();
         let place = match worker.admit(&context, peer) {
-            Ok(part) => Place::new(
-                Rc::clone(&worker),
-                Arc::clone(&context),
-                Rc::clone(&handshakes),
-                part,
-            ),
+            Ok(part) => Place::new(Rc::clone(&worker), context, handshakes, part),
             Err(refused) => {
                 worker.metrics.handshake(context.name.as_str(), refused);
                 return reset(&stream);
@@ -180,6 +193,7 @@ async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, context: Arc<Listene
         tokio::select! {
             biased;
             () = worker.drain_begins() => break,
+            () = at.closes() => break,
             accepted = acceptor.accept() => start(accepted),
         }
     }

@@ -25,6 +25,7 @@ mod hostile_tokens;
 mod http2_services;
 mod introspection;
 mod lifecycle;
+mod listeners;
 mod metrics;
 mod mirroring;
 mod outliers;

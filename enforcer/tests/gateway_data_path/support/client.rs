@@ -1,6 +1,6 @@
 //! Clients: hyper's for well-formed requests, bare bytes for others.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -113,6 +113,17 @@ impl Client {
 
     pub(crate) async fn get(&mut self, path: &str) -> Reply {
         in_time(path, self.send(get(path))).await.unwrap()
+    }
+
+    /// Waits until the gateway has ended the connection, or announced that it does.
+    pub(crate) async fn closed(&self) {
+        let is_closed = || match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::Http2(sender) => sender.is_closed(),
+        };
+        while !is_closed() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

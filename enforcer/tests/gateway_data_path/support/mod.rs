@@ -43,6 +43,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A running gateway.
 pub(crate) struct Lab {
     pub(crate) gateway: Gateway,
+    /// What the gateway was started with.
+    pub(crate) config: GatewayConfig,
     pub(crate) policies: Policies,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) audit: Option<AuditThread>,
@@ -162,6 +164,7 @@ impl Plan {
         let address = gateway.addresses()[0].1;
         Lab {
             gateway,
+            config,
             policies,
             recorder,
             audit,
