@@ -36,6 +36,7 @@ mod sketch;
 pub mod sockets;
 mod store;
 mod syn;
+mod view;
 
 use std::{
     path::{Path, PathBuf},
@@ -73,6 +74,7 @@ pub use revoked::Revoked;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
+pub use view::{Running, View};
 
 use self::{
     address::{access_key, prefix},
