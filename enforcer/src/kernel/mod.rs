@@ -13,6 +13,7 @@ mod decision;
 mod denials;
 mod descriptors;
 mod egress;
+mod elements;
 mod error;
 mod events;
 mod filter;
@@ -36,6 +37,7 @@ mod sketch;
 pub mod sockets;
 mod store;
 mod syn;
+mod turns;
 mod view;
 
 use std::{
