@@ -28,3 +28,5 @@ pub mod policy;
 pub mod replay;
 #[forbid(unsafe_code)]
 pub mod schema;
+#[forbid(unsafe_code)]
+pub mod sync;

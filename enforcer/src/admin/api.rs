@@ -18,12 +18,13 @@ use super::wire::{
 };
 use crate::{
     agent::{
+        off_runtime::NoAnswer,
         revoke::{RevokeError, Revoked},
-        state::{KernelHalf, Shared},
+        state::{KernelHalf, Shared, Standing},
     },
     audit::record::Event,
     gateway::signal::Whom,
-    kernel::{DeniedBy, KernelError, Shortfall, monotonic_ns, sockets},
+    kernel::{DeniedBy, KernelError, monotonic_ns, sockets},
     policy::model::Mode,
 };
 
@@ -32,27 +33,34 @@ const LONGEST_REASON: usize = 200;
 
 /// `GET /v1/status`
 pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
+    let asked = Arc::clone(&shared);
+    let read = shared.rooms.read(move || whole_status(&asked)).await;
+    match read {
+        Ok(Ok(status)) => Json(status).into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => no_answer(&error),
+    }
+}
+
+fn whole_status(shared: &Shared) -> Result<Status, KernelError> {
+    let standing = shared.standing();
     let (kernel, policies) = match &shared.kernel {
         None => (None, Vec::new()),
-        Some(kernel) => match policies(&shared, kernel) {
-            Ok(policies) => (
-                Some(kernel_status(kernel, &shared.standing().syn_shortfalls.clone())),
-                policies,
-            ),
-            Err(error) => return failed(&error),
-        },
+        Some(kernel) => (
+            Some(kernel_status(kernel, &standing)),
+            policies(&standing, kernel)?,
+        ),
     };
-    let standing = shared.standing().clone();
-    let status = Status {
+    Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: shared.uptime().as_secs(),
         ready: shared.is_ready(),
         generation: standing.generation,
-        digest: standing.digest,
+        digest: standing.digest.clone(),
         since: standing
             .since
             .and_then(|since| since.truncate_to_second().format(&Rfc3339).ok()),
-        refused: standing.refused,
+        refused: standing.refused.clone(),
         kernel,
         policies,
         routes: standing
@@ -78,15 +86,20 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Response {
                 })
                 .collect()
         }),
-    };
-    Json(status).into_response()
+    })
 }
 
 /// `GET /v1/explain?address=192.0.2.1&port=443`
 pub async fn explain(State(shared): State<Arc<Shared>>, Query(query): Query<ExplainQuery>) -> Response {
-    match shared.explain(query.address, query.port) {
-        Ok(explanation) => Json(explanation).into_response(),
-        Err(error) => failed(&error),
+    let asked = Arc::clone(&shared);
+    let read = shared
+        .rooms
+        .read(move || asked.explain(query.address, query.port))
+        .await;
+    match read {
+        Ok(Ok(explanation)) => Json(explanation).into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => no_answer(&error),
     }
 }
 
@@ -116,16 +129,20 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
     let lasts = Duration::from_secs(request.for_seconds);
-    match shared.deny(
-        request.prefix,
-        DeniedBy::Operator,
-        &request.reason,
-        lasts,
-        request.action.into(),
-    ) {
+    let asked = Arc::clone(&shared);
+    let (prefix, action) = (request.prefix, request.action.into());
+    let denied = shared
+        .rooms
+        .change(move || asked.deny(prefix, DeniedBy::Operator, &request.reason, lasts, action))
+        .await;
+    let denied = match denied {
+        Ok(denied) => denied,
+        Err(error) => return no_answer(&error),
+    };
+    match denied {
         Ok(None) => {
             // The gateway refuses its next ones already. Who asks may hang up; what is begun is done all the same.
-            let work = tokio::spawn(async move { shared.end_behind(request.prefix).await });
+            let work = tokio::spawn(async move { shared.end_behind(prefix).await });
             match work.await {
                 Ok(_) => StatusCode::NO_CONTENT.into_response(),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -138,10 +155,15 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
 
 /// `DELETE /v1/denials`
 pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowRequest>) -> Response {
-    let removed = shared
-        .kernel
-        .as_ref()
-        .map_or(Ok(false), |kernel| kernel.denials.allow(request.prefix));
+    let asked = Arc::clone(&shared);
+    let work = move || match &asked.kernel {
+        None => Ok(false),
+        Some(kernel) => kernel.denials.allow(request.prefix),
+    };
+    let removed = match shared.rooms.change(work).await {
+        Ok(removed) => removed,
+        Err(error) => return no_answer(&error),
+    };
     match removed {
         Ok(true) => {
             shared.record(&Event::DenialEnded {
@@ -218,16 +240,23 @@ fn failed(error: &KernelError) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
-fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus {
+pub(super) fn no_answer(error: &NoAnswer) -> Response {
+    let status = match error {
+        NoAnswer::Late => StatusCode::SERVICE_UNAVAILABLE,
+        NoAnswer::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n")).into_response()
+}
+
+fn kernel_status(kernel: &KernelHalf, standing: &Standing) -> KernelStatus {
     let (flows, identities) = kernel.flows.count();
-    let generations = kernel.generations();
-    let interfaces = generations.attached().into_iter().map(|each| InterfaceStatus {
-        name: each.interface,
+    let interfaces = standing.kernel.attached.iter().map(|each| InterfaceStatus {
+        name: each.interface.clone(),
         xdp: each.xdp.to_string(),
         tc: each.tc.to_string(),
         pod: each.pod,
     });
-    let failures = generations.failures().iter();
+    let failures = standing.kernel.failures.iter();
     KernelStatus {
         interfaces: interfaces.collect(),
         failures: failures
@@ -255,29 +284,15 @@ fn kernel_status(kernel: &KernelHalf, shortfalls: &[Shortfall]) -> KernelStatus 
         }
         .to_owned(),
         state_why: kernel.began.fresh.clone(),
-        syn_shortfalls: shortfalls.iter().map(ToString::to_string).collect(),
+        syn_shortfalls: standing.syn_shortfalls.iter().map(ToString::to_string).collect(),
         revoke_shortfall: sockets::probe().err(),
     }
 }
 
-fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, KernelError> {
-    let numbered: Vec<_> = {
-        let generations = kernel.generations();
-        let set = generations.store.set().clone();
-        let number = |name| {
-            generations
-                .store
-                .numbered()
-                .find(|(each, _)| *each == name)
-                .map(|(_, number)| number)
-        };
-        set.packet_policies
-            .iter()
-            .filter_map(|policy| Some((policy.clone(), number(&policy.name)?)))
-            .collect()
-    };
-    numbered
-        .into_iter()
+fn policies(standing: &Standing, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, KernelError> {
+    let policies = standing.kernel.set.packet_policies.iter();
+    policies
+        .filter_map(|policy| Some((policy, standing.kernel.number(&policy.name)?)))
         .map(|(policy, number)| {
             let counts = kernel.counters.of_policy(number)?;
             let sum = |verdict| -> u64 {
@@ -287,12 +302,7 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
                     .map(|count| count.total.packets)
                     .sum()
             };
-            let state = shared
-                .standing()
-                .states
-                .get(&policy.name)
-                .copied()
-                .unwrap_or_default();
+            let state = standing.states.get(&policy.name).copied().unwrap_or_default();
             Ok(PolicyStatus {
                 name: policy.name.to_string(),
                 mode: if policy.mode == Mode::Shadow {
@@ -307,7 +317,7 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
                 shadow_packets: sum(Verdict::Shadow),
                 answered_packets: sum(Verdict::Answer),
                 reset_packets: sum(Verdict::Reset),
-                answers_syns: shared.standing().answering.get(&policy.name).copied(),
+                answers_syns: standing.answering.get(&policy.name).copied(),
             })
         })
         .collect()

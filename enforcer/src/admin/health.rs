@@ -9,13 +9,17 @@ use axum::{
 };
 use prometheus::{Encoder as _, TextEncoder};
 
+use super::api::no_answer;
 use crate::agent::state::Shared;
 
 /// Prometheus text format.
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let families = match shared.metrics.gather(&shared) {
-        Ok(families) => families,
-        Err(error) => {
+    let asked = Arc::clone(&shared);
+    let read = shared.rooms.read(move || asked.metrics.gather(&asked)).await;
+    let families = match read {
+        Ok(Ok(families)) => families,
+        Err(error) => return no_answer(&error),
+        Ok(Err(error)) => {
             tracing::error!(%error, "kernel counters cannot be read");
             return (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response();
         }

@@ -17,7 +17,7 @@ use std::{io, net::SocketAddr, path::Path, sync::Arc};
 use axum::{Router, middleware, routing::get};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{agent::state::Shared, gateway::port_taken};
+use crate::{agent::state::Shared, gateway::port_taken, sync};
 
 pub use guard::{TOKEN_FILE, TOKEN_HEADER};
 
@@ -93,6 +93,9 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
             get(api::denials).post(api::deny).delete(api::allow),
         )
         .layer(middleware::from_fn_with_state(guard, guard::check))
+        .layer(middleware::from_fn(|request, next: middleware::Next| {
+            sync::request(next.run(request))
+        }))
         .with_state(shared);
     let server = tokio::spawn(async move {
         if let Err(error) = axum::serve(connections::Connections::new(listener), router).await {

@@ -78,7 +78,7 @@ impl Controller {
         kernel.denials.expire()?;
         // The kernel tells of interfaces as they come, but its messages can be lost.
         shared.follow_interfaces(&BTreeSet::new());
-        follow_recents(kernel)?;
+        follow_recents(&shared, kernel)?;
         kernel.revoked.expire()?;
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
@@ -86,7 +86,7 @@ impl Controller {
             .values()
             .filter_map(Activity::mean_latency)
             .max_by(f64::total_cmp);
-        let set = Arc::clone(kernel.generations().store.set());
+        let set = Arc::clone(&shared.standing().kernel.set);
         self.forget(&set);
         self.syn
             .tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))?;
@@ -108,7 +108,7 @@ impl Controller {
                     "state changed"
                 );
             }
-            shared.standing().states.insert(policy.name.clone(), step.state);
+            shared.change(|standing| standing.states.insert(policy.name.clone(), step.state));
             move_limits(&shared, kernel, policy, step)?;
         }
         Ok(())
@@ -124,16 +124,17 @@ impl Controller {
     fn forget(&mut self, set: &PolicySet) {
         let named = |name: &Name| set.packet_policies.iter().any(|policy| policy.name == *name);
         self.policies.retain(|name, _| named(name));
-        let mut standing = self.shared.standing();
-        standing.states.retain(|name, _| named(name));
-        standing.adaptive.retain(|(policy, limit), _| {
-            set.packet_policies.iter().any(|document| {
-                document.name == *policy
-                    && document
-                        .limits
-                        .iter()
-                        .any(|each| each.name == *limit && each.adaptive.is_some())
-            })
+        self.shared.change(|standing| {
+            standing.states.retain(|name, _| named(name));
+            standing.adaptive.retain(|(policy, limit), _| {
+                set.packet_policies.iter().any(|document| {
+                    document.name == *policy
+                        && document
+                            .limits
+                            .iter()
+                            .any(|each| each.name == *limit && each.adaptive.is_some())
+                })
+            });
         });
     }
 
@@ -145,14 +146,7 @@ impl Controller {
         elapsed: f64,
         latency: Option<f64>,
     ) -> Result<Option<Observation>, KernelError> {
-        let number = {
-            let generations = kernel.generations();
-            generations
-                .store
-                .numbered()
-                .find(|(name, _)| **name == policy.name)
-                .map(|(_, number)| number)
-        };
+        let number = self.shared.standing().kernel.number(&policy.name);
         let Some(number) = number else { return Ok(None) };
         let counts = kernel.counters.of_policy(number)?;
         let ingress = |count: &&Count| count.direction == Direction::Ingress;
@@ -186,8 +180,8 @@ impl Controller {
 
 /// Keeps the sources that have verified connections, and forgets those that have had none for longer than any
 /// policy asks.
-fn follow_recents(kernel: &KernelHalf) -> Result<(), KernelError> {
-    let set = Arc::clone(kernel.generations().store.set());
+fn follow_recents(shared: &Shared, kernel: &KernelHalf) -> Result<(), KernelError> {
+    let set = Arc::clone(&shared.standing().kernel.set);
     let asked = set.packet_policies.iter().filter_map(|policy| policy.recent);
     let lasts = asked.map(|recent| recent.lasts).fold(REMEMBERED, Duration::max);
     kernel
@@ -215,16 +209,17 @@ fn move_limits(
         let Some(adaptive) = limit.adaptive else { continue };
         let key = (policy.name.clone(), limit.name.clone());
         let (floor, rate) = (adaptive.floor.per_second(), limit.budget.rate.per_second());
-        let known = shared.standing().adaptive.get(&key).copied();
+        let standing = shared.standing();
+        let known = standing.adaptive.get(&key).copied();
         // A limit that was changed runs at its own rate again.
-        let adapted = kernel.generations().store.is_adapted(&policy.name, &limit.name);
+        let adapted = standing.kernel.adapted.contains(&key);
         let before = known
             .filter(|_| adapted)
             .map_or(rate, |known| known.now.clamp(floor.min(rate), rate));
         let now = next_rate(before, floor, rate, step.cause);
         let settled = now.total_cmp(&floor).is_eq() || now.total_cmp(&rate).is_eq();
         if (now - before).abs() > before * NOTABLE || (settled && now.total_cmp(&before).is_ne()) {
-            set_rate(kernel, policy, limit, now, rate)?;
+            set_rate(shared, kernel, (policy, limit), now, rate)?;
             tracing::warn!(
                 policy = %policy.name,
                 limit = %limit.name,
@@ -235,18 +230,15 @@ fn move_limits(
                 "limit adapted"
             );
         }
-        shared
-            .standing()
-            .adaptive
-            .insert(key, AdaptiveRate { now, floor, rate });
+        shared.change(|standing| standing.adaptive.insert(key, AdaptiveRate { now, floor, rate }));
     }
     Ok(())
 }
 
 fn set_rate(
+    shared: &Shared,
     kernel: &KernelHalf,
-    policy: &PacketPolicy,
-    limit: &PacketLimit,
+    (policy, limit): (&PacketPolicy, &PacketLimit),
     now: f64,
     rate: f64,
 ) -> Result<(), KernelError> {
@@ -267,5 +259,5 @@ fn set_rate(
             .at_rate(amount, period_ns)
             .map_err(KernelError::Params)
     };
-    kernel.generations().store.adapt(&policy.name, &limit.name, level)
+    shared.adapt(kernel, (&policy.name, &limit.name), level)
 }

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::broadcast;
 
-use super::state::{KernelHalf, Shared};
+use super::state::Shared;
 use crate::{
-    kernel::{Event, Events, interface_names, monotonic_ns},
+    kernel::{Event, Events, View, interface_names, monotonic_ns},
     policy::model::Name,
+    sync::{Guard, Rank, Ranked},
 };
 
 /// Events that are kept.
@@ -67,7 +68,7 @@ pub enum EventLine {
 
 /// The latest events.
 pub struct Journal {
-    recent: Mutex<VecDeque<Arc<EventView>>>,
+    recent: Ranked<VecDeque<Arc<EventView>>>,
     readers: broadcast::Sender<Arc<EventView>>,
 }
 
@@ -77,7 +78,7 @@ pub type Reader = broadcast::Receiver<Arc<EventView>>;
 impl Default for Journal {
     fn default() -> Self {
         Self {
-            recent: Mutex::default(),
+            recent: Ranked::new(Rank::Journal, VecDeque::new()),
             readers: broadcast::Sender::new(RECENT),
         }
     }
@@ -113,8 +114,8 @@ impl Journal {
         found.map(|event| EventView::clone(event))
     }
 
-    fn recent(&self) -> MutexGuard<'_, VecDeque<Arc<EventView>>> {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn recent(&self) -> Guard<'_, VecDeque<Arc<EventView>>> {
+        self.recent.lock()
     }
 }
 
@@ -134,8 +135,13 @@ pub async fn take_in(events: Events, shared: Arc<Shared>) -> io::Result<()> {
             ready.clear_ready();
             continue;
         }
-        if let Some(kernel) = &shared.kernel {
-            names.refresh(kernel, &batch);
+        if shared.kernel.is_some() {
+            names.refresh(&shared.standing().kernel);
+            if names.lack_an_interface(&batch) {
+                names.interfaces = tokio::task::spawn_blocking(interface_names)
+                    .await
+                    .unwrap_or_default();
+            }
             shared.metrics.events.inc_by(batch.len() as u64);
             let now = (OffsetDateTime::now_utc(), monotonic_ns());
             for event in batch.drain(..) {
@@ -156,26 +162,23 @@ struct Names {
 }
 
 impl Names {
-    fn refresh(&mut self, kernel: &KernelHalf, batch: &[Event]) {
-        let generations = kernel.generations();
-        let set = generations.store.set();
+    fn refresh(&mut self, view: &View) {
         let limits = |name: &Name| {
-            let policy = set.packet_policies.iter().find(|policy| policy.name == *name);
+            let mut policies = view.set.packet_policies.iter();
+            let policy = policies.find(|policy| policy.name == *name);
             let text = |names: Vec<&Name>| names.into_iter().map(Name::to_string).collect();
             policy.map(|policy| policy.limit_names().map(text))
         };
-        self.policies = generations
-            .store
-            .numbered()
-            .map(|(name, number)| (number, (name.to_string(), limits(name).unwrap_or_default())))
-            .collect();
-        drop(generations);
-        if batch
-            .iter()
-            .any(|event| !self.interfaces.contains_key(&event.interface))
-        {
-            self.interfaces = interface_names();
-        }
+        let policies = view.policies.iter().map(|(name, running)| {
+            let names = (name.to_string(), limits(name).unwrap_or_default());
+            (running.number, names)
+        });
+        self.policies = policies.collect();
+    }
+
+    fn lack_an_interface(&self, batch: &[Event]) -> bool {
+        let mut events = batch.iter();
+        events.any(|event| !self.interfaces.contains_key(&event.interface))
     }
 
     fn view(&self, event: &Event, (now, now_ns): (OffsetDateTime, u64)) -> EventView {

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{
     events::EventView,
-    state::{KernelHalf, Shared},
+    state::{KernelHalf, Shared, Standing},
 };
 use crate::{
     kernel::{KernelError, SourceState, monotonic_ns},
@@ -148,8 +148,8 @@ impl Shared {
         address: IpAddr,
         port: Option<u16>,
     ) -> Result<Vec<PolicyView>, KernelError> {
-        let generations = kernel.generations();
-        let set = generations.store.set();
+        let standing = self.standing();
+        let set = &standing.kernel.set;
         // As the kernel chooses: a policy that names the port, else those about all traffic.
         let names = |policy: &PacketPolicy| policy.ports.iter().any(|each| Some(each.number) == port);
         let named = set.packet_policies.iter().any(|policy| names(policy));
@@ -162,11 +162,11 @@ impl Shared {
             .iter()
             .filter(about)
             .map(|policy| {
-                let bank = generations.store.bank(&policy.name);
+                let bank = standing.kernel.bank(&policy.name);
                 let limits = policy.limits.iter().enumerate().map(|(index, limit)| {
                     let running: Vec<KernelLimit> =
                         bank.map_or_else(Vec::new, |bank| bank.levels(index).copied().collect());
-                    self.limit_view(kernel, policy, limit, &running, address)
+                    limit_view(kernel, &standing, (policy, limit), &running, address)
                 });
                 Ok(PolicyView {
                     policy: policy.name.to_string(),
@@ -182,55 +182,53 @@ impl Shared {
             })
             .collect()
     }
+}
 
-    fn limit_view(
-        &self,
-        kernel: &KernelHalf,
-        policy: &PacketPolicy,
-        limit: &PacketLimit,
-        running: &[KernelLimit],
-        address: IpAddr,
-    ) -> Result<LimitView, KernelError> {
-        let mut decisive: Option<(SourceState, IpNet, u32)> = None;
-        for (level, running) in limit.levels.iter().zip(running) {
-            let Some(prefix) = level_prefix(level, address) else {
-                continue;
-            };
-            if limit.per != PacketKey::Source {
-                continue;
-            }
-            let state = kernel.sketch.state(running, address)?;
-            if decisive.is_none_or(|(other, ..)| is_tighter(state, other)) {
-                decisive = Some((state, prefix, level.times.get()));
-            }
+fn limit_view(
+    kernel: &KernelHalf,
+    standing: &Standing,
+    (policy, limit): (&PacketPolicy, &PacketLimit),
+    running: &[KernelLimit],
+    address: IpAddr,
+) -> Result<LimitView, KernelError> {
+    let mut decisive: Option<(SourceState, IpNet, u32)> = None;
+    for (level, running) in limit.levels.iter().zip(running) {
+        let Some(prefix) = level_prefix(level, address) else {
+            continue;
+        };
+        if limit.per != PacketKey::Source {
+            continue;
         }
-        let state = decisive.map(|(state, ..)| state);
-        let times = decisive.map_or(1.0, |(_, _, times)| f64::from(times));
-        let adapted = self
-            .standing()
-            .adaptive
-            .get(&(policy.name.clone(), limit.name.clone()))
-            .map(|rate| rate.now * times);
-        Ok(LimitView {
-            limit: limit.name.to_string(),
-            per: match limit.per {
-                PacketKey::Source => "source",
-                PacketKey::Service => "service",
-                PacketKey::Interface => "interface",
-                PacketKey::Identity => "identity",
-            }
-            .to_owned(),
-            prefix: decisive
-                .filter(|_| limit.levels.len() > 1)
-                .map(|(_, prefix, _)| prefix.to_string()),
-            rate_per_second: limit.budget.rate.per_second() * times,
-            adapted_per_second: adapted,
-            remaining: state.map(|state| state.remaining),
-            retry_after_ms: state
-                .filter(|state| state.retry_after_ns > 0)
-                .map(|state| state.retry_after_ns.div_ceil(1_000_000)),
-        })
+        let state = kernel.sketch.state(running, address)?;
+        if decisive.is_none_or(|(other, ..)| is_tighter(state, other)) {
+            decisive = Some((state, prefix, level.times.get()));
+        }
     }
+    let state = decisive.map(|(state, ..)| state);
+    let times = decisive.map_or(1.0, |(_, _, times)| f64::from(times));
+    let adapted = standing
+        .adaptive
+        .get(&(policy.name.clone(), limit.name.clone()))
+        .map(|rate| rate.now * times);
+    Ok(LimitView {
+        limit: limit.name.to_string(),
+        per: match limit.per {
+            PacketKey::Source => "source",
+            PacketKey::Service => "service",
+            PacketKey::Interface => "interface",
+            PacketKey::Identity => "identity",
+        }
+        .to_owned(),
+        prefix: decisive
+            .filter(|_| limit.levels.len() > 1)
+            .map(|(_, prefix, _)| prefix.to_string()),
+        rate_per_second: limit.budget.rate.per_second() * times,
+        adapted_per_second: adapted,
+        remaining: state.map(|state| state.remaining),
+        retry_after_ms: state
+            .filter(|state| state.retry_after_ns > 0)
+            .map(|state| state.retry_after_ns.div_ceil(1_000_000)),
+    })
 }
 
 impl Explanation {

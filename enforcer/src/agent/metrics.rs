@@ -1,16 +1,19 @@
 //! The agent's own metrics, and the kernel's counters as metrics. Every label comes from policies or
 //! from a fixed list, so that no stranger can make series.
 
-use std::sync::{Mutex, PoisonError};
-
 use prometheus::{
     GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{AtomicU64, GenericCounterVec},
     proto::MetricFamily,
 };
 
-use super::state::Shared;
-use crate::{adapt::law::State, kernel::KernelError, policy::model::Name};
+use super::state::{KernelHalf, Shared, Standing};
+use crate::{
+    adapt::law::State,
+    kernel::{Count, KernelError, View},
+    policy::model::Name,
+    sync::{Rank, Ranked},
+};
 
 /// The policy label of packets that no policy is about.
 const NO_POLICY: &str = "";
@@ -57,7 +60,7 @@ pub struct Metrics {
     syn_answering: IntGaugeVec,
     syn_shortfalls: IntGaugeVec,
     /// One scrape at a time: what is read from the kernel is filled in anew for each.
-    scrape: Mutex<()>,
+    scrape: Ranked<()>,
 }
 
 impl Metrics {
@@ -196,52 +199,47 @@ impl Metrics {
                 "Memory of the sketch of limiters, constant.",
             )?,
             registry,
-            scrape: Mutex::default(),
+            scrape: Ranked::new(Rank::Scrape, ()),
         })
     }
 
-    /// All metrics as they are now.
+    /// All metrics as they are now. The kernel is asked first, and what it says is filled in then.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn gather(&self, shared: &Shared) -> Result<Vec<MetricFamily>, KernelError> {
-        let _one_at_a_time = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
-        self.refresh(shared)?;
+        let standing = shared.standing();
+        let kernel = shared.kernel.as_ref();
+        let reading = kernel
+            .map(|kernel| Reading::take(kernel, &standing.kernel))
+            .transpose()?;
+        let unkept = shared.kept.trouble().is_some();
+        let _one_at_a_time = self.scrape.lock();
+        self.revocations_unkept.set(i64::from(unkept));
+        self.refresh_states(&standing);
+        if let Some(reading) = reading {
+            self.refresh(&standing.kernel, &reading);
+        }
         Ok(self.registry.gather())
     }
 
-    /// Brings everything that is read rather than counted up to date.
-    fn refresh(&self, shared: &Shared) -> Result<(), KernelError> {
-        self.refresh_states(shared);
-        self.revocations_unkept
-            .set(i64::from(shared.kept.trouble().is_some()));
-        let Some(kernel) = &shared.kernel else {
-            return Ok(());
-        };
-        let (flows, identities) = kernel.flows.count();
+    /// Brings what is read from the kernel up to date.
+    fn refresh(&self, view: &View, reading: &Reading) {
+        let (flows, identities) = reading.flows;
         self.verified_flows.set(int(flows));
         self.verified_identities.set(int(identities));
-        self.recently_verified.set(int(kernel.recents.count()));
-        self.denied_prefixes.set(int(kernel.denials.list().len()));
+        self.recently_verified.set(int(reading.recents));
+        self.denied_prefixes.set(int(reading.denials));
         self.sketch_bytes
-            .set(i64::try_from(kernel.sketch.bytes()).unwrap_or(i64::MAX));
-        let (skipped, lost) = kernel.event_counts.skipped_and_lost()?;
+            .set(i64::try_from(reading.sketch_bytes).unwrap_or(i64::MAX));
+        let (skipped, lost) = reading.skipped_and_lost;
         self.events_skipped.reset();
         self.events_skipped.inc_by(skipped);
         self.events_lost.reset();
         self.events_lost.inc_by(lost);
-        let (attached, failures, policies) = {
-            let generations = kernel.generations();
-            let policies: Vec<(Name, u32, [Vec<Name>; 2])> = generations
-                .store
-                .numbered()
-                .map(|(name, number)| (name.clone(), number, limits_of(&generations, name)))
-                .collect();
-            (generations.attached(), generations.failures().len(), policies)
-        };
-        self.interface_failures.set(int(failures));
+        self.interface_failures.set(int(view.failures.len()));
         self.interfaces.reset();
-        for each in attached {
+        for each in &view.attached {
             let labels = [
                 each.interface.as_str(),
                 &each.xdp.to_string(),
@@ -252,20 +250,15 @@ impl Metrics {
         // The kernel has the totals. Series of policies that are gone go with them.
         self.packets.reset();
         self.bytes.reset();
-        self.count(
-            kernel,
-            NO_POLICY,
-            enforcer_common::layout::NO_POLICY,
-            &Default::default(),
-        )?;
-        for (name, number, limits) in policies {
-            self.count(kernel, name.as_str(), number, &limits)?;
+        for (policy, counts) in &reading.counts {
+            match policy {
+                None => self.count(NO_POLICY, counts, &Default::default()),
+                Some(policy) => self.count(policy.as_str(), counts, &limits_of(view, policy)),
+            }
         }
-        Ok(())
     }
 
-    fn refresh_states(&self, shared: &Shared) {
-        let standing = shared.standing();
+    fn refresh_states(&self, standing: &Standing) {
         self.states.reset();
         for (policy, state) in &standing.states {
             for each in State::ALL {
@@ -293,14 +286,8 @@ impl Metrics {
         }
     }
 
-    fn count(
-        &self,
-        kernel: &super::state::KernelHalf,
-        policy: &str,
-        number: u32,
-        limits: &[Vec<Name>; 2],
-    ) -> Result<(), KernelError> {
-        for count in kernel.counters.of_policy(number)? {
+    fn count(&self, policy: &str, counts: &[Count], limits: &[Vec<Name>; 2]) {
+        for count in counts {
             let limit = match count.reason.limit_place() {
                 None => "",
                 Some((list, index)) => match limits[list].get(index) {
@@ -321,17 +308,46 @@ impl Metrics {
                 .inc_by(count.total.packets);
             self.bytes.with_label_values(&labels).inc_by(count.total.bytes);
         }
-        Ok(())
+    }
+}
+
+/// What one scrape has read from the kernel.
+struct Reading {
+    /// Connections, and identities behind them.
+    flows: (usize, usize),
+    recents: usize,
+    denials: usize,
+    sketch_bytes: u64,
+    skipped_and_lost: (u64, u64),
+    /// By policy; `None`: of packets that no policy is about.
+    counts: Vec<(Option<Name>, Vec<Count>)>,
+}
+
+impl Reading {
+    fn take(kernel: &KernelHalf, view: &View) -> Result<Self, KernelError> {
+        let none = (
+            None,
+            kernel.counters.of_policy(enforcer_common::layout::NO_POLICY)?,
+        );
+        let mut counts = vec![none];
+        for (name, running) in &view.policies {
+            counts.push((Some(name.clone()), kernel.counters.of_policy(running.number)?));
+        }
+        Ok(Self {
+            flows: kernel.flows.count(),
+            recents: kernel.recents.count(),
+            denials: kernel.denials.list().len(),
+            sketch_bytes: kernel.sketch.bytes(),
+            skipped_and_lost: kernel.event_counts.skipped_and_lost()?,
+            counts,
+        })
     }
 }
 
 /// The names of a policy's limits, as `PacketPolicy::limit_names` has them.
-fn limits_of(generations: &crate::kernel::Generations, policy: &Name) -> [Vec<Name>; 2] {
-    let set = generations.store.set();
-    let document = set
-        .packet_policies
-        .iter()
-        .find(|document| document.name == *policy);
+fn limits_of(view: &View, policy: &Name) -> [Vec<Name>; 2] {
+    let mut documents = view.set.packet_policies.iter();
+    let document = documents.find(|document| document.name == *policy);
     document
         .map(|document| {
             document

@@ -9,6 +9,7 @@ mod joining;
 pub mod kept;
 mod links;
 mod metrics;
+pub mod off_runtime;
 mod privileges;
 pub mod revoke;
 mod revoke_proof;

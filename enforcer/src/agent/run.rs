@@ -306,7 +306,8 @@ fn leave(shared: &Shared, on_stop: OnStop) {
             Err(error) => tracing::error!(%error, "the programs stay in force, not all as they should"),
         }
     } else {
-        match kernel.generations().detach() {
+        let detached = kernel.generations().detach();
+        match detached {
             Ok(()) => tracing::info!("detached from all interfaces"),
             Err(error) => tracing::error!(%error, "not detached everywhere"),
         }

@@ -4,28 +4,31 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
+use enforcer_common::limiter::Params;
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-use super::{events::Journal, kept::Kept, metrics::Metrics};
+use super::{events::Journal, kept::Kept, metrics::Metrics, off_runtime::Rooms};
 use crate::{
     adapt::{law::State, services::Services},
     audit::{Audit, record::Event},
     gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
-        KernelError, KernelLog, Recents, Shortfall, Sketch, Syn,
+        KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
     },
     policy::{
         Loaded, PolicySet, Problems,
-        model::{Action, Name},
+        model::{Action, Level, Name},
     },
+    sync::{Guard, Rank, Ranked, Serial},
 };
 
 /// Everything that parts of the agent ask each other for.
@@ -49,7 +52,12 @@ pub struct Shared {
     revoker: OnceLock<Revoker>,
     audit: OnceLock<Audit>,
     ready: AtomicBool,
-    standing: Mutex<Standing>,
+    /// How things stand: a snapshot, replaced in whole.
+    standing: ArcSwap<Standing>,
+    /// Who replaces it, one at a time.
+    changing: Ranked<()>,
+    /// For what requests ask of the kernel.
+    pub(crate) rooms: Rooms,
     started: Instant,
 }
 
@@ -74,16 +82,18 @@ pub struct KernelHalf {
     /// What became of events that are not taken in.
     pub event_counts: EventCounts,
     /// Until they are taken in.
-    events: Mutex<Option<Events>>,
-    log: Mutex<Option<KernelLog>>,
+    events: Ranked<Option<Events>>,
+    log: Ranked<Option<KernelLog>>,
     /// SYN defence.
     pub syn: Syn,
-    generations: Mutex<Generations>,
+    generations: Serial<Generations>,
 }
 
-/// How things stand.
+/// How things stand. Requests read one that never changes.
 #[derive(Clone, Default)]
 pub struct Standing {
+    /// What the kernel runs.
+    pub kernel: Arc<View>,
     /// The policies in force.
     pub set: Arc<PolicySet>,
     /// Counts up from 1.
@@ -142,10 +152,10 @@ impl From<Kernel> for KernelHalf {
             heartbeat,
             began: standing,
             event_counts,
-            events: Mutex::new(Some(events)),
-            log: Mutex::new(log),
+            events: Ranked::new(Rank::Once, Some(events)),
+            log: Ranked::new(Rank::Once, log),
             syn,
-            generations: Mutex::new(generations),
+            generations: Serial::new(Rank::Apply, generations),
         }
     }
 }
@@ -153,17 +163,17 @@ impl From<Kernel> for KernelHalf {
 impl KernelHalf {
     /// The events, for the one who takes them in: once.
     pub fn take_events(&self) -> Option<Events> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.events.lock().take()
     }
 
     /// What the programs log, for the one who hands it on: once.
     pub fn take_log(&self) -> Option<KernelLog> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.log.lock().take()
     }
 
-    /// The programs and tables, for one at a time.
-    pub fn generations(&self) -> MutexGuard<'_, Generations> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The programs and tables, for one at a time: not for requests, which read [`Standing::kernel`].
+    pub fn generations(&self) -> Guard<'_, Generations> {
+        self.generations.lock()
     }
 }
 
@@ -189,7 +199,9 @@ impl Shared {
             revoker: OnceLock::new(),
             audit: OnceLock::new(),
             ready: AtomicBool::new(false),
-            standing: Mutex::default(),
+            standing: ArcSwap::default(),
+            changing: Ranked::new(Rank::Standing, ()),
+            rooms: Rooms::default(),
             started: Instant::now(),
         }
     }
@@ -203,26 +215,31 @@ impl Shared {
         let Loaded { set, digest, .. } = loaded;
         let set = Arc::new(set);
         if let Some(kernel) = &self.kernel {
-            kernel.generations().apply(&set, &kernel.counters)?;
+            let mut generations = kernel.generations();
+            let applied = generations.apply(&set, &kernel.counters);
+            let view = generations.view();
+            drop(generations);
+            self.publish(view);
+            applied?;
         }
         if let Some(policies) = &self.policies {
             policies.replace(PolicySet::clone(&set));
         }
-        let mut standing = self.standing();
-        standing.generation += 1;
-        standing.set = Arc::clone(&set);
-        standing.digest = digest;
-        standing.since = Some(OffsetDateTime::now_utc());
-        standing.refused = None;
-        let generation = standing.generation;
-        drop(standing);
+        let generation = self.change(|standing| {
+            standing.generation += 1;
+            standing.set = Arc::clone(&set);
+            standing.digest.clone_from(&digest);
+            standing.since = Some(OffsetDateTime::now_utc());
+            standing.refused = None;
+            standing.generation
+        });
         self.metrics
             .generation
             .set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.metrics.policies_refused.set(0);
         self.record(&Event::PoliciesApplied {
             generation,
-            digest: &self.standing().digest.clone(),
+            digest: &digest,
             packet_policies: set.packet_policies.len(),
             routes: set.routes.len(),
             services: set.services.len(),
@@ -243,7 +260,7 @@ impl Shared {
     pub fn refuse(&self, why: &str) {
         self.metrics.policy_load_failures.inc();
         self.metrics.policies_refused.set(1);
-        self.standing().refused = Some(why.to_owned());
+        self.change(|standing| standing.refused = Some(why.to_owned()));
         self.record(&Event::PoliciesRefused { why });
         tracing::error!(
             problems = why,
@@ -255,7 +272,12 @@ impl Shared {
     /// interfaces that have left, though others may have them by now.
     pub fn follow_interfaces(&self, gone: &BTreeSet<u32>) {
         let Some(kernel) = &self.kernel else { return };
-        match kernel.generations().refresh(gone, &kernel.counters) {
+        let mut generations = kernel.generations();
+        let followed = generations.refresh(gone, &kernel.counters);
+        let view = generations.view();
+        drop(generations);
+        self.publish(view);
+        match followed {
             Ok(false) => {}
             Ok(true) => {
                 tracing::info!("interfaces have changed; policies applied to those that are there now");
@@ -376,8 +398,63 @@ impl Shared {
     }
 
     /// How things stand.
-    pub fn standing(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    /// Replaces the snapshot by one that `change` has changed, which is memory's matter alone.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> T {
+        let _one_at_a_time = self.changing.lock();
+        let mut standing = Standing::clone(&self.standing.load());
+        let result = change(&mut standing);
+        self.standing.store(Arc::new(standing));
+        result
+    }
+
+    /// Shows what the kernel runs now, unless a later view has overtaken this one.
+    fn publish(&self, view: Arc<View>) {
+        self.change(|standing| {
+            if standing.kernel.version < view.version {
+                standing.kernel = view;
+            }
+        });
+    }
+
+    /// Moves a limit, for the controller: `rate` says what each of its levels runs with.
+    ///
+    /// # Errors
+    /// The kernel refuses, or a level cannot run so.
+    pub(super) fn adapt(
+        &self,
+        kernel: &KernelHalf,
+        (policy, limit): (&Name, &Name),
+        rate: impl Fn(&Level) -> Result<Params, KernelError>,
+    ) -> Result<(), KernelError> {
+        let mut generations = kernel.generations();
+        let adapted = generations.store.adapt(policy, limit, rate);
+        let view = generations.view();
+        drop(generations);
+        self.publish(view);
+        adapted
+    }
+
+    /// Begins or ends answering SYNs under a policy, for the controller.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn answer_syns(
+        &self,
+        kernel: &KernelHalf,
+        policy: &Name,
+        on: bool,
+    ) -> Result<(), KernelError> {
+        let mut generations = kernel.generations();
+        let answered = generations.store.answer_syns(policy, on);
+        let view = generations.view();
+        drop(generations);
+        self.publish(view);
+        answered
     }
 
     /// Whether policies are in force and connections accepted.

@@ -40,7 +40,9 @@ impl SynWatch {
             let active = match policy.syn {
                 SynDefence::Off => continue,
                 SynDefence::Always => true,
-                SynDefence::Auto { above } => self.watch(kernel, policy, above.per_second(), interval)?,
+                SynDefence::Auto { above } => {
+                    self.watch(shared, kernel, policy, above.per_second(), interval)?
+                }
             };
             // The sysctls are the whole node's: a policy that only counts must not change them.
             if policy.mode == Mode::Enforce {
@@ -51,26 +53,29 @@ impl SynWatch {
         }
         self.policies.retain(|name, _| answering.contains_key(name));
         let shortfalls = kernel.syn.prepare(need)?;
-        let mut standing = shared.standing();
+        let before = shared.standing();
         for shortfall in &shortfalls {
-            if !standing.syn_shortfalls.contains(shortfall) {
+            if !before.syn_shortfalls.contains(shortfall) {
                 tracing::warn!(%shortfall, "SYN defence lacks something");
             }
         }
-        standing.answering = answering;
-        standing.syn_shortfalls = shortfalls;
+        shared.change(|standing| {
+            standing.answering = answering;
+            standing.syn_shortfalls = shortfalls;
+        });
         Ok(())
     }
 
     /// Whether an `auto` policy answers from now on.
     fn watch(
         &mut self,
+        shared: &Shared,
         kernel: &KernelHalf,
         policy: &PacketPolicy,
         above: f64,
         interval: Duration,
     ) -> Result<bool, KernelError> {
-        let Some(number) = kernel.generations().store.number(&policy.name) else {
+        let Some(number) = shared.standing().kernel.number(&policy.name) else {
             return Ok(false);
         };
         let arrived = kernel.syn.arrived(number)?;
@@ -83,7 +88,7 @@ impl SynWatch {
         let per_second = arrived.saturating_sub(last) as f64 / interval.as_secs_f64().max(0.001);
         let after = watched.guard.observe(per_second, above, interval);
         if after != before {
-            kernel.generations().store.answer_syns(&policy.name, after)?;
+            shared.answer_syns(kernel, &policy.name, after)?;
             tracing::warn!(
                 policy = %policy.name,
                 answered = after,

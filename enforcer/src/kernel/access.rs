@@ -1,33 +1,38 @@
 //! The access lists' trie, which generations and denials both write.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::SeqCst},
+};
 
-use aya::maps::{LpmTrie, MapData, MapError, lpm_trie::Key};
+use aya::maps::{LpmTrie, MapData, lpm_trie::Key};
 use enforcer_common::layout::{Access, AccessKey};
 
-use super::{KernelError, presence::Presence};
+use super::{KernelError, elements::Elements as _, presence::Presence};
+use crate::sync::system_call;
 
-/// The trie, and the bits in front of it. A clone is the same one.
+/// The trie, and the bits in front of it. A clone is the same one. Writers do not wait for each other: no two of them
+/// write the same prefix of the same list.
 #[derive(Clone)]
-pub struct AccessMap(Arc<Mutex<Lists>>);
+pub struct AccessMap(Arc<Lists>);
 
 struct Lists {
     trie: LpmTrie<MapData, AccessKey, Access>,
     presence: Presence,
     /// Something has been removed since the bits were last right.
-    stale: bool,
+    stale: AtomicBool,
 }
 
 impl AccessMap {
     /// Over the given maps.
     #[must_use]
     pub fn new(trie: LpmTrie<MapData, AccessKey, Access>, presence: Presence) -> Self {
-        Self(Arc::new(Mutex::new(Lists {
+        Self(Arc::new(Lists {
             trie,
             presence,
             // An earlier agent may have ended before it tidied.
-            stale: true,
-        })))
+            stale: AtomicBool::new(true),
+        }))
     }
 
     /// Enters or replaces a prefix.
@@ -35,17 +40,13 @@ impl AccessMap {
     /// # Errors
     /// The map is full or the kernel refuses.
     pub fn insert(&self, key: &Key<AccessKey>, entry: Access) -> Result<(), KernelError> {
-        let mut lists = self.lists();
-        lists.presence.add(key.prefix_len(), &key.data())?;
+        self.0.presence.add(key.prefix_len(), &key.data())?;
         let entry = Access {
             // At most 160.
             prefix: u16::try_from(key.prefix_len()).unwrap_or(u16::MAX),
             ..entry
         };
-        lists
-            .trie
-            .insert(key, entry, 0)
-            .map_err(KernelError::map("ACCESS"))
+        self.0.trie.put("ACCESS", key, &entry)
     }
 
     /// All entries.
@@ -53,11 +54,9 @@ impl AccessMap {
     /// # Errors
     /// The kernel refuses.
     pub fn entries(&self) -> Result<Vec<(Key<AccessKey>, Access)>, KernelError> {
-        self.lists()
-            .trie
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(KernelError::map("ACCESS"))
+        system_call("ACCESS");
+        let entries = self.0.trie.iter().collect::<Result<_, _>>();
+        entries.map_err(KernelError::map("ACCESS"))
     }
 
     /// Removes a prefix, if it is there. Its bits stay until [`Self::tidy`]: that costs time, nothing else.
@@ -65,38 +64,32 @@ impl AccessMap {
     /// # Errors
     /// The kernel refuses.
     pub fn remove(&self, key: &Key<AccessKey>) -> Result<(), KernelError> {
-        let mut lists = self.lists();
-        lists.stale = true;
-        match lists.trie.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) if not_found(&error) => Ok(()),
-            Err(error) => Err(KernelError::map("ACCESS")(error)),
-        }
+        self.0.stale.store(true, SeqCst);
+        self.0.trie.remove_if_present("ACCESS", key).map(|_| ())
     }
 
-    /// Clears the bits of prefixes that are no longer there.
+    /// Clears the bits of prefixes that are no longer there. For one thread at a time; prefixes may come meanwhile.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn tidy(&self) -> Result<(), KernelError> {
-        let mut lists = self.lists();
-        if !lists.stale {
+        let Lists {
+            trie,
+            presence,
+            stale,
+        } = &*self.0;
+        // Before the prefixes are read: what is removed from here on is left to the next time.
+        if !stale.swap(false, SeqCst) {
             return Ok(());
         }
-        let Lists { trie, presence, .. } = &mut *lists;
-        presence.keep(trie.keys().map(|key| {
+        let prefixes = trie.keys().map(|key| {
             key.map(|key| (key.prefix_len(), key.data()))
                 .map_err(KernelError::map("ACCESS"))
-        }))?;
-        lists.stale = false;
-        Ok(())
+        });
+        let tidied = presence.keep(prefixes);
+        if tidied.is_err() {
+            stale.store(true, SeqCst);
+        }
+        tidied
     }
-
-    fn lists(&self) -> MutexGuard<'_, Lists> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn not_found(error: &MapError) -> bool {
-    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT))
 }

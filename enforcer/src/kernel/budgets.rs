@@ -1,23 +1,23 @@
 //! Limiter states of verified identities: one of each identity for each limit per identity on the node.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use enforcer_common::{
     layout::{CELLS_PER_IDENTITY, MAX_IDENTITIES},
     limiter::FRESH,
 };
 
-use super::{KernelError, object::Array};
+use super::{KernelError, elements::Elements as _, object::Array};
 
 /// The states, for those who give identities places and those who give limits columns.
 #[derive(Clone)]
-pub struct Budgets(Arc<Mutex<Array<u64>>>);
+pub struct Budgets(Arc<Array<u64>>);
 
 impl Budgets {
     /// Over the given map.
     #[must_use]
     pub fn new(map: Array<u64>) -> Self {
-        Self(Arc::new(Mutex::new(map)))
+        Self(Arc::new(map))
     }
 
     /// Fills all limiters of the identity at a place, for another one.
@@ -37,9 +37,6 @@ impl Budgets {
     }
 
     fn renew(&self, mut cells: impl Iterator<Item = u32>) -> Result<(), KernelError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cells
-            .try_for_each(|cell| map.set(cell, FRESH, 0))
-            .map_err(KernelError::map("BUDGETS"))
+        cells.try_for_each(|cell| self.0.put("BUDGETS", &cell, &FRESH))
     }
 }

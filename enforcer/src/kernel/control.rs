@@ -1,17 +1,28 @@
 //! The control map: what all packets need and no generation owns.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use enforcer_common::{
     hash::Key,
     layout::{Control, control_flag, syn_option},
 };
 
-use super::{KernelError, object::Array};
+use super::{KernelError, elements::Elements as _, object::Array, turns::Turns};
+use crate::sync::{Rank, Ranked};
 
-/// The control map and what was last written to it.
+/// The control map and what it is to hold. Nobody waits for another's writing, the heartbeat least of all.
 #[derive(Clone)]
-pub struct ControlBlock(Arc<Mutex<(Array<Control>, Control)>>);
+pub struct ControlBlock(Arc<Block>);
+
+struct Block {
+    map: Array<Control>,
+    state: Ranked<State>,
+}
+
+struct State {
+    control: Control,
+    turns: Turns<()>,
+}
 
 impl ControlBlock {
     /// Writes the sketch's secret, drawn now, and its mask. The agent counts as alive for ever, until
@@ -35,7 +46,7 @@ impl ControlBlock {
             alive_until_ns: u64::MAX,
             syn_options: syn_option::NO_SCALE,
         };
-        let block = Self(Arc::new(Mutex::new((map, control))));
+        let block = Self::over(map, control);
         block.change(|_| {})?;
         Ok(block)
     }
@@ -47,15 +58,21 @@ impl ControlBlock {
     /// The map refuses.
     pub fn inherited(map: Array<Control>) -> Result<Self, KernelError> {
         let control = map.get(&0, 0).map_err(KernelError::map("CONTROL"))?;
-        let block = Self(Arc::new(Mutex::new((map, control))));
+        let block = Self::over(map, control);
         block.set_flag(control_flag::FLOWS, false)?;
         Ok(block)
+    }
+
+    fn over(map: Array<Control>, control: Control) -> Self {
+        let turns = Turns::default();
+        let state = Ranked::new(Rank::Control, State { control, turns });
+        Self(Arc::new(Block { map, state }))
     }
 
     /// What is in force.
     #[must_use]
     pub fn current(&self) -> Control {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.0.state.lock().control
     }
 
     /// Says whether the table behind `flag` holds anything.
@@ -63,8 +80,17 @@ impl ControlBlock {
     /// # Errors
     /// The map refuses.
     pub fn set_flag(&self, flag: u64, on: bool) -> Result<(), KernelError> {
+        self.follow(flag, || on)
+    }
+
+    /// As [`Self::set_flag`], by what `on` says when it is this change's turn: of two that a table's threads make at
+    /// once, the later one then knows better.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn follow(&self, flag: u64, on: impl FnOnce() -> bool) -> Result<(), KernelError> {
         self.change(|control| {
-            control.flags = if on {
+            control.flags = if on() {
                 control.flags | flag
             } else {
                 control.flags & !flag
@@ -81,10 +107,21 @@ impl ControlBlock {
     }
 
     fn change(&self, change: impl FnOnce(&mut Control)) -> Result<(), KernelError> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (map, control) = &mut *guard;
-        change(control);
-        map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
+        let Block { map, state } = &*self.0;
+        let mut memory = state.lock();
+        change(&mut memory.control);
+        let mine = memory.turns.begin(());
+        drop(memory);
+        if !mine {
+            return Ok(());
+        }
+        loop {
+            let control = self.current();
+            let written = map.put("CONTROL", &0, &control);
+            if !state.lock().turns.again(()) {
+                return written;
+            }
+        }
     }
 
     /// Says what this node's stack takes on in a connection, as `syn_option`s.

@@ -1,17 +1,16 @@
 //! The kernel's counters: packets and bytes by direction, policy, reason and verdict.
 
-use std::sync::{Mutex, PoisonError};
-
-use aya::maps::{MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{MapData, PerCpuArray};
 use enforcer_common::{
     layout::{Counter, counter},
     verdict::{Direction, Reason, Verdict},
 };
 
-use super::KernelError;
+use super::{KernelError, elements::clear_per_cpu};
+use crate::sync::system_call;
 
 /// The counters.
-pub struct Counters(Mutex<PerCpuArray<MapData, Counter>>);
+pub struct Counters(PerCpuArray<MapData, Counter>);
 
 /// One of them, summed over the CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +29,7 @@ impl Counters {
     /// Over the given map.
     #[must_use]
     pub fn new(map: PerCpuArray<MapData, Counter>) -> Self {
-        Self(Mutex::new(map))
+        Self(map)
     }
 
     /// All counters of a policy that can move, in a fixed order.
@@ -38,11 +37,11 @@ impl Counters {
     /// # Errors
     /// The kernel refuses.
     pub fn of_policy(&self, policy: u32) -> Result<Vec<Count>, KernelError> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        system_call("COUNTERS");
         possible()
             .map(|(direction, reason, verdict)| {
                 let place = counter(direction, policy, reason, verdict);
-                let values = map.get(&place, 0).map_err(KernelError::map("COUNTERS"))?;
+                let values = self.0.get(&place, 0).map_err(KernelError::map("COUNTERS"))?;
                 let total = values.iter().fold(Counter::default(), |sum, value| Counter {
                     packets: sum.packets.wrapping_add(value.packets),
                     bytes: sum.bytes.wrapping_add(value.bytes),
@@ -62,14 +61,12 @@ impl Counters {
     /// # Errors
     /// The kernel refuses.
     pub fn clear(&self, policy: u32) -> Result<(), KernelError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| KernelError::Cpus(error))?;
-        for (direction, reason, verdict) in possible() {
-            let zero = PerCpuValues::try_from(vec![Counter::default(); cpus]).map_err(KernelError::Cpus)?;
+        let zeroes = vec![0; cpus * size_of::<Counter>().div_ceil(8)];
+        possible().try_for_each(|(direction, reason, verdict)| {
             let place = counter(direction, policy, reason, verdict);
-            map.set(place, zero, 0).map_err(KernelError::map("COUNTERS"))?;
-        }
-        Ok(())
+            clear_per_cpu(&self.0, "COUNTERS", place, &zeroes)
+        })
     }
 }
 

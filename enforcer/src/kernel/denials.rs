@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -22,8 +25,13 @@ use super::{
     address::{access_key, prefix},
     clock::{after, monotonic_ns},
     control::ControlBlock,
+    elements::Elements as _,
+    turns::Turns,
 };
-use crate::policy::model::Action;
+use crate::{
+    policy::model::Action,
+    sync::{Rank, Ranked, without_waiting},
+};
 
 /// Denials at one time, at most; a further one is refused.
 pub const MAX_DENIALS: usize = enforcer_common::layout::MAX_DENIALS as usize;
@@ -34,15 +42,23 @@ pub type Reasons = HashMap<MapData, DeniedPrefix, DenialReason>;
 /// Of those, how many failed authentication cannot use up.
 const FOR_OPERATORS: usize = 4_096;
 
-/// The denials in force. A clone speaks of the same ones.
+/// The denials in force. A clone speaks of the same ones. The memory is locked for moments; the kernel is told by each
+/// thread for itself.
 #[derive(Clone)]
-pub struct Denials(Arc<Mutex<State>>);
+pub struct Denials(Arc<Inner>);
 
-struct State {
+struct Inner {
     access: AccessMap,
     control: ControlBlock,
     reasons: Reasons,
+    state: Ranked<State>,
+    /// How many there are.
+    count: AtomicUsize,
+}
+
+struct State {
     entries: BTreeMap<IpNet, Denial>,
+    turns: Turns<IpNet>,
 }
 
 /// One denial.
@@ -111,14 +127,16 @@ impl Denials {
             );
         }
         control.set_flag(control_flag::RUNTIME, !entries.is_empty())?;
-        let mut state = State {
+        let turns = Turns::default();
+        let denials = Self(Arc::new(Inner {
             access,
             control,
             reasons,
-            entries,
-        };
-        state.expire(monotonic_ns())?;
-        Ok(Self(Arc::new(Mutex::new(state))))
+            count: AtomicUsize::new(entries.len()),
+            state: Ranked::new(Rank::Denials, State { entries, turns }),
+        }));
+        denials.expire()?;
+        Ok(denials)
     }
 
     /// Denies `prefix` for a while. An operator's denial is never shortened by an automatic one.
@@ -134,40 +152,16 @@ impl Denials {
         action: Action,
     ) -> Result<(), KernelError> {
         let prefix = prefix.trunc();
-        let mut state = self.state();
-        let now_ns = monotonic_ns();
-        state.expire(now_ns)?;
-        let expires_ns = after(now_ns, lasts);
-        let known = state.entries.get(&prefix);
-        if by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator) {
-            return Ok(());
-        }
-        let room = match by {
-            DeniedBy::Operator => MAX_DENIALS,
-            DeniedBy::Authentication => MAX_DENIALS - FOR_OPERATORS,
+        let denial = Denial {
+            by,
+            reason: reason.into(),
+            expires_ns: after(monotonic_ns(), lasts),
+            action,
         };
-        if known.is_none() && state.entries.len() >= room {
-            let (what, limit) = ("denials", room);
-            return Err(KernelError::TooMany { what, limit });
-        }
-        let entry = Access::new(expires_ns, by.reason(), NO_POLICY).resetting(action == Action::Reset);
-        let key = access_key(runtime_table(), prefix);
-        state
-            .reasons
-            .insert(denied(&key), recorded(reason), 0)
-            .map_err(KernelError::map("REASONS"))?;
-        state.access.insert(&key, entry)?;
-        let reason = reason.into();
-        state.entries.insert(
-            prefix,
-            Denial {
-                by,
-                reason,
-                expires_ns,
-                action,
-            },
-        );
-        state.control.set_flag(control_flag::RUNTIME, true)
+        without_waiting(|| {
+            self.expire()?;
+            self.0.enter(prefix, denial)
+        })
     }
 
     /// Takes a denial back; whether there was one.
@@ -175,15 +169,28 @@ impl Denials {
     /// # Errors
     /// The kernel refuses.
     pub fn allow(&self, prefix: IpNet) -> Result<bool, KernelError> {
-        self.state().remove(prefix.trunc())
+        let prefix = prefix.trunc();
+        let mut state = self.0.state.lock();
+        let was_there = state.entries.remove(&prefix).is_some();
+        let mine = was_there && state.turns.begin(prefix);
+        self.0.count.store(state.entries.len(), SeqCst);
+        drop(state);
+        if mine {
+            self.0.settle(prefix)?;
+        }
+        self.0.tell_whether_any()?;
+        Ok(was_there)
     }
 
     /// The denial that `address` is under.
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<(IpNet, Denial)> {
+        if self.0.count.load(SeqCst) == 0 {
+            return None;
+        }
         let address = address.to_canonical();
         let now_ns = monotonic_ns();
-        find(&self.state().entries, address, |denial| {
+        find(&self.0.state.lock().entries, address, |denial| {
             denial.expires_ns > now_ns
         })
     }
@@ -192,7 +199,7 @@ impl Denials {
     #[must_use]
     pub fn list(&self) -> Vec<(IpNet, Denial)> {
         let now_ns = monotonic_ns();
-        let state = self.state();
+        let state = self.0.state.lock();
         let holds = |(_, denial): &(&IpNet, &Denial)| denial.expires_ns > now_ns;
         state
             .entries
@@ -207,42 +214,104 @@ impl Denials {
     /// # Errors
     /// The kernel refuses.
     pub fn expire(&self) -> Result<(), KernelError> {
-        self.state().expire(monotonic_ns())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let now_ns = monotonic_ns();
+        let mut state = self.0.state.lock();
+        let State { entries, turns } = &mut *state;
+        let ended = entries.extract_if(.., |_, denial| denial.expires_ns <= now_ns);
+        let ended: Vec<IpNet> = ended
+            .map(|(prefix, _)| prefix)
+            .filter(|prefix| turns.begin(*prefix))
+            .collect();
+        self.0.count.store(state.entries.len(), SeqCst);
+        drop(state);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        // All of them, whatever becomes of one.
+        let settled = ended.into_iter().map(|prefix| self.0.settle(prefix));
+        settled.fold(Ok(()), Result::and)?;
+        self.0.tell_whether_any()
     }
 }
 
-impl State {
-    fn expire(&mut self, now_ns: u64) -> Result<(), KernelError> {
-        let ended: Vec<IpNet> = self
-            .entries
-            .iter()
-            .filter(|(_, denial)| denial.expires_ns <= now_ns)
-            .map(|(prefix, _)| *prefix)
-            .collect();
-        for prefix in ended {
-            self.remove(prefix)?;
+impl Inner {
+    fn enter(&self, prefix: IpNet, denial: Denial) -> Result<(), KernelError> {
+        let mut state = self.state.lock();
+        let known = state.entries.get(&prefix);
+        if denial.by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator)
+        {
+            return Ok(());
         }
-        Ok(())
+        let room = match denial.by {
+            DeniedBy::Operator => MAX_DENIALS,
+            DeniedBy::Authentication => MAX_DENIALS - FOR_OPERATORS,
+        };
+        if known.is_none() && state.entries.len() >= room {
+            let (what, limit) = ("denials", room);
+            return Err(KernelError::TooMany { what, limit });
+        }
+        let before = state.entries.insert(prefix, denial.clone());
+        let mine = state.turns.begin(prefix);
+        self.count.store(state.entries.len(), SeqCst);
+        drop(state);
+        if mine && let Err(error) = self.settle(prefix) {
+            self.take_back(prefix, &denial, before);
+            return Err(error);
+        }
+        self.tell_whether_any()
     }
 
-    fn remove(&mut self, prefix: IpNet) -> Result<bool, KernelError> {
-        if !self.entries.contains_key(&prefix) {
-            return Ok(false);
+    /// A denial that the kernel refused does not count, unless another has taken its place meanwhile.
+    fn take_back(&self, prefix: IpNet, denial: &Denial, before: Option<Denial>) {
+        let mut state = self.state.lock();
+        if state.entries.get(&prefix) != Some(denial) {
+            return;
         }
+        match before {
+            Some(before) => drop(state.entries.insert(prefix, before)),
+            None => drop(state.entries.remove(&prefix)),
+        }
+        self.count.store(state.entries.len(), SeqCst);
+    }
+
+    /// Tells the kernel whether a prefix is denied, and keeps the reason.
+    fn settle(&self, prefix: IpNet) -> Result<(), KernelError> {
+        loop {
+            let denial = self.state.lock().entries.get(&prefix).cloned();
+            let written = match denial {
+                Some(denial) => self.write(prefix, &denial),
+                None => self.remove(prefix),
+            };
+            if !self.state.lock().turns.again(prefix) {
+                return written;
+            }
+        }
+    }
+
+    fn write(&self, prefix: IpNet, denial: &Denial) -> Result<(), KernelError> {
+        let key = access_key(runtime_table(), prefix);
+        let resets = denial.action == Action::Reset;
+        let entry = Access::new(denial.expires_ns, denial.by.reason(), NO_POLICY).resetting(resets);
+        self.reasons
+            .put("REASONS", &denied(&key), &recorded(&denial.reason))?;
+        self.access.insert(&key, entry)
+    }
+
+    fn remove(&self, prefix: IpNet) -> Result<(), KernelError> {
         let key = access_key(runtime_table(), prefix);
         self.access.remove(&key)?;
-        if let Err(error) = self.reasons.remove(&denied(&key)) {
-            tracing::debug!(%prefix, %error, "the denial had no reason recorded");
+        self.reasons
+            .remove_if_present("REASONS", &denied(&key))
+            .map(|_| ())
+    }
+
+    fn tell_whether_any(&self) -> Result<(), KernelError> {
+        let any = || self.count.load(SeqCst) > 0;
+        // Asked for each denial, and the answer seldom changes.
+        if (self.control.current().flags & control_flag::RUNTIME != 0) == any() {
+            return Ok(());
         }
-        self.entries.remove(&prefix);
-        if self.entries.is_empty() {
-            self.control.set_flag(control_flag::RUNTIME, false)?;
-        }
-        Ok(true)
+        self.control.follow(control_flag::RUNTIME, any)
     }
 }
 
@@ -253,9 +322,6 @@ fn find(
     address: IpAddr,
     holds: impl Fn(&Denial) -> bool,
 ) -> Option<(IpNet, Denial)> {
-    if entries.is_empty() {
-        return None;
-    }
     let longest = IpNet::from(address).max_prefix_len();
     (0..=longest).rev().find_map(|length| {
         let prefix = IpNet::new(address, length).ok()?.trunc();

@@ -14,6 +14,7 @@ use enforcer_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{KernelError, address::ip};
+use crate::sync::system_call;
 
 /// How many packets have an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,7 @@ impl EventCounts {
     /// # Errors
     /// The kernel refuses.
     pub fn skipped_and_lost(&self) -> Result<(u64, u64), KernelError> {
+        system_call("EVENT_GATES");
         let gates = self.0.get(&0, 0).map_err(KernelError::map("EVENT_GATES"))?;
         Ok(gates.iter().fold((0, 0), |(skipped, lost), gate| {
             (skipped + gate.total_skipped, lost + gate.lost)

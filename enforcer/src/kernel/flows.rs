@@ -4,12 +4,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
-use aya::maps::{MapData, MapError};
-use enforcer_common::layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag};
+use aya::maps::MapData;
+use enforcer_common::{
+    hash::Key,
+    layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag},
+};
 use ipnet::IpNet;
 
 use super::{
@@ -17,19 +20,31 @@ use super::{
     address::{client_prefix, flow_key},
     budgets::Budgets,
     control::ControlBlock,
+    elements::Elements as _,
     object::Array,
+    turns::Turns,
 };
-use crate::gateway::signal::{Flow, Identity};
+use crate::{
+    gateway::signal::{Flow, Identity},
+    sync::{Rank, Ranked, without_waiting},
+};
 
-/// The verified connections and the identities behind them.
-pub struct Flows(Mutex<State>);
-
-struct State {
+/// The verified connections and the identities behind them. The gateway's workers share the memory, for moments; the
+/// kernel is told by each worker for itself.
+pub struct Flows {
     flows: aya::maps::HashMap<MapData, FlowKey, FlowEntry>,
     budgets: Budgets,
-    /// Whose each budget is: see [`State::holder`].
+    /// Whose each budget is: see [`Flows::holder`].
     holders: Array<u64>,
     control: ControlBlock,
+    /// The sketch's secret.
+    secret: Key,
+    state: Ranked<State>,
+    /// How many connections there are.
+    count: AtomicUsize,
+}
+
+struct State {
     /// Budgets of identities that an earlier agent knew and this one has not met yet, by holder: they find
     /// them as spent as they were.
     inherited: HashMap<u64, u32>,
@@ -38,13 +53,14 @@ struct State {
     /// Identities without connections, longest idle first, and possibly some that have come back. They
     /// keep their budgets as long as there are others, so that nobody refills one by reconnecting.
     idle: VecDeque<Identity>,
-    /// Which identity each flow belongs to; bounded by the flows map.
-    owners: HashMap<Flow, Identity>,
+    /// Which identity and budget each flow belongs to; bounded by the flows map.
+    owners: HashMap<Flow, (Identity, u32)>,
     /// How many flows each client has, by the addresses of one client; bounded by the flows map.
     clients: HashMap<IpNet, u32>,
     /// Budgets that nobody has had yet.
     free: Vec<u32>,
     max_flows: usize,
+    turns: Turns<Flow>,
 }
 
 struct Budget {
@@ -52,6 +68,16 @@ struct Budget {
     flows: u32,
     /// In the idle queue.
     queued: bool,
+    /// It is another identity's no more. Until then it is filled before a connection is charged to it, by whoever enters
+    /// one.
+    renewed: bool,
+}
+
+/// A connection that is entered in memory.
+struct Begun {
+    index: u32,
+    /// The budget is to be filled first.
+    renew: bool,
 }
 
 /// Why a connection was not entered.
@@ -83,11 +109,8 @@ impl Flows {
                 holder => drop(inherited.insert(holder, index)),
             }
         }
-        Ok(Self(Mutex::new(State {
-            flows,
-            budgets,
-            holders,
-            control,
+        let secret = control.current().key;
+        let state = State {
             inherited,
             identities: HashMap::new(),
             idle: VecDeque::new(),
@@ -95,7 +118,17 @@ impl Flows {
             free,
             clients: HashMap::new(),
             max_flows: max_flows as usize,
-        })))
+            turns: Turns::default(),
+        };
+        Ok(Self {
+            flows,
+            budgets,
+            holders,
+            control,
+            secret,
+            state: Ranked::new(Rank::Flows, state),
+            count: AtomicUsize::new(0),
+        })
     }
 
     /// Enters a connection. `Ok(Some(..))` says that there was no room; the connection is then limited
@@ -104,7 +137,41 @@ impl Flows {
     /// # Errors
     /// The kernel refuses.
     pub fn enter(&self, flow: Flow, identity: &Identity) -> Result<Option<Full>, KernelError> {
-        self.state().enter(flow, identity)
+        without_waiting(|| self.enter_now(flow, identity))
+    }
+
+    fn enter_now(&self, flow: Flow, identity: &Identity) -> Result<Option<Full>, KernelError> {
+        let holder = self.holder(identity);
+        let mut state = self.state.lock();
+        // The same 4-tuple again: its earlier connection is gone, whatever the order of events.
+        let again = state.leave(&flow);
+        let begun = state.enter(flow, identity, holder);
+        let first = state.owners.len() == 1;
+        self.count.store(state.owners.len(), SeqCst);
+        let ended = begun.is_err() && again && state.turns.begin(flow);
+        drop(state);
+        if ended {
+            self.settle(flow)?;
+        }
+        let Begun { index, renew } = match begun {
+            Ok(begun) => begun,
+            Err(full) => return Ok(Some(full)),
+        };
+        let renewed = if renew {
+            self.renew(index, identity, holder)
+        } else {
+            Ok(())
+        };
+        let mine = self.state.lock().turns.begin(flow);
+        let entered = renewed.and_then(|()| if mine { self.settle(flow) } else { Ok(()) });
+        if let Err(error) = entered {
+            self.leave(&flow)?;
+            return Err(error);
+        }
+        if first {
+            self.tell_whether_any()?;
+        }
+        Ok(None)
     }
 
     /// Forgets a connection.
@@ -112,13 +179,57 @@ impl Flows {
     /// # Errors
     /// The kernel refuses.
     pub fn leave(&self, flow: &Flow) -> Result<(), KernelError> {
-        self.state().leave(flow)
+        let mut state = self.state.lock();
+        if !state.leave(flow) {
+            return Ok(());
+        }
+        let mine = state.turns.begin(*flow);
+        let last = state.owners.is_empty();
+        self.count.store(state.owners.len(), SeqCst);
+        drop(state);
+        if last {
+            self.tell_whether_any()?;
+        }
+        if mine { self.settle(*flow) } else { Ok(()) }
+    }
+
+    /// Tells the kernel what is known of a connection.
+    fn settle(&self, flow: Flow) -> Result<(), KernelError> {
+        let key = flow_key(&flow);
+        loop {
+            let index = self.state.lock().owners.get(&flow).map(|(_, index)| *index);
+            let written = match index {
+                Some(identity) => {
+                    let reserved = 0;
+                    self.flows.put("FLOWS", &key, &FlowEntry { identity, reserved })
+                }
+                None => self.flows.remove_if_present("FLOWS", &key).map(|_| ()),
+            };
+            if !self.state.lock().turns.again(flow) {
+                return written;
+            }
+        }
+    }
+
+    /// Fills a budget, and notes whose it is now. Two connections of one identity may both do so: it is the same.
+    fn renew(&self, index: u32, identity: &Identity, holder: u64) -> Result<(), KernelError> {
+        self.budgets.renew_identity(index)?;
+        self.holders.put("HOLDERS", &index, &holder)?;
+        if let Some(budget) = self.state.lock().identities.get_mut(identity) {
+            budget.renewed = true;
+        }
+        Ok(())
+    }
+
+    fn tell_whether_any(&self) -> Result<(), KernelError> {
+        self.control
+            .follow(control_flag::FLOWS, || self.count.load(SeqCst) > 0)
     }
 
     /// How many connections are entered, and of how many identities.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
-        let state = self.state();
+        let state = self.state.lock();
         (
             state.owners.len(),
             state
@@ -132,135 +243,34 @@ impl Flows {
     /// Whether anybody is verified at the addresses of one client, as [`client_prefix`] says them.
     #[must_use]
     pub fn has_client(&self, client: &IpNet) -> bool {
-        self.state().clients.contains_key(client)
+        self.state.lock().clients.contains_key(client)
     }
 
     /// The clients with connections, as [`client_prefix`] says them.
     #[must_use]
     pub fn clients(&self) -> Vec<IpNet> {
-        self.state().clients.keys().copied().collect()
+        self.state.lock().clients.keys().copied().collect()
     }
 
     /// Who is behind the connections from `source`.
     #[must_use]
     pub fn identities_at(&self, source: IpAddr) -> Vec<(Flow, Identity)> {
-        let state = self.state();
+        let state = self.state.lock();
         let at = |flow: &&Flow| flow.peer.ip().to_canonical() == source.to_canonical();
         state
             .owners
             .iter()
             .filter(|(flow, _)| at(flow))
-            .map(|(flow, id)| (*flow, id.clone()))
+            .map(|(flow, (identity, _))| (*flow, identity.clone()))
             .collect()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn enter(&mut self, flow: Flow, identity: &Identity) -> Result<Option<Full>, KernelError> {
-        // The same 4-tuple again: its earlier connection is gone, whatever the order of events.
-        self.leave(&flow)?;
-        if self.owners.len() >= self.max_flows {
-            return Ok(Some(Full::Flows));
-        }
-        let index = match self.identities.get(identity) {
-            Some(budget) => budget.index,
-            None => match self.budget_for(identity)? {
-                Some(index) => index,
-                None => return Ok(Some(Full::Identities)),
-            },
-        };
-        let entry = FlowEntry {
-            identity: index,
-            reserved: 0,
-        };
-        self.flows
-            .insert(flow_key(&flow), entry, 0)
-            .map_err(KernelError::map("FLOWS"))?;
-        if let Some(budget) = self.identities.get_mut(identity) {
-            budget.flows += 1;
-        }
-        self.owners.insert(flow, identity.clone());
-        *self.clients.entry(client_prefix(flow.peer.ip())).or_default() += 1;
-        if self.owners.len() == 1 {
-            self.control.set_flag(control_flag::FLOWS, true)?;
-        }
-        Ok(None)
-    }
-
-    /// Gives an identity the budget that it had with an earlier agent, else a fresh one. It is idle until it
-    /// has a connection. `None`: all budgets are in use.
-    fn budget_for(&mut self, identity: &Identity) -> Result<Option<u32>, KernelError> {
-        let holder = self.holder(identity);
-        let index = match self.inherited.remove(&holder) {
-            Some(index) => index,
-            None => match self.vacant_budget() {
-                Some(index) => self.renew(index, holder)?,
-                None => return Ok(None),
-            },
-        };
-        let budget = Budget {
-            index,
-            flows: 0,
-            queued: true,
-        };
-        self.identities.insert(identity.clone(), budget);
-        self.idle.push_back(identity.clone());
-        Ok(Some(index))
-    }
-
-    /// Fills a budget, and notes whose it is now.
-    fn renew(&mut self, index: u32, holder: u64) -> Result<u32, KernelError> {
-        let filled = self.budgets.renew_identity(index);
-        let noted = filled.and_then(|()| {
-            self.holders
-                .set(index, holder, 0)
-                .map_err(KernelError::map("HOLDERS"))
-        });
-        if let Err(error) = noted {
-            self.free.push(index);
-            return Err(error);
-        }
-        Ok(index)
-    }
-
-    fn leave(&mut self, flow: &Flow) -> Result<(), KernelError> {
-        let Some(identity) = self.owners.remove(flow) else {
-            return Ok(());
-        };
-        let client = client_prefix(flow.peer.ip());
-        if let Some(count) = self.clients.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                self.clients.remove(&client);
-            }
-        }
-        if let Some(budget) = self.identities.get_mut(&identity) {
-            budget.flows -= 1;
-            if budget.flows == 0 && !budget.queued {
-                budget.queued = true;
-                self.idle.push_back(identity);
-            }
-        }
-        if self.owners.is_empty() {
-            self.control.set_flag(control_flag::FLOWS, false)?;
-        }
-        match self.flows.remove(&flow_key(flow)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(KernelError::map("FLOWS")(error)),
-        }
     }
 
     /// An identity as the map knows it: a hash under the sketch's secret, so that nobody can choose to share
     /// another's budget. Never zero.
     fn holder(&self, identity: &Identity) -> u64 {
-        let key = self.control.current().key;
         let mut context = Context::new(&SHA256);
-        context.update(&key.k0.to_ne_bytes());
-        context.update(&key.k1.to_ne_bytes());
+        context.update(&self.secret.k0.to_ne_bytes());
+        context.update(&self.secret.k1.to_ne_bytes());
         match identity {
             Identity::Certificate(name) => {
                 context.update(b"certificate\0");
@@ -282,6 +292,67 @@ impl State {
         let mut word = [0; 8];
         word.copy_from_slice(&context.finish().as_ref()[..8]);
         u64::from_ne_bytes(word).max(1)
+    }
+}
+
+impl State {
+    /// Enters a connection in memory.
+    fn enter(&mut self, flow: Flow, identity: &Identity, holder: u64) -> Result<Begun, Full> {
+        if self.owners.len() >= self.max_flows {
+            return Err(Full::Flows);
+        }
+        if !self.identities.contains_key(identity) {
+            self.give_budget(identity, holder)?;
+        }
+        let Some(budget) = self.identities.get_mut(identity) else {
+            return Err(Full::Identities);
+        };
+        budget.flows += 1;
+        let begun = Begun {
+            index: budget.index,
+            renew: !budget.renewed,
+        };
+        self.owners.insert(flow, (identity.clone(), begun.index));
+        *self.clients.entry(client_prefix(flow.peer.ip())).or_default() += 1;
+        Ok(begun)
+    }
+
+    /// Gives an identity the budget that it had with an earlier agent, else one that is to be filled. It is idle until it
+    /// has a connection.
+    fn give_budget(&mut self, identity: &Identity, holder: u64) -> Result<(), Full> {
+        let inherited = self.inherited.remove(&holder);
+        let index = inherited.or_else(|| self.vacant_budget());
+        let budget = Budget {
+            index: index.ok_or(Full::Identities)?,
+            flows: 0,
+            queued: true,
+            renewed: inherited.is_some(),
+        };
+        self.identities.insert(identity.clone(), budget);
+        self.idle.push_back(identity.clone());
+        Ok(())
+    }
+
+    /// Forgets a connection in memory; whether it was known.
+    fn leave(&mut self, flow: &Flow) -> bool {
+        let Some((identity, _)) = self.owners.remove(flow) else {
+            return false;
+        };
+        let client = client_prefix(flow.peer.ip());
+        if let Some(count) = self.clients.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.clients.remove(&client);
+            }
+        }
+        if let Some(budget) = self.identities.get_mut(&identity) {
+            budget.flows -= 1;
+            if budget.flows == 0 && !budget.queued {
+                budget.queued = true;
+                self.idle.push_back(identity);
+            }
+        }
+        true
     }
 
     /// A budget that was never used, or one of an identity that has not been seen since the agent started,

@@ -21,6 +21,7 @@ use super::{
     numbers::Numbers,
     pins::Pins,
     store::{Staged, Store},
+    view::{Running, View},
 };
 use crate::policy::model::PolicySet;
 
@@ -43,6 +44,8 @@ pub struct Generations {
     tried: Instant,
     /// The interfaces there were when the tables were last written.
     present: Vec<Interface>,
+    /// Of the latest view.
+    version: u64,
 }
 
 /// An interface that the programs are on.
@@ -82,6 +85,7 @@ impl Generations {
             refused: Vec::new(),
             tried: Instant::now(),
             present: Vec::new(),
+            version: 0,
         })
     }
 
@@ -125,7 +129,7 @@ impl Generations {
         Ok(())
     }
 
-    /// Follows interfaces that have come or gone; whether there were any. `gone`: indices of interfaces that have
+    /// Follows interfaces that have come or gone; whether anything has changed. `gone`: indices of interfaces that have
     /// left this network namespace; what has such an index now is another one. Those that refused the programs
     /// are tried again, every `RETRY` at most.
     ///
@@ -187,6 +191,23 @@ impl Generations {
     #[must_use]
     pub fn stays(&self) -> bool {
         self.pins.is_some()
+    }
+
+    /// What is in force now, for whoever asks later.
+    pub fn view(&mut self) -> Arc<View> {
+        self.version += 1;
+        let running = self.store.numbered().map(|(name, number)| {
+            let bank = self.store.bank(name).map(|bank| Arc::new(*bank));
+            (name.clone(), Running { number, bank })
+        });
+        Arc::new(View {
+            version: self.version,
+            set: Arc::clone(self.store.set()),
+            policies: running.collect(),
+            adapted: self.store.adapted().cloned().collect(),
+            attached: self.attached(),
+            failures: self.failures.clone(),
+        })
     }
 
     /// Where the programs are.

@@ -10,6 +10,7 @@ use super::{
     clock::{after, monotonic_ns},
     control::ControlBlock,
 };
+use crate::sync::without_waiting;
 
 /// The agent's sign of life.
 #[derive(Clone)]
@@ -38,6 +39,6 @@ impl Heartbeat {
     /// The kernel refuses.
     pub fn beat(&self) -> Result<(), KernelError> {
         let until = self.lapse.map_or(u64::MAX, |lapse| after(monotonic_ns(), lapse));
-        self.control.alive_until(until)
+        without_waiting(|| self.control.alive_until(until))
     }
 }

@@ -16,6 +16,7 @@ pub struct Interface {
 /// # Errors
 /// The kernel does not say: no file descriptor is left, for example. That is not the same as no interfaces.
 pub fn list() -> io::Result<Vec<Interface>> {
+    crate::sync::system_call("if_nameindex");
     // SAFETY: the result is null or an array that a zero index closes, freed below.
     let head = unsafe { libc::if_nameindex() };
     if head.is_null() {

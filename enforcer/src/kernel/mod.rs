@@ -13,6 +13,7 @@ mod decision;
 mod denials;
 mod descriptors;
 mod egress;
+mod elements;
 mod error;
 mod events;
 mod filter;
@@ -36,6 +37,8 @@ mod sketch;
 pub mod sockets;
 mod store;
 mod syn;
+mod turns;
+mod view;
 
 use std::{
     path::{Path, PathBuf},
@@ -73,6 +76,7 @@ pub use revoked::Revoked;
 pub use sketch::{Sketch, SourceState};
 pub use store::Store;
 pub use syn::{Need, Shortfall, Syn};
+pub use view::{Running, View};
 
 use self::{
     address::{access_key, prefix},

@@ -7,13 +7,25 @@ use enforcer_common::{
     presence::{WORDS, met},
 };
 
-use super::{KernelError, address::prefix_bits, memory::Words, object::Array};
+use super::{
+    KernelError, address::prefix_bits, elements::Elements as _, memory::Words, object::Array, turns::Turns,
+};
+use crate::sync::{Rank, Ranked, system_call};
 
 /// The bits, in the kernel and here.
 pub struct Presence {
     map: Array<u64>,
-    /// Most are zero. Nobody else has them: they are atomic only because all [`Words`] are.
+    /// Most are zero. Changed under the lock of `state`.
     words: Words,
+    state: Ranked<State>,
+}
+
+#[derive(Default)]
+struct State {
+    turns: Turns<u32>,
+    /// Bits that were set since [`Presence::keep`] began to look at the prefixes, which may have missed theirs. `None`:
+    /// it is not at work. Bounded by the prefixes that come in that time.
+    since: Option<Vec<(u32, u64)>>,
 }
 
 impl Presence {
@@ -23,6 +35,7 @@ impl Presence {
         Self {
             map,
             words: Words::zero(WORDS as usize),
+            state: Ranked::new(Rank::Presence, State::default()),
         }
     }
 
@@ -31,46 +44,67 @@ impl Presence {
     /// # Errors
     /// The kernel refuses.
     pub fn inherited(map: Array<u64>) -> Result<Self, KernelError> {
-        let words = Words::zero(WORDS as usize);
-        for (word, found) in words.iter().zip(map.iter()) {
+        let presence = Self::new(map);
+        for (word, found) in presence.words.iter().zip(presence.map.iter()) {
             let found = found.map_err(KernelError::map("PRESENCE"))?;
             // Writing a zero would take a page for it.
             if found != 0 {
                 word.store(found, Relaxed);
             }
         }
-        Ok(Self { map, words })
+        Ok(presence)
     }
 
     /// Sets what a prefix meets. To be called before the prefix is entered.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn add(&mut self, key_bits: u32, key: &AccessKey) -> Result<(), KernelError> {
+    pub fn add(&self, key_bits: u32, key: &AccessKey) -> Result<(), KernelError> {
         // Neighbours share words: each is written when all its bits are known.
         let mut pending: Option<(u32, u64)> = None;
         for (place, bit) in met_by(key_bits, key) {
-            let word = match pending {
-                Some((before, word)) if before == place => word,
-                Some((before, word)) => {
-                    self.write(before, word)?;
-                    self.word(place)
+            match &mut pending {
+                Some((before, bits)) if *before == place => *bits |= bit,
+                _ => {
+                    if let Some((before, bits)) = pending.replace((place, bit)) {
+                        self.set(before, bits)?;
+                    }
                 }
-                None => self.word(place),
-            };
-            pending = Some((place, word | bit));
+            }
         }
-        pending.map_or(Ok(()), |(place, word)| self.write(place, word))
+        pending.map_or(Ok(()), |(place, bits)| self.set(place, bits))
     }
 
-    /// Clears what none of the prefixes that there are meets.
+    fn set(&self, place: u32, bits: u64) -> Result<(), KernelError> {
+        let mut state = self.state.lock();
+        if let Some(since) = &mut state.since {
+            since.push((place, bits));
+        }
+        let before = self.words[place as usize].fetch_or(bits, Relaxed);
+        let mine = before & bits != bits && state.turns.begin(place);
+        drop(state);
+        if mine { self.settle(place) } else { Ok(()) }
+    }
+
+    /// Clears what none of the prefixes that there are meets. For one thread at a time.
     ///
     /// # Errors
     /// The kernel refuses, or a prefix cannot be read.
     pub fn keep(
-        &mut self,
+        &self,
         prefixes: impl Iterator<Item = Result<(u32, AccessKey), KernelError>>,
     ) -> Result<(), KernelError> {
+        self.state.lock().since = Some(Vec::new());
+        let kept = self.keep_while_noting(prefixes);
+        self.state.lock().since = None;
+        kept
+    }
+
+    fn keep_while_noting(
+        &self,
+        prefixes: impl Iterator<Item = Result<(u32, AccessKey), KernelError>>,
+    ) -> Result<(), KernelError> {
+        system_call("ACCESS");
         let wanted = Words::zero(self.words.len());
         for prefix in prefixes {
             let (key_bits, key) = prefix?;
@@ -78,24 +112,33 @@ impl Presence {
                 wanted[place as usize].fetch_or(bit, Relaxed);
             }
         }
-        for (place, word) in (0..).zip(wanted.iter()) {
-            self.write(place, word.load(Relaxed))?;
+        for (place, word) in (0..).zip(self.words.iter()) {
+            if word.load(Relaxed) == wanted[place as usize].load(Relaxed) {
+                continue;
+            }
+            let mut state = self.state.lock();
+            for (place, bits) in state.since.iter_mut().flat_map(std::mem::take) {
+                wanted[place as usize].fetch_or(bits, Relaxed);
+            }
+            word.store(wanted[place as usize].load(Relaxed), Relaxed);
+            let mine = state.turns.begin(place);
+            drop(state);
+            if mine {
+                self.settle(place)?;
+            }
         }
         Ok(())
     }
 
-    fn write(&mut self, place: u32, word: u64) -> Result<(), KernelError> {
-        if self.word(place) != word {
-            self.map
-                .set(place, word, 0)
-                .map_err(KernelError::map("PRESENCE"))?;
-            self.words[place as usize].store(word, Relaxed);
+    /// Tells the kernel which bits a word has.
+    fn settle(&self, place: u32) -> Result<(), KernelError> {
+        loop {
+            let word = self.words[place as usize].load(Relaxed);
+            let written = self.map.put("PRESENCE", &place, &word);
+            if !self.state.lock().turns.again(place) {
+                return written;
+            }
         }
-        Ok(())
-    }
-
-    fn word(&self, place: u32) -> u64 {
-        self.words[place as usize].load(Relaxed)
     }
 }
 

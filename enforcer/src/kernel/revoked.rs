@@ -5,11 +5,11 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
     time::Duration,
 };
 
-use aya::maps::{MapData, MapError};
+use aya::maps::MapData;
 use enforcer_common::layout::{FlowKey, MAX_REVOKED, control_flag};
 
 use super::{
@@ -17,15 +17,26 @@ use super::{
     address::flow_key,
     clock::{after, monotonic_ns},
     control::ControlBlock,
+    elements::Elements as _,
+    turns::Turns,
 };
-use crate::gateway::signal::Flow;
+use crate::{
+    gateway::signal::Flow,
+    sync::{Rank, Ranked},
+};
 
 /// The revoked connections.
-pub struct Revoked(Mutex<State>);
-
-struct State {
+pub struct Revoked {
     map: aya::maps::HashMap<MapData, FlowKey, u64>,
     control: ControlBlock,
+    state: Ranked<State>,
+    /// How many there are.
+    count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    turns: Turns<Flow>,
     /// When each ends, on the monotonic clock. At most [`MAX_REVOKED`].
     ends: HashMap<Flow, u64>,
 }
@@ -40,11 +51,12 @@ impl Revoked {
         control: ControlBlock,
     ) -> Result<Self, KernelError> {
         control.set_flag(control_flag::REVOKED, false)?;
-        Ok(Self(Mutex::new(State {
+        Ok(Self {
             map,
             control,
-            ends: HashMap::new(),
-        })))
+            state: Ranked::new(Rank::Revoked, State::default()),
+            count: AtomicUsize::new(0),
+        })
     }
 
     /// Revokes a connection for a while. `Ok(false)`: there are [`MAX_REVOKED`] already.
@@ -52,19 +64,21 @@ impl Revoked {
     /// # Errors
     /// The kernel refuses.
     pub fn revoke(&self, flow: Flow, lasts: Duration) -> Result<bool, KernelError> {
-        let mut state = self.state();
+        self.expire()?;
         let now_ns = monotonic_ns();
-        state.expire(now_ns)?;
+        let mut state = self.state.lock();
         if !state.ends.contains_key(&flow) && state.ends.len() >= MAX_REVOKED as usize {
             return Ok(false);
         }
-        let ends_ns = after(now_ns, lasts);
-        state
-            .map
-            .insert(flow_key(&flow), ends_ns, 0)
-            .map_err(KernelError::map("REVOKED"))?;
-        state.ends.insert(flow, ends_ns);
-        state.control.set_flag(control_flag::REVOKED, true)?;
+        state.ends.insert(flow, after(now_ns, lasts));
+        let mine = state.turns.begin(flow);
+        self.count.store(state.ends.len(), SeqCst);
+        drop(state);
+        if mine && let Err(error) = self.settle(flow) {
+            self.state.lock().ends.remove(&flow);
+            return Err(error);
+        }
+        self.tell_whether_any()?;
         Ok(true)
     }
 
@@ -73,7 +87,7 @@ impl Revoked {
     pub fn at(&self, source: IpAddr) -> Vec<(Flow, Duration)> {
         let now_ns = monotonic_ns();
         let source = source.to_canonical();
-        let state = self.state();
+        let state = self.state.lock();
         let at = |(flow, ends_ns): &(&Flow, &u64)| flow.peer.ip() == source && **ends_ns > now_ns;
         let mut found: Vec<_> = state
             .ends
@@ -81,6 +95,7 @@ impl Revoked {
             .filter(at)
             .map(|(flow, ends_ns)| (*flow, Duration::from_nanos(ends_ns - now_ns)))
             .collect();
+        drop(state);
         found.sort_by_key(|(flow, _)| (flow.peer, flow.local));
         found
     }
@@ -89,11 +104,8 @@ impl Revoked {
     #[must_use]
     pub fn count(&self) -> usize {
         let now_ns = monotonic_ns();
-        self.state()
-            .ends
-            .values()
-            .filter(|ends_ns| **ends_ns > now_ns)
-            .count()
+        let state = self.state.lock();
+        state.ends.values().filter(|ends_ns| **ends_ns > now_ns).count()
     }
 
     /// Forgets those that have ended; the kernel has not heeded them since.
@@ -101,30 +113,44 @@ impl Revoked {
     /// # Errors
     /// The kernel refuses.
     pub fn expire(&self) -> Result<(), KernelError> {
-        self.state().expire(monotonic_ns())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn expire(&mut self, now_ns: u64) -> Result<(), KernelError> {
-        let ended = self.ends.iter().filter(|(_, ends_ns)| **ends_ns <= now_ns);
-        let ended: Vec<Flow> = ended.map(|(flow, _)| *flow).collect();
+        let now_ns = monotonic_ns();
+        let mut state = self.state.lock();
+        let State { ends, turns } = &mut *state;
+        let ended: Vec<Flow> = ends
+            .extract_if(|_, ends_ns| *ends_ns <= now_ns)
+            .map(|(flow, _)| flow)
+            .filter(|flow| turns.begin(*flow))
+            .collect();
+        self.count.store(state.ends.len(), SeqCst);
+        drop(state);
         if ended.is_empty() {
             return Ok(());
         }
-        for flow in ended {
-            match self.map.remove(&flow_key(&flow)) {
-                Ok(()) | Err(MapError::KeyNotFound) => drop(self.ends.remove(&flow)),
-                Err(error) => return Err(KernelError::map("REVOKED")(error)),
+        // All of them, whatever becomes of one.
+        let settled = ended.into_iter().map(|flow| self.settle(flow));
+        settled.fold(Ok(()), Result::and)?;
+        self.tell_whether_any()
+    }
+
+    /// Tells the kernel what is known of a connection.
+    fn settle(&self, flow: Flow) -> Result<(), KernelError> {
+        loop {
+            let ends_ns = self.state.lock().ends.get(&flow).copied();
+            let written = match ends_ns {
+                Some(ends_ns) => self.map.put("REVOKED", &flow_key(&flow), &ends_ns),
+                None => self
+                    .map
+                    .remove_if_present("REVOKED", &flow_key(&flow))
+                    .map(|_| ()),
+            };
+            if !self.state.lock().turns.again(flow) {
+                return written;
             }
         }
-        if self.ends.is_empty() {
-            self.control.set_flag(control_flag::REVOKED, false)?;
-        }
-        Ok(())
+    }
+
+    fn tell_whether_any(&self) -> Result<(), KernelError> {
+        self.control
+            .follow(control_flag::REVOKED, || self.count.load(SeqCst) > 0)
     }
 }

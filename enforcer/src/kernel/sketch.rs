@@ -1,20 +1,21 @@
 //! Reading the sketch: how much a source has used, for `explain`.
 
-use std::{
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-};
+use std::net::IpAddr;
 
 use enforcer_common::{
     layout::Limit,
     sketch::{CELLS, Line, Place, ROWS, words},
 };
 
-use super::{KernelError, address::address, clock::monotonic_ns, control::ControlBlock, object::Array};
+use super::{
+    KernelError, address::address, clock::monotonic_ns, control::ControlBlock, elements::Elements as _,
+    object::Array,
+};
+use crate::sync::system_call;
 
 /// The sketch of limiters.
 pub struct Sketch {
-    map: Mutex<Array<Line>>,
+    map: Array<Line>,
     control: ControlBlock,
 }
 
@@ -31,17 +32,13 @@ impl Sketch {
     /// Over the given map.
     #[must_use]
     pub fn new(map: Array<Line>, control: ControlBlock) -> Self {
-        Self {
-            map: Mutex::new(map),
-            control,
-        }
+        Self { map, control }
     }
 
     /// Bytes of memory that it takes, whatever arrives.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let lines = self.map.lock().unwrap_or_else(PoisonError::into_inner).len();
-        u64::from(lines) * size_of::<Line>() as u64
+        u64::from(self.map.len()) * size_of::<Line>() as u64
     }
 
     /// Forgets what all sources have used.
@@ -49,9 +46,8 @@ impl Sketch {
     /// # Errors
     /// The kernel refuses.
     pub fn forget(&self) -> Result<(), KernelError> {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         let unused = Line { cells: [0; CELLS] };
-        (0..map.len()).try_for_each(|line| map.set(line, unused, 0).map_err(KernelError::map("SKETCH")))
+        (0..self.map.len()).try_for_each(|line| self.map.put("SKETCH", &line, &unused))
     }
 
     /// The state of `source` under a limit by source.
@@ -62,8 +58,11 @@ impl Sketch {
         let control = self.control.current();
         let (high, low) = words(&address(source));
         let place = Place::of(control.key, control.sketch_mask, limit, high, low);
-        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = map.get(&place.line, 0).map_err(KernelError::map("SKETCH"))?;
+        system_call("SKETCH");
+        let line = self
+            .map
+            .get(&place.line, 0)
+            .map_err(KernelError::map("SKETCH"))?;
         let now_ns = monotonic_ns();
         let params = &limit.params;
         let cells = (0..ROWS).map(|row| params.settled(line.cells[place.cell(row)], now_ns));

@@ -7,7 +7,6 @@ mod sysctl;
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,8 @@ use aya::maps::{HashMap, MapData, PerCpuArray};
 use enforcer_common::layout::{Address, MAX_LOCAL, syn_option};
 
 use self::sysctl::Borrowed;
-use super::{KernelError, control::ControlBlock};
+use super::{KernelError, control::ControlBlock, elements::Elements as _};
+use crate::sync::{Guard, Rank, Serial, system_call};
 
 /// How long what the stack takes on is believed: it follows the largest receive buffer, which an
 /// operator may change.
@@ -66,13 +66,13 @@ impl fmt::Display for Shortfall {
 
 /// SYN defence's part of the kernel half. Dropping it gives sysctls their values back.
 pub struct Syn {
-    inner: Mutex<Inner>,
+    inner: Serial<Inner>,
+    syns: PerCpuArray<MapData, u64>,
     control: ControlBlock,
 }
 
 struct Inner {
     local: HashMap<MapData, Address, u32>,
-    syns: PerCpuArray<MapData, u64>,
     addresses: BTreeSet<Address>,
     cookies: Borrowed,
     timestamps: Borrowed,
@@ -89,7 +89,6 @@ impl Syn {
     ) -> Self {
         let inner = Inner {
             local,
-            syns,
             addresses: BTreeSet::new(),
             cookies: Borrowed::cookies(),
             timestamps: Borrowed::timestamps(),
@@ -97,7 +96,8 @@ impl Syn {
             answered: None,
         };
         Self {
-            inner: Mutex::new(inner),
+            inner: Serial::new(Rank::Syn, inner),
+            syns,
             control,
         }
     }
@@ -107,11 +107,8 @@ impl Syn {
     /// # Errors
     /// The kernel refuses.
     pub fn arrived(&self, policy: u32) -> Result<u64, KernelError> {
-        let values = self
-            .inner()
-            .syns
-            .get(&policy, 0)
-            .map_err(KernelError::map("SYNS"))?;
+        system_call("SYNS");
+        let values = self.syns.get(&policy, 0).map_err(KernelError::map("SYNS"))?;
         Ok(values.iter().fold(0, |sum, value| sum.wrapping_add(*value)))
     }
 
@@ -173,8 +170,8 @@ impl Syn {
         self.control.set_syn_options(options | timestamps)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> Guard<'_, Inner> {
+        self.inner.lock()
     }
 }
 
@@ -185,10 +182,10 @@ impl Inner {
             present.pop_last();
         }
         for gone in self.addresses.difference(&present) {
-            self.local.remove(gone).map_err(KernelError::map("LOCAL"))?;
+            self.local.remove_if_present("LOCAL", gone)?;
         }
         for new in present.difference(&self.addresses) {
-            self.local.insert(new, 1, 0).map_err(KernelError::map("LOCAL"))?;
+            self.local.put("LOCAL", new, &1)?;
         }
         self.addresses = present;
         Ok(())

@@ -64,7 +64,8 @@ async fn introspect(
     state.heads.lock().unwrap().push(headers);
     state.asked.fetch_add(1, Ordering::SeqCst);
     let _permit = state.gate.acquire().await.unwrap();
-    if let Some((status, text)) = state.instead.lock().unwrap().clone() {
+    let instead = state.instead.lock().unwrap().clone();
+    if let Some((status, text)) = instead {
         return (status, [("location", "/introspect")], text).into_response();
     }
     let known = state.known.lock().unwrap().get(&body).cloned();

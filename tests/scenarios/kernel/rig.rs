@@ -152,7 +152,8 @@ pub struct Programs {
 
 impl Programs {
     fn idle() -> Self {
-        match IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
             Some(offline) => Self {
                 loaded: Some(offline),
                 entered: Vec::new(),

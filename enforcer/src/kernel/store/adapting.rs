@@ -38,10 +38,9 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the controller's change of a limit is in force.
-    #[must_use]
-    pub fn is_adapted(&self, policy: &Name, limit: &Name) -> bool {
-        self.adapted.contains_key(&(policy.clone(), limit.clone()))
+    /// The limits that the controller has changed, by policy and name.
+    pub(in crate::kernel) fn adapted(&self) -> impl Iterator<Item = &(Name, Name)> {
+        self.adapted.keys()
     }
 
     fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, &[Level])> {
