@@ -1,14 +1,15 @@
 //! What the audit log says of a request, kept while the request is under way. Only where there is an audit log.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, Uri, header::HOST, request::Parts};
 
 use super::{
     identity::{reason::Reason, token::VerifiedToken},
     metrics::{self, Handshake},
+    proxy_protocol::Whose,
     request::Passage,
-    signal::{Flow, Verdict},
+    signal::Verdict,
     worker::Place,
 };
 use crate::{
@@ -64,10 +65,11 @@ pub(super) struct Unmade<'a> {
 
 impl Unmade<'_> {
     /// Records it, if there is an audit log.
-    pub(super) fn audit(self, place: &Place, flow: Flow, client: SocketAddr) {
+    pub(super) fn audit(self, place: &Place, whose: Whose) {
         let Some(audit) = place.worker.observer.audit() else {
             return;
         };
+        let client = whose.address();
         audit.connection(|| {
             let record = ConnectionRecord {
                 result: self.result.label(),
@@ -75,7 +77,7 @@ impl Unmade<'_> {
                 detail: record::text(self.detail.as_bytes()),
                 source: client.ip(),
                 source_port: client.port(),
-                proxy: (client != flow.peer).then(|| flow.peer.ip()),
+                proxy: whose.proxy(),
                 listener: place.listener.name.as_str(),
             };
             record.line()

@@ -39,7 +39,9 @@ use super::{
     listener::ListenerContext,
     live::Mark,
     metrics::Handshake,
-    passthrough, proxy_protocol, request,
+    passthrough,
+    proxy_protocol::{self, Whose},
+    request,
     revocation::Proofs,
     signal::{Class, Flow, Identity},
     socket::Socket,
@@ -72,7 +74,9 @@ pub(super) struct Connection {
     pub(super) listener: Arc<ListenerContext>,
     /// As the kernel sees it.
     pub(super) flow: Flow,
-    /// Whose it is: the flow's peer, or whom a trusted load balancer has named.
+    /// Whose it is.
+    pub(super) whose: Whose,
+    /// The address that stands for it.
     pub(super) client: SocketAddr,
     pub(super) mark: Rc<Mark>,
     /// Verified by the handshake.
@@ -131,22 +135,22 @@ pub(super) async fn serve(place: Place, stream: TcpStream, peer: SocketAddr) {
 }
 
 async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>) {
-    let mut client = flow.peer;
-    if place.listener.is_proxied(client.ip()) {
+    let mut whose = Whose::Peer(flow.peer);
+    if place.listener.is_proxied(flow.peer.ip()) {
         match proxy_protocol::introduced(&mut place, &mut stream, flow).await {
-            Ok(named) => client = named,
+            Ok(introduced) => whose = introduced,
             Err(refused) => {
                 let name = &place.listener.name;
                 place.worker.metrics.handshake(name.as_str(), refused);
                 return reset(stream.tcp());
             }
         }
-        mark.name_client(client);
+        mark.belongs_to(whose);
     }
     let Place { worker, listener, .. } = &place;
     match &listener.tls {
         None => {
-            let connection = Connection::new(&place, (flow, client), mark, None, false);
+            let connection = Connection::new(&place, (flow, whose), mark, None, false);
             Box::pin(converse(connection, stream)).await;
         }
         Some(tls) => {
@@ -169,7 +173,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             worker.metrics.handshake(listener.name.as_str(), result);
             match greeted {
                 Ok(Welcome::Passing(passing)) => {
-                    Box::pin(passthrough::pass(&place, client, policy, *passing)).await;
+                    Box::pin(passthrough::pass(&place, whose.address(), policy, *passing)).await;
                 }
                 Ok(Welcome::Greeted(greeted)) => {
                     let greeted = *greeted;
@@ -178,7 +182,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                         mark.prove(proof);
                     }
                     let (certificate, http2) = (greeted.certificate, greeted.http2);
-                    let connection = Connection::new(&place, (flow, client), mark, certificate, http2);
+                    let connection = Connection::new(&place, (flow, whose), mark, certificate, http2);
                     Box::pin(converse(connection, greeted.stream)).await;
                 }
                 Err(reason) => {
@@ -187,11 +191,11 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                         reason: reason.label(),
                         detail: &reason.told(),
                     };
-                    unmade.audit(&place, flow, client);
+                    unmade.audit(&place, whose);
                     if reason.is_bad_proof() {
-                        blame(worker, flow, client);
+                        blame(worker, whose);
                     }
-                    let (listener, peer) = (&listener.name, client);
+                    let (listener, peer) = (&listener.name, whose.address());
                     tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");
                 }
             }
@@ -199,20 +203,19 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
     }
 }
 
-/// A proof was offered and does not hold. The kernel does not see the addresses that load balancers name, so it
-/// has no use for them.
-pub(super) fn blame(worker: &Worker, flow: Flow, client: SocketAddr) {
-    if client == flow.peer {
-        worker.observer.authentication_failed(client.ip());
-    } else {
-        worker.observer.authentication_failed_behind(flow.peer.ip());
+/// A proof was offered and does not hold. A load balancer is never blamed for its clients, whether it names them or not;
+/// the kernel does not see the addresses that it names, so it has no use for them.
+pub(super) fn blame(worker: &Worker, whose: Whose) {
+    match whose {
+        Whose::Peer(peer) => worker.observer.authentication_failed(peer.ip()),
+        Whose::Behind { proxy, .. } => worker.observer.authentication_failed_behind(proxy.ip()),
     }
 }
 
 impl Connection {
     fn new(
         place: &Place,
-        (flow, client): (Flow, SocketAddr),
+        (flow, whose): (Flow, Whose),
         mark: &Rc<Mark>,
         certificate: Option<ClientCertificate>,
         http2: bool,
@@ -221,7 +224,8 @@ impl Connection {
             worker: Rc::clone(&place.worker),
             listener: Arc::clone(&place.listener),
             flow,
-            client,
+            whose,
+            client: whose.address(),
             mark: Rc::clone(mark),
             certificate,
             repeated: Repeated::default(),

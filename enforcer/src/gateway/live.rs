@@ -17,6 +17,7 @@ use super::{
     hold::Rests,
     identity::api_key::KeyRing,
     proof::Proof,
+    proxy_protocol::Whose,
     revocation::Table,
     signal::{Flow, Identity, Whom},
 };
@@ -88,8 +89,7 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Mark {
     flow: Flow,
-    /// Whose connection it is: the flow's peer, or whom a load balancer has named.
-    client: Cell<SocketAddr>,
+    whose: Cell<Whose>,
     identity: RefCell<Option<Identity>>,
     proof: OnceCell<Proof>,
     revoked: Cell<bool>,
@@ -114,7 +114,7 @@ impl Live {
         let number = self.next.replace(self.next.get() + 1);
         let mark = Rc::new(Mark {
             flow,
-            client: Cell::new(flow.peer),
+            whose: Cell::new(Whose::Peer(flow.peer)),
             identity: RefCell::default(),
             proof: OnceCell::new(),
             revoked: Cell::new(false),
@@ -176,20 +176,20 @@ impl Live {
 }
 
 impl Mark {
-    /// Says whose connection it is, as a load balancer has named them.
-    pub(super) fn name_client(&self, client: SocketAddr) {
-        self.client.set(client);
+    /// Says whose connection it is, as a load balancer has said.
+    pub(super) fn belongs_to(&self, whose: Whose) {
+        self.whose.set(whose);
     }
 
     /// Whether the connection is one of those that are meant: by its flow, or by the client that was named.
     fn is(&self, whom: &Whom) -> bool {
+        let whose = self.whose.get();
         if let Whom::Named(prefix) = whom {
-            let client = self.client.get();
-            return client != self.flow.peer && prefix.contains(&client.ip());
+            return whose.named().is_some_and(|client| prefix.contains(&client.ip()));
         }
         let identity = self.identity.borrow();
         let named = Flow {
-            peer: self.client.get(),
+            peer: whose.address(),
             ..self.flow
         };
         [self.flow, named]
@@ -301,6 +301,13 @@ mod tests {
         }
     }
 
+    fn behind(proxy: &str, client: Option<&str>) -> Whose {
+        Whose::Behind {
+            proxy: proxy.parse().unwrap(),
+            client: client.map(|client| client.parse().unwrap()),
+        }
+    }
+
     fn end(live: &Live, whom: Whom) -> Vec<Flow> {
         let (ended, mut answer) = oneshot::channel();
         let about = About::Whom(whom);
@@ -328,7 +335,9 @@ mod tests {
         drop(first);
         drop(second);
         let handed_on = live.enter(flow("192.0.2.7:3"));
-        handed_on.mark.name_client("198.51.100.1:4".parse().unwrap());
+        handed_on
+            .mark
+            .belongs_to(behind("192.0.2.7:3", Some("198.51.100.1:4")));
         assert_eq!(
             end(&live, Whom::Source("198.51.100.0/24".parse().unwrap())),
             [handed_on.mark.flow],
@@ -338,10 +347,27 @@ mod tests {
         let prefix = "198.51.100.0/24".parse().unwrap();
         let direct = live.enter(flow("198.51.100.1:5"));
         let handed_on = live.enter(flow("192.0.2.7:3"));
-        handed_on.mark.name_client("198.51.100.1:4".parse().unwrap());
+        handed_on
+            .mark
+            .belongs_to(behind("192.0.2.7:3", Some("198.51.100.1:4")));
         assert_eq!(end(&live, Whom::Named(prefix)), [handed_on.mark.flow]);
         drop((handed_on, direct));
         assert!(live.open.borrow().is_empty());
+    }
+
+    #[test]
+    fn m6_only_clients_that_a_load_balancer_names_are_found_by_their_names() {
+        let live = Rc::new(Live::default());
+        let proxy = "192.0.2.7:3";
+        let prefix = "192.0.2.7/32".parse().unwrap();
+        let unnamed = live.enter(flow(proxy));
+        unnamed.mark.belongs_to(behind(proxy, None));
+        assert_eq!(end(&live, Whom::Named(prefix)), []);
+        assert_eq!(end(&live, Whom::Source(prefix)), [unnamed.mark.flow]);
+        // It names a client at its own address.
+        let named = live.enter(flow(proxy));
+        named.mark.belongs_to(behind(proxy, Some(proxy)));
+        assert_eq!(end(&live, Whom::Named(prefix)), [named.mark.flow]);
     }
 
     #[test]

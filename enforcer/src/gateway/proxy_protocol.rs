@@ -28,6 +28,47 @@ const FIXED_V2: usize = 16;
 const CRC32C: u8 = 0x03;
 const TLV_HEAD: usize = 3;
 
+/// Whose a connection is. That it came by a load balancer is said here, and never told from two addresses being the
+/// same: a load balancer need not name a client, and may name one at its own address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The client connected by itself.
+    Peer(SocketAddr),
+    /// The load balancer at `proxy` handed it on. Without a client (`UNKNOWN`, `LOCAL`) it is the load balancer's own,
+    /// or somebody's whom it does not name.
+    Behind {
+        proxy: SocketAddr,
+        client: Option<SocketAddr>,
+    },
+}
+
+impl Whose {
+    /// The address that rules, limits per source and services see. Both versions ask receivers to take the load
+    /// balancer's where it names no client.
+    pub(super) fn address(self) -> SocketAddr {
+        match self {
+            Self::Peer(peer) => peer,
+            Self::Behind { proxy, client } => client.unwrap_or(proxy),
+        }
+    }
+
+    /// The client that a load balancer has named.
+    pub(super) fn named(self) -> Option<SocketAddr> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Behind { client, .. } => client,
+        }
+    }
+
+    /// The load balancer that it came by.
+    pub(super) fn proxy(self) -> Option<IpAddr> {
+        match self {
+            Self::Peer(_) => None,
+            Self::Behind { proxy, .. } => Some(proxy.ip()),
+        }
+    }
+}
+
 /// Why a connection is not taken for anybody's.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProxyError {
@@ -47,7 +88,8 @@ pub(super) enum ProxyError {
     Checksum,
 }
 
-/// Whose connection it is, as a load balancer says in the header that it begins with; it is counted among theirs.
+/// Whose connection it is, as a load balancer says in the header that it begins with. It takes a part of the client's
+/// share; of the load balancer's own where it names no client, so that all such connections together have one share.
 ///
 /// # Errors
 /// That there is no such header in time, that the client is denied, or that it has no place left.
@@ -55,10 +97,10 @@ pub(super) async fn introduced(
     place: &mut Place,
     stream: &mut Socket,
     flow: Flow,
-) -> Result<SocketAddr, Handshake> {
+) -> Result<Whose, Handshake> {
     let within = place.listener.timeouts.handshake;
     let client = match tokio::time::timeout(within, read(stream)).await {
-        Ok(Ok(named)) => named.map_or(flow.peer, unmapped),
+        Ok(Ok(named)) => named.map(unmapped),
         Ok(Err(error)) => {
             let (listener, peer) = (&place.listener.name, flow.peer);
             tracing::debug!(%listener, %peer, error = &error as &dyn Error, "nobody's connection");
@@ -66,7 +108,11 @@ pub(super) async fn introduced(
         }
         Err(_) => return Err(Handshake::ProxyHeader),
     };
-    if client != flow.peer
+    let whose = Whose::Behind {
+        proxy: flow.peer,
+        client,
+    };
+    if let Some(client) = client
         && let Some(reason) = place.worker.observer.denied(client.ip())
     {
         let unmade = Unmade {
@@ -74,11 +120,12 @@ pub(super) async fn introduced(
             reason: "denied",
             detail: &reason,
         };
-        unmade.audit(place, flow, client);
+        unmade.audit(place, whose);
         return Err(Handshake::Denied);
     }
-    place.part = Some(place.worker.admit_source(&place.listener, client.ip())?);
-    Ok(client)
+    let charged = whose.address().ip();
+    place.part = Some(place.worker.admit_source(&place.listener, charged)?);
+    Ok(whose)
 }
 
 /// Reads the header from `stream`, and not a byte more. Whose connection it is; `None`: the load balancer's own.

@@ -402,3 +402,75 @@ async fn a_client_has_a_share_of_its_own_behind_a_load_balancer() {
     })
     .await;
 }
+
+/// Headers by which a load balancer says nothing of the client, and one by which it names somebody at its own address.
+fn without_a_name() -> [Vec<u8>; 5] {
+    [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".to_vec(),
+        // `LOCAL`, and `PROXY` of an unspecified family.
+        v2(0x20, 0x00, &[]),
+        v2(0x21, 0x00, &[]),
+        b"PROXY TCP4 127.0.0.1 198.51.100.1 1234 443\r\n".to_vec(),
+    ]
+}
+
+#[tokio::test]
+async fn m6_a_load_balancer_is_not_blamed_for_clients_that_it_does_not_name() {
+    let origin = Origin::start().await;
+    let lab = Plan {
+        client_certificates: ClientCertificates::Optional,
+        proxies: Some(vec![LOOPBACK]),
+        ..Plan::default()
+    }
+    .start(policy::open(&[origin.address]));
+    for (index, header) in without_a_name().into_iter().enumerate() {
+        let mut stream = TcpStream::connect(lab.address).await.unwrap();
+        stream.write_all(&header).await.unwrap();
+        let forged = pki::stranger("spiffe://example.com/a");
+        let connector = TlsConnector::from(lab.pki.client_config(Some(forged), H1));
+        let connected = connector
+            .connect(ServerName::try_from(HOST).unwrap(), stream)
+            .await;
+        let shown = String::from_utf8_lossy(&header);
+        eventually("the failure is told", async || {
+            lab.recorder
+                .look(|seen| seen.failed.len() + seen.failed_behind.len() > index)
+        })
+        .await;
+        drop(connected);
+        lab.recorder.look(|seen| {
+            assert_eq!(seen.failed, [] as [IpAddr; 0], "{shown:?}");
+            assert_eq!(seen.failed_behind.len(), index + 1, "{shown:?}");
+        });
+    }
+}
+
+#[tokio::test]
+async fn m6_connections_without_a_name_have_the_load_balancers_share_and_take_nobody_elses() {
+    let origin = Origin::start().await;
+    let lab = Plan {
+        tls: false,
+        workers: 1,
+        max_per_source: 1,
+        proxies: Some(vec![LOOPBACK]),
+        ..Plan::default()
+    }
+    .start(policy::open(&[origin.address]));
+    let mut first = TcpStream::connect(lab.address).await.unwrap();
+    let ask = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+    let bytes = [b"PROXY UNKNOWN\r\n", ask.as_bytes()].concat();
+    first.write_all(&bytes).await.unwrap();
+    let mut answer = [0; 12];
+    in_time("an answer", first.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    for header in without_a_name() {
+        let answer = exchange(&lab, &[header, request()].concat()).await;
+        assert_eq!(answer, b"", "the load balancer's share is taken");
+    }
+    let named = b"PROXY TCP4 192.0.2.8 198.51.100.1 1234 443\r\n";
+    let answer = exchange(&lab, &[&named[..], &request()].concat()).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    let line = r#"enforcer_handshakes_total{listener="main",result="source_share"} 5"#;
+    assert!(lab.metrics().contains(line), "{}", lab.metrics());
+}

@@ -282,9 +282,7 @@ impl<'a> Passage<'a> {
             // Where nothing is enforced, nobody is denied for it either.
             return;
         }
-        let Connection {
-            worker, flow, client, ..
-        } = &**self.connection;
-        blame(worker, *flow, *client);
+        let Connection { worker, whose, .. } = &**self.connection;
+        blame(worker, *whose);
     }
 }
