@@ -32,12 +32,23 @@ fn nothing_denied_arrives(way: Way, hundredths: u64, wrapped: &[&str]) -> Result
     if !root_or_skip() {
         return Ok(());
     }
-    let outcome = linux::run(way, share(hundredths)?, SEED ^ way as u64, &mut |line| println!("{line}"))?;
+    let outcome = linux::run(way, share(hundredths)?, SEED ^ way as u64, &mut |line| {
+        println!("{line}")
+    })?;
     println!("{outcome}");
-    ensure!(outcome.all.stopped * 10 >= outcome.all.denied, "too few could have arrived\n{outcome}");
-    ensure!(outcome.all.delivered * 2 >= outcome.all.deliverable, "too much is stopped\n{outcome}");
+    ensure!(
+        outcome.all.stopped * 10 >= outcome.all.denied,
+        "too few could have arrived\n{outcome}"
+    );
+    ensure!(
+        outcome.all.delivered * 2 >= outcome.all.deliverable,
+        "too much is stopped\n{outcome}"
+    );
     for special in wrapped {
-        ensure!(outcome.stopped(special) > 0, "nothing is shown of {special}\n{outcome}");
+        ensure!(
+            outcome.stopped(special) > 0,
+            "nothing is shown of {special}\n{outcome}"
+        );
     }
     Ok(())
 }

@@ -73,7 +73,10 @@ impl Bench {
         offline.set_time(start_ns).unwrap();
         offline.apply(policies, INTERFACE, wall(), start_ns).unwrap();
         for (prefix, by, action) in &set.denials {
-            offline.denials.deny(*prefix, *by, "test", FOR_LONG, *action).unwrap();
+            offline
+                .denials
+                .deny(*prefix, *by, "test", FOR_LONG, *action)
+                .unwrap();
         }
         for (flow, identity) in &set.verified {
             let identity = Identity::Certificate(identity.as_str().into());
@@ -82,7 +85,9 @@ impl Bench {
         for source in &set.recent {
             offline.recents.saw(*source, start_ns).unwrap();
         }
-        let alive_ns = set.agent_dies.map_or(u64::MAX, |after| start_ns + nanoseconds(after));
+        let alive_ns = set
+            .agent_dies
+            .map_or(u64::MAX, |after| start_ns + nanoseconds(after));
         offline.set_alive_until(alive_ns, set.keeps_denials).unwrap();
         offline.set_keeps_cookies(set.keeps_cookies).unwrap();
         let mut fates = Vec::new();
@@ -163,7 +168,11 @@ fn begin() -> u64 {
 fn shown(set: &Set, (base, with): &(Vec<Verdict>, Vec<Verdict>)) -> String {
     let mut text = format!("{set}");
     for (at, packet) in set.packets.iter().enumerate() {
-        let differs = if base[at] == with[at] { "" } else { "   <-- differs" };
+        let differs = if base[at] == with[at] {
+            ""
+        } else {
+            "   <-- differs"
+        };
         text += &format!(
             "{:?} after {:?}: {:?}, with the trial {:?}{differs}\n    {}\n",
             packet.way, packet.after, base[at], with[at], packet
@@ -209,9 +218,23 @@ fn search(sets: usize) {
             shown(&set, &fates)
         );
     }
-    println!("{tried} sets in {:.1} s, {refused} refused: {seen:?}", started.elapsed().as_secs_f64());
-    for fate in ["Arrives Pass", "Arrives Drop", "Arrives Reset", "Arrives Answer", "Leaves Pass", "Leaves Drop", "LeavesPod Drop"] {
-        assert!(seen.get(fate).is_some_and(|count| *count >= tried / 20), "{fate} hardly occurred: {seen:?}");
+    println!(
+        "{tried} sets in {:.1} s, {refused} refused: {seen:?}",
+        started.elapsed().as_secs_f64()
+    );
+    for fate in [
+        "Arrives Pass",
+        "Arrives Drop",
+        "Arrives Reset",
+        "Arrives Answer",
+        "Leaves Pass",
+        "Leaves Drop",
+        "LeavesPod Drop",
+    ] {
+        assert!(
+            seen.get(fate).is_some_and(|count| *count >= tried / 20),
+            "{fate} hardly occurred: {seen:?}"
+        );
     }
     drop(listeners);
 }
@@ -221,7 +244,8 @@ fn h2_a_policy_in_shadow_changes_no_packets_fate() {
     if !root_or_skip() {
         return;
     }
-    let namespace = Namespace::create(&format!("{}{}-shadow", lab::netns::PREFIX, std::process::id())).unwrap();
+    let namespace =
+        Namespace::create(&format!("{}{}-shadow", lab::netns::PREFIX, std::process::id())).unwrap();
     for address in [format!("{NODE_V4}/32"), format!("{NODE_V6}/128")] {
         namespace.ip(&["address", "add", &address, "dev", "lo"]).unwrap();
     }

@@ -6,8 +6,8 @@ use super::{
     Way,
     addresses::{GUARDED_TCP, GUARDED_UDP, OPEN_UDP, Standing},
     layers::{
-        AUTHENTICATION, DESTINATION, Ends, FRAGMENT, HOP_BY_HOP, MORE_V4, ROUTING, chained, framed, sum_transport,
-        sum_v4, v4, v6,
+        AUTHENTICATION, DESTINATION, Ends, FRAGMENT, HOP_BY_HOP, MORE_V4, ROUTING, chained, framed,
+        sum_transport, sum_v4, v4, v6,
     },
 };
 use crate::random::Random;
@@ -109,7 +109,9 @@ impl Generator {
         if self.way.is_egress() {
             (Free, self.random.of(&[Free, Free, Listed, Listed, ListedAtPorts]))
         } else {
-            let source = self.random.of(&[Free, Free, Listed, Listed, ListedAtPorts, Denied]);
+            let source = self
+                .random
+                .of(&[Free, Free, Listed, Listed, ListedAtPorts, Denied]);
             (source, Free)
         }
     }
@@ -127,7 +129,11 @@ impl Generator {
         };
         if ends.ipv4() {
             let id = self.random.next() as u16;
-            return vec![framed(tags, IPV4, &v4(ends, protocol, (id, 0x4000), &[], &segment))];
+            return vec![framed(
+                tags,
+                IPV4,
+                &v4(ends, protocol, (id, 0x4000), &[], &segment),
+            )];
         }
         let mut extensions = Vec::new();
         if self.random.one_in(3) {
@@ -213,7 +219,9 @@ impl Generator {
         let protocol = self.random.of(&PROTOCOLS);
         let (protocol, mut segment) = self.segment(draft.ends, protocol);
         if matches!(protocol, 1 | 58) && self.random.one_in(2) {
-            segment[0] = self.random.of(&[0, 3, 4, 5, 11, 12, 13, 1, 2, 129, 130, 133, 134, 135, 136, 137, 143]);
+            segment[0] = self.random.of(&[
+                0, 3, 4, 5, 11, 12, 13, 1, 2, 129, 130, 133, 134, 135, 136, 137, 143,
+            ]);
             if self.random.one_in(2) {
                 segment.extend(self.inner(draft.ends));
             }
@@ -251,7 +259,13 @@ impl Generator {
             let (protocol, segment) = self.authenticated(protocol, segment);
             let options = self.ip_options(draft);
             let flags = self.random.of(&[0, 0x4000, 0x8000]);
-            v4(draft.ends, protocol, (self.random.next() as u16, flags), &options, &segment)
+            v4(
+                draft.ends,
+                protocol,
+                (self.random.next() as u16, flags),
+                &options,
+                &segment,
+            )
         } else {
             let extensions = self.extensions(draft, EXTENSIONS);
             let (next, payload) = chained(&extensions, protocol, &segment);
@@ -408,7 +422,11 @@ impl Generator {
             let extensions = self.extensions(draft, 4);
             chained(&extensions, protocol, &segment)
         };
-        let before = if ipv4 { Vec::new() } else { self.extensions(draft, 4) };
+        let before = if ipv4 {
+            Vec::new()
+        } else {
+            self.extensions(draft, 4)
+        };
         let id = self.random.next();
         let mut pieces: Vec<(usize, usize)> = Vec::new();
         let mut at = 0;
@@ -520,7 +538,9 @@ impl Generator {
         } else {
             (4, packet.len() - 40)
         };
-        let length = self.random.of(&[0, 1, 19, 20, true_length - 1, true_length + 1, 0xffff]);
+        let length = self
+            .random
+            .of(&[0, 1, 19, 20, true_length - 1, true_length + 1, 0xffff]);
         packet[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
         if draft.ends.ipv4() {
             if self.random.one_in(3) {
@@ -576,7 +596,13 @@ impl Generator {
             // PPP over Ethernet.
             2 => {
                 let protocol: [u8; 2] = if kind == IPV4 { [0, 0x21] } else { [0, 0x57] };
-                let session = [&[0x11, 0, 0, 1], &(length + 2).to_be_bytes()[..], &protocol, packet].concat();
+                let session = [
+                    &[0x11, 0, 0, 1],
+                    &(length + 2).to_be_bytes()[..],
+                    &protocol,
+                    packet,
+                ]
+                .concat();
                 framed(&tags, 0x8864, &session)
             }
             // MPLS: the last label of its stack, which says what follows.
@@ -588,8 +614,8 @@ impl Generator {
             4 => framed(&tags, self.random.next() as u16, packet),
             _ => {
                 let kind = self.random.of(&[
-                    0x0000, 0x0001, 0x0003, 0x0004, 0x0806, 0x8035, 0x6558, 0x88cc, 0x8809, 0x888e, 0x88e5, 0x88f7,
-                    0x88e7, 0x894f, 0x8906, 0x9200, 0x9300, 0x8a88,
+                    0x0000, 0x0001, 0x0003, 0x0004, 0x0806, 0x8035, 0x6558, 0x88cc, 0x8809, 0x888e, 0x88e5,
+                    0x88f7, 0x88e7, 0x894f, 0x8906, 0x9200, 0x9300, 0x8a88,
                 ]);
                 framed(&tags, kind, packet)
             }

@@ -182,7 +182,11 @@ fn address(receiver: &Namespace, way: Way) -> Result<()> {
         for ipv4 in [true, false] {
             let address = standing.destination(ipv4);
             let prefix = if ipv4 { 24 } else { 64 };
-            let mut arguments = vec!["address".to_owned(), "add".to_owned(), format!("{address}/{prefix}")];
+            let mut arguments = vec![
+                "address".to_owned(),
+                "add".to_owned(),
+                format!("{address}/{prefix}"),
+            ];
             arguments.extend(["dev", DEVICE].map(str::to_owned));
             if !ipv4 {
                 arguments.push("nodad".to_owned());
@@ -195,7 +199,16 @@ fn address(receiver: &Namespace, way: Way) -> Result<()> {
         if way.has_ethernet() {
             let lladdr = mac(SENDER_MAC);
             receiver.ip(&[
-                family, "neighbour", "replace", gateway, "lladdr", &lladdr, "dev", DEVICE, "nud", "permanent",
+                family,
+                "neighbour",
+                "replace",
+                gateway,
+                "lladdr",
+                &lladdr,
+                "dev",
+                DEVICE,
+                "nud",
+                "permanent",
             ])?;
             receiver.ip(&[family, "route", "add", "default", "via", gateway])?;
         } else {
@@ -215,6 +228,7 @@ fn add_vlans(receiver: &Namespace) -> bool {
         let made = receiver.ip(&[
             "link", "add", "link", below, "name", name, "type", "vlan", "protocol", protocol, "id", id,
         ]);
-        made.and_then(|()| receiver.ip(&["link", "set", name, "up"])).is_ok()
+        made.and_then(|()| receiver.ip(&["link", "set", name, "up"]))
+            .is_ok()
     })
 }

@@ -116,6 +116,10 @@ pub fn sum_transport(ends: Ends, protocol: u8, segment: &mut [u8]) {
         0
     };
     let found = checksum(sum(segment) + pseudo);
-    let found = if protocol == 17 && found == 0 { 0xffff } else { found };
+    let found = if protocol == 17 && found == 0 {
+        0xffff
+    } else {
+        found
+    };
     segment[at..at + 2].copy_from_slice(&found.to_be_bytes());
 }

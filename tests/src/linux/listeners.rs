@@ -116,7 +116,10 @@ impl Listeners {
 fn judged(socket: Socket, ipv4: bool, received: &Received<'_>) -> Seen {
     // Raw sockets of IPv4 get the IP header too.
     let header = match socket {
-        Socket::Raw(_) if ipv4 => received.bytes.first().map_or(0, |first| usize::from(first & 15) * 4),
+        Socket::Raw(_) if ipv4 => received
+            .bytes
+            .first()
+            .map_or(0, |first| usize::from(first & 15) * 4),
         _ => 0,
     };
     let transport = received.bytes.get(header..).unwrap_or_default();
@@ -130,7 +133,9 @@ fn judged(socket: Socket, ipv4: bool, received: &Received<'_>) -> Seen {
     };
     let neighbour_discovery = socket == Socket::Raw(ICMPV6)
         && received.hops == Some(255)
-        && transport.first().is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind));
+        && transport
+            .first()
+            .is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind));
     Seen {
         socket,
         source: received.source,

@@ -243,8 +243,14 @@ impl Bench {
         let (guarded, plain) = (by_case(&guarded), by_case(&plain));
         for (at, case) in cases.iter().enumerate() {
             let by_itself = plain.contains(&at);
-            let free = !stopped.contains(&at) && case.source == Standing::Free && case.destination == Standing::Free;
-            if case.is_plain() && by_itself && !stopped.contains(&at) && !guarded.contains(&at) && self.is_lost(case)? {
+            let free =
+                !stopped.contains(&at) && case.source == Standing::Free && case.destination == Standing::Free;
+            if case.is_plain()
+                && by_itself
+                && !stopped.contains(&at)
+                && !guarded.contains(&at)
+                && self.is_lost(case)?
+            {
                 complaints.push(format!("a plain packet does not arrive: {}", shown(case)));
             }
             outcome.count(case, |tally| {
@@ -274,7 +280,9 @@ impl Bench {
     /// What to say of a packet that arrived although it is denied.
     fn explained(&mut self, case: Option<&Case>, seen: &Seen) -> Result<String> {
         let Some(case) = case else {
-            return Ok(format!("delivered although denied, of no case of its batch: {seen:?}"));
+            return Ok(format!(
+                "delivered although denied, of no case of its batch: {seen:?}"
+            ));
         };
         if !self.gets_through(&case.frames)? {
             return Ok(format!(
@@ -413,7 +421,9 @@ fn hexadecimal(frames: &[Vec<u8>]) -> String {
 
 fn documents(way: Way) -> String {
     let policy = |name: &str, spec: &str| {
-        format!("---\napiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {name}}}\nspec: {{mode: enforce, interfaces: [{DEVICE}], {spec}}}\n")
+        format!(
+            "---\napiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {name}}}\nspec: {{mode: enforce, interfaces: [{DEVICE}], {spec}}}\n"
+        )
     };
     if way.is_egress() {
         let side = if way == Way::Pod { "pod" } else { "node" };
@@ -468,7 +478,9 @@ fn guard(namespace: &Namespace, way: Way) -> Result<Kernel> {
     let loaded = policy::load(&[file])?;
     namespace.run(move || {
         let mut kernel = Kernel::load(&config, &Staying::NOT)?;
-        kernel.generations.apply(&Arc::new(loaded.set), &kernel.counters)?;
+        kernel
+            .generations
+            .apply(&Arc::new(loaded.set), &kernel.counters)?;
         let attached = kernel.generations.attached();
         ensure!(
             attached.iter().any(|attached| attached.interface == DEVICE),
@@ -477,7 +489,9 @@ fn guard(namespace: &Namespace, way: Way) -> Result<Kernel> {
         );
         for prefix in Standing::Denied.sources() {
             let prefix = prefix.parse().context("a prefix of the lab")?;
-            kernel.denials.deny(prefix, DeniedBy::Operator, "test", FOR_LONG, Action::Drop)?;
+            kernel
+                .denials
+                .deny(prefix, DeniedBy::Operator, "test", FOR_LONG, Action::Drop)?;
         }
         Ok(kernel)
     })

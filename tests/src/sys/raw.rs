@@ -168,9 +168,7 @@ pub(crate) fn readable<'a>(
     if ready < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
         return Err(io::Error::last_os_error());
     }
-    Ok((0..polled.len())
-        .filter(|at| polled[*at].revents != 0)
-        .collect())
+    Ok((0..polled.len()).filter(|at| polled[*at].revents != 0).collect())
 }
 
 /// Takes everything that a socket of the stack holds.

@@ -275,7 +275,13 @@ fn document(random: &mut Random, name: &str, mode: &str) -> String {
 
 fn limit(random: &mut Random) -> String {
     let per = random.of(&["source", "service", "interface", "identity"]);
-    let traffic = random.of(&["", "", ", traffic: tcp-syn", ", traffic: udp", ", traffic: [icmp, other]"]);
+    let traffic = random.of(&[
+        "",
+        "",
+        ", traffic: tcp-syn",
+        ", traffic: udp",
+        ", traffic: [icmp, other]",
+    ]);
     let count = random.of(&["packets", "packets", "connections"]);
     let algorithm = random.of(&["token-bucket", "leaky-bucket"]);
     let burst = 1 + random.below(6);
@@ -289,7 +295,10 @@ fn egress(random: &mut Random) -> String {
     let mut entry = |random: &mut Random| {
         let prefix = prefixes.remove(random.below(prefixes.len()));
         match random.below(3) {
-            0 => format!("{{cidr: {prefix}, ports: [{}]}}", random.of(&["tcp/443", "udp", "udp/53", "icmp"])),
+            0 => format!(
+                "{{cidr: {prefix}, ports: [{}]}}",
+                random.of(&["tcp/443", "udp", "udp/53", "icmp"])
+            ),
             _ => prefix.to_owned(),
         }
     };
@@ -310,7 +319,13 @@ fn egress(random: &mut Random) -> String {
 fn random_packet(random: &mut Random) -> Packet {
     let peer = source(random);
     let (client, service) = (random.of(&CLIENTS), random.of(&PORTS));
-    let way = random.of(&[Way::Arrives, Way::Arrives, Way::Arrives, Way::Leaves, Way::LeavesPod]);
+    let way = random.of(&[
+        Way::Arrives,
+        Way::Arrives,
+        Way::Arrives,
+        Way::Leaves,
+        Way::LeavesPod,
+    ]);
     let (from, to) = match way {
         Way::Arrives => (peer, node(peer)),
         Way::Leaves | Way::LeavesPod => (node(peer), peer),
@@ -358,10 +373,22 @@ fn misshapen(random: &mut Random, ends: (IpAddr, IpAddr)) -> Vec<u8> {
             let plain = V4::new(from, to, UDP);
             let header = random.of(&[
                 V4 { fragment: 5, ..plain },
-                V4 { fragment: 0x2000, ..plain },
-                V4 { total: Some(19), ..plain },
-                V4 { total: Some(200), ..plain },
-                V4 { words: Some(4), ..plain },
+                V4 {
+                    fragment: 0x2000,
+                    ..plain
+                },
+                V4 {
+                    total: Some(19),
+                    ..plain
+                },
+                V4 {
+                    total: Some(200),
+                    ..plain
+                },
+                V4 {
+                    words: Some(4),
+                    ..plain
+                },
             ]);
             carried(&header.packet(&udp(40_000, random.of(&PORTS), 8, 0)))
         }
