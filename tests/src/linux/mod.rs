@@ -10,30 +10,27 @@ mod generate;
 mod lane;
 pub mod layers;
 mod listeners;
+mod outcome;
+mod policies;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, fs,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use enforcer::{
-    kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice},
-    policy::{self, model::Action},
-};
+use anyhow::{Result, bail};
+use enforcer::kernel::Kernel;
 
+pub use self::outcome::Outcome;
 use self::{
-    addresses::{GUARDED_TCP, GUARDED_UDP, Standing},
+    addresses::Standing,
     generate::{Case, Generator},
-    lane::{DEVICE, Lane},
+    lane::Lane,
     listeners::{Seen, Socket},
+    outcome::Tally,
+    policies::{guard, is_denied},
 };
-use crate::{
-    netns::Namespace,
-    reference::{Reading, read},
-};
+use crate::reference::{Reading, read};
 
 /// Frames of a batch, at least: a veth's ring takes 256.
 const BATCH: usize = 128;
@@ -44,7 +41,6 @@ const TRIES: usize = 5;
 /// How often a shorter packet is tried that gets through too.
 const ATTEMPTS: usize = 200;
 const PERIOD: Duration = Duration::from_secs(10);
-const FOR_LONG: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the programs stand in the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,62 +71,6 @@ impl Way {
     #[must_use]
     pub const fn has_ethernet(self) -> bool {
         !matches!(self, Self::Tun)
-    }
-}
-
-/// What became of the cases of one kind.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    /// Cases that a policy denies.
-    pub denied: u64,
-    /// Those of them that the stack would have delivered.
-    pub stopped: u64,
-    /// Cases that no policy denies.
-    pub free: u64,
-    /// Those of them that the stack delivers by itself.
-    pub deliverable: u64,
-    /// Those of the latter that it delivers with the programs in the way.
-    pub delivered: u64,
-}
-
-/// What a run came to.
-#[derive(Debug)]
-pub struct Outcome {
-    pub way: Way,
-    pub packets: u64,
-    pub took: Duration,
-    /// The receivers had devices for VLANs.
-    pub vlans: bool,
-    pub all: Tally,
-    /// By what is special about the cases.
-    pub traits: BTreeMap<String, Tally>,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.took.as_secs_f64();
-        writeln!(
-            f,
-            "{:?}: {} packets in {seconds:.1} s, {:.0}/s, {} devices for VLANs",
-            self.way,
-            self.packets,
-            self.packets as f64 / seconds,
-            if self.vlans { "with" } else { "without" }
-        )?;
-        writeln!(
-            f,
-            "  {:15} {:>9} {:>11} {:>9} {:>11} {:>9}",
-            "", "denied", "deliverable", "free", "deliverable", "delivered"
-        )?;
-        let all = ("all".to_owned(), self.all);
-        for (name, tally) in std::iter::once((&all.0, &all.1)).chain(&self.traits) {
-            writeln!(
-                f,
-                "  {name:15} {:>9} {:>11} {:>9} {:>11} {:>9}",
-                tally.denied, tally.stopped, tally.free, tally.deliverable, tally.delivered
-            )?;
-        }
-        Ok(())
     }
 }
 
@@ -348,36 +288,6 @@ impl Bench {
     }
 }
 
-impl Outcome {
-    fn count(&mut self, case: &Case, mut change: impl FnMut(&mut Tally)) {
-        change(&mut self.all);
-        for special in &case.traits {
-            change(self.traits.entry(format!("{special:?}")).or_default());
-        }
-    }
-
-    /// How many packets of a kind the stack would have delivered, and the programs have not.
-    #[must_use]
-    pub fn stopped(&self, special: &str) -> u64 {
-        self.traits.get(special).map_or(0, |tally| tally.stopped)
-    }
-}
-
-/// Whether policies deny what a socket has got.
-fn is_denied(way: Way, seen: &Seen) -> bool {
-    let standing = if way.is_egress() {
-        Standing::of_destination(seen.destination)
-    } else {
-        Standing::of_source(seen.source).map(|(standing, _)| standing)
-    };
-    match standing {
-        Some(Standing::Listed) => way.is_egress() || !seen.neighbour_discovery,
-        Some(Standing::Denied) => !way.is_egress() && !seen.neighbour_discovery,
-        Some(Standing::ListedAtPorts) => seen.at_guarded_port,
-        Some(Standing::Free) | None => false,
-    }
-}
-
 /// What to say if the reference reads a frame otherwise than the stack has.
 fn misread(case: &Case, seen: &Seen) -> Option<String> {
     // The stack has read fragments as a whole, which no reader of frames does; and extension headers one by one.
@@ -417,82 +327,4 @@ fn shown(case: &Case) -> String {
 fn hexadecimal(frames: &[Vec<u8>]) -> String {
     let text = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     frames.iter().map(text).collect::<Vec<_>>().join("\n    ")
-}
-
-fn documents(way: Way) -> String {
-    let policy = |name: &str, spec: &str| {
-        format!(
-            "---\napiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: {name}}}\nspec: {{mode: enforce, interfaces: [{DEVICE}], {spec}}}\n"
-        )
-    };
-    if way.is_egress() {
-        let side = if way == Way::Pod { "pod" } else { "node" };
-        let to = |standing: Standing, rest: &str| {
-            let [v4, v6] = [true, false].map(|ipv4| standing.destination(ipv4));
-            format!("{{cidr: {v4}/32{rest}}}, {{cidr: '{v6}/128'{rest}}}")
-        };
-        let ports = format!(", ports: [udp/{GUARDED_UDP}, tcp/{GUARDED_TCP}]");
-        return policy(
-            "all",
-            &format!(
-                "egress: {{of: {side}, deny: [{}, {}]}}",
-                to(Standing::Listed, ""),
-                to(Standing::ListedAtPorts, &ports)
-            ),
-        );
-    }
-    let list = |standing: Standing| {
-        let [v4, v6] = standing.sources();
-        format!("deny: [{v4}, '{v6}']")
-    };
-    // Whoever is denied at ports alone has been denied at none by the policy that all others are under.
-    let both = |one: Standing, other: Standing| {
-        let ([v4, v6], [w4, w6]) = (one.sources(), other.sources());
-        format!("deny: [{v4}, '{v6}', {w4}, '{w6}']")
-    };
-    policy("all", &list(Standing::Listed))
-        + &policy(
-            "ports",
-            &format!(
-                "ports: [udp/{GUARDED_UDP}, tcp/{GUARDED_TCP}], {}",
-                both(Standing::Listed, Standing::ListedAtPorts)
-            ),
-        )
-}
-
-/// Puts the programs on the interface of `namespace`.
-fn guard(namespace: &Namespace, way: Way) -> Result<Kernel> {
-    let config = Config {
-        xdp: match way {
-            Way::Native => XdpChoice::Native,
-            Way::Generic | Way::Tun => XdpChoice::Generic,
-            Way::Egress | Way::Pod => XdpChoice::Auto,
-        },
-        management: Vec::new(),
-        sketch_bytes: 1 << 16,
-        max_flows: 64,
-    };
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("policies.yaml");
-    fs::write(&file, documents(way))?;
-    let loaded = policy::load(&[file])?;
-    namespace.run(move || {
-        let mut kernel = Kernel::load(&config, &Staying::NOT)?;
-        kernel
-            .generations
-            .apply(&Arc::new(loaded.set), &kernel.counters)?;
-        let attached = kernel.generations.attached();
-        ensure!(
-            attached.iter().any(|attached| attached.interface == DEVICE),
-            "the programs are not on {DEVICE}: {:?}",
-            kernel.generations.failures()
-        );
-        for prefix in Standing::Denied.sources() {
-            let prefix = prefix.parse().context("a prefix of the lab")?;
-            kernel
-                .denials
-                .deny(prefix, DeniedBy::Operator, "test", FOR_LONG, Action::Drop)?;
-        }
-        Ok(kernel)
-    })
 }
