@@ -4,6 +4,8 @@
     reason = "system calls and the kernel's memory layouts have no safe form in std"
 )]
 
+pub(crate) mod raw;
+
 use std::{
     io,
     net::UdpSocket,

@@ -28,6 +28,9 @@ pub(crate) struct Options {
     /// Fails a test that cannot run here, instead of skipping it; always so for root
     #[arg(long)]
     no_skip: bool,
+    /// Long checks with their full counts: packets against Linux, policies in shadow; an hour and more
+    #[arg(long)]
+    full: bool,
     /// Boots this kernel, as 6.12, and runs the tests on it alone; may be given more than once
     #[arg(long, value_name = "VERSION", conflicts_with = "only")]
     vm: Vec<String>,
@@ -42,11 +45,28 @@ impl Options {
         }
     }
 
+    /// Says what will run.
+    fn tell(&self) {
+        let stages: Vec<String> = Stage::value_variants()
+            .iter()
+            .filter(|stage| self.wants(**stage))
+            .map(Stage::to_string)
+            .collect();
+        println!("stages: {}", stages.join(", "));
+        if self.full {
+            println!(
+                "full counts: 1,000,000 packets against this Linux, {} against each of the machines', 10,000 sets of policies with one in shadow",
+                vm::FULL_PACKETS
+            );
+        }
+    }
+
     /// As a build server runs them: a check that cannot run has failed.
     pub(crate) fn continuous_integration() -> Self {
         Self {
             only: Vec::new(),
             no_skip: true,
+            full: false,
             vm: Vec::new(),
         }
     }
@@ -90,6 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Need::Test)?;
     let mut results = vec![("set-up".to_owned(), started.elapsed(), String::new())];
     let no_skip = options.no_skip || shell::is_root();
+    options.tell();
     if !no_skip {
         println!(
             "not root: tests that need it skip themselves; `sudo -E env \"PATH=$PATH\" cargo xtask test` runs them"
@@ -139,8 +160,8 @@ impl Stage {
             Self::Unit => tests(host("test", &["--lib", "--bins"]), no_skip),
             Self::Fuzz => tests(host("test", &["--test", "hostile_inputs"]), no_skip),
             Self::Examples => tests(host("test", &["--doc"]), no_skip),
-            Self::Scenarios => scenarios(no_skip),
-            Self::Vm => virtual_machines(&options.vm),
+            Self::Scenarios => scenarios(no_skip, options.full),
+            Self::Vm => virtual_machines(&options.vm, options.full),
         }
     }
 }
@@ -188,7 +209,7 @@ fn docs() -> Command {
 
 /// Runs the integration tests one at a time, for they share the machine's network, with the agent
 /// that the other stages compiled.
-fn scenarios(no_skip: bool) -> Result<String> {
+fn scenarios(no_skip: bool, full: bool) -> Result<String> {
     command(host("build", &["--all-targets"]))?;
     let agent = shell::target().join("debug/enforcer");
     let agent = agent
@@ -196,11 +217,14 @@ fn scenarios(no_skip: bool) -> Result<String> {
         .with_context(|| format!("cargo built no {}", agent.display()))?;
     let mut command = host("test", &["--test", "*", "--", "--test-threads=1"]);
     command.env("ENFORCER_BIN", agent);
+    if full {
+        command.env("ENFORCER_FULL", "1");
+    }
     tests(command, no_skip)
 }
 
 /// Runs tests on the kernels that are asked for, or else on those that every run boots.
-fn virtual_machines(asked: &[String]) -> Result<String> {
+fn virtual_machines(asked: &[String], full: bool) -> Result<String> {
     for version in asked {
         setup::install_machine(version)?;
     }
@@ -208,7 +232,10 @@ fn virtual_machines(asked: &[String]) -> Result<String> {
     let all = vm::KERNELS.map(str::to_owned);
     vm::run(
         if asked.is_empty() { &all } else { asked },
-        !asked.is_empty(),
+        &vm::Extent {
+            hurried: !asked.is_empty() || full,
+            full,
+        },
         host("test", &["--test", "*"]),
     )
 }

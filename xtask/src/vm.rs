@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -24,7 +24,46 @@ use crate::{count::Count, shell};
 pub(crate) const KERNELS: [&str; 2] = ["6.1", "6.12"];
 
 /// Modules that the tests need and the kernels have not built in, those first that others need.
-pub(crate) const MODULES: [&str; 3] = ["drivers/net/veth", "net/sched/sch_ingress", "net/sched/cls_bpf"];
+pub(crate) const MODULES: [&str; 9] = [
+    "drivers/net/veth",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
+    "drivers/net/tun",
+    // Devices for VLANs.
+    "net/llc/llc",
+    "net/802/stp",
+    "net/802/garp",
+    "net/802/mrp",
+    "net/8021q/8021q",
+];
+
+/// Packets against the stack of a machine: in a run with full counts, and in others, where they are few because
+/// everything is emulated.
+pub(crate) const FULL_PACKETS: u32 = 100_000;
+const PACKETS: u32 = 10_000;
+
+/// How much of the suites runs.
+pub(crate) struct Extent {
+    /// Those that hurry too.
+    pub(crate) hurried: bool,
+    /// With full counts.
+    pub(crate) full: bool,
+}
+
+impl Extent {
+    const fn packets(&self) -> u32 {
+        if self.full { FULL_PACKETS } else { PACKETS }
+    }
+
+    /// Sets of policies with one in shadow: they are the same numbers on every kernel.
+    const fn sets(&self) -> u32 {
+        if self.full { 500 } else { 50 }
+    }
+}
+
+/// How long a machine may be on, and how long with full counts.
+const PATIENCE: Duration = Duration::from_secs(900);
+const FULL_PATIENCE: Duration = Duration::from_secs(3 * 3600);
 
 /// The programs that set-up installs.
 pub(crate) const EMULATOR: &str = "qemu-system-x86_64";
@@ -44,7 +83,7 @@ struct Suite {
     hurries: bool,
 }
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     // What a packet costs here says nothing. The rates and the random frames are the same numbers on every kernel,
     // and take long where everything is emulated.
     Suite {
@@ -61,6 +100,12 @@ const SUITES: [Suite; 5] = [
             "--skip",
             "egress_replies::a_flood",
         ],
+        hurries: false,
+    },
+    // What this kernel's stack makes of random packets.
+    Suite {
+        name: "linux",
+        arguments: &[],
         hurries: false,
     },
     Suite {
@@ -98,21 +143,30 @@ pub(crate) fn folder(version: &str) -> PathBuf {
     shell::tools().join("vm").join(version)
 }
 
-/// The release of the kernel that is kept for `version`, if there is one.
+/// The file of a module in a kernel's folder: its name says when it is loaded.
+pub(crate) fn module_file(version: &str, order: usize, module: &str) -> PathBuf {
+    folder(version).join(format!("{order}-{}.ko", module.replace('/', "-")))
+}
+
+/// The release of the kernel that is kept for `version`, if there is one with all modules.
 pub(crate) fn release(version: &str) -> Option<String> {
+    let mut modules = MODULES.iter().enumerate();
+    if !modules.all(|(order, module)| module_file(version, order, module).exists()) {
+        return None;
+    }
     fs::read_to_string(folder(version).join(RELEASE_FILE)).ok()
 }
 
-/// Runs the suites on each of `versions`, those that hurry too if `all` are wanted. All must be built already, as `list` of cargo says; the answer is
-/// how each kernel fared.
-pub(crate) fn run(versions: &[String], all: bool, mut list: Command) -> Result<String> {
+/// Runs the suites on each of `versions`. All must be built already, as `list` of cargo says; the answer is how each
+/// kernel fared.
+pub(crate) fn run(versions: &[String], extent: &Extent, mut list: Command) -> Result<String> {
     list.args(["--no-run", "--message-format=json-render-diagnostics"]);
     println!("   {}", shell::shown(&list));
     let mut built = Vec::new();
     shell::run_quietly(&mut list, |line| built.extend(executable(line)))?;
     let suites: Vec<(Suite, PathBuf)> = SUITES
         .into_iter()
-        .filter(|suite| all || !suite.hurries)
+        .filter(|suite| extent.hurried || !suite.hurries)
         .map(|suite| {
             let program = built.iter().find(|(name, _)| name == suite.name);
             let (_, program) = program.with_context(|| format!("cargo built no test {}", suite.name))?;
@@ -123,7 +177,7 @@ pub(crate) fn run(versions: &[String], all: bool, mut list: Command) -> Result<S
     let fared = thread::scope(|scope| {
         let machines: Vec<_> = versions
             .iter()
-            .map(|version| scope.spawn(|| on(version, &suites)))
+            .map(|version| scope.spawn(|| on(version, extent, &suites)))
             .collect();
         machines
             .into_iter()
@@ -147,20 +201,21 @@ pub(crate) fn run(versions: &[String], all: bool, mut list: Command) -> Result<S
 }
 
 /// Runs the suites on one kernel.
-fn on(version: &str, suites: &[(Suite, PathBuf)]) -> Result<String> {
+fn on(version: &str, extent: &Extent, suites: &[(Suite, PathBuf)]) -> Result<String> {
     let folder = folder(version);
     let release =
         release(version).with_context(|| format!("Linux {version} is missing: run `cargo xtask setup`"))?;
     let started = Instant::now();
     let agent = shell::target().join("debug/enforcer");
     let image = folder.join("image");
-    image::write(&image, &folder, &agent, suites)?;
+    image::write(&image, &folder, &agent, (suites, extent))?;
     println!("   Linux {release}");
     let mut report = Report::default();
     machine::run(
         &folder.join(KERNEL_FILE),
         &image,
         &folder.join("console.log"),
+        if extent.full { FULL_PATIENCE } else { PATIENCE },
         |line| {
             println!("   {version} | {line}");
             report.add(line);

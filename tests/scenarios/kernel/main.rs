@@ -35,3 +35,4 @@ mod resets;
 mod revoked;
 mod traffic;
 mod transport;
+mod trials;

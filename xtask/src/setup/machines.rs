@@ -76,8 +76,7 @@ fn unpack_kernel(version: &str) -> Result<()> {
         .with_context(|| format!("{package} has no {}", kernel.display()))?;
     let modules = unpacked.join("lib/modules").join(release).join("kernel");
     for (order, module) in MODULES.iter().enumerate() {
-        let to = folder.join(format!("{order}-{}.ko", module.replace('/', "-")));
-        unpack_module(&modules, module, &to)?;
+        unpack_module(&modules, module, &vm::module_file(version, order, module))?;
     }
     fs::remove_dir_all(&unpacked)?;
     // Last, so that an unpacking that was broken off counts as missing.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{BUSYBOX, Suite, archive::Archive};
+use super::{BUSYBOX, Extent, Suite, archive::Archive};
 use crate::shell;
 
 const INIT: &str = include_str!("init.sh");
@@ -21,8 +21,13 @@ const FOLDERS: [&str; 6] = ["proc", "sys", "dev", "tmp", "run", "var"];
 /// What the lab calls, from this machine.
 const PROGRAMS: [&str; 2] = ["ip", "tc"];
 
-/// Writes the image to `file`: with the modules in `modules`, to run `suites`.
-pub(super) fn write(file: &Path, modules: &Path, agent: &Path, suites: &[(Suite, PathBuf)]) -> Result<()> {
+/// Writes the image to `file`: with the modules in `modules`, to run `suites` to that extent.
+pub(super) fn write(
+    file: &Path,
+    modules: &Path,
+    agent: &Path,
+    (suites, extent): (&[(Suite, PathBuf)], &Extent),
+) -> Result<()> {
     let mut image = Image {
         archive: Archive::create(file)?,
         libraries: BTreeSet::new(),
@@ -31,7 +36,7 @@ pub(super) fn write(file: &Path, modules: &Path, agent: &Path, suites: &[(Suite,
         image.archive.folder(folder)?;
     }
     image.archive.file("init", INIT.as_bytes())?;
-    image.archive.file("tests", script(suites).as_bytes())?;
+    image.archive.file("tests", script(suites, extent).as_bytes())?;
     let busybox = installed(BUSYBOX)?;
     image.archive.file("bin/busybox", &read(&busybox)?)?;
     for entry in fs::read_dir(modules)? {
@@ -64,18 +69,21 @@ pub(super) fn write(file: &Path, modules: &Path, agent: &Path, suites: &[(Suite,
 }
 
 /// What init runs: each suite, then a line that says how it ended.
-fn script(suites: &[(Suite, PathBuf)]) -> String {
-    suites
-        .iter()
-        .map(|(suite, _)| {
-            let program = in_image(suite);
-            let arguments = suite.arguments.join(" ");
-            let name = suite.name;
-            format!(
-                "echo \"vm: begin {name}\"\n{program} --test-threads=1 --color=never {arguments}\necho \"vm: exit {name} $?\"\n"
-            )
-        })
-        .collect()
+fn script(suites: &[(Suite, PathBuf)], extent: &Extent) -> String {
+    let mut script = format!(
+        "export ENFORCER_PACKETS={} ENFORCER_SETS={}\n",
+        extent.packets(),
+        extent.sets()
+    );
+    script.extend(suites.iter().map(|(suite, _)| {
+        let program = in_image(suite);
+        let arguments = suite.arguments.join(" ");
+        let name = suite.name;
+        format!(
+            "echo \"vm: begin {name}\"\n{program} --test-threads=1 --color=never {arguments}\necho \"vm: exit {name} $?\"\n"
+        )
+    }));
+    script
 }
 
 fn in_image(suite: &Suite) -> String {

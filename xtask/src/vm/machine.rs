@@ -13,16 +13,19 @@ use anyhow::{Context as _, Result, bail};
 
 use super::EMULATOR;
 
-/// How long a machine may be on.
-const PATIENCE: Duration = Duration::from_secs(900);
-
 /// Processors and memory. A machine whose host has fewer processors is slower and no less right.
 const PROCESSORS: &str = "2";
 const MEMORY: &str = "1536M";
 
-/// Runs `kernel` on `image` until it switches itself off, and hands over each line of its second serial
-/// port. The kernel's own messages go to the file `console`.
-pub(super) fn run(kernel: &Path, image: &Path, console: &Path, mut line: impl FnMut(&str)) -> Result<()> {
+/// Runs `kernel` on `image` until it switches itself off, for `patience` at most, and hands over each line of its
+/// second serial port. The kernel's own messages go to the file `console`.
+pub(super) fn run(
+    kernel: &Path,
+    image: &Path,
+    console: &Path,
+    patience: Duration,
+    mut line: impl FnMut(&str),
+) -> Result<()> {
     let mut child = Machine(
         command(kernel, image, console)
             .spawn()
@@ -39,14 +42,14 @@ pub(super) fn run(kernel: &Path, image: &Path, console: &Path, mut line: impl Fn
             }
         }
     });
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(text) => line(String::from_utf8_lossy(&text).trim_end_matches('\r')),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => bail!(
                 "the machine was not done after {}; what its kernel says is in {}",
-                crate::shell::seconds(PATIENCE),
+                crate::shell::seconds(patience),
                 console.display()
             ),
         }
