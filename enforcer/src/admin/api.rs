@@ -279,7 +279,7 @@ fn policies(shared: &Shared, kernel: &KernelHalf) -> Result<Vec<PolicyStatus>, K
     numbered
         .into_iter()
         .map(|(policy, number)| {
-            let counts = kernel.counters.of_policy(number)?;
+            let counts = kernel.counters.said_by_policy(number)?;
             let sum = |verdict| -> u64 {
                 counts
                     .iter()

@@ -154,7 +154,7 @@ impl Controller {
                 .map(|(_, number)| number)
         };
         let Some(number) = number else { return Ok(None) };
-        let counts = kernel.counters.of_policy(number)?;
+        let counts = kernel.counters.said_by_policy(number)?;
         let ingress = |count: &&Count| count.direction == Direction::Ingress;
         let arrived: u64 = counts
             .iter()

@@ -10,7 +10,11 @@ use prometheus::{
 };
 
 use super::state::Shared;
-use crate::{adapt::law::State, kernel::KernelError, policy::model::Name};
+use crate::{
+    adapt::law::State,
+    kernel::{Count, KernelError},
+    policy::model::Name,
+};
 
 /// The policy label of packets that no policy is about.
 const NO_POLICY: &str = "";
@@ -44,6 +48,7 @@ pub struct Metrics {
     events_skipped: IntCounter,
     events_lost: IntCounter,
     packets: GenericCounterVec<AtomicU64>,
+    shadow_packets: GenericCounterVec<AtomicU64>,
     bytes: GenericCounterVec<AtomicU64>,
     verified_flows: IntGauge,
     verified_identities: IntGauge,
@@ -140,6 +145,11 @@ impl Metrics {
             packets: counters(
                 "enforcer_packets_total",
                 "Packets by direction, policy (empty: none), reason, limit and verdict.",
+                &verdict,
+            )?,
+            shadow_packets: counters(
+                "enforcer_shadow_packets_total",
+                "What policies in shadow would have done with packets that others decided about, by direction, policy (empty: an automatic denial), reason, limit and verdict.",
                 &verdict,
             )?,
             bytes: counters(
@@ -252,6 +262,7 @@ impl Metrics {
         // The kernel has the totals. Series of policies that are gone go with them.
         self.packets.reset();
         self.bytes.reset();
+        self.shadow_packets.reset();
         self.count(
             kernel,
             NO_POLICY,
@@ -301,28 +312,40 @@ impl Metrics {
         limits: &[Vec<Name>; 2],
     ) -> Result<(), KernelError> {
         for count in kernel.counters.of_policy(number)? {
-            let limit = match count.reason.limit_place() {
-                None => "",
-                Some((list, index)) => match limits[list].get(index) {
-                    Some(name) => name.as_str(),
-                    // The policy has no such limit, so nothing is counted there.
-                    None => continue,
-                },
+            let Some(labels) = labels(&count, policy, limits) else {
+                continue;
             };
-            let labels = [
-                count.direction.name(),
-                policy,
-                count.reason.name(),
-                limit,
-                count.verdict.name(),
-            ];
             self.packets
                 .with_label_values(&labels)
                 .inc_by(count.total.packets);
             self.bytes.with_label_values(&labels).inc_by(count.total.bytes);
         }
+        // Most policies are never tried, and have no such series.
+        let tried = kernel.counters.tried_of_policy(number)?.into_iter();
+        for count in tried.filter(|count| count.total.packets > 0) {
+            if let Some(labels) = labels(&count, policy, limits) {
+                self.shadow_packets
+                    .with_label_values(&labels)
+                    .inc_by(count.total.packets);
+            }
+        }
         Ok(())
     }
+}
+
+/// What a count is called. `None`: the policy has no such limit, so nothing is counted there.
+fn labels<'a>(count: &Count, policy: &'a str, limits: &'a [Vec<Name>; 2]) -> Option<[&'a str; 5]> {
+    let limit = match count.reason.limit_place() {
+        None => "",
+        Some((list, index)) => limits[list].get(index)?.as_str(),
+    };
+    Some([
+        count.direction.name(),
+        policy,
+        count.reason.name(),
+        limit,
+        count.verdict.name(),
+    ])
 }
 
 /// The names of a policy's limits, as `PacketPolicy::limit_names` has them.

@@ -4,14 +4,21 @@ use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use enforcer_common::{
-    layout::{Counter, counter},
+    layout::{Counter, counter, tried_counter},
     verdict::{Direction, Reason, Verdict},
 };
 
 use super::KernelError;
 
+type Map = PerCpuArray<MapData, Counter>;
+
 /// The counters.
-pub struct Counters(Mutex<PerCpuArray<MapData, Counter>>);
+pub struct Counters {
+    /// One verdict for each packet.
+    verdicts: Mutex<Map>,
+    /// What policies in shadow would have done besides.
+    tried: Mutex<Map>,
+}
 
 /// One of them, summed over the CPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,10 +34,13 @@ pub struct Count {
 }
 
 impl Counters {
-    /// Over the given map.
+    /// Over the given maps: of verdicts, and of what policies in shadow would have done.
     #[must_use]
-    pub fn new(map: PerCpuArray<MapData, Counter>) -> Self {
-        Self(Mutex::new(map))
+    pub fn new(verdicts: Map, tried: Map) -> Self {
+        Self {
+            verdicts: Mutex::new(verdicts),
+            tried: Mutex::new(tried),
+        }
     }
 
     /// All counters of a policy that can move, in a fixed order.
@@ -38,23 +48,47 @@ impl Counters {
     /// # Errors
     /// The kernel refuses.
     pub fn of_policy(&self, policy: u32) -> Result<Vec<Count>, KernelError> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         possible()
             .map(|(direction, reason, verdict)| {
                 let place = counter(direction, policy, reason, verdict);
-                let values = map.get(&place, 0).map_err(KernelError::map("COUNTERS"))?;
-                let total = values.iter().fold(Counter::default(), |sum, value| Counter {
-                    packets: sum.packets.wrapping_add(value.packets),
-                    bytes: sum.bytes.wrapping_add(value.bytes),
-                });
                 Ok(Count {
                     direction,
                     reason,
                     verdict,
-                    total,
+                    total: total(&map, "COUNTERS", place)?,
                 })
             })
             .collect()
+    }
+
+    /// What a policy in shadow would have done with packets that others decide about, in a fixed order: verdicts are
+    /// `pass` and `shadow`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn tried_of_policy(&self, policy: u32) -> Result<Vec<Count>, KernelError> {
+        let map = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        triable()
+            .map(|(direction, reason)| {
+                Ok(Count {
+                    direction,
+                    reason,
+                    verdict: reason.verdict(true),
+                    total: total(&map, "TRIED", tried_counter(direction, policy, reason))?,
+                })
+            })
+            .collect()
+    }
+
+    /// All that a policy has said, whether it has decided or was only tried.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn said_by_policy(&self, policy: u32) -> Result<Vec<Count>, KernelError> {
+        let mut counts = self.of_policy(policy)?;
+        counts.extend(self.tried_of_policy(policy)?);
+        Ok(counts)
     }
 
     /// Begins a policy's counters anew, for a number that another policy had before.
@@ -62,15 +96,40 @@ impl Counters {
     /// # Errors
     /// The kernel refuses.
     pub fn clear(&self, policy: u32) -> Result<(), KernelError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| KernelError::Cpus(error))?;
+        let zero = || PerCpuValues::try_from(vec![Counter::default(); cpus]).map_err(KernelError::Cpus);
+        let mut map = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         for (direction, reason, verdict) in possible() {
-            let zero = PerCpuValues::try_from(vec![Counter::default(); cpus]).map_err(KernelError::Cpus)?;
             let place = counter(direction, policy, reason, verdict);
-            map.set(place, zero, 0).map_err(KernelError::map("COUNTERS"))?;
+            map.set(place, zero()?, 0).map_err(KernelError::map("COUNTERS"))?;
+        }
+        drop(map);
+        let mut map = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        for (direction, reason) in triable() {
+            let place = tried_counter(direction, policy, reason);
+            map.set(place, zero()?, 0).map_err(KernelError::map("TRIED"))?;
         }
         Ok(())
     }
+}
+
+/// A counter, summed over the CPUs.
+fn total(map: &Map, name: &'static str, place: u32) -> Result<Counter, KernelError> {
+    let values = map.get(&place, 0).map_err(KernelError::map(name))?;
+    Ok(values.iter().fold(Counter::default(), |sum, value| Counter {
+        packets: sum.packets.wrapping_add(value.packets),
+        bytes: sum.bytes.wrapping_add(value.bytes),
+    }))
+}
+
+/// What policies in shadow may say.
+fn triable() -> impl Iterator<Item = (Direction, Reason)> {
+    Direction::ALL.into_iter().flat_map(|direction| {
+        let reasons = Reason::ALL.iter().copied();
+        reasons
+            .filter(move |reason| occurs(direction, *reason))
+            .map(move |reason| (direction, reason))
+    })
 }
 
 /// The combinations that occur.
@@ -90,7 +149,18 @@ fn possible() -> impl Iterator<Item = (Direction, Reason, Verdict)> {
 /// Whether a reason occurs in a direction.
 fn occurs(direction: Direction, reason: Reason) -> bool {
     match reason {
-        Reason::NoPolicy | Reason::NotIp | Reason::Lifeline | Reason::Management | Reason::AgentGone => true,
+        Reason::NoPolicy
+        | Reason::NotIp
+        | Reason::Lifeline
+        | Reason::Management
+        | Reason::AgentGone
+        | Reason::Truncated
+        | Reason::Malformed
+        | Reason::Martian
+        | Reason::ExtensionHeaders
+        | Reason::VlanTags
+        | Reason::Opaque
+        | Reason::OpaqueDenied => true,
         Reason::EgressAllowed
         | Reason::EgressDenied
         | Reason::EgressDefault

@@ -42,7 +42,39 @@ struct State {
     access: AccessMap,
     control: ControlBlock,
     reasons: Reasons,
-    entries: BTreeMap<IpNet, Denial>,
+    entries: Entries,
+}
+
+/// Operators' denials and automatic ones, by prefix. Neither hides the other.
+#[derive(Default)]
+struct Entries {
+    operator: BTreeMap<IpNet, Denial>,
+    automatic: BTreeMap<IpNet, Denial>,
+}
+
+impl Entries {
+    fn of(&self, by: DeniedBy) -> &BTreeMap<IpNet, Denial> {
+        match by {
+            DeniedBy::Operator => &self.operator,
+            DeniedBy::Authentication => &self.automatic,
+        }
+    }
+
+    fn of_mut(&mut self, by: DeniedBy) -> &mut BTreeMap<IpNet, Denial> {
+        match by {
+            DeniedBy::Operator => &mut self.operator,
+            DeniedBy::Authentication => &mut self.automatic,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.operator.len() + self.automatic.len()
+    }
+
+    /// All of them, an operator's first.
+    fn all(&self) -> impl Iterator<Item = (&IpNet, &Denial)> {
+        self.operator.iter().chain(&self.automatic)
+    }
 }
 
 /// One denial.
@@ -76,6 +108,26 @@ impl DeniedBy {
             Self::Authentication => Reason::DeniedForAuthentication,
         }
     }
+
+    /// Both.
+    const ALL: [Self; 2] = [Self::Operator, Self::Authentication];
+
+    /// Whose list it is on.
+    fn list(self) -> u32 {
+        let kind = match self {
+            Self::Operator => table_kind::OPERATOR,
+            Self::Authentication => table_kind::AUTOMATIC,
+        };
+        table(kind, 0, 0)
+    }
+
+    /// Says to the programs that there are any.
+    fn flag(self) -> u64 {
+        match self {
+            Self::Operator => control_flag::OPERATOR,
+            Self::Authentication => control_flag::AUTOMATIC,
+        }
+    }
 }
 
 impl Denials {
@@ -84,19 +136,15 @@ impl Denials {
     /// # Errors
     /// The kernel refuses.
     pub fn new(access: AccessMap, reasons: Reasons, control: ControlBlock) -> Result<Self, KernelError> {
-        let mut entries = BTreeMap::new();
+        let mut entries = Entries::default();
         for (key, entry) in access.entries()? {
-            let Some(prefix) = prefix(&key).filter(|_| key.data().table & !IPV4_LIST == runtime_table())
-            else {
+            let list = key.data().table & !IPV4_LIST;
+            let by = DeniedBy::ALL.into_iter().find(|by| by.list() == list);
+            let Some((by, prefix)) = by.zip(prefix(&key)) else {
                 continue;
             };
-            let by = if entry.reason == Reason::DeniedForAuthentication as u32 {
-                DeniedBy::Authentication
-            } else {
-                DeniedBy::Operator
-            };
             let reason = reasons.get(&denied(&key), 0).ok();
-            entries.insert(
+            entries.of_mut(by).insert(
                 prefix,
                 Denial {
                     by,
@@ -110,7 +158,9 @@ impl Denials {
                 },
             );
         }
-        control.set_flag(control_flag::RUNTIME, !entries.is_empty())?;
+        for by in DeniedBy::ALL {
+            control.set_flag(by.flag(), !entries.of(by).is_empty())?;
+        }
         let mut state = State {
             access,
             control,
@@ -121,7 +171,7 @@ impl Denials {
         Ok(Self(Arc::new(Mutex::new(state))))
     }
 
-    /// Denies `prefix` for a while. An operator's denial is never shortened by an automatic one.
+    /// Denies `prefix` for a while. What an operator and what the agent has denied holds apart from each other.
     ///
     /// # Errors
     /// There are `MAX_DENIALS` already, or the kernel refuses.
@@ -138,27 +188,24 @@ impl Denials {
         let now_ns = monotonic_ns();
         state.expire(now_ns)?;
         let expires_ns = after(now_ns, lasts);
-        let known = state.entries.get(&prefix);
-        if by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator) {
-            return Ok(());
-        }
+        let is_known = state.entries.of(by).contains_key(&prefix);
         let room = match by {
             DeniedBy::Operator => MAX_DENIALS,
             DeniedBy::Authentication => MAX_DENIALS - FOR_OPERATORS,
         };
-        if known.is_none() && state.entries.len() >= room {
+        if !is_known && state.entries.len() >= room {
             let (what, limit) = ("denials", room);
             return Err(KernelError::TooMany { what, limit });
         }
         let entry = Access::new(expires_ns, by.reason(), NO_POLICY).resetting(action == Action::Reset);
-        let key = access_key(runtime_table(), prefix);
+        let key = access_key(by.list(), prefix);
         state
             .reasons
             .insert(denied(&key), recorded(reason), 0)
             .map_err(KernelError::map("REASONS"))?;
         state.access.insert(&key, entry)?;
         let reason = reason.into();
-        state.entries.insert(
+        state.entries.of_mut(by).insert(
             prefix,
             Denial {
                 by,
@@ -167,39 +214,46 @@ impl Denials {
                 action,
             },
         );
-        state.control.set_flag(control_flag::RUNTIME, true)
+        state.control.set_flag(by.flag(), true)
     }
 
-    /// Takes a denial back; whether there was one.
+    /// Takes denials of exactly this prefix back, an operator's and an automatic one; whether there was any.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn allow(&self, prefix: IpNet) -> Result<bool, KernelError> {
-        self.state().remove(prefix.trunc())
+        let (mut state, prefix) = (self.state(), prefix.trunc());
+        let removed = [
+            state.remove(DeniedBy::Operator, prefix)?,
+            state.remove(DeniedBy::Authentication, prefix)?,
+        ];
+        Ok(removed.contains(&true))
     }
 
-    /// The denial that `address` is under.
+    /// The denial that `address` is under: an operator's, else an automatic one.
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<(IpNet, Denial)> {
         let address = address.to_canonical();
         let now_ns = monotonic_ns();
-        find(&self.state().entries, address, |denial| {
-            denial.expires_ns > now_ns
-        })
+        let state = self.state();
+        DeniedBy::ALL
+            .into_iter()
+            .find_map(|by| find(state.entries.of(by), address, |denial| denial.expires_ns > now_ns))
     }
 
-    /// All denials in force, in order of prefix.
+    /// All denials in force, in order of prefix. A prefix may be denied by an operator, and automatically too.
     #[must_use]
     pub fn list(&self) -> Vec<(IpNet, Denial)> {
         let now_ns = monotonic_ns();
         let state = self.state();
-        let holds = |(_, denial): &(&IpNet, &Denial)| denial.expires_ns > now_ns;
-        state
+        let mut list: Vec<(IpNet, Denial)> = state
             .entries
-            .iter()
-            .filter(holds)
+            .all()
+            .filter(|(_, denial)| denial.expires_ns > now_ns)
             .map(|(prefix, denial)| (*prefix, denial.clone()))
-            .collect()
+            .collect();
+        list.sort_by_key(|(prefix, _)| *prefix);
+        list
     }
 
     /// Forgets what has ended; the kernel has not heeded it since.
@@ -217,30 +271,30 @@ impl Denials {
 
 impl State {
     fn expire(&mut self, now_ns: u64) -> Result<(), KernelError> {
-        let ended: Vec<IpNet> = self
+        let ended: Vec<(DeniedBy, IpNet)> = self
             .entries
-            .iter()
+            .all()
             .filter(|(_, denial)| denial.expires_ns <= now_ns)
-            .map(|(prefix, _)| *prefix)
+            .map(|(prefix, denial)| (denial.by, *prefix))
             .collect();
-        for prefix in ended {
-            self.remove(prefix)?;
+        for (by, prefix) in ended {
+            self.remove(by, prefix)?;
         }
         Ok(())
     }
 
-    fn remove(&mut self, prefix: IpNet) -> Result<bool, KernelError> {
-        if !self.entries.contains_key(&prefix) {
+    fn remove(&mut self, by: DeniedBy, prefix: IpNet) -> Result<bool, KernelError> {
+        if !self.entries.of(by).contains_key(&prefix) {
             return Ok(false);
         }
-        let key = access_key(runtime_table(), prefix);
+        let key = access_key(by.list(), prefix);
         self.access.remove(&key)?;
         if let Err(error) = self.reasons.remove(&denied(&key)) {
             tracing::debug!(%prefix, %error, "the denial had no reason recorded");
         }
-        self.entries.remove(&prefix);
-        if self.entries.is_empty() {
-            self.control.set_flag(control_flag::RUNTIME, false)?;
+        self.entries.of_mut(by).remove(&prefix);
+        if self.entries.of(by).is_empty() {
+            self.control.set_flag(by.flag(), false)?;
         }
         Ok(true)
     }
@@ -286,10 +340,6 @@ fn recorded(reason: &str) -> DenialReason {
 
 fn text(reason: &DenialReason) -> Option<&str> {
     std::str::from_utf8(reason.text.get(..reason.length as usize)?).ok()
-}
-
-fn runtime_table() -> u32 {
-    table(table_kind::RUNTIME, 0, 0)
 }
 
 #[cfg(test)]

@@ -172,12 +172,14 @@ impl State {
         Ok(())
     }
 
-    /// Enters a source; a new one with a full reserve.
+    /// Enters a source; a new one with full reserves.
     fn write(&mut self, source: Address, entry: Recent, is_new: bool) -> Result<(), KernelError> {
         if is_new {
-            self.reserves
-                .set(entry.place, FRESH, 0)
-                .map_err(KernelError::map("RESERVES"))?;
+            for place in [entry.place, entry.place + MAX_RECENT] {
+                self.reserves
+                    .set(place, FRESH, 0)
+                    .map_err(KernelError::map("RESERVES"))?;
+            }
             self.set_bit(&source)?;
         }
         self.map
