@@ -31,6 +31,7 @@ pod!(
     layout::Policy,
     layout::Recent,
     layout::Seat,
+    layout::Service,
     layout::ServiceKey,
     flow_memory::Line,
     sketch::Line,

@@ -90,7 +90,7 @@ reasons! {
     Malformed = 9, "malformed", true;
     /// A source that cannot be: multicast, broadcast, or IPv4-mapped on the wire (RFC 4291, RFC 6890).
     Martian = 10, "martian", true;
-    /// More IPv6 extension headers than are looked through.
+    /// More extension headers than are looked through: IPv6's, or authentication headers behind IPv4.
     ExtensionHeaders = 11, "extension-headers", true;
     /// On a policy's deny list.
     Denied = 12, "denied", true;
@@ -132,6 +132,12 @@ reasons! {
     RecentlyVerified = 30, "recently-verified", false;
     /// Of a connection that an operator has revoked.
     Revoked = 31, "revoked", true;
+    /// More VLAN tags than are looked through.
+    VlanTags = 32, "vlan-tags", true;
+    /// Carries IP that the stack unwraps at another device (MPLS, PPPoE, MACsec), and no policy is against it.
+    Opaque = 33, "opaque", false;
+    /// The same, where a policy drops it.
+    OpaqueDenied = 34, "opaque", true;
 }
 
 /// Each has a bit of its own.

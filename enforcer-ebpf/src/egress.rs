@@ -4,37 +4,43 @@
 mod limits;
 mod rules;
 
-use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC},
-    programs::TcContext,
-};
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use enforcer_common::{
-    layout::{Address, Control, NO_POLICY, control_flag, egress_side, interface_flag},
+    layout::{Address, Control, Interface as Entry, NO_POLICY, control_flag, egress_side, interface_flag},
     verdict::{Direction, Reason},
 };
 
 use self::{
     limits::Load,
-    rules::{Kind, Outcome, Ruling, ruling},
+    rules::{Asked, Kind, Outcome, Ruling, nameless, ruling},
 };
 use crate::{
     clock, events,
-    flow_memory::{self, Deed, Recalled},
+    flow_memory::{self, Deed, Memory, Recalled},
     frame::Frame,
+    ingress::opaque,
     interface::{self, Interface},
     lifeline,
     maps::CONTROL,
-    parse::{Packet, Parsed, destination, parse},
+    parse::{
+        Packet,
+        reading::{self, Reading, enforcer_read_tc},
+    },
     scratch, service,
     verdict::{self, Conclusion, Finding},
 };
 
 /// Enough for Ethernet, two tags, IPv6 with an extension header, and TCP.
 const HEADERS: u32 = 128;
+/// Enough for all headers that are looked through.
+const ALL_HEADERS: u32 = 0x8000;
 
 /// What needs the time.
-const JUDGED: u32 =
-    interface_flag::EGRESS | interface_flag::POD | interface_flag::POD_MEMORY | interface_flag::EGRESS_LIMITS;
+const JUDGED: u32 = interface_flag::EGRESS
+    | interface_flag::POD
+    | interface_flag::POD_MEMORY
+    | interface_flag::TRIED_POD_MEMORY
+    | interface_flag::EGRESS_LIMITS;
 
 /// Whose egress is judged: see `layout::egress_side`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,10 +71,12 @@ impl Side {
 
     /// Something is denied by default.
     #[inline(always)]
-    fn memory(self) -> u32 {
-        match self {
-            Self::Node => interface_flag::EGRESS_MEMORY,
-            Self::Pod => interface_flag::POD_MEMORY,
+    fn memory(self, memory: Memory) -> u32 {
+        match (self, memory) {
+            (Self::Node, Memory::Enforced) => interface_flag::EGRESS_MEMORY,
+            (Self::Node, Memory::Tried) => interface_flag::TRIED_MEMORY,
+            (Self::Pod, Memory::Enforced) => interface_flag::POD_MEMORY,
+            (Self::Pod, Memory::Tried) => interface_flag::TRIED_POD_MEMORY,
         }
     }
 }
@@ -78,6 +86,12 @@ struct Departure<'a> {
     control: &'a Control,
     interface: Interface,
     side: Side,
+    /// Whose rules are asked.
+    rules: Asked,
+    /// Which flows are remembered.
+    memory: Memory,
+    /// The policies in shadow beside others that enforce, if these are asked.
+    tried: Option<&'a Entry>,
     /// As a limit on bytes counts them.
     bytes: u64,
     now_ns: u64,
@@ -99,7 +113,17 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
         let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
         let _ = ctx.pull_data(wanted);
     }
-    let what = side as u64 | enforcer_read(ctx.skb.skb) << KIND;
+    let mut reading = Reading::from(enforcer_read_tc(ctx.skb.skb, interface.bare()));
+    if reading.is_cut_off() && Frame::of_tc(ctx).readable() < ctx.len() as usize {
+        let wanted = if ctx.len() < ALL_HEADERS {
+            ctx.len()
+        } else {
+            ALL_HEADERS
+        };
+        let _ = ctx.pull_data(wanted);
+        reading = Reading::from(enforcer_read_tc(ctx.skb.skb, interface.bare()));
+    }
+    let what = side as u64 | reading.number() << READING | u64::from(index) << INDEX;
     let wire = on_the_wire(ctx, bytes);
     let now_ns = if interface.has(JUDGED) { clock::now_ns() } else { 0 };
     let number = enforcer_leave(interface.word(), what, bytes, wire, now_ns);
@@ -113,42 +137,9 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
     verdict::tc(&conclusion)
 }
 
-/// Where a frame's kind is beside the side.
-const KIND: u32 = 8;
-
-/// What a frame carries.
-const IP: u64 = 0;
-const ARP: u64 = 1;
-const LINK_CONTROL: u64 = 2;
-const OTHER: u64 = 3;
-/// What a parser refuses, with a destination that can be read.
-const MISSHAPEN: u64 = 4;
-/// The same without one.
-const UNREADABLE: u64 = 5;
-
-/// Reads a frame: its kind, and the packet in [`scratch`]. What is malformed, or not understood, is judged by where
-/// it goes: nobody gets past a list by what a parser refuses.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn enforcer_read(skb: *mut __sk_buff) -> u64 {
-    let frame = Frame::of_tc(&TcContext::new(skb));
-    match parse(&frame) {
-        Ok(Parsed::Ip(packet)) => {
-            scratch::put(&packet);
-            IP
-        }
-        Ok(Parsed::Arp) => ARP,
-        Ok(Parsed::Other(kind)) if lifeline::is_link_control(kind) => LINK_CONTROL,
-        Ok(Parsed::Other(_)) => OTHER,
-        Err(_) => match destination(&frame) {
-            Some(destination) => {
-                scratch::put_destination(&destination);
-                MISSHAPEN
-            }
-            None => UNREADABLE,
-        },
-    }
-}
+/// Where a frame's reading is beside the side, and the interface's index above it.
+const READING: u32 = 8;
+const INDEX: u32 = 32;
 
 /// The length that a frame has when the card has cut it up: the kernel says so for what is on its way out.
 #[inline(always)]
@@ -166,6 +157,57 @@ extern "C" fn enforcer_leave(interface: u64, what: u64, bytes: u64, wire: u64, n
     let (Some(control), Some(packet)) = (CONTROL.get(0), scratch::get()) else {
         return Conclusion::NOTHING.number();
     };
+    let interface = Interface::from_word(interface);
+    let mixed = interface.has(interface_flag::MIXED);
+    let departure = Departure {
+        control,
+        interface,
+        side: if what & 1 == Side::Node as u64 {
+            Side::Node
+        } else {
+            Side::Pod
+        },
+        rules: if mixed { Asked::Enforced } else { Asked::All },
+        memory: if interface.has(interface_flag::SHADOW) {
+            Memory::Tried
+        } else {
+            Memory::Enforced
+        },
+        tried: None,
+        bytes: wire,
+        now_ns,
+    };
+    let reading = Reading::from(what >> READING);
+    let index = (what >> INDEX) as u32;
+    let finding = match reading.kind() {
+        reading::IP => departure.packet(&packet),
+        reading::ARP => Finding::pass(NO_POLICY, Reason::Lifeline),
+        reading::LINK_CONTROL => Finding::pass(NO_POLICY, Reason::NotIp),
+        reading::OPAQUE => {
+            opaque(index, Direction::Egress, bytes).unwrap_or_else(|| departure.foreign(Reason::Opaque))
+        }
+        reading::OTHER => departure.foreign(Reason::NotIp),
+        reading::MISSHAPEN => departure.misshapen(&packet.destination),
+        _ => departure.nameless(reading.reason()),
+    };
+    if mixed {
+        enforcer_tried_leave(interface.word(), what, bytes, wire, now_ns);
+    }
+    let conclusion = finding.conclude(Direction::Egress);
+    conclusion.count(bytes);
+    conclusion.number()
+}
+
+/// What the policies in shadow would have done, where others enforce. Arguments as for [`enforcer_leave`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_tried_leave(interface: u64, what: u64, bytes: u64, wire: u64, now_ns: u64) -> u64 {
+    let index = (what >> INDEX) as u32;
+    let (Some(control), Some(packet), Some(entry)) =
+        (CONTROL.get(0), scratch::get(), interface::entry(index))
+    else {
+        return 0;
+    };
     let departure = Departure {
         control,
         interface: Interface::from_word(interface),
@@ -174,20 +216,24 @@ extern "C" fn enforcer_leave(interface: u64, what: u64, bytes: u64, wire: u64, n
         } else {
             Side::Pod
         },
+        rules: Asked::Tried,
+        memory: Memory::Tried,
+        tried: Some(entry),
         bytes: wire,
         now_ns,
     };
-    let finding = match what >> KIND {
-        IP => departure.packet(&packet),
-        ARP => Finding::pass(NO_POLICY, Reason::Lifeline),
-        LINK_CONTROL => Finding::pass(NO_POLICY, Reason::NotIp),
-        OTHER => departure.nameless(Reason::NotIp),
-        MISSHAPEN => departure.misshapen(&packet.destination),
-        _ => departure.nameless(Reason::EgressAllowed),
+    let reading = Reading::from(what >> READING);
+    let finding = match reading.kind() {
+        reading::IP => departure.packet(&packet),
+        reading::OPAQUE | reading::OTHER => departure.foreign(Reason::NotIp),
+        reading::MISSHAPEN => departure.misshapen(&packet.destination),
+        reading::UNREADABLE => departure.nameless(reading.reason()),
+        _ => return 0,
     };
-    let conclusion = finding.conclude(Direction::Egress);
-    conclusion.count(bytes);
-    conclusion.number()
+    if finding.policy < NO_POLICY {
+        verdict::count_tried(Direction::Egress, finding.policy, finding.reason, bytes);
+    }
+    0
 }
 
 impl Departure<'_> {
@@ -196,7 +242,7 @@ impl Departure<'_> {
         let finding = self.judged(packet);
         // On its way to a pod: what the pod says to that is a reply.
         if self.side == Side::Node
-            && self.interface.has(interface_flag::POD_MEMORY)
+            && self.interface.has(Side::Pod.memory(self.memory))
             && (finding.shadow || !finding.reason.drops())
         {
             self.recall(Deed::Arrives);
@@ -245,7 +291,14 @@ impl Departure<'_> {
         if !self.interface.has(self.side.rules()) || self.have_lapsed() {
             return Ruling::PASS;
         }
-        ruling(self.interface, self.side, destination, kind, self.now_ns)
+        ruling(
+            self.interface,
+            self.side,
+            self.rules,
+            destination,
+            kind,
+            self.now_ns,
+        )
     }
 
     /// Whether rules no longer hold because the agent is gone, where that is configured.
@@ -262,24 +315,32 @@ impl Departure<'_> {
 
     #[inline(always)]
     fn recall(&self, deed: Deed) -> Recalled {
-        flow_memory::recall(deed, self.now_ns)
+        flow_memory::recall(deed, self.memory, self.now_ns)
     }
 
     #[inline(always)]
     fn remembers(&self) -> bool {
-        self.interface.has(self.side.memory())
+        self.interface.has(self.side.memory(self.memory))
     }
 
     /// What passes is counted by the service that it comes from, or that it goes to in a pod.
     #[inline(always)]
     fn counted(&self, packet: &Packet) -> Finding {
         if self.side == Side::Node && self.interface.has(interface_flag::POD) {
-            let policy = service::find(self.interface, packet, packet.destination_port);
-            return Finding::pass(policy, Reason::ToPod);
+            return Finding::pass(self.policy(packet, packet.destination_port), Reason::ToPod);
         }
-        match service::find(self.interface, packet, packet.source_port) {
+        match self.policy(packet, packet.source_port) {
             NO_POLICY => Finding::pass(NO_POLICY, Reason::NoPolicy),
             policy => Finding::pass(policy, Reason::EgressAllowed),
+        }
+    }
+
+    /// The policy of a local port.
+    #[inline(always)]
+    fn policy(&self, packet: &Packet, port: u16) -> u32 {
+        match self.tried {
+            Some(entry) => service::tried(entry, packet, port),
+            None => service::find(self.interface, packet, port),
         }
     }
 
@@ -289,7 +350,7 @@ impl Departure<'_> {
         if !self.interface.has(interface_flag::EGRESS_LIMITS) {
             return pass;
         }
-        let policy = service::find(self.interface, packet, packet.source_port);
+        let policy = self.policy(packet, packet.source_port);
         self.load(&packet.destination).under(policy, pass)
     }
 
@@ -304,17 +365,21 @@ impl Departure<'_> {
         }
     }
 
-    /// What a parser refuses, by its destination alone: where the default is to deny, only rules about all
-    /// protocols and ports let it go.
+    /// What a parser refuses, by its destination alone. Lists that are about some protocols or ports are about it too,
+    /// for it might have them; where the default is to deny, only rules about all of them let it go.
     #[inline(always)]
     fn misshapen(&self, destination: &Address) -> Finding {
-        let ruling = self.ruling(destination, Kind::UNKNOWN);
+        let ruling = self.ruling(destination, Kind::UNPARSED);
         if ruling.outcome() == Outcome::Pass {
             let pass = Finding::pass(NO_POLICY, Reason::EgressAllowed);
             if !self.interface.has(interface_flag::EGRESS_LIMITS) {
                 return pass;
             }
-            return self.load(destination).under(self.interface.base(), pass);
+            let base = match self.tried {
+                Some(entry) => entry.tried_base,
+                None => self.interface.base(),
+            };
+            return self.load(destination).under(base, pass);
         }
         if self.is_management(destination) {
             return Finding::pass(NO_POLICY, Reason::Management);
@@ -322,9 +387,30 @@ impl Departure<'_> {
         ruling.finding()
     }
 
-    /// What has no destination that could be read: it passes where nothing is denied by default.
+    /// What may be IP, and has no destination that can be read: it passes where no list, limit or default might be
+    /// about it.
     #[inline(always)]
     fn nameless(&self, reason: Reason) -> Finding {
+        if !self
+            .interface
+            .has(self.side.rules() | interface_flag::EGRESS_LIMITS)
+            || self.have_lapsed()
+        {
+            return Finding::pass(NO_POLICY, Reason::EgressAllowed);
+        }
+        let ruling = nameless(self.interface, self.side, self.rules, self.now_ns);
+        if ruling.outcome() == Outcome::Pass {
+            return Finding::pass(NO_POLICY, Reason::EgressAllowed);
+        }
+        Finding {
+            reason,
+            ..ruling.finding()
+        }
+    }
+
+    /// What is not IP passes where nothing is denied by default.
+    #[inline(always)]
+    fn foreign(&self, reason: Reason) -> Finding {
         if self.remembers() {
             let ruling = self.ruling(&UNSPECIFIED, Kind::UNKNOWN);
             if ruling.outcome() != Outcome::Pass {

@@ -20,7 +20,13 @@ use enforcer_common::layout::{EVENT_BURST_NS, EVENT_RING_BYTES, Event, EventGate
 use crate::{
     atomic::Cell,
     frame::Frame,
-    parse::{Parsed, ethernet, parse},
+    interface,
+    maps::CONTROL,
+    parse::{
+        ethernet,
+        reading::{self, Reading, enforcer_read_tc, enforcer_read_xdp},
+    },
+    scratch,
 };
 
 /// Nanoseconds from one event to the next on one CPU, in the long run. Zero: every packet has one.
@@ -49,36 +55,50 @@ struct Occurrence {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u64, due: u64) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    let frame = Frame::of_xdp(&ctx);
+    let context = XdpContext::new(ctx);
+    let frame = Frame::of_xdp(&context);
     let occurrence = Occurrence {
         now_ns,
         place: place as u32,
-        interface: ctx.ingress_ifindex() as u32,
+        interface: context.ingress_ifindex() as u32,
         bytes: frame.len() as u32,
     };
-    occurrence.tell(&frame, due)
+    occurrence.log(&frame);
+    let reading = enforcer_read_xdp(ctx, occurrence.bare());
+    occurrence.tell(Reading::from(reading), due)
 }
 
 /// The same of one that leaves.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn enforcer_tell_egress(ctx: *mut __sk_buff, now_ns: u64, place: u64, due: u64) -> u64 {
-    let ctx = TcContext::new(ctx);
+    let context = TcContext::new(ctx);
     let occurrence = Occurrence {
         now_ns,
         place: place as u32,
         // SAFETY: the context is valid while the program runs.
-        interface: unsafe { (*ctx.skb.skb).ifindex },
-        bytes: ctx.len(),
+        interface: unsafe { (*ctx).ifindex },
+        bytes: context.len(),
     };
-    occurrence.tell(&Frame::of_tc(&ctx), due)
+    occurrence.log(&Frame::of_tc(&context));
+    let reading = enforcer_read_tc(ctx, occurrence.bare());
+    occurrence.tell(Reading::from(reading), due)
 }
 
 impl Occurrence {
+    /// Whether its packets have no Ethernet header, as a global function takes it.
     #[inline(always)]
-    fn tell(&self, frame: &Frame, due: u64) -> u64 {
-        self.log(frame);
+    fn bare(&self) -> u64 {
+        interface::find(self.interface).map_or(0, interface::Interface::bare)
+    }
+
+    #[inline(always)]
+    fn tell(&self, reading: Reading, due: u64) -> u64 {
+        let packet = if reading.kind() == reading::IP {
+            scratch::get()
+        } else {
+            None
+        };
         let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
             return enforcer_event_lost();
         };
@@ -90,8 +110,8 @@ impl Occurrence {
             bytes: self.bytes,
             ..Event::NOTHING
         };
-        entry.write(match parse(frame) {
-            Ok(Parsed::Ip(packet)) => Event {
+        entry.write(match packet {
+            Some(packet) => Event {
                 source: packet.source,
                 destination: packet.destination,
                 source_port: packet.source_port,
@@ -103,7 +123,7 @@ impl Occurrence {
                     | (u8::from(packet.later_fragment) * event_flag::LATER_FRAGMENT),
                 ..event
             },
-            _ => event,
+            None => event,
         });
         entry.submit(0);
         1
@@ -118,7 +138,8 @@ impl Occurrence {
         if !level_enabled(Level::Debug) {
             return;
         }
-        let (kind, offset) = ethernet::parse(frame).unwrap_or((0, 0));
+        let zero = CONTROL.get(0).map_or(0, |control| control.zero);
+        let (kind, offset) = ethernet::parse(frame, zero).unwrap_or((0, 0));
         enforcer_log(
             u64::from(self.place),
             u64::from(self.interface),

@@ -1,19 +1,24 @@
 //! Who spoke first: replies to those that were let in leave where the default is to deny. See
 //! `enforcer_common::flow_memory`, which has the pure part.
 
-use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
+use aya_ebpf::bindings::xdp_md;
 use enforcer_common::{
     flow_memory::{CELLS, Entry, Phase, Sighting, line},
     hash,
-    layout::{Address, FLOW_MEMORY_LINES},
+    layout::{Address, FLOW_MEMORY_LINES, interface_flag},
 };
 
 use crate::{
     atomic::Cell,
     forget::forget,
-    frame::Frame,
+    interface::Interface,
     maps::{CONTROL, FLOW_MEMORY},
-    parse::{Packet, Parsed, address::words, both_families, parse},
+    parse::{
+        Packet,
+        address::words,
+        both_families,
+        reading::{self, Reading, enforcer_read_xdp},
+    },
     scratch,
 };
 
@@ -21,20 +26,38 @@ use crate::{
 const ATTEMPTS: usize = 2;
 /// Sets fragments apart from flows, above protocol and ports.
 const FRAGMENTS: u64 = 1 << 40;
+/// Sets flows that are tried apart from others.
+const TRIED: u32 = 41;
 
 /// Remembers what has arrived and passes. The packet is read once more: only where the default is to deny,
 /// which so costs others nothing.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn enforcer_arrived(ctx: *mut xdp_md, now_ns: u64) -> u64 {
-    let ctx = XdpContext::new(ctx);
-    if let Some(control) = CONTROL.get(0)
-        && let Ok(Parsed::Ip(packet)) = parse(&Frame::of_xdp(&ctx))
-    {
-        arrived(&packet.blurred(control.zero), now_ns);
+pub extern "C" fn enforcer_arrived(ctx: *mut xdp_md, interface: u64, now_ns: u64) -> u64 {
+    let interface = Interface::from_word(interface);
+    if Reading::from(enforcer_read_xdp(ctx, interface.bare())).kind() != reading::IP {
+        return 0;
+    }
+    if interface.has(interface_flag::EGRESS_MEMORY) {
+        recall(Deed::Arrives, Memory::Enforced, now_ns);
+    }
+    if interface.has(interface_flag::TRIED_MEMORY) {
+        recall(Deed::Arrives, Memory::Tried, now_ns);
     }
     0
 }
+
+/// Whose flows are remembered: those that a default which is enforced goes by, or those that one in shadow does. So
+/// nothing that is only tried is an answer to what is enforced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Memory {
+    Enforced = 0,
+    Tried = 1,
+}
+
+/// Where a [`Memory`] is above a [`Deed`].
+const MEMORY: u32 = 8;
 
 /// What a packet at TC does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,8 +88,8 @@ const REST: u64 = 2;
 
 /// Remembers what the packet in [`scratch`] does, or says whether it answers.
 #[inline(always)]
-pub fn recall(deed: Deed, now_ns: u64) -> Recalled {
-    match enforcer_recall(deed as u64, now_ns) {
+pub fn recall(deed: Deed, memory: Memory, now_ns: u64) -> Recalled {
+    match enforcer_recall(deed as u64 | (memory as u64) << MEMORY, now_ns) {
         ANSWER => Recalled::Answer,
         REST => Recalled::Rest,
         _ => Recalled::Nothing,
@@ -76,30 +99,31 @@ pub fn recall(deed: Deed, now_ns: u64) -> Recalled {
 /// As [`recall`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_recall(deed: u64, now_ns: u64) -> u64 {
+extern "C" fn enforcer_recall(what: u64, now_ns: u64) -> u64 {
+    let (deed, memory) = (what & ((1 << MEMORY) - 1), what >> MEMORY << TRIED);
     let Some(packet) = scratch::get() else {
         return NOTHING;
     };
     if deed == Deed::Answers as u64 {
-        return match answers(&packet, now_ns) {
+        return match answers(&packet, memory, now_ns) {
             Some(true) => ANSWER,
             Some(false) => REST,
             None => NOTHING,
         };
     }
     if deed == Deed::Speaks as u64 {
-        spoke(&packet, now_ns);
+        spoke(&packet, memory, now_ns);
     } else if deed == Deed::Tries as u64 {
-        tried(&packet, now_ns);
+        tried(&packet, memory, now_ns);
     } else {
-        arrived(&packet, now_ns);
+        arrived(&packet, memory, now_ns);
     }
     NOTHING
 }
 
 /// Remembers a packet from the peer, which passes.
 #[inline(always)]
-fn arrived(packet: &Packet, now_ns: u64) {
+fn arrived(packet: &Packet, memory: u64, now_ns: u64) {
     let protocol = both_families(packet.protocol);
     if packet.later_fragment {
         return;
@@ -109,7 +133,7 @@ fn arrived(packet: &Packet, now_ns: u64) {
         let hash = hash(
             &packet.source,
             &packet.destination,
-            ports | u64::from(protocol) << 32,
+            ports | u64::from(protocol) << 32 | memory,
         );
         enforcer_flow(hash, sighting.number(), now_ns);
     }
@@ -117,64 +141,72 @@ fn arrived(packet: &Packet, now_ns: u64) {
 
 /// Remembers that this end has spoken, as rules allow.
 #[inline(always)]
-fn spoke(packet: &Packet, now_ns: u64) {
+fn spoke(packet: &Packet, memory: u64, now_ns: u64) {
     if packet.later_fragment {
         return;
     }
     if let Some(sighting) = Sighting::allowed(both_families(packet.protocol), packet.detail) {
-        enforcer_flow(leaving(packet), sighting.number(), now_ns);
+        enforcer_flow(leaving(packet, memory), sighting.number(), now_ns);
     }
     if packet.fragment {
         let sighting = Sighting::first_fragment(false);
-        enforcer_flow(fragments(packet), sighting.number(), now_ns);
+        enforcer_flow(fragments(packet, memory), sighting.number(), now_ns);
     }
 }
 
 /// Remembers that this end has spoken although rules that are only tried do not allow it.
 #[inline(always)]
-fn tried(packet: &Packet, now_ns: u64) {
+fn tried(packet: &Packet, memory: u64, now_ns: u64) {
     if packet.later_fragment {
         return;
     }
     if let Some(sighting) = Sighting::tried(both_families(packet.protocol), packet.detail) {
-        enforcer_flow(leaving(packet), sighting.number(), now_ns);
+        enforcer_flow(leaving(packet, memory), sighting.number(), now_ns);
     }
 }
 
 /// Whether a packet that no rule allows may leave: `Some(true)` as an answer, `Some(false)` as the rest of a
 /// datagram whose first fragment was allowed.
 #[inline(always)]
-fn answers(packet: &Packet, now_ns: u64) -> Option<bool> {
+fn answers(packet: &Packet, memory: u64, now_ns: u64) -> Option<bool> {
     if packet.later_fragment {
         let number = Sighting::LATER_FRAGMENT.number();
-        let phase = enforcer_flow(fragments(packet), number, now_ns);
+        let phase = enforcer_flow(fragments(packet, memory), number, now_ns);
         return (phase != NOTHING).then_some(phase != Phase::Ours as u64);
     }
     let sighting = Sighting::answering(both_families(packet.protocol), packet.detail)?;
-    let phase = enforcer_flow(leaving(packet), sighting.number(), now_ns);
+    let phase = enforcer_flow(leaving(packet, memory), sighting.number(), now_ns);
     if phase == NOTHING || phase == Phase::Ours as u64 {
         return None;
     }
     if packet.fragment {
         let sighting = Sighting::first_fragment(true);
-        enforcer_flow(fragments(packet), sighting.number(), now_ns);
+        enforcer_flow(fragments(packet, memory), sighting.number(), now_ns);
     }
     Some(true)
 }
 
 /// The flow of a packet of this end.
 #[inline(always)]
-fn leaving(packet: &Packet) -> u64 {
+fn leaving(packet: &Packet, memory: u64) -> u64 {
     let ports = ports(packet.destination_port, packet.source_port);
     let protocol = u64::from(both_families(packet.protocol));
-    hash(&packet.destination, &packet.source, ports | protocol << 32)
+    hash(
+        &packet.destination,
+        &packet.source,
+        ports | protocol << 32 | memory,
+    )
 }
 
 /// The fragments that this end sends to the same destination by the same protocol.
 #[inline(always)]
-fn fragments(packet: &Packet) -> u64 {
+fn fragments(packet: &Packet, memory: u64) -> u64 {
     let protocol = u64::from(both_families(packet.protocol));
-    hash(&packet.destination, &packet.source, FRAGMENTS | protocol << 32)
+    hash(
+        &packet.destination,
+        &packet.source,
+        FRAGMENTS | protocol << 32 | memory,
+    )
 }
 
 #[inline(always)]

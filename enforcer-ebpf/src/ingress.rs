@@ -1,9 +1,15 @@
 //! What arrives: the stages in order.
 
+mod tried;
+mod unread;
+
+pub use unread::opaque;
+
 use aya_ebpf::{bindings::xdp_action, programs::XdpContext};
 use enforcer_common::{
     layout::{
-        Bank, Control, NO_POLICY, access_flag, control_flag, interface_flag, policy_flag, table, table_kind,
+        Address, Bank, Control, NO_POLICY, access_flag, control_flag, interface_flag, policy_flag, table,
+        table_kind,
     },
     verdict::{Direction, Reason, Verdict},
 };
@@ -15,12 +21,18 @@ use crate::{
     lifeline,
     limits::{self, Charge},
     maps::CONTROL,
-    parse::{Packet, Parsed, parse},
-    recent, reset,
+    parse::{
+        self, Packet,
+        reading::{self, Reading, enforcer_read_xdp},
+    },
+    recent, reset, scratch,
     service::{self, Place},
     syn, udp,
-    verdict::{self, Finding},
+    verdict::{self, Conclusion, Finding},
 };
+
+/// What has passed is remembered for its reply.
+const REMEMBERS: u32 = interface_flag::EGRESS_MEMORY | interface_flag::TRIED_MEMORY;
 
 #[inline(always)]
 pub fn program(ctx: &XdpContext) -> u32 {
@@ -34,11 +46,11 @@ pub fn program(ctx: &XdpContext) -> u32 {
     let frame = Frame::of_xdp(ctx);
     let bytes = frame.len() as u64;
     let now_ns = clock::tick_ns();
-    let finding = examine(ctx, control, interface, &frame, bytes, now_ns);
-    let resets = finding.resets;
-    let mut conclusion = finding.conclude(Direction::Ingress);
+    let (mut conclusion, resets) = examine(ctx, control, interface, &frame, bytes, now_ns);
     let told = resets != 0
         && matches!(conclusion.verdict, Verdict::Drop)
+        // An answer begins with an Ethernet header.
+        && !interface.has(interface_flag::BARE)
         && reset::enforcer_reset_due(ctx.ctx, now_ns) != 0;
     let dropped = conclusion;
     if told {
@@ -55,12 +67,13 @@ pub fn program(ctx: &XdpContext) -> u32 {
         conclusion = dropped;
     }
     conclusion.count(bytes);
-    if interface.has(interface_flag::EGRESS_MEMORY) && conclusion.passes() {
-        flow_memory::enforcer_arrived(ctx.ctx, now_ns);
+    if interface.has(REMEMBERS) && conclusion.passes() {
+        flow_memory::enforcer_arrived(ctx.ctx, interface.word(), now_ns);
     }
     verdict::xdp(&conclusion)
 }
 
+/// What becomes of a packet, and 1 if its sender is told of a drop.
 #[inline(always)]
 fn examine(
     ctx: &XdpContext,
@@ -69,25 +82,30 @@ fn examine(
     frame: &Frame,
     bytes: u64,
     now_ns: u64,
-) -> Finding {
-    match parse(frame) {
-        Ok(Parsed::Ip(packet)) => decide(
-            ctx,
-            control,
-            interface,
-            &packet.blurred(control.zero),
-            bytes,
-            now_ns,
-        ),
-        Ok(Parsed::Arp) => Finding::pass(NO_POLICY, Reason::Lifeline),
-        Ok(Parsed::Other(_)) => Finding::pass(NO_POLICY, Reason::NotIp),
-        Err(reason) => Finding {
-            policy: interface.base(),
-            reason,
-            shadow: service::is_shadow(interface, interface.base()),
-            resets: 0,
-        },
-    }
+) -> (Conclusion, u64) {
+    let plain = if interface.has(interface_flag::BARE) {
+        None
+    } else {
+        parse::plain(frame)
+    };
+    let packet = match plain {
+        Some(packet) => packet,
+        None => {
+            let number = enforcer_read_xdp(ctx.ctx, interface.bare());
+            match scratch::get() {
+                Some(packet) if Reading::from(number).kind() == reading::IP => packet,
+                _ => {
+                    let index = ctx.ingress_ifindex() as u64;
+                    let number = unread::enforcer_unread(interface.word(), number, bytes, now_ns, index);
+                    return (Conclusion::from_number(number), 0);
+                }
+            }
+        }
+    };
+    let packet = packet.blurred(control.zero);
+    let finding = decide(ctx, control, interface, &packet, bytes, now_ns);
+    let resets = finding.resets;
+    (finding.conclude(Direction::Ingress), resets)
 }
 
 #[inline(always)]
@@ -102,20 +120,8 @@ fn decide(
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return Finding::pass(NO_POLICY, reason);
     }
-    if control.flags & control_flag::RUNTIME != 0
-        && let Some(entry) = access::lookup(table(table_kind::RUNTIME, 0, 0), &packet.source, now_ns)
-        && !lapsed(control, entry.reason, now_ns)
-    {
-        let reason = denial(entry.reason);
-        // An operator's word holds; what follows from requests is enforced where policies are.
-        let shadow = matches!(reason, Reason::DeniedForAuthentication)
-            && service::is_shadow(interface, interface.base());
-        return Finding {
-            policy: NO_POLICY,
-            reason,
-            shadow,
-            resets: u64::from(entry.flags & access_flag::RESET),
-        };
+    if let Some(finding) = denied_by_operator(control, &packet.source, now_ns) {
+        return finding;
     }
     if flow::is_revoked(control, packet, now_ns) && !lapsed(control, Reason::Revoked as u32, now_ns) {
         return Finding {
@@ -125,7 +131,20 @@ fn decide(
             resets: 1,
         };
     }
+    if interface.has(interface_flag::MIXED) {
+        scratch::put(packet);
+        tried::enforcer_tried(ctx.ingress_ifindex() as u64, bytes, now_ns);
+    }
     let policy = service::find(interface, packet, packet.destination_port);
+    // What has no port is of every service.
+    let under = if packet.destination_port == 0 {
+        interface.base()
+    } else {
+        policy
+    };
+    if let Some(finding) = denied_automatically(control, interface, under, &packet.source, bytes, now_ns) {
+        return finding;
+    }
     let Some((place, bank)) = service::bank(interface, policy) else {
         return Finding::pass(NO_POLICY, Reason::NoPolicy);
     };
@@ -139,7 +158,12 @@ fn decide(
         Some(settled) => settled,
         None => {
             let flow = udp::Flow::of(bank, packet, now_ns, control.zero);
-            let handshake = syn::examine(ctx.ctx, control.zero, bank, policy, packet, flow.is_new());
+            let examined = if interface.has(interface_flag::BARE) {
+                syn::Examined::Nothing
+            } else {
+                syn::Examined::Frame(ctx.ctx)
+            };
+            let handshake = syn::examine(examined, control.zero, bank, policy, packet, flow.is_new());
             let charge = Charge {
                 interface,
                 packet,
@@ -240,12 +264,55 @@ fn lapsed(control: &Control, reason: u32, now_ns: u64) -> bool {
             || (control.flags & control_flag::DENIALS_LAPSE != 0 && reason != Reason::Allowed as u32))
 }
 
-/// Why the agent has denied somebody.
+/// An operator's word holds whatever mode policies are in.
 #[inline(always)]
-fn denial(reason: u32) -> Reason {
-    if reason == Reason::DeniedForAuthentication as u32 {
-        Reason::DeniedForAuthentication
-    } else {
-        Reason::DeniedByOperator
+fn denied_by_operator(control: &Control, source: &Address, now_ns: u64) -> Option<Finding> {
+    if control.flags & control_flag::OPERATOR == 0 {
+        return None;
     }
+    let entry = access::lookup(table(table_kind::OPERATOR, 0, 0), source, now_ns)?;
+    if lapsed(control, entry.reason, now_ns) {
+        return None;
+    }
+    Some(Finding {
+        policy: NO_POLICY,
+        reason: Reason::DeniedByOperator,
+        shadow: false,
+        resets: u64::from(entry.flags & access_flag::RESET),
+    })
+}
+
+/// What the agent has denied of its own accord is dropped where the policy that the packet is under enforces. Else it
+/// is counted, and the evaluation goes on.
+#[inline(always)]
+fn denied_automatically(
+    control: &Control,
+    interface: Interface,
+    policy: u32,
+    source: &Address,
+    bytes: u64,
+    now_ns: u64,
+) -> Option<Finding> {
+    if control.flags & control_flag::AUTOMATIC == 0 {
+        return None;
+    }
+    let entry = access::lookup(table(table_kind::AUTOMATIC, 0, 0), source, now_ns)?;
+    if is_gone(control, now_ns) {
+        return None;
+    }
+    if service::is_shadow(interface, policy) {
+        verdict::count_tried(
+            Direction::Ingress,
+            NO_POLICY,
+            Reason::DeniedForAuthentication,
+            bytes,
+        );
+        return None;
+    }
+    Some(Finding {
+        policy: NO_POLICY,
+        reason: Reason::DeniedForAuthentication,
+        shadow: false,
+        resets: u64::from(entry.flags & access_flag::RESET),
+    })
 }

@@ -54,13 +54,6 @@ fn is_of_the_link(address: &Address) -> bool {
     first & 0xffc0 == 0xfe80 || first & 0xff0f == 0xff02
 }
 
-/// Whether frames of a type that is not IP keep a link working: IEEE 802.2 (spanning trees), link
-/// aggregation, link layer discovery, and authentication at a port.
-#[inline(always)]
-pub fn is_link_control(kind: u16) -> bool {
-    matches!(kind, 0..=0x05ff | 0x8809 | 0x88cc | 0x888e)
-}
-
 /// Whether an address is on the management list.
 #[inline(always)]
 pub fn is_management(address: &Address, now_ns: u64) -> bool {

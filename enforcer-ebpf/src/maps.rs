@@ -12,8 +12,8 @@ use enforcer_common::{
         DEFAULT_FLOWS, DenialReason, DeniedPrefix, EgressKey, EgressLimits, EgressRule, FLOW_MEMORY_LINES,
         Flow, FlowKey, Interface, MAX_DENIALS, MAX_EGRESS_RULES, MAX_IDENTITIES, MAX_INTERFACES, MAX_LOCAL,
         MAX_POLICIES, MAX_PREFIXES, MAX_RECENT, MAX_REVOKED, MAX_SERVICES, MAX_SHARED, NOTE_CHUNK,
-        NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, Recent, SEATS as SEAT_ENTRIES, Seat,
-        ServiceKey, UDP_LINES,
+        NOTE_CHUNKS, POLICY_ENTRIES, PROVEN_CELLS, Policy, RECENT_WORDS, RESERVE_CELLS, Recent,
+        SEATS as SEAT_ENTRIES, Seat, Service, ServiceKey, TRIED_COUNTERS, UDP_LINES,
     },
     presence::WORDS as PRESENCE_WORDS,
     sketch::Line,
@@ -31,9 +31,10 @@ pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(MAX_I
 #[map]
 pub static SEATS: Array<Seat> = Array::with_max_entries(SEAT_ENTRIES, 0);
 
-/// Which policy a protocol and port has.
+/// Which policies a protocol and port has.
 #[map]
-pub static SERVICES: HashMap<ServiceKey, u32> = HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
+pub static SERVICES: HashMap<ServiceKey, Service> =
+    HashMap::with_max_entries(MAX_SERVICES, BPF_F_NO_PREALLOC);
 
 /// `slot * MAX_POLICIES + policy`.
 #[map]
@@ -73,9 +74,10 @@ pub static RECENT: HashMap<Address, Recent> = HashMap::with_max_entries(MAX_RECE
 #[map]
 pub static RECENT_BITS: Array<u64> = Array::with_max_entries(RECENT_WORDS, 0);
 
-/// Limiter states of those sources' shares in reserve.
+/// Limiter states of those sources' shares in reserve: those that policies which enforce spend, then those of policies
+/// in shadow.
 #[map]
-pub static RESERVES: Array<u64> = Array::with_max_entries(MAX_RECENT, 0);
+pub static RESERVES: Array<u64> = Array::with_max_entries(RESERVE_CELLS, 0);
 
 /// Limiter states of services and interfaces.
 #[map]
@@ -90,6 +92,10 @@ pub static SKETCH: Array<Line> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 /// By direction, policy, reason and verdict: see `layout::counter`.
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTER_ENTRIES, 0);
+
+/// What policies in shadow would have done, by direction, policy and reason: see `layout::tried_counter`.
+#[map]
+pub static TRIED: PerCpuArray<Counter> = PerCpuArray::with_max_entries(TRIED_COUNTERS, 0);
 
 /// One element: the time that packets are told when [`crate::clock`] is told to inject it, else when ticks began.
 #[map]
@@ -116,6 +122,10 @@ pub static LOCAL: HashMap<Address, u32> = HashMap::with_max_entries(MAX_LOCAL, B
 /// Flows of UDP that limits on connections have admitted: see `enforcer_common::flow_memory`.
 #[map]
 pub static UDP_FLOWS: Array<FlowLine> = Array::with_max_entries(UDP_LINES, BPF_F_MMAPABLE);
+
+/// The same of limits in shadow, which so forget nothing that others go by.
+#[map]
+pub static TRIED_UDP_FLOWS: Array<FlowLine> = Array::with_max_entries(UDP_LINES, BPF_F_MMAPABLE);
 
 /// Connections whose cookie has just come back, by a keyed hash: see `syn::proven`.
 #[map]

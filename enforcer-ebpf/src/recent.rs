@@ -2,7 +2,7 @@
 //! for that source, so that it can open new connections while others use the limits up.
 
 use enforcer_common::{
-    layout::{Address, Bank, Control, control_flag, policy_flag, recent_bit, recent_words},
+    layout::{Address, Bank, Control, MAX_RECENT, control_flag, policy_flag, recent_bit, recent_words},
     verdict::Reason,
 };
 
@@ -56,7 +56,12 @@ extern "C" fn enforcer_recent(question: u64, high: u64, low: u64, now_ns: u64) -
     if now_ns.saturating_sub(entry.seen_ns) > bank.recent_for_ns {
         return REFUSED;
     }
-    let Some(cell) = RESERVES.get_ptr_mut(entry.place) else {
+    let shares = if bank.flags & policy_flag::SHADOW == 0 {
+        0
+    } else {
+        MAX_RECENT
+    };
+    let Some(cell) = RESERVES.get_ptr_mut(entry.place + shares) else {
         return REFUSED;
     };
     // SAFETY: a map's value of eight bytes.

@@ -15,6 +15,7 @@ use crate::{
     answer::family::{Family, Ipv4, Ipv6},
     atomic::Cell,
     frame::{Frame, Header},
+    maps::CONTROL,
     parse::{ethernet, protocol, tcp},
 };
 
@@ -56,7 +57,10 @@ pub extern "C" fn enforcer_reset_due(ctx: *mut xdp_md, now_ns: u64) -> u64 {
         return 0;
     }
     let frame = Frame::of_xdp(&XdpContext::new(ctx));
-    let may = match ethernet::parse(&frame) {
+    let Some(control) = CONTROL.get(0) else {
+        return 0;
+    };
+    let may = match ethernet::parse(&frame, control.zero) {
         Ok((ethernet::IPV4, start)) => may_be_answered::<Ipv4>(&frame, start),
         Ok((ethernet::IPV6, start)) => may_be_answered::<Ipv6>(&frame, start),
         _ => false,
@@ -74,7 +78,10 @@ pub extern "C" fn enforcer_reset_due(ctx: *mut xdp_md, now_ns: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn enforcer_reset(ctx: *mut xdp_md) -> u64 {
     let frame = Frame::of_xdp(&XdpContext::new(ctx));
-    match ethernet::parse(&frame) {
+    let Some(control) = CONTROL.get(0) else {
+        return FAILED;
+    };
+    match ethernet::parse(&frame, control.zero) {
         Ok((ethernet::IPV4, start)) => write::<Ipv4>(ctx, &frame, start),
         Ok((ethernet::IPV6, start)) => write::<Ipv6>(ctx, &frame, start),
         _ => FAILED,

@@ -48,18 +48,18 @@ pub fn put(packet: &Packet) {
     );
 }
 
-/// Puts a packet there of which nothing is known but where it goes.
+/// Puts a packet there of which no more is known than its addresses.
 #[inline(always)]
-pub fn put_destination(destination: &Address) {
+pub fn put_addresses(source: &Address, destination: &Address) {
     let Some([a, b, c, d, rest]) = cells() else {
         return;
     };
-    let destination = words(destination);
+    let (source, destination) = (words(source), words(destination));
+    a.put_local(source[0]);
+    b.put_local(source[1]);
     c.put_local(destination[0]);
     d.put_local(destination[1]);
-    for cell in [a, b, rest] {
-        cell.put_local(0);
-    }
+    rest.put_local(0);
 }
 
 /// The packet that was put there last.

@@ -1,7 +1,8 @@
 //! Stage 3: which policy a packet is under.
 
 use enforcer_common::layout::{
-    Bank, MAX_POLICIES, NO_POLICY, POLICY_ENTRIES, ServiceKey, interface_flag, policy_flag,
+    Bank, Interface as Entry, MAX_POLICIES, NO_POLICY, POLICY_ENTRIES, Service, ServiceKey, interface_flag,
+    policy_flag,
 };
 
 use crate::{
@@ -16,24 +17,43 @@ pub fn find(interface: Interface, packet: &Packet, port: u16) -> u32 {
     if packet.later_fragment {
         return interface.base();
     }
-    if interface.has(interface_flag::PORTS) && port != 0 {
-        let key = ServiceKey {
-            group: interface.group(),
-            port,
-            protocol: packet.protocol,
-            slot: interface.slot() as u8,
-        };
-        #[expect(
-            clippy::needless_borrows_for_generic_args,
-            reason = "a key by value is copied, on a stack that is short"
-        )]
-        // SAFETY: the agent replaces values as a whole; a policy number read here is one it wrote.
-        let policy = unsafe { SERVICES.get(&key) };
-        if let Some(policy) = policy {
-            return *policy;
-        }
+    match lookup(interface, packet, port) {
+        Some(service) => service.policy,
+        None => interface.any(),
     }
-    interface.any()
+}
+
+/// The policy in shadow that the packet would be under if it enforced, where policies are mixed.
+#[inline(always)]
+pub fn tried(entry: &Entry, packet: &Packet, port: u16) -> u32 {
+    if packet.later_fragment {
+        return entry.tried_base;
+    }
+    match lookup(Interface::of(entry), packet, port) {
+        Some(service) => service.tried,
+        None => entry.tried_any,
+    }
+}
+
+#[inline(always)]
+fn lookup(interface: Interface, packet: &Packet, port: u16) -> Option<&'static Service> {
+    if !interface.has(interface_flag::PORTS) || port == 0 {
+        return None;
+    }
+    let key = ServiceKey {
+        group: interface.group(),
+        port,
+        protocol: packet.protocol,
+        slot: interface.slot() as u8,
+    };
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a key by value is copied, on a stack that is short"
+    )]
+    // SAFETY: the agent replaces values as a whole; a policy number read here is one it wrote.
+    unsafe {
+        SERVICES.get(&key)
+    }
 }
 
 /// Where what a policy says is in the policies map.

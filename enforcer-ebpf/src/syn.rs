@@ -89,10 +89,19 @@ impl Handshake {
     }
 }
 
+/// What may be examined of a packet.
+#[derive(Clone, Copy)]
+pub enum Examined {
+    /// Its frame.
+    Frame(*mut xdp_md),
+    /// Nothing: it has no Ethernet header that an answer could have, or what is said of it only counts.
+    Nothing,
+}
+
 /// What the packet is; counts SYNs where the controller wants to know. `is_new_flow`: it opens a flow of UDP.
 #[inline(always)]
 pub fn examine(
-    ctx: *mut xdp_md,
+    examined: Examined,
     zero: u64,
     bank: &Bank,
     policy: u32,
@@ -101,16 +110,18 @@ pub fn examine(
 ) -> Handshake {
     let is_tcp = packet.protocol == protocol::TCP && !packet.fragment;
     if bank.flags & policy_flag::SYN_COUNTED != 0
+        && matches!(examined, Examined::Frame(_))
         && packet.opens_connection()
         && let Some(count) = SYNS.get_ptr_mut(policy)
     {
         // SAFETY: a per-CPU map's value of eight bytes.
         unsafe { Cell::new(count) }.add_local(1);
     }
-    let kind = if is_tcp && bank.flags & policy_flag::SYN_ANSWERED != 0 {
-        enforcer_syn_examine(ctx)
-    } else {
-        Handshake::NONE
+    let kind = match examined {
+        Examined::Frame(ctx) if is_tcp && bank.flags & policy_flag::SYN_ANSWERED != 0 => {
+            enforcer_syn_examine(ctx)
+        }
+        _ => Handshake::NONE,
     };
     Handshake::new(kind.wrapping_add(zero), packet, is_new_flow, zero)
 }
@@ -137,7 +148,10 @@ pub fn conclude(ctx: *mut xdp_md, handshake: Handshake, limits: Reason, shadow: 
 #[inline(never)]
 extern "C" fn enforcer_syn_examine(ctx: *mut xdp_md) -> u64 {
     let frame = Frame::of_xdp(&XdpContext::new(ctx));
-    match ethernet::parse(&frame) {
+    let Some(control) = CONTROL.get(0) else {
+        return Handshake::NONE << 32;
+    };
+    match ethernet::parse(&frame, control.zero) {
         Ok((ethernet::IPV4, start)) => examine_as::<Ipv4>(ctx, &frame, start),
         Ok((ethernet::IPV6, start)) => examine_as::<Ipv6>(ctx, &frame, start),
         _ => Handshake::NONE << 32,
@@ -153,7 +167,7 @@ extern "C" fn enforcer_syn_answer(ctx: *mut xdp_md, cookie: u64) -> u64 {
     let Some(control) = CONTROL.get(0) else {
         return 0;
     };
-    match ethernet::parse(&frame) {
+    match ethernet::parse(&frame, control.zero) {
         Ok((ethernet::IPV4, start)) => answer::write::<Ipv4>(ctx, control, start, cookie as u32, now_ns),
         Ok((ethernet::IPV6, start)) => answer::write::<Ipv6>(ctx, control, start, cookie as u32, now_ns),
         _ => 0,

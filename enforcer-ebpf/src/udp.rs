@@ -13,7 +13,7 @@ use enforcer_common::{
 use crate::{
     atomic::Cell,
     forget::forget,
-    maps::{CONTROL, UDP_FLOWS},
+    maps::{CONTROL, TRIED_UDP_FLOWS, UDP_FLOWS},
     parse::{Packet, protocol},
     sketch::words,
 };
@@ -24,6 +24,8 @@ pub struct Flow {
     hash: u64,
     /// [`NEW`]: it is counted, and the memory does not know it.
     is_new: u64,
+    /// [`TRIED`], or zero.
+    memory: u64,
 }
 
 impl Flow {
@@ -33,6 +35,11 @@ impl Flow {
         let mut flow = Self {
             hash: 0,
             is_new: KNOWN,
+            memory: if bank.flags & policy_flag::SHADOW == 0 {
+                0
+            } else {
+                TRIED
+            },
         };
         // A later fragment does not say which flow it is of.
         if bank.flags & policy_flag::UDP_FLOWS != 0
@@ -43,11 +50,12 @@ impl Flow {
             let ports = u64::from(packet.source_port) << 16 | u64::from(packet.destination_port);
             let ports = u64::from(bank.udp_id) << 32 | ports;
             flow.hash = enforcer_udp_hash(source.0, source.1, destination.0, destination.1, ports);
-            flow.is_new = enforcer_udp_flow(flow.hash, now_ns, LOOKS);
+            flow.is_new = enforcer_udp_flow(flow.hash, now_ns, LOOKS | flow.memory);
         }
         Self {
             hash: forget(flow.hash, zero),
             is_new: forget(flow.is_new, zero),
+            memory: forget(flow.memory, zero),
         }
     }
 
@@ -61,7 +69,7 @@ impl Flow {
     #[inline(always)]
     pub fn remember(self, now_ns: u64) {
         if self.is_new() {
-            enforcer_udp_flow(self.hash, now_ns, REMEMBERS);
+            enforcer_udp_flow(self.hash, now_ns, REMEMBERS | self.memory);
         }
     }
 }
@@ -70,6 +78,8 @@ const KNOWN: u64 = 0;
 const NEW: u64 = 1;
 const LOOKS: u64 = 0;
 const REMEMBERS: u64 = 1;
+/// The memory is that of limits in shadow.
+const TRIED: u64 = 2;
 
 /// The keyed hash of a flow's ends, and whose flow it is.
 #[unsafe(no_mangle)]
@@ -93,8 +103,14 @@ extern "C" fn enforcer_udp_hash(
 /// is remembered, if that is asked for.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_udp_flow(hash: u64, now_ns: u64, remembers: u64) -> u64 {
-    let (Some(control), Some(cells)) = (CONTROL.get(0), UDP_FLOWS.get_ptr_mut(line(hash, UDP_LINES))) else {
+extern "C" fn enforcer_udp_flow(hash: u64, now_ns: u64, what: u64) -> u64 {
+    let line = line(hash, UDP_LINES);
+    let cells = if what & TRIED == 0 {
+        UDP_FLOWS.get_ptr_mut(line)
+    } else {
+        TRIED_UDP_FLOWS.get_ptr_mut(line)
+    };
+    let (Some(control), Some(cells)) = (CONTROL.get(0), cells) else {
         return KNOWN;
     };
     let Some(sighting) = Sighting::arriving(protocol::UDP, 0) else {
@@ -122,7 +138,7 @@ extern "C" fn enforcer_udp_flow(hash: u64, now_ns: u64, remembers: u64) -> u64 {
         worth = forget(if this > worth { this } else { worth }, control.zero);
         victim = forget(victim + better * (number.wrapping_sub(victim)), control.zero);
     }
-    if remembers == REMEMBERS
+    if what & REMEMBERS != 0
         && let Some(first) = sighting.first(hash, now_ns)
     {
         let cell = cell(cells, victim);

@@ -3,11 +3,15 @@
 
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use enforcer_common::{
-    layout::{Counter, NO_POLICY, PLACE_SHIFT, counter},
+    layout::{Counter, NO_POLICY, PLACE_SHIFT, counter, tried_counter},
     verdict::{Direction, Reason, Verdict},
 };
 
-use crate::{atomic::Cell, clock, maps::COUNTERS};
+use crate::{
+    atomic::Cell,
+    clock,
+    maps::{COUNTERS, TRIED},
+};
 
 /// What the stages found.
 #[must_use]
@@ -117,6 +121,14 @@ impl Conclusion {
         } else {
             number
         }
+    }
+}
+
+/// Counts what a policy in shadow would have done with a packet that others decide about, or with one that goes on.
+#[inline(always)]
+pub fn count_tried(direction: Direction, policy: u32, reason: Reason, bytes: u64) {
+    if let Some(entry) = TRIED.get_ptr_mut(tried_counter(direction, policy, reason)) {
+        count(entry, bytes);
     }
 }
 

@@ -10,6 +10,7 @@ use enforcer_common::verdict::Reason;
 pub enum Reading {
     Arp,
     Other,
+    Opaque,
     Refused(Reason),
     Packet(Packet),
 }
@@ -53,6 +54,7 @@ pub fn read(frame: &[u8]) -> Reading {
         0x0806 => return Reading::Arp,
         0x0800 => ipv4(packet),
         0x86dd => ipv6(packet),
+        0x8847 | 0x8848 | 0x8863 | 0x8864 | 0x88e5 => return Reading::Opaque,
         _ => return Reading::Other,
     };
     match envelope.and_then(|envelope| transport(&envelope)) {
@@ -71,10 +73,13 @@ fn number(bytes: &[u8], at: usize) -> u16 {
 
 fn untagged(frame: &[u8]) -> Result<(u16, &[u8]), Reason> {
     let mut rest = &frame[12..];
-    for _ in 0..2 {
-        if !matches!(number(first(rest, 2)?, 0), 0x8100 | 0x88a8 | 0x9100) {
-            break;
+    let mut tags = 0;
+    while matches!(number(first(rest, 2)?, 0), 0x8100 | 0x88a8 | 0x9100) {
+        // The rest of the ninth may be cut off: it is not looked at.
+        if tags == 8 {
+            return Err(Reason::VlanTags);
         }
+        tags += 1;
         rest = rest.get(4..).ok_or(Reason::Truncated)?;
     }
     Ok((number(first(rest, 2)?, 0), &rest[2..]))
@@ -101,7 +106,7 @@ fn ipv4(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
         return Err(Reason::Martian);
     }
     let fragment = number(header, 6);
-    Ok(Envelope {
+    let mut envelope = Envelope {
         source: address(12).into(),
         destination: address(16).into(),
         protocol: header[9],
@@ -109,7 +114,9 @@ fn ipv4(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
         fragment: fragment & 0x3fff != 0,
         later_fragment: fragment & 0x1fff != 0,
         body: declared(packet, total)?.get(length..).ok_or(Reason::Truncated)?,
-    })
+    };
+    look_through(&mut envelope, |protocol| protocol == 51)?;
+    Ok(envelope)
 }
 
 fn ipv6(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
@@ -135,15 +142,21 @@ fn ipv6(packet: &[u8]) -> Result<Envelope<'_>, Reason> {
         later_fragment: false,
         body: declared(&packet[40..], usize::from(number(header, 4)))?,
     };
+    look_through(&mut envelope, is_extension)?;
+    Ok(envelope)
+}
+
+/// Takes off what comes between the IP header and the transport.
+fn look_through(envelope: &mut Envelope<'_>, comes_between: impl Fn(u8) -> bool) -> Result<(), Reason> {
     let mut looked_through = 0;
-    while !envelope.later_fragment && is_extension(envelope.protocol) {
-        if looked_through == 6 {
+    while !envelope.later_fragment && comes_between(envelope.protocol) {
+        if looked_through == 64 {
             return Err(Reason::ExtensionHeaders);
         }
         looked_through += 1;
-        open(&mut envelope)?;
+        open(envelope)?;
     }
-    Ok(envelope)
+    Ok(())
 }
 
 fn is_extension(protocol: u8) -> bool {

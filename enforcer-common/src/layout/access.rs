@@ -20,31 +20,34 @@ pub struct AccessKey {
 #[inline(always)]
 #[must_use]
 pub const fn table(kind: u32, slot: u32, owner: u32) -> u32 {
-    ((kind << 28) | (slot << 27) | (owner & 0x03ff_ffff)).to_be()
+    ((kind << 28) | ((slot & 3) << 26) | (owner & 0x01ff_ffff)).to_be()
 }
 
 /// The [`table_kind`] and the slot of an access list, whichever half of it.
 #[must_use]
 pub const fn table_parts(table: u32) -> (u32, u32) {
     let table = u32::from_be(table);
-    (table >> 28, (table >> 27) & 1)
+    (table >> 28, (table >> 26) & 3)
 }
 
 /// Marks a list's half that is about IPv4.
-pub const IPV4_LIST: u32 = (1_u32 << 26).to_be();
+pub const IPV4_LIST: u32 = (1_u32 << 25).to_be();
 
 /// The access lists.
 pub mod table_kind {
     /// Sources that are never dropped, whatever happens. No slot, no owner.
     pub const MANAGEMENT: u32 = 1;
-    /// What operators and failed authentication have denied. No slot, no owner.
-    pub const RUNTIME: u32 = 2;
+    /// What operators have denied. No slot, no owner.
+    pub const OPERATOR: u32 = 2;
     /// A policy's allow and deny list; the owner is the policy.
     pub const INGRESS: u32 = 3;
     /// The egress lists of a group of interfaces; the owner is the group.
     pub const EGRESS: u32 = 4;
     /// The egress lists for the other ends of a group of interfaces; the owner is the group.
     pub const POD: u32 = 5;
+    /// What the agent has denied by itself, for failed authentication. Apart from [`OPERATOR`], so that neither
+    /// hides the other. No slot, no owner.
+    pub const AUTOMATIC: u32 = 6;
 }
 
 /// What an access list says of a prefix.

@@ -39,14 +39,16 @@ pub mod syn_option {
 pub mod control_flag {
     /// The management list has entries.
     pub const MANAGEMENT: u64 = 1;
-    /// Operators or failed authentication have denied somebody.
-    pub const RUNTIME: u64 = 1 << 1;
+    /// Operators have denied somebody.
+    pub const OPERATOR: u64 = 1 << 1;
     /// There are verified connections.
     pub const FLOWS: u64 = 1 << 2;
     /// When the agent is gone, deny lists lapse too.
     pub const DENIALS_LAPSE: u64 = 1 << 3;
     /// There are sources that were verified recently.
     pub const RECENTS: u64 = 1 << 4;
+    /// The agent has denied somebody for failed authentication.
+    pub const AUTOMATIC: u64 = 1 << 5;
     /// Some connections are revoked.
     pub const REVOKED: u64 = 1 << 8;
     /// When the agent is gone, SYNs go on being answered with cookies where they were.

@@ -35,6 +35,17 @@ pub fn counted(place: u32) -> Option<(Direction, u32, Reason, Verdict)> {
     Some((*direction, policies % (MAX_POLICIES + 1), reason, verdict))
 }
 
+/// Entries of the map of what policies in shadow would have done.
+pub const TRIED_COUNTERS: u32 = 2 * (MAX_POLICIES + 1) * Reason::COUNT;
+
+/// The place in that map of what a policy in shadow would have done with a packet that others decide about. The reason
+/// says whether it would have passed.
+#[inline(always)]
+#[must_use]
+pub const fn tried_counter(direction: Direction, policy: u32, reason: Reason) -> u32 {
+    (direction as u32 * (MAX_POLICIES + 1) + policy) * Reason::COUNT + reason as u32
+}
+
 /// Bits by which a program that is told the time moves the verdict's place in the counters map, plus
 /// one, to the left in what it returns. The hook's own number is below.
 pub const PLACE_SHIFT: u32 = 8;

@@ -25,6 +25,17 @@ pub const fn egress_root(side: u32, group: u32, ipv4: bool) -> u32 {
     1 << 31 | side << 30 | (ipv4 as u32) << 29 | group
 }
 
+/// The set with one rule, about what names no destination that can be read: it is denied where any list, limit or
+/// default might be about it.
+#[inline(always)]
+#[must_use]
+pub const fn egress_nameless(side: u32, group: u32) -> u32 {
+    1 << 31 | side << 30 | 1 << 28 | group
+}
+
+/// The protocol of a packet that cannot be parsed as far as that (255 is reserved, RFC 5237).
+pub const UNPARSED: u8 = 255;
+
 /// Whose egress is judged.
 pub mod egress_side {
     /// The node's: what leaves by the interface.
@@ -36,7 +47,9 @@ pub mod egress_side {
 /// What an [`Access`](super::Access) of an egress list says in `rules`.
 pub mod egress_set {
     /// The set's number.
-    pub const NUMBER: u32 = (1 << 29) - 1;
+    pub const NUMBER: u32 = (1 << 28) - 1;
+    /// The set has a rule about what cannot be parsed: it denies some protocol or port.
+    pub const UNPARSED: u32 = 1 << 29;
     /// The set has rules about protocols.
     pub const PROTOCOLS: u32 = 1 << 30;
     /// The set has rules about ports.
@@ -90,7 +103,7 @@ pub struct EgressLimits {
 
 /// Limits on what leaves in one packet policy, at most.
 pub const EGRESS_LIMITS_PER_POLICY: usize = 2;
-/// Rules for what leaves, in both slots.
-pub const MAX_EGRESS_RULES: u32 = 262_144;
+/// Rules for what leaves, in all slots.
+pub const MAX_EGRESS_RULES: u32 = 393_216;
 /// Lines of the memory of flows: a power of two.
 pub const FLOW_MEMORY_LINES: u32 = 32_768;

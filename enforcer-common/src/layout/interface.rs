@@ -9,7 +9,8 @@ pub struct Interface {
     pub slot: u32,
     /// The services' group: interfaces with the same policies share one.
     pub group: u32,
-    /// The policy about all traffic, or [`NO_POLICY`](super::NO_POLICY).
+    /// The policy about all traffic, or [`NO_POLICY`](super::NO_POLICY). Where some policy enforces, those alone
+    /// are chosen from; else those in shadow are. The same holds of `base` and of [`Service::policy`].
     pub any: u32,
     /// The policy for packets whose port cannot be known (later fragments) or trusted (malformed).
     pub base: u32,
@@ -17,6 +18,16 @@ pub struct Interface {
     pub position: u32,
     /// [`interface_flag`]s.
     pub flags: u32,
+    /// Where policies are [`interface_flag::MIXED`]: the policy in shadow that would be `any` if it enforced, or
+    /// [`NO_POLICY`](super::NO_POLICY).
+    pub tried_any: u32,
+    /// The same of `base`.
+    pub tried_base: u32,
+    /// The policy that drops frames which carry IP by another device (`opaque: drop`), or
+    /// [`NO_POLICY`](super::NO_POLICY).
+    pub opaque: u32,
+    /// The same of one in shadow.
+    pub tried_opaque: u32,
 }
 
 /// Seats of interfaces: a power of two.
@@ -53,6 +64,16 @@ pub mod interface_flag {
     pub const POD_MEMORY: u32 = 1 << 6;
     /// Some policy limits what leaves.
     pub const EGRESS_LIMITS: u32 = 1 << 7;
+    /// Packets begin with the IP header: the device has no Ethernet header (tun, IP tunnels).
+    pub const BARE: u32 = 1 << 8;
+    /// Some policies enforce and some are in shadow. Those in shadow are asked by themselves, and only count.
+    pub const MIXED: u32 = 1 << 9;
+    /// Flows are remembered for a default that denies in shadow, apart from those of [`EGRESS_MEMORY`].
+    pub const TRIED_MEMORY: u32 = 1 << 10;
+    /// As [`TRIED_MEMORY`], for what the interface's other end sends.
+    pub const TRIED_POD_MEMORY: u32 = 1 << 11;
+    /// All policies are in shadow.
+    pub const SHADOW: u32 = 1 << 12;
 }
 
 /// A protocol and port of a group of interfaces.
@@ -67,4 +88,14 @@ pub struct ServiceKey {
     pub protocol: u8,
     /// The slot.
     pub slot: u8,
+}
+
+/// Which policies a protocol and port has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Service {
+    /// The policy that decides, or [`NO_POLICY`](super::NO_POLICY).
+    pub policy: u32,
+    /// As [`Interface::tried_any`].
+    pub tried: u32,
 }

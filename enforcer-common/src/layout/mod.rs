@@ -24,7 +24,7 @@ pub use policy::*;
 use crate::limiter::Params;
 
 /// The layout's version; it is part of the path under which maps are pinned.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Limits in one packet policy, at most.
 pub const LIMITS_PER_POLICY: usize = 4;
 /// Levels of all limits of one packet policy together, at most: each prefix of a limit is one.
@@ -35,16 +35,16 @@ pub const LIMITS_PER_BANK: usize = 16;
 pub const MAX_POLICIES: u32 = 128;
 /// The pseudo-policy to which packets are counted that no policy is about.
 pub const NO_POLICY: u32 = MAX_POLICIES;
-/// Slots of generations: one in force, one being written.
-pub const SLOTS: u32 = 2;
+/// Slots of generations: one in force, one being written, and room for a provisional one. Keys hold four.
+pub const SLOTS: u32 = 3;
 /// Entries of the policies map.
 pub const POLICY_ENTRIES: u32 = SLOTS * MAX_POLICIES;
 /// Network interfaces with packet policies, at most.
 pub const MAX_INTERFACES: u32 = 4_096;
-/// Entries of the services map: protocol and port, for each group of interfaces, in both slots.
-pub const MAX_SERVICES: u32 = 65_536;
-/// Prefixes on all access lists together, in both slots.
-pub const MAX_PREFIXES: u32 = 524_288;
+/// Entries of the services map: protocol and port, for each group of interfaces, in all slots.
+pub const MAX_SERVICES: u32 = 98_304;
+/// Prefixes on all access lists together, in all slots, and all denials.
+pub const MAX_PREFIXES: u32 = 753_664;
 /// Denials with a lifetime at one time.
 pub const MAX_DENIALS: u32 = 65_536;
 /// Verified connections at once, unless configured.
@@ -53,10 +53,16 @@ pub const DEFAULT_FLOWS: u32 = 65_536;
 pub const MAX_REVOKED: u32 = 4_096;
 /// Identities with a budget of their own at once.
 pub const MAX_IDENTITIES: u32 = 16_384;
-/// Limiters that each identity has: the budget of `verified`, and one for each limit per identity.
-pub const CELLS_PER_IDENTITY: u32 = 16;
+/// Limiters that each identity has: the budget of `verified`, one for each limit per identity, and
+/// [`TRIED_BUDGET`].
+pub const CELLS_PER_IDENTITY: u32 = 17;
+/// Which of each identity's limiters is the budget of `verified` to policies in shadow: they spend nothing of those that
+/// enforce.
+pub const TRIED_BUDGET: u32 = CELLS_PER_IDENTITY - 1;
 /// Sources that are remembered for having been verified.
 pub const MAX_RECENT: u32 = 16_384;
+/// Shares in reserve: those sources' to policies that enforce, then to policies in shadow.
+pub const RESERVE_CELLS: u32 = 2 * MAX_RECENT;
 /// Words of the bits that spare packets a look at those sources: 8 KiB.
 pub const RECENT_WORDS: u32 = 1_024;
 /// Limiters shared by all packets of a service or an interface.
@@ -94,8 +100,10 @@ const _: () = assert!(LEVELS_PER_POLICY < LIMITS_PER_BANK && LIMITS_PER_BANK.is_
 
 layout! {
     Control: 56, {key: 0, flags: 16, sketch_mask: 24, zero: 32, alive_until_ns: 40, syn_options: 48};
-    Interface: 24, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20};
-    Seat: 56, {index: 0, select: 4, banks: 8};
+    Interface: 40, {slot: 0, group: 4, any: 8, base: 12, position: 16, flags: 20, tried_any: 24,
+        tried_base: 28, opaque: 32, tried_opaque: 36};
+    Seat: 88, {index: 0, select: 4, banks: 8};
+    Service: 8, {policy: 0, tried: 4};
     ServiceKey: 8, {group: 0, port: 4, protocol: 6, slot: 7};
     Limit: LIMIT, {params: 0, key: PARAMS, count: PARAMS + 4, traffic: PARAMS + 5, families: PARAMS + 6,
         index: PARAMS + 7, id: PARAMS + 8, shared: PARAMS + 12,
@@ -149,8 +157,8 @@ mod tests {
 
     #[test]
     fn a_table_says_its_kind_and_slot() {
-        let list = table(table_kind::EGRESS, 1, 0x03ff_ffff) | IPV4_LIST;
-        assert_eq!(table_parts(list), (table_kind::EGRESS, 1));
+        let list = table(table_kind::EGRESS, 2, 0x01ff_ffff) | IPV4_LIST;
+        assert_eq!(table_parts(list), (table_kind::EGRESS, 2));
         assert_eq!(
             table_parts(table(table_kind::INGRESS, 0, 7)),
             (table_kind::INGRESS, 0)
@@ -161,14 +169,16 @@ mod tests {
     fn tables_do_not_meet() {
         let tables: HashSet<u32> = [
             table(table_kind::MANAGEMENT, 0, 0),
-            table(table_kind::RUNTIME, 0, 0),
+            table(table_kind::OPERATOR, 0, 0),
+            table(table_kind::AUTOMATIC, 0, 0),
             table(table_kind::INGRESS, 0, 5),
+            table(table_kind::INGRESS, 2, 5),
             table(table_kind::INGRESS, 1, 5),
             table(table_kind::INGRESS, 1, 6),
             table(table_kind::EGRESS, 1, 6),
             table(table_kind::EGRESS, 1, 6) | IPV4_LIST,
         ]
         .into();
-        assert_eq!(tables.len(), 7);
+        assert_eq!(tables.len(), 9);
     }
 }

@@ -1,7 +1,8 @@
 //! What the egress rules of an interface say of a destination, a protocol and a port.
 
 use enforcer_common::layout::{
-    Address, EgressKey, EgressRule, NO_POLICY, egress_root, egress_set, table, table_kind,
+    Address, EgressKey, EgressRule, NO_POLICY, UNPARSED, egress_nameless, egress_root, egress_set, table,
+    table_kind,
 };
 use enforcer_common::verdict::Reason;
 
@@ -86,8 +87,10 @@ const PORT: u32 = 16;
 const SIDE: u32 = 32;
 
 impl Kind {
-    /// Neither is known.
+    /// Neither is there.
     pub const UNKNOWN: Self = Self(0);
+    /// There may be both, and neither can be read.
+    pub const UNPARSED: Self = Self(UNPARSED as u64);
 
     /// Those of a packet. A later fragment has no port.
     #[inline(always)]
@@ -97,11 +100,41 @@ impl Kind {
     }
 }
 
+/// Whose rules are asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Asked {
+    /// Those that are enforced; where there are none, those in shadow.
+    All = 0,
+    /// Those that are enforced.
+    Enforced = 1,
+    /// Those in shadow.
+    Tried = 2,
+}
+
+const ASKED: u32 = 34;
+/// In place of a destination: it cannot be read.
+const NAMELESS: u64 = 1 << 36;
+
+/// The ruling about what has no destination that can be read.
+#[inline(always)]
+pub fn nameless(interface: Interface, side: Side, asked: Asked, now_ns: u64) -> Ruling {
+    let what = NAMELESS | (side as u64) << SIDE | (asked as u64) << ASKED;
+    Ruling(enforcer_egress_rule(interface.word(), 0, 0, what, now_ns))
+}
+
 /// The ruling about `destination`.
 #[inline(always)]
-pub fn ruling(interface: Interface, side: Side, destination: &Address, kind: Kind, now_ns: u64) -> Ruling {
+pub fn ruling(
+    interface: Interface,
+    side: Side,
+    asked: Asked,
+    destination: &Address,
+    kind: Kind,
+    now_ns: u64,
+) -> Ruling {
     let [high, low] = words(destination);
-    let what = kind.0 | (side as u64) << SIDE;
+    let what = kind.0 | (side as u64) << SIDE | (asked as u64) << ASKED;
     Ruling(enforcer_egress_rule(interface.word(), high, low, what, now_ns))
 }
 
@@ -115,6 +148,18 @@ extern "C" fn enforcer_egress_rule(interface: u64, high: u64, low: u64, what: u6
     } else {
         Side::Pod
     };
+    let asked = what >> ASKED & 3;
+    if what & NAMELESS != 0 {
+        let key = EgressKey {
+            set: egress_nameless(side as u32, interface.group()),
+            port: 0,
+            protocol: 0,
+            slot: interface.slot() as u8,
+        };
+        return lookup(&key)
+            .map_or(Ruling::PASS, |rule| judge(rule, asked, now_ns))
+            .0;
+    }
     let destination = address([high, low]);
     let kind = match side {
         Side::Node => table_kind::EGRESS,
@@ -130,7 +175,7 @@ extern "C" fn enforcer_egress_rule(interface: u64, high: u64, low: u64, what: u6
         None => return Ruling::PASS.0,
     };
     find(interface, set, has, what)
-        .map_or(Ruling::PASS, |rule| judge(rule, now_ns))
+        .map_or(Ruling::PASS, |rule| judge(rule, asked, now_ns))
         .0
 }
 
@@ -152,8 +197,13 @@ fn find(interface: Interface, set: u32, has: u32, what: u64) -> Option<&'static 
         return Some(rule);
     }
     key.port = 0;
+    let of_protocol = if protocol == UNPARSED {
+        egress_set::UNPARSED
+    } else {
+        egress_set::PROTOCOLS
+    };
     if protocol != 0
-        && has & egress_set::PROTOCOLS != 0
+        && has & of_protocol != 0
         && let Some(rule) = lookup(&key)
     {
         return Some(rule);
@@ -169,14 +219,16 @@ fn lookup(key: &EgressKey) -> Option<&'static EgressRule> {
 }
 
 #[inline(always)]
-fn judge(rule: &EgressRule, now_ns: u64) -> Ruling {
-    let (outcome, policy) = if rule.denied_until_ns > now_ns {
+fn judge(rule: &EgressRule, asked: u64, now_ns: u64) -> Ruling {
+    let enforced = asked != Asked::Tried as u64;
+    let tried = asked != Asked::Enforced as u64;
+    let (outcome, policy) = if enforced && rule.denied_until_ns > now_ns {
         (DENIED, rule.denied_by)
-    } else if rule.default_by < NO_POLICY {
+    } else if enforced && rule.default_by < NO_POLICY {
         (DEFAULT, rule.default_by)
-    } else if rule.tried_until_ns > now_ns {
+    } else if tried && rule.tried_until_ns > now_ns {
         (DENIED | SHADOW, rule.tried_by)
-    } else if rule.default_tried_by < NO_POLICY {
+    } else if tried && rule.default_tried_by < NO_POLICY {
         (DEFAULT | SHADOW, rule.default_tried_by)
     } else {
         return Ruling::PASS;

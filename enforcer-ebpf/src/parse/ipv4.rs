@@ -1,22 +1,45 @@
 //! IPv4 (RFC 791), with options and fragments.
 
-use enforcer_common::{layout::Address, verdict::Reason};
+use enforcer_common::verdict::Reason;
 
-use super::{Packet, address::mapped, end, transport};
-use crate::frame::Frame;
+use super::{Body, Packet, address::mapped, end};
+use crate::frame::{Frame, Header};
 
-const HEADER: usize = 20;
+const LENGTH: usize = 20;
 /// More fragments follow.
 const MORE: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
+/// A header, if all of it is there.
 #[inline(always)]
-pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
-    let header = frame.header::<HEADER>(start).ok_or(Reason::Truncated)?;
+pub fn header(frame: &Frame, start: usize) -> Result<Header<LENGTH>, Reason> {
+    frame.header::<LENGTH>(start).ok_or(Reason::Truncated)
+}
+
+/// What a header says.
+#[inline(always)]
+pub fn packet(header: Header<LENGTH>) -> Packet {
+    let fragment = header.be16::<6>();
+    Packet {
+        source: mapped(header.u32::<12>()),
+        destination: mapped(header.u32::<16>()),
+        source_port: 0,
+        destination_port: 0,
+        protocol: header.u8::<9>(),
+        detail: 0,
+        hop_limit: 0,
+        later_fragment: fragment & OFFSET != 0,
+        fragment: fragment & (OFFSET | MORE) != 0,
+    }
+}
+
+/// What is behind the header at `start`, options included.
+#[inline(always)]
+pub fn body(frame: &Frame, start: usize, header: Header<LENGTH>) -> Result<Body, Reason> {
     let first = header.u8::<0>();
     let length = usize::from(first & 0x0f) * 4;
     let total = usize::from(header.be16::<2>());
-    if first >> 4 != 4 || length < HEADER || (total != 0 && total < length) {
+    if first >> 4 != 4 || length < LENGTH || (total != 0 && total < length) {
         return Err(Reason::Malformed);
     }
     let source = header.u32::<12>();
@@ -29,25 +52,8 @@ pub fn parse(frame: &Frame, start: usize) -> Result<Packet, Reason> {
     if start + length > end {
         return Err(Reason::Truncated);
     }
-    let fragment = header.be16::<6>();
-    let mut packet = Packet {
-        source: mapped(source),
-        destination: mapped(header.u32::<16>()),
-        source_port: 0,
-        destination_port: 0,
-        protocol: header.u8::<9>(),
-        detail: 0,
-        hop_limit: 0,
-        later_fragment: fragment & OFFSET != 0,
-        fragment: fragment & (OFFSET | MORE) != 0,
-    };
-    transport::parse(frame, start + length, end, &mut packet)?;
-    Ok(packet)
-}
-
-#[inline(always)]
-pub fn destination(frame: &Frame, start: usize) -> Option<Address> {
-    frame
-        .header::<HEADER>(start)
-        .map(|header| mapped(header.u32::<16>()))
+    Ok(Body {
+        start: start + length,
+        end,
+    })
 }

@@ -1,18 +1,26 @@
-//! Stage 1: what the packet is. Ethernet, up to two VLAN tags, IPv4 or IPv6, transport.
+//! Stage 1: what the packet is. Ethernet or none, VLAN tags, IPv4 or IPv6, extension headers, transport.
+//!
+//! What Linux unwraps to IP is judged, however it is wrapped. Most packets are [`plain`], and are parsed in place; all
+//! others take a [`reading`], by a global function.
 
 pub mod address;
 pub mod ethernet;
+mod extension;
 mod ipv4;
 mod ipv6;
+pub mod reading;
 mod transport;
 
 use enforcer_common::{
     layout::{Address, traffic},
     verdict::Reason,
 };
-pub use ipv6::is_extension;
+pub use extension::is_extension;
 
-use self::address::{address, is_mapped, words};
+use self::{
+    address::{address, is_mapped, words},
+    extension::is_authentication,
+};
 use crate::frame::Frame;
 
 /// What the later stages know of a packet.
@@ -35,16 +43,6 @@ pub struct Packet {
     pub later_fragment: bool,
     /// Part of a fragmented packet.
     pub fragment: bool,
-}
-
-/// What a frame carries.
-pub enum Parsed {
-    /// IPv4 or IPv6.
-    Ip(Packet),
-    /// ARP.
-    Arp,
-    /// Anything else: its type, or its length by IEEE 802.3.
-    Other(u16),
 }
 
 /// IP protocol numbers.
@@ -119,27 +117,40 @@ impl Packet {
     }
 }
 
-/// Parses a frame; an error is the reason to drop it.
-#[inline(always)]
-pub fn parse(frame: &Frame) -> Result<Parsed, Reason> {
-    let (kind, offset) = ethernet::parse(frame)?;
-    match kind {
-        ethernet::IPV4 => ipv4::parse(frame, offset).map(Parsed::Ip),
-        ethernet::IPV6 => ipv6::parse(frame, offset).map(Parsed::Ip),
-        ethernet::ARP => Ok(Parsed::Arp),
-        other => Ok(Parsed::Other(other)),
-    }
+/// What is behind an IP header: where it begins, and where the packet ends.
+#[derive(Clone, Copy)]
+pub struct Body {
+    pub start: usize,
+    pub end: usize,
 }
 
-/// Where a frame goes, if it has a whole IP header, whatever is wrong behind that.
+/// What most packets are: IP right behind an Ethernet header, the transport right behind IP, and nothing wrong.
+/// `None`: it takes a [`reading`].
 #[inline(always)]
-pub fn destination(frame: &Frame) -> Option<Address> {
-    let (kind, offset) = ethernet::parse(frame).ok()?;
-    match kind {
-        ethernet::IPV4 => ipv4::destination(frame, offset),
-        ethernet::IPV6 => ipv6::destination(frame, offset),
-        _ => None,
-    }
+pub fn plain(frame: &Frame) -> Option<Packet> {
+    let start = ethernet::HEADER;
+    let kind = ethernet::kind(frame).ok()?;
+    let (mut packet, body) = match kind {
+        ethernet::IPV4 => {
+            let header = ipv4::header(frame, start).ok()?;
+            let packet = ipv4::packet(header);
+            if is_authentication(packet.protocol) {
+                return None;
+            }
+            (packet, ipv4::body(frame, start, header).ok()?)
+        }
+        ethernet::IPV6 => {
+            let header = ipv6::header(frame, start).ok()?;
+            let packet = ipv6::packet(header);
+            if is_extension(packet.protocol) {
+                return None;
+            }
+            (packet, ipv6::body(frame, start, header).ok()?)
+        }
+        _ => return None,
+    };
+    transport::parse(frame, body.start, body.end, &mut packet).ok()?;
+    Some(packet)
 }
 
 /// Where a packet ends: at its declared length, which padding may follow. A declared zero stands for

@@ -294,7 +294,7 @@ fn policies(standing: &Standing, kernel: &KernelHalf) -> Result<Vec<PolicyStatus
     policies
         .filter_map(|policy| Some((policy, standing.kernel.number(&policy.name)?)))
         .map(|(policy, number)| {
-            let counts = kernel.counters.of_policy(number)?;
+            let counts = kernel.counters.said_by_policy(number)?;
             let sum = |verdict| -> u64 {
                 counts
                     .iter()

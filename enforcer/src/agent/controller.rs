@@ -148,7 +148,7 @@ impl Controller {
     ) -> Result<Option<Observation>, KernelError> {
         let number = self.shared.standing().kernel.number(&policy.name);
         let Some(number) = number else { return Ok(None) };
-        let counts = kernel.counters.of_policy(number)?;
+        let counts = kernel.counters.said_by_policy(number)?;
         let ingress = |count: &&Count| count.direction == Direction::Ingress;
         let arrived: u64 = counts
             .iter()

@@ -47,6 +47,7 @@ pub struct Metrics {
     events_skipped: IntCounter,
     events_lost: IntCounter,
     packets: GenericCounterVec<AtomicU64>,
+    shadow_packets: GenericCounterVec<AtomicU64>,
     bytes: GenericCounterVec<AtomicU64>,
     verified_flows: IntGauge,
     verified_identities: IntGauge,
@@ -143,6 +144,11 @@ impl Metrics {
             packets: counters(
                 "enforcer_packets_total",
                 "Packets by direction, policy (empty: none), reason, limit and verdict.",
+                &verdict,
+            )?,
+            shadow_packets: counters(
+                "enforcer_shadow_packets_total",
+                "What policies in shadow would have done with packets that others decided about, by direction, policy (empty: an automatic denial), reason, limit and verdict.",
                 &verdict,
             )?,
             bytes: counters(
@@ -250,6 +256,7 @@ impl Metrics {
         // The kernel has the totals. Series of policies that are gone go with them.
         self.packets.reset();
         self.bytes.reset();
+        self.shadow_packets.reset();
         for (policy, counts) in &reading.counts {
             match policy {
                 None => self.count(NO_POLICY, counts, &Default::default()),
@@ -286,28 +293,55 @@ impl Metrics {
         }
     }
 
-    fn count(&self, policy: &str, counts: &[Count], limits: &[Vec<Name>; 2]) {
-        for count in counts {
-            let limit = match count.reason.limit_place() {
-                None => "",
-                Some((list, index)) => match limits[list].get(index) {
-                    Some(name) => name.as_str(),
-                    // The policy has no such limit, so nothing is counted there.
-                    None => continue,
-                },
+    fn count(&self, policy: &str, counts: &Counts, limits: &[Vec<Name>; 2]) {
+        for count in &counts.verdicts {
+            let Some(labels) = labels(count, policy, limits) else {
+                continue;
             };
-            let labels = [
-                count.direction.name(),
-                policy,
-                count.reason.name(),
-                limit,
-                count.verdict.name(),
-            ];
             self.packets
                 .with_label_values(&labels)
                 .inc_by(count.total.packets);
             self.bytes.with_label_values(&labels).inc_by(count.total.bytes);
         }
+        // Most policies are never tried, and have no such series.
+        for count in counts.tried.iter().filter(|count| count.total.packets > 0) {
+            if let Some(labels) = labels(count, policy, limits) {
+                self.shadow_packets
+                    .with_label_values(&labels)
+                    .inc_by(count.total.packets);
+            }
+        }
+    }
+}
+
+/// What a count is called. `None`: the policy has no such limit, so nothing is counted there.
+fn labels<'a>(count: &Count, policy: &'a str, limits: &'a [Vec<Name>; 2]) -> Option<[&'a str; 5]> {
+    let limit = match count.reason.limit_place() {
+        None => "",
+        Some((list, index)) => limits[list].get(index)?.as_str(),
+    };
+    Some([
+        count.direction.name(),
+        policy,
+        count.reason.name(),
+        limit,
+        count.verdict.name(),
+    ])
+}
+
+/// What has been counted for a policy.
+struct Counts {
+    verdicts: Vec<Count>,
+    /// What it would have done, in shadow.
+    tried: Vec<Count>,
+}
+
+impl Counts {
+    fn of(kernel: &KernelHalf, policy: u32) -> Result<Self, KernelError> {
+        Ok(Self {
+            verdicts: kernel.counters.of_policy(policy)?,
+            tried: kernel.counters.tried_of_policy(policy)?,
+        })
     }
 }
 
@@ -320,18 +354,15 @@ struct Reading {
     sketch_bytes: u64,
     skipped_and_lost: (u64, u64),
     /// By policy; `None`: of packets that no policy is about.
-    counts: Vec<(Option<Name>, Vec<Count>)>,
+    counts: Vec<(Option<Name>, Counts)>,
 }
 
 impl Reading {
     fn take(kernel: &KernelHalf, view: &View) -> Result<Self, KernelError> {
-        let none = (
-            None,
-            kernel.counters.of_policy(enforcer_common::layout::NO_POLICY)?,
-        );
+        let none = (None, Counts::of(kernel, enforcer_common::layout::NO_POLICY)?);
         let mut counts = vec![none];
         for (name, running) in &view.policies {
-            counts.push((Some(name.clone()), kernel.counters.of_policy(running.number)?));
+            counts.push((Some(name.clone()), Counts::of(kernel, running.number)?));
         }
         Ok(Self {
             flows: kernel.flows.count(),

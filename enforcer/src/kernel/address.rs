@@ -118,7 +118,7 @@ mod tests {
             "192.0.2.7/32",
         ] {
             let net: IpNet = text.parse().unwrap();
-            let list = table(table_kind::RUNTIME, 0, 0);
+            let list = table(table_kind::OPERATOR, 0, 0);
             assert_eq!(prefix(&access_key(list, net)), Some(net));
         }
     }

@@ -7,8 +7,8 @@ use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     layout::{
         Access, AccessKey, BUDGET, Bank, EgressKey, EgressLimits, EgressRule, Interface, LIMITS_PER_BANK,
-        Limit, MAX_IDENTITIES, MAX_PREFIXES, NO_POLICY, Policy, ServiceKey, family, interface_flag,
-        limit_count, limit_key, policy_flag, table, table_kind, traffic,
+        Limit, MAX_IDENTITIES, MAX_PREFIXES, NO_POLICY, Policy, SLOTS, Service, ServiceKey, TRIED_BUDGET,
+        family, interface_flag, limit_count, limit_key, policy_flag, table, table_kind, traffic,
     },
     limiter::{Algorithm, Params},
     sketch,
@@ -26,12 +26,12 @@ use super::{
     numbers::Numbers,
 };
 use crate::policy::model::{
-    Action, Budget, Count, DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, PolicySet,
+    Action, Budget, Count, DenyEntry, Level, Mode, Opaque, PacketKey, PacketLimit, PacketPolicy, PolicySet,
     SynDefence, Transport,
 };
 
-/// Two generations and all denials share one map.
-const PREFIXES_PER_GENERATION: usize = (MAX_PREFIXES as usize - MAX_DENIALS) / 2;
+/// A generation for each slot and all denials share one map.
+const PREFIXES_PER_GENERATION: usize = (MAX_PREFIXES as usize - MAX_DENIALS) / SLOTS as usize;
 
 /// From here on, a limiter's memory is so long that a tick of the clock, 10 ms at most, is 1 % of it. (What comes
 /// in a second may come at once, unless a policy says otherwise; rounded, that can be a little less.)
@@ -52,7 +52,7 @@ pub struct Tables {
     /// By interface index.
     pub interfaces: BTreeMap<u32, Interface>,
     /// Protocols and ports with a policy.
-    pub services: BTreeMap<(u32, u8, u16), (ServiceKey, u32)>,
+    pub services: BTreeMap<(u32, u8, u16), (ServiceKey, Service)>,
     /// By policy number.
     pub policies: BTreeMap<u32, Policy>,
     /// Access lists.
@@ -110,9 +110,11 @@ pub fn compile(
                 })
             }
         };
-        tables
-            .interfaces
-            .insert(interface.index, describe(&about, slot, group, position));
+        let mut entry = describe(&about, slot, group, position);
+        if interface.is_bare {
+            entry.flags |= interface_flag::BARE;
+        }
+        tables.interfaces.insert(interface.index, entry);
     }
     tables.access.append(&mut egress.access);
     tables.egress_rules = egress.rules;
@@ -161,49 +163,109 @@ struct Group {
 }
 
 fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: Group, position: u32) -> Interface {
-    let any = about
-        .iter()
-        .find(|(_, policy)| policy.ports.is_empty())
-        .map(|(number, _)| *number);
-    let base = any
-        .or_else(|| about.first().map(|(number, _)| *number))
-        .unwrap_or(NO_POLICY);
+    let (deciding, tried) = split(about);
+    let any = number_of(deciding.iter().find(|(_, policy)| policy.ports.is_empty()));
+    let tried_any = number_of(tried.iter().find(|(_, policy)| policy.ports.is_empty()));
+    let base = if any < NO_POLICY {
+        any
+    } else {
+        number_of(deciding.first())
+    };
+    let tried_base = if tried_any < NO_POLICY || any < NO_POLICY {
+        tried_any
+    } else {
+        number_of(tried.first())
+    };
+    let drops_opaque = |policies: &[(u32, &PacketPolicy)]| {
+        number_of(policies.iter().find(|(_, policy)| policy.opaque == Opaque::Drop))
+    };
     let mut flags = group.egress;
     if about.iter().any(|(_, policy)| !policy.ports.is_empty()) {
         flags |= interface_flag::PORTS;
     }
+    if !tried.is_empty() {
+        flags |= interface_flag::MIXED;
+    }
+    if deciding.iter().all(|(_, policy)| policy.mode == Mode::Shadow) {
+        flags |= interface_flag::SHADOW;
+    }
     Interface {
         slot,
         group: group.number,
-        any: any.unwrap_or(NO_POLICY),
+        any,
         base,
         position,
         flags,
+        tried_any,
+        tried_base,
+        opaque: drops_opaque(&deciding),
+        tried_opaque: drops_opaque(&tried),
+    }
+}
+
+fn number_of(policy: Option<&(u32, &PacketPolicy)>) -> u32 {
+    policy.map_or(NO_POLICY, |(number, _)| *number)
+}
+
+/// Policies with their numbers.
+type Numbered<'a> = Vec<(u32, &'a PacketPolicy)>;
+
+/// Those that decide about packets, and those in shadow beside them. Where none enforces, all decide, and what they say
+/// is counted as shadow.
+fn split<'a>(about: &[(u32, &'a PacketPolicy)]) -> (Numbered<'a>, Numbered<'a>) {
+    let (deciding, tried): (Numbered<'_>, Numbered<'_>) = about
+        .iter()
+        .copied()
+        .partition(|(_, policy)| policy.mode == Mode::Enforce);
+    if deciding.is_empty() {
+        (tried, deciding)
+    } else {
+        (deciding, tried)
     }
 }
 
 /// The services of interfaces that have the same policies.
 fn add_services(tables: &mut Tables, about: &[(u32, &PacketPolicy)], group: u32, slot: u32) {
-    for (number, policy) in about {
+    let (deciding, tried) = split(about);
+    // Where two policies of one mode claim a port, the first by name has it.
+    let decides = claims(&deciding);
+    let counts = claims(&tried);
+    let any = number_of(deciding.iter().find(|(_, policy)| policy.ports.is_empty()));
+    let ports: BTreeSet<(u8, u16)> = decides.keys().chain(counts.keys()).copied().collect();
+    for (protocol, port) in ports {
+        let key = ServiceKey {
+            group,
+            port: port.to_be(),
+            protocol,
+            slot: slot_byte(slot),
+        };
+        let service = Service {
+            policy: decides.get(&(protocol, port)).copied().unwrap_or(any),
+            // One that is about all traffic would not be asked about a port that another one names.
+            tried: counts.get(&(protocol, port)).copied().unwrap_or(NO_POLICY),
+        };
+        tables.services.insert((group, protocol, port), (key, service));
+    }
+}
+
+/// Whose each port is.
+fn claims(policies: &[(u32, &PacketPolicy)]) -> BTreeMap<(u8, u16), u32> {
+    let mut claims = BTreeMap::new();
+    for (number, policy) in policies {
         for port in &policy.ports {
             let protocol = match port.protocol {
                 Transport::Tcp => 6,
                 Transport::Udp => 17,
             };
-            let slot = u8::from(slot != 0);
-            let key = ServiceKey {
-                group,
-                port: port.number.to_be(),
-                protocol,
-                slot,
-            };
-            // Where two policies claim a port, the first by name has it.
-            tables
-                .services
-                .entry((group, protocol, port.number))
-                .or_insert((key, *number));
+            claims.entry((protocol, port.number)).or_insert(*number);
         }
     }
+    claims
+}
+
+/// A slot as keys have it.
+pub fn slot_byte(slot: u32) -> u8 {
+    u8::try_from(slot).unwrap_or(u8::MAX)
 }
 
 /// A policy's own allow and deny lists.
@@ -332,6 +394,10 @@ fn verified(policy: &PacketPolicy) -> Result<Option<Limit>, KernelError> {
             traffic: traffic::ALL,
             families: family::BOTH,
             index: BUDGET,
+            shared: match policy.mode {
+                Mode::Enforce => 0,
+                Mode::Shadow => TRIED_BUDGET * MAX_IDENTITIES,
+            },
             ..UNUSED
         })
     };

@@ -52,13 +52,52 @@ struct Inner {
     control: ControlBlock,
     reasons: Reasons,
     state: Ranked<State>,
-    /// How many there are.
-    count: AtomicUsize,
+    /// How many of operators there are, and how many automatic ones.
+    counts: [AtomicUsize; 2],
 }
 
 struct State {
-    entries: BTreeMap<IpNet, Denial>,
-    turns: Turns<IpNet>,
+    entries: Entries,
+    turns: Turns<Place>,
+}
+
+/// Whose denial, of what.
+type Place = (DeniedBy, IpNet);
+
+/// Operators' denials and automatic ones, by prefix. Neither hides the other.
+#[derive(Default)]
+struct Entries {
+    operator: BTreeMap<IpNet, Denial>,
+    automatic: BTreeMap<IpNet, Denial>,
+}
+
+impl Entries {
+    fn of(&self, by: DeniedBy) -> &BTreeMap<IpNet, Denial> {
+        match by {
+            DeniedBy::Operator => &self.operator,
+            DeniedBy::Authentication => &self.automatic,
+        }
+    }
+
+    fn get(&self, (by, prefix): Place) -> Option<&Denial> {
+        self.of(by).get(&prefix)
+    }
+
+    fn of_mut(&mut self, by: DeniedBy) -> &mut BTreeMap<IpNet, Denial> {
+        match by {
+            DeniedBy::Operator => &mut self.operator,
+            DeniedBy::Authentication => &mut self.automatic,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.operator.len() + self.automatic.len()
+    }
+
+    /// All of them, an operator's first.
+    fn all(&self) -> impl Iterator<Item = (&IpNet, &Denial)> {
+        self.operator.iter().chain(&self.automatic)
+    }
 }
 
 /// One denial.
@@ -75,7 +114,7 @@ pub struct Denial {
 }
 
 /// Who asked for a denial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeniedBy {
     /// A person, by the command line.
     Operator,
@@ -92,6 +131,26 @@ impl DeniedBy {
             Self::Authentication => Reason::DeniedForAuthentication,
         }
     }
+
+    /// Both.
+    const ALL: [Self; 2] = [Self::Operator, Self::Authentication];
+
+    /// Whose list it is on.
+    fn list(self) -> u32 {
+        let kind = match self {
+            Self::Operator => table_kind::OPERATOR,
+            Self::Authentication => table_kind::AUTOMATIC,
+        };
+        table(kind, 0, 0)
+    }
+
+    /// Says to the programs that there are any.
+    fn flag(self) -> u64 {
+        match self {
+            Self::Operator => control_flag::OPERATOR,
+            Self::Authentication => control_flag::AUTOMATIC,
+        }
+    }
 }
 
 impl Denials {
@@ -100,19 +159,15 @@ impl Denials {
     /// # Errors
     /// The kernel refuses.
     pub fn new(access: AccessMap, reasons: Reasons, control: ControlBlock) -> Result<Self, KernelError> {
-        let mut entries = BTreeMap::new();
+        let mut entries = Entries::default();
         for (key, entry) in access.entries()? {
-            let Some(prefix) = prefix(&key).filter(|_| key.data().table & !IPV4_LIST == runtime_table())
-            else {
+            let list = key.data().table & !IPV4_LIST;
+            let by = DeniedBy::ALL.into_iter().find(|by| by.list() == list);
+            let Some((by, prefix)) = by.zip(prefix(&key)) else {
                 continue;
             };
-            let by = if entry.reason == Reason::DeniedForAuthentication as u32 {
-                DeniedBy::Authentication
-            } else {
-                DeniedBy::Operator
-            };
             let reason = reasons.get(&denied(&key), 0).ok();
-            entries.insert(
+            entries.of_mut(by).insert(
                 prefix,
                 Denial {
                     by,
@@ -126,20 +181,22 @@ impl Denials {
                 },
             );
         }
-        control.set_flag(control_flag::RUNTIME, !entries.is_empty())?;
+        for by in DeniedBy::ALL {
+            control.set_flag(by.flag(), !entries.of(by).is_empty())?;
+        }
         let turns = Turns::default();
         let denials = Self(Arc::new(Inner {
             access,
             control,
             reasons,
-            count: AtomicUsize::new(entries.len()),
+            counts: DeniedBy::ALL.map(|by| AtomicUsize::new(entries.of(by).len())),
             state: Ranked::new(Rank::Denials, State { entries, turns }),
         }));
         denials.expire()?;
         Ok(denials)
     }
 
-    /// Denies `prefix` for a while. An operator's denial is never shortened by an automatic one.
+    /// Denies `prefix` for a while. What an operator and what the agent has denied holds apart from each other.
     ///
     /// # Errors
     /// There are `MAX_DENIALS` already, or the kernel refuses.
@@ -164,49 +221,54 @@ impl Denials {
         })
     }
 
-    /// Takes a denial back; whether there was one.
+    /// Takes denials of exactly this prefix back, an operator's and an automatic one; whether there was any.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn allow(&self, prefix: IpNet) -> Result<bool, KernelError> {
         let prefix = prefix.trunc();
         let mut state = self.0.state.lock();
-        let was_there = state.entries.remove(&prefix).is_some();
-        let mine = was_there && state.turns.begin(prefix);
-        self.0.count.store(state.entries.len(), SeqCst);
+        let State { entries, turns } = &mut *state;
+        let removed = DeniedBy::ALL.map(|by| entries.of_mut(by).remove(&prefix).is_some());
+        let places = DeniedBy::ALL.map(|by| (by, prefix)).into_iter().zip(removed);
+        let mine: Vec<Place> = places
+            .filter(|(place, removed)| *removed && turns.begin(*place))
+            .map(|(place, _)| place)
+            .collect();
+        self.0.count(entries);
         drop(state);
-        if mine {
-            self.0.settle(prefix)?;
-        }
-        self.0.tell_whether_any()?;
-        Ok(was_there)
+        self.0.settle_all(mine)?;
+        Ok(removed.contains(&true))
     }
 
-    /// The denial that `address` is under.
+    /// The denial that `address` is under: an operator's, else an automatic one.
     #[must_use]
     pub fn find(&self, address: IpAddr) -> Option<(IpNet, Denial)> {
-        if self.0.count.load(SeqCst) == 0 {
+        if DeniedBy::ALL.into_iter().all(|by| !self.0.has(by)) {
             return None;
         }
         let address = address.to_canonical();
         let now_ns = monotonic_ns();
-        find(&self.0.state.lock().entries, address, |denial| {
-            denial.expires_ns > now_ns
-        })
+        let state = self.0.state.lock();
+        DeniedBy::ALL
+            .into_iter()
+            .find_map(|by| find(state.entries.of(by), address, |denial| denial.expires_ns > now_ns))
     }
 
-    /// All denials in force, in order of prefix.
+    /// All denials in force, in order of prefix. A prefix may be denied by an operator, and automatically too.
     #[must_use]
     pub fn list(&self) -> Vec<(IpNet, Denial)> {
         let now_ns = monotonic_ns();
         let state = self.0.state.lock();
-        let holds = |(_, denial): &(&IpNet, &Denial)| denial.expires_ns > now_ns;
-        state
+        let mut list: Vec<(IpNet, Denial)> = state
             .entries
-            .iter()
-            .filter(holds)
+            .all()
+            .filter(|(_, denial)| denial.expires_ns > now_ns)
             .map(|(prefix, denial)| (*prefix, denial.clone()))
-            .collect()
+            .collect();
+        drop(state);
+        list.sort_by_key(|(prefix, _)| *prefix);
+        list
     }
 
     /// Forgets what has ended; the kernel has not heeded it since.
@@ -217,79 +279,98 @@ impl Denials {
         let now_ns = monotonic_ns();
         let mut state = self.0.state.lock();
         let State { entries, turns } = &mut *state;
-        let ended = entries.extract_if(.., |_, denial| denial.expires_ns <= now_ns);
-        let ended: Vec<IpNet> = ended
-            .map(|(prefix, _)| prefix)
-            .filter(|prefix| turns.begin(*prefix))
-            .collect();
-        self.0.count.store(state.entries.len(), SeqCst);
+        let mut ended = Vec::new();
+        for by in DeniedBy::ALL {
+            let over = entries
+                .of_mut(by)
+                .extract_if(.., |_, denial| denial.expires_ns <= now_ns);
+            ended.extend(
+                over.map(|(prefix, _)| (by, prefix))
+                    .filter(|place| turns.begin(*place)),
+            );
+        }
+        self.0.count(entries);
         drop(state);
         if ended.is_empty() {
             return Ok(());
         }
-        // All of them, whatever becomes of one.
-        let settled = ended.into_iter().map(|prefix| self.0.settle(prefix));
-        settled.fold(Ok(()), Result::and)?;
-        self.0.tell_whether_any()
+        self.0.settle_all(ended)
     }
 }
 
 impl Inner {
     fn enter(&self, prefix: IpNet, denial: Denial) -> Result<(), KernelError> {
+        let by = denial.by;
         let mut state = self.state.lock();
-        let known = state.entries.get(&prefix);
-        if denial.by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator)
-        {
-            return Ok(());
-        }
-        let room = match denial.by {
+        let State { entries, turns } = &mut *state;
+        let room = match by {
             DeniedBy::Operator => MAX_DENIALS,
             DeniedBy::Authentication => MAX_DENIALS - FOR_OPERATORS,
         };
-        if known.is_none() && state.entries.len() >= room {
+        if entries.get((by, prefix)).is_none() && entries.len() >= room {
             let (what, limit) = ("denials", room);
             return Err(KernelError::TooMany { what, limit });
         }
-        let before = state.entries.insert(prefix, denial.clone());
-        let mine = state.turns.begin(prefix);
-        self.count.store(state.entries.len(), SeqCst);
+        let before = entries.of_mut(by).insert(prefix, denial.clone());
+        let mine = turns.begin((by, prefix));
+        self.count(entries);
         drop(state);
-        if mine && let Err(error) = self.settle(prefix) {
+        if mine && let Err(error) = self.settle((by, prefix)) {
             self.take_back(prefix, &denial, before);
             return Err(error);
         }
-        self.tell_whether_any()
+        self.tell_whether_any(by)
     }
 
     /// A denial that the kernel refused does not count, unless another has taken its place meanwhile.
     fn take_back(&self, prefix: IpNet, denial: &Denial, before: Option<Denial>) {
         let mut state = self.state.lock();
-        if state.entries.get(&prefix) != Some(denial) {
+        if state.entries.get((denial.by, prefix)) != Some(denial) {
             return;
         }
+        let entries = state.entries.of_mut(denial.by);
         match before {
-            Some(before) => drop(state.entries.insert(prefix, before)),
-            None => drop(state.entries.remove(&prefix)),
+            Some(before) => drop(entries.insert(prefix, before)),
+            None => drop(entries.remove(&prefix)),
         }
-        self.count.store(state.entries.len(), SeqCst);
+        self.count(&state.entries);
+    }
+
+    /// Takes note of how many there are.
+    fn count(&self, entries: &Entries) {
+        for (by, count) in DeniedBy::ALL.into_iter().zip(&self.counts) {
+            count.store(entries.of(by).len(), SeqCst);
+        }
+    }
+
+    fn has(&self, by: DeniedBy) -> bool {
+        self.counts[by as usize].load(SeqCst) > 0
+    }
+
+    /// Settles all of them, whatever becomes of one.
+    fn settle_all(&self, places: Vec<Place>) -> Result<(), KernelError> {
+        let settled = places.into_iter().map(|place| self.settle(place));
+        settled.fold(Ok(()), Result::and)?;
+        let told = DeniedBy::ALL.map(|by| self.tell_whether_any(by));
+        told.into_iter().fold(Ok(()), Result::and)
     }
 
     /// Tells the kernel whether a prefix is denied, and keeps the reason.
-    fn settle(&self, prefix: IpNet) -> Result<(), KernelError> {
+    fn settle(&self, (by, prefix): Place) -> Result<(), KernelError> {
         loop {
-            let denial = self.state.lock().entries.get(&prefix).cloned();
+            let denial = self.state.lock().entries.get((by, prefix)).cloned();
             let written = match denial {
                 Some(denial) => self.write(prefix, &denial),
-                None => self.remove(prefix),
+                None => self.remove(by, prefix),
             };
-            if !self.state.lock().turns.again(prefix) {
+            if !self.state.lock().turns.again((by, prefix)) {
                 return written;
             }
         }
     }
 
     fn write(&self, prefix: IpNet, denial: &Denial) -> Result<(), KernelError> {
-        let key = access_key(runtime_table(), prefix);
+        let key = access_key(denial.by.list(), prefix);
         let resets = denial.action == Action::Reset;
         let entry = Access::new(denial.expires_ns, denial.by.reason(), NO_POLICY).resetting(resets);
         self.reasons
@@ -297,21 +378,20 @@ impl Inner {
         self.access.insert(&key, entry)
     }
 
-    fn remove(&self, prefix: IpNet) -> Result<(), KernelError> {
-        let key = access_key(runtime_table(), prefix);
+    fn remove(&self, by: DeniedBy, prefix: IpNet) -> Result<(), KernelError> {
+        let key = access_key(by.list(), prefix);
         self.access.remove(&key)?;
         self.reasons
             .remove_if_present("REASONS", &denied(&key))
             .map(|_| ())
     }
 
-    fn tell_whether_any(&self) -> Result<(), KernelError> {
-        let any = || self.count.load(SeqCst) > 0;
+    fn tell_whether_any(&self, by: DeniedBy) -> Result<(), KernelError> {
         // Asked for each denial, and the answer seldom changes.
-        if (self.control.current().flags & control_flag::RUNTIME != 0) == any() {
+        if (self.control.current().flags & by.flag() != 0) == self.has(by) {
             return Ok(());
         }
-        self.control.follow(control_flag::RUNTIME, any)
+        self.control.follow(by.flag(), || self.has(by))
     }
 }
 
@@ -322,6 +402,9 @@ fn find(
     address: IpAddr,
     holds: impl Fn(&Denial) -> bool,
 ) -> Option<(IpNet, Denial)> {
+    if entries.is_empty() {
+        return None;
+    }
     let longest = IpNet::from(address).max_prefix_len();
     (0..=longest).rev().find_map(|length| {
         let prefix = IpNet::new(address, length).ok()?.trunc();
@@ -352,10 +435,6 @@ fn recorded(reason: &str) -> DenialReason {
 
 fn text(reason: &DenialReason) -> Option<&str> {
     std::str::from_utf8(reason.text.get(..reason.length as usize)?).ok()
-}
-
-fn runtime_table() -> u32 {
-    table(table_kind::RUNTIME, 0, 0)
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::maps::lpm_trie::Key;
 use enforcer_common::{
     layout::{
-        Access, AccessKey, EgressKey, EgressLimits, EgressRule, MAX_EGRESS_RULES, NO_POLICY, egress_root,
-        egress_set, egress_side, interface_flag, limit_count, limit_key, table, table_kind,
+        Access, AccessKey, EgressKey, EgressLimits, EgressRule, MAX_EGRESS_RULES, NO_POLICY, SLOTS, UNPARSED,
+        egress_nameless, egress_root, egress_set, egress_side, interface_flag, limit_count, limit_key, table,
+        table_kind,
     },
     sketch,
     verdict::Reason,
@@ -17,15 +18,15 @@ use ipnet::IpNet;
 use super::{
     KernelError,
     address::access_key,
-    compile::{Moment, UNUSED, expiry, has_ended},
+    compile::{Moment, UNUSED, expiry, has_ended, slot_byte},
     numbers::Numbers,
 };
 use crate::policy::model::{
     EgressDefault, EgressKey as Per, EgressLimit, EgressOf, Mode, PacketPolicy, Traffic,
 };
 
-/// Two generations share one map.
-const RULES_PER_GENERATION: usize = MAX_EGRESS_RULES as usize / 2;
+/// A generation for each slot shares one map.
+const RULES_PER_GENERATION: usize = MAX_EGRESS_RULES as usize / SLOTS as usize;
 
 /// A protocol number and a port; zero is any.
 type Kind = (u8, u16);
@@ -113,7 +114,7 @@ impl EgressTables {
         };
         let denies_by_default = defaults.enforced < NO_POLICY || defaults.shadow < NO_POLICY;
         let entries = entries(&about, now);
-        let (side, kind, [any, root, memory]) = match of {
+        let (side, kind, [any, root, memory, tried_memory]) = match of {
             EgressOf::Node => (
                 egress_side::NODE,
                 table_kind::EGRESS,
@@ -121,6 +122,7 @@ impl EgressTables {
                     interface_flag::EGRESS,
                     interface_flag::EGRESS_ROOT,
                     interface_flag::EGRESS_MEMORY,
+                    interface_flag::TRIED_MEMORY,
                 ],
             ),
             EgressOf::Pod => (
@@ -130,15 +132,22 @@ impl EgressTables {
                     interface_flag::POD,
                     interface_flag::POD_ROOT,
                     interface_flag::POD_MEMORY,
+                    interface_flag::TRIED_POD_MEMORY,
                 ],
             ),
         };
         let mut flags = 0;
-        if denies_by_default {
+        if defaults.enforced < NO_POLICY {
             flags |= any | memory;
+        }
+        if defaults.shadow < NO_POLICY {
+            flags |= any | tried_memory;
         }
         if !entries.is_empty() || (of == EgressOf::Pod && !about.is_empty()) {
             flags |= any;
+        }
+        if let Some(rule) = nameless(&about, now) {
+            self.write(egress_nameless(side, group), slot, &[((0, 0), rule)]);
         }
         let list = table(kind, slot, group);
         // Those that contain the prefix at hand, from the shortest on: prefixes come in that order.
@@ -190,9 +199,10 @@ impl EgressTables {
         };
         number
             | has(
-                |(protocol, port)| *protocol != 0 && *port == 0,
+                |(protocol, port)| !matches!(*protocol, 0 | UNPARSED) && *port == 0,
                 egress_set::PROTOCOLS,
             )
+            | has(|(protocol, _)| *protocol == UNPARSED, egress_set::UNPARSED)
             | has(|(_, port)| *port != 0, egress_set::PORTS)
     }
 
@@ -202,7 +212,7 @@ impl EgressTables {
                 set,
                 port: port.to_be(),
                 protocol: *protocol,
-                slot: u8::from(slot != 0),
+                slot: slot_byte(slot),
             };
             self.rules.insert(key, *rule);
         }
@@ -248,17 +258,14 @@ fn resolve(entries: &[Entry<'_>], defaults: Defaults) -> Vec<(Kind, EgressRule)>
         .iter()
         .flat_map(|entry| entry.traffic)
         .map(|traffic| kind(*traffic));
-    let mut kinds: BTreeSet<Kind> = BTreeSet::from([(0, 0)]);
+    let mut kinds: BTreeSet<Kind> = BTreeSet::from([(0, 0), (UNPARSED, 0)]);
     for (protocol, port) in named {
         // A port's packets may be later fragments, which have none: these are judged by the protocol.
         kinds.extend([(protocol, 0), (protocol, port)]);
     }
     let mut rules: BTreeMap<Kind, EgressRule> = BTreeMap::new();
     for kind in kinds {
-        let rule = rule(
-            entries.iter().filter(|entry| covers(entry.traffic, kind)),
-            defaults,
-        );
+        let rule = rule(entries.iter().filter(|entry| is_about(entry, kind)), defaults);
         // Where the wider rule says the same, a packet finds that one.
         let (protocol, port) = kind;
         let of_protocol = rules.get(&(protocol, 0)).filter(|_| port != 0);
@@ -279,6 +286,42 @@ fn kind(traffic: Traffic) -> Kind {
     }
 }
 
+/// What becomes of frames that may be IP and have no destination that can be read: whatever is denied or limited might
+/// be in them. `None`: they pass.
+fn nameless(about: &[(u32, &PacketPolicy)], now: Moment) -> Option<EgressRule> {
+    let mut rule = EgressRule::PASS;
+    for (number, policy) in about {
+        let egress = &policy.egress;
+        let lists = egress.deny.iter().filter(|deny| !has_ended(&deny.entry, now));
+        let lists_until = lists.map(|deny| expiry(deny.entry.until, now)).max();
+        let is_lasting = egress.default == EgressDefault::Deny || !egress.limits.is_empty();
+        let until_ns = if is_lasting {
+            u64::MAX
+        } else {
+            lists_until.unwrap_or(0)
+        };
+        match policy.mode {
+            Mode::Enforce if until_ns > rule.denied_until_ns => {
+                (rule.denied_by, rule.denied_until_ns) = (*number, until_ns);
+            }
+            Mode::Shadow if until_ns > rule.tried_until_ns => {
+                (rule.tried_by, rule.tried_until_ns) = (*number, until_ns);
+            }
+            Mode::Enforce | Mode::Shadow => {}
+        }
+    }
+    (rule != EgressRule::PASS).then_some(rule)
+}
+
+/// Whether an entry applies to a kind of packets. What cannot be parsed might be anything: what denies anything denies
+/// it, and what allows it allows everything.
+fn is_about(entry: &Entry<'_>, kind: Kind) -> bool {
+    match entry.effect {
+        Effect::Deny { .. } if kind.0 == UNPARSED => true,
+        Effect::Allow | Effect::Deny { .. } => covers(entry.traffic, kind),
+    }
+}
+
 /// Whether an entry is about all packets of a kind.
 fn covers(traffic: &[Traffic], (protocol, port): Kind) -> bool {
     traffic.is_empty()
@@ -296,7 +339,7 @@ fn rule<'a, 'b: 'a>(entries: impl Iterator<Item = &'a Entry<'b>>, defaults: Defa
     };
     for entry in entries {
         match (entry.effect, entry.mode) {
-            // What is tried out opens nothing that is closed.
+            // What is in shadow opens nothing that is closed.
             (Effect::Allow, Mode::Shadow) => rule.default_tried_by = NO_POLICY,
             (Effect::Allow, Mode::Enforce) => {
                 (rule.default_by, rule.default_tried_by) = (NO_POLICY, NO_POLICY);

@@ -94,6 +94,7 @@ mod tests {
             let loopback = Interface {
                 name: "lo".to_owned(),
                 index: 1,
+                is_bare: false,
             };
             let sizes = Sizes {
                 sketch_lines: 1_024,

@@ -1,6 +1,11 @@
 //! The network interfaces of this network namespace.
 
-use std::{collections::BTreeMap, ffi::CStr, io};
+use std::{
+    collections::BTreeMap,
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
 
 /// An interface as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -9,7 +14,13 @@ pub struct Interface {
     pub name: String,
     /// Its index: never reused for another while it exists.
     pub index: u32,
+    /// Its packets begin with the IP header: there is no Ethernet header.
+    pub is_bare: bool,
 }
+
+/// Types of devices (`ARPHRD_*`, linux/if_arp.h) whose packets begin with the IP header: PPP, IP tunnels of both
+/// families, SIT, GRE over both, raw IP, and those that have no type at all (tun, WireGuard).
+const BARE: [u16; 8] = [512, 768, 769, 776, 778, 823, 519, 0xfffe];
 
 /// All interfaces, in order of name.
 ///
@@ -23,6 +34,7 @@ pub fn list() -> io::Result<Vec<Interface>> {
         return Err(io::Error::last_os_error());
     }
     let mut found = Vec::new();
+    let types = Types::open();
     let mut entry = head;
     loop {
         // SAFETY: `entry` stays within the array, for the closing entry ends the loop.
@@ -35,6 +47,10 @@ pub fn list() -> io::Result<Vec<Interface>> {
         found.push(Interface {
             name: name.to_string_lossy().into_owned(),
             index: current.if_index,
+            is_bare: types
+                .as_ref()
+                .and_then(|types| types.of(name))
+                .is_some_and(|kind| BARE.contains(&kind)),
         });
         // SAFETY: this was not the closing entry.
         entry = unsafe { entry.add(1) };
@@ -43,6 +59,34 @@ pub fn list() -> io::Result<Vec<Interface>> {
     unsafe { libc::if_freenameindex(head) };
     found.sort();
     Ok(found)
+}
+
+/// Asks the kernel what devices are.
+struct Types(OwnedFd);
+
+impl Types {
+    fn open() -> Option<Self> {
+        // SAFETY: takes and returns numbers.
+        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        // SAFETY: a descriptor that is new and nobody else's.
+        (socket >= 0).then(|| Self(unsafe { OwnedFd::from_raw_fd(socket) }))
+    }
+
+    /// `ARPHRD_*` of a device. `None`: it has gone, or the kernel does not say.
+    fn of(&self, name: &CStr) -> Option<u16> {
+        // SAFETY: all of `ifreq` is integers, for which zeros are values.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        let room = request.ifr_name.len() - 1;
+        for (place, byte) in request.ifr_name.iter_mut().zip(name.to_bytes().iter().take(room)) {
+            *place = byte.cast_signed();
+        }
+        // SAFETY: a whole request, which the kernel reads and writes.
+        if unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) } != 0 {
+            return None;
+        }
+        // SAFETY: the kernel has written this field of the union.
+        Some(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+    }
 }
 
 /// The names of all interfaces, by index, for showing them: empty if the kernel does not say.
@@ -60,7 +104,7 @@ mod tests {
             super::list()
                 .unwrap()
                 .iter()
-                .any(|interface| interface.name == "lo" && interface.index > 0)
+                .any(|interface| interface.name == "lo" && interface.index > 0 && !interface.is_bare)
         );
     }
 }

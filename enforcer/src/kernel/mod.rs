@@ -323,7 +323,10 @@ impl Parts {
             budgets,
             denials,
             revoked: Arc::new(Revoked::new(object::take(ebpf, "REVOKED")?, control.clone())?),
-            counters: Arc::new(Counters::new(object::take(ebpf, "COUNTERS")?)),
+            counters: Arc::new(Counters::new(
+                object::take(ebpf, "COUNTERS")?,
+                object::take(ebpf, "TRIED")?,
+            )),
             syn: Syn::new(
                 object::take(ebpf, "LOCAL")?,
                 object::take(ebpf, "SYNS")?,

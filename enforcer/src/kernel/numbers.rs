@@ -7,7 +7,7 @@ use std::{
 };
 
 use enforcer_common::{
-    layout::{CELLS_PER_IDENTITY, MAX_INTERFACES, MAX_POLICIES, MAX_SHARED},
+    layout::{MAX_INTERFACES, MAX_POLICIES, MAX_SHARED, TRIED_BUDGET},
     limiter::{Algorithm, Params},
 };
 use serde::{Deserialize, Serialize};
@@ -245,10 +245,10 @@ impl Numbers {
             return Ok(column);
         }
         let taken: BTreeSet<u32> = self.columns.values().copied().collect();
-        let column = (1..CELLS_PER_IDENTITY).find(|column| !taken.contains(column));
+        let column = (1..TRIED_BUDGET).find(|column| !taken.contains(column));
         let column = column.ok_or(KernelError::TooMany {
             what: "limits per identity, in all policies together",
-            limit: CELLS_PER_IDENTITY as usize - 1,
+            limit: TRIED_BUDGET as usize - 1,
         })?;
         self.columns.insert(limit, column);
         Ok(column)

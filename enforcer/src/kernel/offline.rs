@@ -59,6 +59,7 @@ pub struct Offline {
     pub event_counts: EventCounts,
     ebpf: Ebpf,
     clock: Array<u64>,
+    bare: bool,
 }
 
 impl Offline {
@@ -118,7 +119,14 @@ impl Offline {
             event_counts,
             ebpf,
             clock,
+            bare: false,
         })
+    }
+
+    /// Says whether packets begin with the IP header, as on a device without an Ethernet header. Holds from the next
+    /// [`Self::apply`] on.
+    pub fn set_bare(&mut self, bare: bool) {
+        self.bare = bare;
     }
 
     /// Puts policies in force, as if all packets came through `interface`.
@@ -135,6 +143,7 @@ impl Offline {
         let present = [Interface {
             name: interface.to_owned(),
             index: LOOPBACK,
+            is_bare: self.bare,
         }];
         let now = Moment {
             wall,
@@ -284,15 +293,27 @@ impl Offline {
     /// # Errors
     /// The kernel refuses.
     pub fn counts(&self, policy: Option<&str>) -> Result<Vec<Count>, KernelError> {
-        let number = match policy {
-            None => Some(enforcer_common::layout::NO_POLICY),
-            Some(policy) => self
-                .store
-                .numbered()
-                .find(|(name, _)| name.as_str() == policy)
-                .map(|(_, number)| number),
-        };
+        let number = self.number(policy);
         number.map_or(Ok(Vec::new()), |number| self.counters.of_policy(number))
+    }
+
+    /// What a policy in shadow would have done with packets that others decide about, by name, or what nothing but
+    /// shadow has let pass that no policy is about.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn tried_counts(&self, policy: Option<&str>) -> Result<Vec<Count>, KernelError> {
+        let number = self.number(policy);
+        number.map_or(Ok(Vec::new()), |number| self.counters.tried_of_policy(number))
+    }
+
+    fn number(&self, policy: Option<&str>) -> Option<u32> {
+        let Some(policy) = policy else {
+            return Some(enforcer_common::layout::NO_POLICY);
+        };
+        let mut numbered = self.store.numbered();
+        let found = numbered.find(|(name, _)| name.as_str() == policy);
+        found.map(|(_, number)| number)
     }
 }
 

@@ -26,7 +26,7 @@ use enforcer_common::layout::VERSION;
 use super::{KernelError, object};
 
 /// The maps that are kept. Flows are not: the connections of an agent that has ended are closed.
-pub const KEPT: [&str; 22] = [
+pub const KEPT: [&str; 24] = [
     "CONTROL",
     "INTERFACES",
     "SEATS",
@@ -42,11 +42,13 @@ pub const KEPT: [&str; 22] = [
     "SHARED",
     "SKETCH",
     "COUNTERS",
+    "TRIED",
     "PROVEN",
     "EGRESS_RULES",
     "EGRESS_LIMITS",
     "FLOW_MEMORY",
     "UDP_FLOWS",
+    "TRIED_UDP_FLOWS",
     "REASONS",
     "NOTES",
 ];

@@ -64,7 +64,7 @@ enum Entry {
 /// What of a change the caller is to write, in this order.
 #[derive(Default)]
 struct Changed {
-    /// A reserve to be filled.
+    /// Whose reserves are to be filled.
     reserve: Option<u32>,
     entries: Vec<Entry>,
 }
@@ -199,9 +199,12 @@ impl Recents {
     }
 
     fn write(&self, changed: &Changed) -> Result<(), KernelError> {
-        let filled = changed
+        // One for the policies that decide, and one for those in shadow.
+        let mut places = changed
             .reserve
-            .map_or(Ok(()), |place| self.reserves.put("RESERVES", &place, &FRESH));
+            .iter()
+            .flat_map(|place| [*place, place + MAX_RECENT]);
+        let filled = places.try_for_each(|place| self.reserves.put("RESERVES", &place, &FRESH));
         // All of them, whatever becomes of one: their turns are to end.
         let settled = changed.entries.iter().map(|entry| self.settle(*entry));
         settled.fold(filled, Result::and)
@@ -253,7 +256,7 @@ impl State {
             return (changed, false);
         };
         if known.is_none() {
-            // A new one has a full reserve.
+            // A new one has full reserves.
             changed.reserve = Some(place);
             self.set_bit(&source, &mut changed);
         }

@@ -16,7 +16,7 @@ use aya::{
 use enforcer_common::{
     layout::{
         AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES,
-        Policy, ServiceKey, interface_flag, table_kind, table_parts,
+        Policy, SLOTS, Service, ServiceKey, interface_flag, table_kind, table_parts,
     },
     limiter::FRESH,
 };
@@ -40,7 +40,7 @@ pub struct Store {
     access: AccessMap,
     interfaces: HashMap<MapData, u32, InterfaceEntry>,
     seats: Seats,
-    services: HashMap<MapData, ServiceKey, u32>,
+    services: HashMap<MapData, ServiceKey, Service>,
     policies: Array<Policy>,
     egress_rules: HashMap<MapData, EgressKey, EgressRule>,
     egress_limits: Array<EgressLimits>,
@@ -53,7 +53,7 @@ pub struct Store {
     slot: u32,
     set: Arc<PolicySet>,
     /// What each slot holds, so that it can be taken out again.
-    written: [Written; 2],
+    written: [Written; SLOTS as usize],
     /// What the policies map holds in the slot in force.
     in_force: BTreeMap<u32, Policy>,
     adapted: BTreeMap<(Name, Name), Adapted>,
@@ -144,16 +144,20 @@ impl Store {
         }
         for key in self.services.keys() {
             let key = key.map_err(KernelError::map("SERVICES"))?;
-            self.written[usize::from(key.slot & 1)].services.push(key);
+            self.written[usize::from(key.slot) % SLOTS as usize]
+                .services
+                .push(key);
         }
         for key in self.egress_rules.keys() {
             let key = key.map_err(KernelError::map("EGRESS_RULES"))?;
-            self.written[usize::from(key.slot & 1)].egress_rules.push(key);
+            self.written[usize::from(key.slot) % SLOTS as usize]
+                .egress_rules
+                .push(key);
         }
         for (key, _) in self.access.entries()? {
             let (kind, slot) = table_parts(key.data().table);
             if matches!(kind, table_kind::INGRESS | table_kind::EGRESS | table_kind::POD) {
-                self.written[slot as usize].access.push(key);
+                self.written[(slot % SLOTS) as usize].access.push(key);
             }
         }
         Ok(())
@@ -241,6 +245,15 @@ impl Store {
         self.switched
             .get(&index)
             .is_some_and(|entry| entry.flags & interface_flag::POD != 0)
+    }
+
+    /// Whether some policy in force enforces, on any interface: else nothing that the agent concludes by itself may end
+    /// anything.
+    #[must_use]
+    pub fn enforces(&self) -> bool {
+        self.switched
+            .values()
+            .any(|entry| entry.flags & interface_flag::SHADOW == 0)
     }
 
     /// Takes an interface out of map and seat.

@@ -116,6 +116,18 @@ pub struct PacketPolicy {
     pub recent: Option<Recent>,
     /// Whether SYNs are answered with cookies before the stack sees them.
     pub syn: SynDefence,
+    /// What becomes of frames that may carry IP which the stack unwraps at another device.
+    pub opaque: Opaque,
+}
+
+/// What becomes of MPLS, PPPoE and MACsec, in which IP may be that no rule here can be asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opaque {
+    /// They pass, and are counted.
+    #[default]
+    Pass,
+    /// They are dropped.
+    Drop,
 }
 
 /// When SYNs are answered with cookies.

@@ -20,10 +20,14 @@ fn row(description: &'static str, source: &str, reason: Reason) -> Case {
     Case::arrives(description, udp_from(ip(source), 53), reason, policy)
 }
 
-/// A packet of a source that is denied for failed authentication.
+/// A packet of a source that is denied for failed authentication: in shadow it goes on to the policy.
 fn concluded(mode: &str, description: &'static str, source: &str) -> Case {
-    let case = row(description, source, Reason::DeniedForAuthentication);
-    if mode == "shadow" { case.in_shadow() } else { case }
+    let reason = if mode == "shadow" {
+        Reason::Allowed
+    } else {
+        Reason::DeniedForAuthentication
+    };
+    row(description, source, reason)
 }
 
 /// A rig whose packets are told the real time, by which denials end.
@@ -102,13 +106,24 @@ fn a_denial_that_has_ended_hides_no_other() {
             .denials
             .deny(prefix.parse().unwrap(), by, "test", lasts, Action::Drop)
     };
-    deny("192.0.2.0/24", DeniedBy::Operator, HOUR).unwrap();
-    deny("192.0.2.7/32", DeniedBy::Authentication, Duration::from_secs(60)).unwrap();
-    rig.check(&[row("both hold", "192.0.2.7", Reason::DeniedForAuthentication)]);
+    let minute = Duration::from_secs(60);
+    for by in [DeniedBy::Operator, DeniedBy::Authentication] {
+        let (wide, narrow) = match by {
+            DeniedBy::Operator => ("192.0.2.0/24", "192.0.2.7/32"),
+            DeniedBy::Authentication => ("198.51.100.0/24", "198.51.100.7/32"),
+        };
+        deny(wide, by, HOUR).unwrap();
+        deny(narrow, by, minute).unwrap();
+    }
+    deny("203.0.113.0/24", DeniedBy::Authentication, HOUR).unwrap();
+    deny("203.0.113.7/32", DeniedBy::Operator, minute).unwrap();
+    rig.check(&[row("both hold", "203.0.113.7", Reason::DeniedByOperator)]);
     rig.at(now_ns + 120 * SECOND);
-    rig.check(&[row(
-        "the wider one goes on",
-        "192.0.2.7",
-        Reason::DeniedByOperator,
-    )]);
+    for (source, reason) in [
+        ("192.0.2.7", Reason::DeniedByOperator),
+        ("198.51.100.7", Reason::DeniedForAuthentication),
+        ("203.0.113.7", Reason::DeniedForAuthentication),
+    ] {
+        rig.check(&[row("the wider one goes on", source, reason)]);
+    }
 }

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use enforcer_common::verdict::Reason;
+use enforcer_common::verdict::{Direction, Reason, Verdict};
 use lab::frame::layers::{V4, V6, carried, icmp, packet, tcp, udp};
 use time::{Duration, format_description::well_known::Rfc3339};
 
 use crate::{
     packets::{ACK, FAMILIES, TCP, UDP, ip, node, v4, v6},
-    rig::{Case, Rig, SECOND, START, check_both, document, wall},
+    rig::{Case, Rig, SECOND, START, check_both, document, place, wall},
 };
 
 fn to(destination: &str, port: u16) -> Vec<u8> {
@@ -250,9 +250,15 @@ fn a_list_in_shadow_hides_no_enforced_one() {
         Case::leaves(
             "on the trial's alone",
             to("203.0.113.1", 9),
-            Reason::EgressDenied,
-            "trial",
-        )
-        .in_shadow(),
+            Reason::NoPolicy,
+            None,
+        ),
     ]);
+    let tried = place(
+        Some("trial"),
+        Direction::Egress,
+        Reason::EgressDenied,
+        Verdict::Shadow,
+    );
+    assert_eq!(rig.tried().get(&tried).map(|count| count.packets), Some(3));
 }

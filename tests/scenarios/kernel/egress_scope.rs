@@ -1,11 +1,11 @@
 //! What is judged by itself: lists that end, policies in shadow, the two sides of an interface, management, lapse.
 
-use enforcer_common::verdict::Reason;
+use enforcer_common::verdict::{Direction, Reason, Verdict};
 use time::{Duration, format_description::well_known::Rfc3339};
 
 use crate::{
     egress_rules::{Side, fresh, tcp_to, udp_to},
-    rig::{Case, Rig, SECOND, START, document, wall},
+    rig::{Case, Rig, SECOND, START, document, place, wall},
 };
 
 #[test]
@@ -71,13 +71,7 @@ fn a_policy_in_shadow_changes_nothing_that_is_enforced() {
     };
     rig.check(&[
         Case::leaves("allowed", tcp_to("10.0.0.1", 443), Reason::NoPolicy, None),
-        Case::leaves(
-            "denied in shadow",
-            tcp_to("10.0.0.1", 80),
-            Reason::EgressDenied,
-            "trial",
-        )
-        .in_shadow(),
+        Case::leaves("denied in shadow", tcp_to("10.0.0.1", 80), Reason::NoPolicy, None),
         Case::leaves(
             "allowed in shadow alone",
             tcp_to("192.0.2.1", 443),
@@ -124,11 +118,17 @@ fn a_policy_in_shadow_changes_nothing_that_is_enforced() {
         Case::leaves(
             "allowed by none",
             tcp_to("198.51.100.1", 1),
-            Reason::EgressDefault,
-            "trial",
-        )
-        .in_shadow(),
+            Reason::NoPolicy,
+            None,
+        ),
     ]);
+    let by_default = place(
+        Some("trial"),
+        Direction::Egress,
+        Reason::EgressDefault,
+        Verdict::Shadow,
+    );
+    assert_eq!(rig.tried().get(&by_default).map(|count| count.packets), Some(1));
 }
 
 /// Node and pod are two sides of an interface, with rules of their own.

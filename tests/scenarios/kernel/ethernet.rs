@@ -25,7 +25,7 @@ fn tagged(tags: &[u16]) -> [Vec<u8>; 2] {
 
 #[test]
 fn tags() {
-    let tables: [(&str, &[u16], Reason); 10] = [
+    let tables: [(&str, &[u16], Reason); 11] = [
         ("no tag", &[], Reason::Denied),
         ("802.1Q", &[CUSTOMER], Reason::Denied),
         ("802.1ad alone", &[PROVIDER], Reason::Denied),
@@ -35,16 +35,16 @@ fn tags() {
         ("0x9100 and 802.1Q", &[OLD_PROVIDER, CUSTOMER], Reason::Denied),
         ("802.1ad twice", &[PROVIDER, PROVIDER], Reason::Denied),
         ("802.1Q around 802.1ad", &[CUSTOMER, PROVIDER], Reason::Denied),
+        ("eight tags", &[CUSTOMER; 8], Reason::Denied),
         (
-            "three tags are not looked through",
-            &[PROVIDER, CUSTOMER, CUSTOMER],
-            Reason::NotIp,
+            "nine tags are not looked through, and do not pass",
+            &[CUSTOMER; 9],
+            Reason::VlanTags,
         ),
     ];
     check_both("p", DENY, || {
         let case = |(description, tags, reason): (_, &[u16], Reason)| {
-            let policy = (reason == Reason::Denied).then_some("p");
-            tagged(tags).map(|frame| Case::arrives(description, frame, reason, policy))
+            tagged(tags).map(|frame| Case::arrives(description, frame, reason, "p"))
         };
         tables.into_iter().flat_map(case).collect()
     });
@@ -91,12 +91,17 @@ fn short_frames() {
 
 #[test]
 fn other_types() {
-    let types: [(&str, u16, Reason); 9] = [
+    let types: [(&str, u16, Reason); 14] = [
         ("ARP", 0x0806, Reason::Lifeline),
         ("LLDP", 0x88cc, Reason::NotIp),
         ("EAPOL", 0x888e, Reason::NotIp),
-        ("MPLS", 0x8847, Reason::NotIp),
-        ("PPPoE", 0x8864, Reason::NotIp),
+        ("MPLS", 0x8847, Reason::Opaque),
+        ("MPLS multicast", 0x8848, Reason::Opaque),
+        ("PPPoE discovery", 0x8863, Reason::Opaque),
+        ("PPPoE", 0x8864, Reason::Opaque),
+        ("MACsec", 0x88e5, Reason::Opaque),
+        ("link aggregation", 0x8809, Reason::NotIp),
+        ("the time", 0x88f7, Reason::NotIp),
         ("reverse ARP", 0x8035, Reason::NotIp),
         ("an 802.3 length", 46, Reason::NotIp),
         ("IPX", 0x8137, Reason::NotIp),

@@ -106,19 +106,17 @@ fn extension_headers() {
             understood("two", to_443(&chain(&[HOP_BY_HOP, DESTINATION]))),
             understood("six", to_443(&chain(&PLAIN))),
             understood("the same six times", to_443(&chain(&[DESTINATION; 6]))),
+            understood("seven", to_443(&chain(&[DESTINATION; 7]))),
+            understood("sixty-four", to_443(&chain(&[DESTINATION; 64]))),
             refused(
-                "seven",
-                to_443(&chain(&[DESTINATION; 7])),
+                "sixty-five",
+                to_443(&chain(&[DESTINATION; 65])),
                 Reason::ExtensionHeaders,
             ),
+            understood("six, and a fragment header", to_443(&chain(&PLAIN).fragment(1))),
             refused(
-                "twenty",
-                to_443(&chain(&[DESTINATION; 20])),
-                Reason::ExtensionHeaders,
-            ),
-            refused(
-                "six, and a fragment header",
-                to_443(&chain(&PLAIN).fragment(1)),
+                "longer than what is looked through",
+                to_443(&(0..17).fold(v6(TCP), |header, _| header.extended(DESTINATION, 2_048))),
                 Reason::ExtensionHeaders,
             ),
             Case::arrives(

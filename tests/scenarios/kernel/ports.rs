@@ -54,7 +54,7 @@ fn each_policy_has_its_ports_and_the_wildcard_the_rest() {
         [
             Case::arrives("tcp/443", tcp_from(client, 443, ACK), Reason::Allowed, "web"),
             Case::arrives("tcp/8443", tcp_from(client, 8_443, ACK), Reason::Allowed, "web"),
-            Case::arrives("udp/53", udp_from(client, 53), Reason::Denied, "dns").in_shadow(),
+            rest("udp/53, which one in shadow names", udp_from(client, 53)),
             rest("tcp/53", tcp_from(client, 53, ACK)),
             rest("udp/443", udp_from(client, 443)),
             rest("port zero", tcp_from(client, 0, ACK)),

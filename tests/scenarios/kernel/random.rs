@@ -65,7 +65,7 @@ impl Random {
         } else {
             (TYPE_IPV6, self.ipv6())
         };
-        let tags = if self.one_in(4) { self.below(4) } else { 0 };
+        let tags = if self.one_in(4) { self.below(11) } else { 0 };
         let tags: Vec<u16> = (0..tags).map(|_| self.of(&[0x8100, 0x88a8, 0x9100])).collect();
         let mut frame = ethernet(&tags, kind, &packet);
         if self.one_in(2) {
@@ -131,7 +131,11 @@ impl Random {
         let mut header = V6::new(source, self.of(&[destination, egress]), protocol);
         header.hop_limit = self.of(&[64, 255, 255]);
         header.length = self.of(&[None, None, None, None, None, Some(0), Some(30)]);
-        let extensions = if self.one_in(2) { self.below(9) } else { 0 };
+        let extensions = match self.below(20) {
+            0 => 60 + self.below(10),
+            1..10 => self.below(9),
+            _ => 0,
+        };
         for _ in 0..extensions {
             header = match self.of(&[0, 43, 51, 60, 60, 135, 139, 140, 44]) {
                 44 => {
@@ -186,7 +190,6 @@ impl Policies {
         match (packet.protocol, port) {
             _ if packet.later_fragment => rest.or(Some("a-web")),
             (TCP, 443) | (UDP, 53) => Some("a-web"),
-            (TCP, 25) => Some("b-mail"),
             _ => rest,
         }
     }
@@ -197,23 +200,25 @@ impl Policies {
         let (reason, policy) = match read(&frame) {
             Reading::Arp => none(Reason::Lifeline),
             Reading::Other => none(Reason::NotIp),
+            Reading::Opaque => none(Reason::Opaque),
+            Reading::Refused(reason)
+                if self.wildcard
+                    && reason != Reason::Martian
+                    && addresses(&frame).is_some_and(|[source, _]| first_bits(source, 2) == 1) =>
+            {
+                (Reason::Allowed, Some("rest"))
+            }
             Reading::Refused(reason) => (reason, Some(if self.wildcard { "rest" } else { "a-web" })),
             Reading::Packet(packet) if packet.neighbour_discovery => none(Reason::Lifeline),
             Reading::Packet(packet) => match self.of(&packet, packet.ports.1) {
                 None => none(Reason::NoPolicy),
                 Some("a-web") if first_bits(packet.source, 1) == 1 => (Reason::Denied, Some("a-web")),
                 Some("a-web") if packet.opens_connection => (Reason::Limit0, Some("a-web")),
-                Some("b-mail") => (Reason::Denied, Some("b-mail")),
                 Some("rest") if first_bits(packet.source, 2) == 1 => (Reason::Allowed, Some("rest")),
                 policy => (Reason::WithinLimits, policy),
             },
         };
-        let case = Case::arrives("random", frame, reason, policy);
-        if policy == Some("b-mail") {
-            case.in_shadow()
-        } else {
-            case
-        }
+        Case::arrives("random", frame, reason, policy)
     }
 
     fn leaves(self, mut frame: Vec<u8>) -> Case {
@@ -228,10 +233,14 @@ impl Policies {
         let (reason, policy) = match read(&frame) {
             Reading::Arp => (Reason::Lifeline, None),
             Reading::Other => (Reason::NotIp, None),
-            Reading::Refused(_) if destination(&frame).is_some_and(is_egress_denied) => {
-                (Reason::EgressDenied, Some("a-web"))
-            }
-            Reading::Refused(_) => (Reason::EgressAllowed, None),
+            Reading::Opaque => (Reason::Opaque, None),
+            Reading::Refused(reason) => match addresses(&frame) {
+                None => (reason, Some("a-web")),
+                Some([_, destination]) if is_egress_denied(destination) => {
+                    (Reason::EgressDenied, Some("a-web"))
+                }
+                Some(_) => (Reason::EgressAllowed, None),
+            },
             Reading::Packet(packet) => match (
                 is_egress_denied(packet.destination),
                 self.of(&packet, packet.ports.0),
@@ -253,22 +262,25 @@ fn first_bits(address: IpAddr, count: u32) -> u8 {
     first >> (8 - count)
 }
 
-/// Where a frame goes, if it has a whole IP header behind at most two tags.
-fn destination(frame: &[u8]) -> Option<IpAddr> {
+/// Where a frame comes from and goes, if it has a whole IP header behind at most eight tags.
+fn addresses(frame: &[u8]) -> Option<[IpAddr; 2]> {
     let mut at = 12;
-    for _ in 0..2 {
+    for _ in 0..8 {
         if matches!(frame.get(at..at + 2)?, [0x81, 0] | [0x88, 0xa8] | [0x91, 0]) {
             at += 4;
         }
     }
     let (kind, packet) = (frame.get(at..at + 2)?, frame.get(at + 2..)?);
     match u16::from_be_bytes([kind[0], kind[1]]) {
-        TYPE_IPV4 => Some(IpAddr::from(
-            <[u8; 4]>::try_from(packet.get(..IPV4)?.get(16..)?).ok()?,
-        )),
+        TYPE_IPV4 => {
+            let header = packet.get(..IPV4)?;
+            let address = |at: usize| <[u8; 4]>::try_from(&header[at..at + 4]).ok().map(IpAddr::from);
+            Some([address(12)?, address(16)?])
+        }
         TYPE_IPV6 => {
-            let address = <[u8; 16]>::try_from(packet.get(..IPV6)?.get(24..)?).ok()?;
-            Some(IpAddr::from(address).to_canonical())
+            let header = packet.get(..IPV6)?;
+            let address = |at: usize| <[u8; 16]>::try_from(&header[at..at + 16]).ok().map(IpAddr::from);
+            Some([address(8)?.to_canonical(), address(24)?.to_canonical()])
         }
         _ => None,
     }
@@ -328,11 +340,12 @@ fn check(direction: Direction, policies: Policies, reasons: &[Reason]) {
     }
 }
 
-const PARSED: [Reason; 8] = [
+const PARSED: [Reason; 9] = [
     Reason::Truncated,
     Reason::Malformed,
     Reason::Martian,
     Reason::ExtensionHeaders,
+    Reason::VlanTags,
     Reason::NotIp,
     Reason::Lifeline,
     Reason::Denied,

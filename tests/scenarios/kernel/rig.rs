@@ -319,6 +319,23 @@ impl Rig {
         counts
     }
 
+    /// What policies in shadow would have done with packets that others decided about.
+    pub fn tried(&self) -> Counts {
+        let names = self.policies.iter().copied().map(Some).chain([None]);
+        let mut counts = Counts::new();
+        for name in names {
+            for count in self.offline.tried_counts(name).unwrap() {
+                if count.total != Counter::default() {
+                    counts.insert(
+                        place(name, count.direction, count.reason, count.verdict),
+                        count.total,
+                    );
+                }
+            }
+        }
+        counts
+    }
+
     /// Runs one case. The complaint says what was decided and counted instead.
     pub fn complaint(&mut self, case: &Case) -> Option<String> {
         let before = self.counts();

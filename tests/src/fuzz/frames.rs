@@ -7,7 +7,7 @@ use crate::frame::layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, ethernet, icmp, tcp, ud
 /// No test run takes less.
 const SHORTEST: usize = 14;
 /// Enough for all headers; short, so that bounds are met.
-const LONGEST: usize = 512;
+const LONGEST: usize = 1_024;
 /// Frames that mutations begin with: made anew one by one.
 const KEPT: usize = 256;
 
@@ -137,7 +137,7 @@ impl Random {
         } else {
             (TYPE_IPV6, self.ipv6())
         };
-        let count = self.of(&[0, 0, 0, 1, 2, 3]);
+        let count = self.of(&[0, 0, 0, 1, 2, 3, 8, 9]);
         let tags: Vec<u16> = (0..count).map(|_| self.of(&TAGS)).collect();
         ethernet(&tags, kind, &packet)
     }
@@ -174,7 +174,7 @@ impl Random {
             length: self.of(&[None, None, None, None, Some(0), Some(8), Some(20)]),
             ..V6::new(source, destination, protocol)
         };
-        for _ in 0..self.of(&[0, 0, 0, 1, 2, 5, 6, 7]) {
+        for _ in 0..self.of(&[0, 0, 0, 1, 2, 5, 6, 7, 64, 65]) {
             header = match self.of(&EXTENSIONS) {
                 44 => {
                     let field = self.of(&[0, 1, 8, 9, 0xfff8]);

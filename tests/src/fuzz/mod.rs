@@ -187,6 +187,7 @@ impl Bench {
         match read(frame) {
             Reading::Arp => passes(Reason::Lifeline),
             Reading::Other => passes(Reason::NotIp),
+            Reading::Opaque => passes(Reason::Opaque),
             Reading::Refused(reason) => drops(ALL, reason, None),
             Reading::Packet(packet) if packet.neighbour_discovery => passes(Reason::Lifeline),
             Reading::Packet(packet) => {

@@ -95,10 +95,10 @@ fn each_level_has_a_number_of_its_own() {
 #[test]
 fn limits_per_identity_have_different_limiters_until_there_is_none() {
     let mut numbers = Numbers::default();
-    let columns: BTreeSet<u32> = (1..CELLS_PER_IDENTITY)
+    let columns: BTreeSet<u32> = (1..TRIED_BUDGET)
         .map(|limit| numbers.column(limit).unwrap())
         .collect();
-    assert_eq!(columns, (1..CELLS_PER_IDENTITY).collect());
+    assert_eq!(columns, (1..TRIED_BUDGET).collect());
     assert_eq!(numbers.column(3).unwrap(), 3);
     assert_eq!(numbers.new_columns(&Numbers::default()).count(), columns.len());
     assert_eq!(numbers.new_columns(&numbers.clone()).count(), 0);

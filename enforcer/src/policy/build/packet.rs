@@ -16,7 +16,8 @@ use super::{
 use crate::policy::{
     leaf::{InterfacePattern, Name, Rate, cidr},
     model::{
-        Action, Adaptive, Count, DenyEntry, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence, Transport,
+        Action, Adaptive, Count, DenyEntry, Mode, Opaque, PacketKey, PacketLimit, PacketPolicy, Port,
+        SynDefence, Transport,
     },
     raw,
     yaml::{
@@ -32,8 +33,8 @@ const LEAST_BURST_BYTES: u64 = 65_536;
 /// The longest reason of a deny entry, in bytes.
 const LONGEST_REASON: usize = 256;
 
-/// Which policy has which ports of which interface.
-pub(super) type Claims = Unique<(String, Option<Port>)>;
+/// Which policy has which ports of which interface. One in shadow may stand beside one that enforces, to be compared.
+pub(super) type Claims = Unique<(String, Option<Port>, bool)>;
 
 pub(super) fn build(
     head: Option<Head>,
@@ -46,7 +47,7 @@ pub(super) fn build(
     });
     let ports = distinct_of(at, "ports", raw.ports.map(|list| list.0), parse_port);
     claim(
-        head.as_ref(),
+        (head.as_ref(), mode(raw.mode)),
         interfaces.as_deref().unwrap_or_default(),
         &ports,
         at,
@@ -89,6 +90,10 @@ pub(super) fn build(
         recent,
         egress: egress.unwrap_or_default(),
         syn,
+        opaque: raw.opaque.map_or(Opaque::Pass, |opaque| match opaque {
+            raw::Opaque::Pass => Opaque::Pass,
+            raw::Opaque::Drop => Opaque::Drop,
+        }),
     })
 }
 
@@ -109,23 +114,24 @@ pub(super) fn parse_port(text: &str) -> Result<Port, String> {
     }
 }
 
-/// A port of an interface belongs to one policy, else which of two limits holds would be chance.
+/// A port of an interface belongs to one policy of each mode, else which of two limits holds would be chance.
 fn claim(
-    head: Option<&Head>,
+    (head, mode): (Option<&Head>, Mode),
     interfaces: &[InterfacePattern],
     ports: &[Located<'_, Port>],
     at: &Place<'_>,
     claims: &mut Claims,
 ) {
     let name = head.map_or_else(String::new, |head| head.name.to_string());
+    let is_shadow = mode == Mode::Shadow;
     for interface in interfaces.iter().filter_map(InterfacePattern::exact) {
         if ports.is_empty() {
-            claims.claim((interface.to_owned(), None), &at.field("interfaces"), |first| {
+            claims.claim((interface.to_owned(), None, is_shadow), &at.field("interfaces"), |first| {
                 format!("`{name}` is about all traffic of {interface}, as is the policy at {first}: join the two, or give one of them ports")
             });
         }
         for (port, place) in ports {
-            claims.claim((interface.to_owned(), Some(*port)), place, |first| {
+            claims.claim((interface.to_owned(), Some(*port), is_shadow), place, |first| {
                 format!("this port of {interface} belongs to the policy at {first} already: join the two, or take it out of one")
             });
         }

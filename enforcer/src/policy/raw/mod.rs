@@ -27,8 +27,8 @@ pub(crate) use destination::{FieldChanges, Mirror, PathChange, Redirect, Rewrite
 pub(crate) use issuer::{Dpop, Introspection, Issuer, Jwks, Profile};
 pub(crate) use matching::{HeaderMatch, Match, PathMatch, QueryMatch};
 pub(crate) use packet::{
-    Action, Cookies, Count, Egress, EgressDefault, EgressKey, EgressLimit, EgressOf, PacketKey, PacketLimit,
-    PacketPolicy, Syn, Traffic, Verified,
+    Action, Cookies, Count, Egress, EgressDefault, EgressKey, EgressLimit, EgressOf, Opaque, PacketKey,
+    PacketLimit, PacketPolicy, Syn, Traffic, Verified,
 };
 pub(crate) use request_limit::{Counted, Exceed, RequestKey, RequestLimit, Tier};
 pub(crate) use revocations::{Revocation, Revocations};

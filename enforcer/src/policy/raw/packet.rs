@@ -66,6 +66,19 @@ pub(crate) struct PacketPolicy {
     /// - default: `{cookies: "off"}`
     /// - example: `{cookies: always}`
     pub(crate) syn: Option<Syn>,
+    /// What becomes of MPLS, PPPoE and MACsec frames, which may carry IP that only their own device unwraps.
+    ///
+    /// - default: `pass`
+    /// - example: `drop`
+    pub(crate) opaque: Option<Opaque>,
+}
+
+/// What becomes of frames that may carry IP for another device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Opaque {
+    Pass,
+    Drop,
 }
 
 /// What becomes of a packet that a rule ends.
