@@ -36,6 +36,8 @@ mod lengths;
 pub mod limit;
 mod listener;
 mod live;
+mod mentioned;
+mod methods;
 mod metrics;
 mod mirror;
 mod passthrough;
@@ -84,7 +86,7 @@ pub(crate) use listener::port_taken;
 pub use live::Revoker;
 pub(crate) use reserved::is_ours;
 pub(crate) use sources::Budgets;
-pub(crate) use target::is_normal as is_normal_path;
+pub(crate) use target::{spelling as path_spelling, spelling_of_part as path_part_spelling};
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{

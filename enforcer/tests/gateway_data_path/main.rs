@@ -27,6 +27,7 @@ mod introspection;
 mod lifecycle;
 mod metrics;
 mod mirroring;
+mod one_form;
 mod outliers;
 mod overload;
 mod passthrough;
