@@ -1,7 +1,14 @@
 //! The agent's configuration: what it means, and what is refused, all at once and at its place.
 #![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
-use std::{fs, net::SocketAddr, num::NonZeroUsize, path::Path, sync::LazyLock, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use enforcer::{
     config::{
@@ -528,6 +535,25 @@ fn an_empty_or_missing_file_is_said() {
     assert!(empty[0].message.contains("empty"), "{empty:?}");
     let missing = Config::load(&TempDir::new().unwrap().path().join("agent.yaml")).unwrap_err();
     assert!(missing.to_string().contains("does not exist"), "{missing}");
+}
+
+#[test]
+fn check_reads_standard_input_as_a_file() {
+    let dash = || [PathBuf::from("-")];
+    let service = "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {endpoints: ['http://a:1']}\n";
+    let report = policy::check_with(&dash(), service.as_bytes());
+    assert!(report.is_ok() && report.files == 1, "{report:?}");
+    let report = policy::check_with(&dash(), service.replace("a:1", "a").as_bytes());
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+    assert!(
+        report.problems[0].to_string().starts_with("<stdin>:4:"),
+        "{report:?}"
+    );
+    let report = policy::check_with(&dash(), &b"admin: {adress: 127.0.0.1:1}\n"[..]);
+    let is_told = |problem: &Problem| problem.to_string().contains("did you mean `address`?");
+    assert!(report.problems.iter().any(is_told), "{report:?}");
+    let report = policy::check_with(&dash(), &b"\xff"[..]);
+    assert!(report.problems[0].message.contains("UTF-8"), "{report:?}");
 }
 
 #[test]

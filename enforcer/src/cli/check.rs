@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 
 use super::{Failure, Output, colors};
-use crate::policy;
+use crate::policy::{self, Severity};
 
 /// Validate configuration and policies, offline
 ///
@@ -17,11 +17,15 @@ use crate::policy;
 #[command(after_help = "Examples:
   enforcer check /etc/enforcer/enforcer.yaml       the configuration, and the policies that it names
   enforcer check policies/ extra.yaml              files and directories, as one set
+  enforcer check --strict - < candidate.yaml       what comes by the pipe; warnings fail too, as in CI
   enforcer check --output json policies/ | jq .problems")]
 pub struct Check {
-    /// Files or directories
+    /// Files or directories; - is standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Fail (exit code 2) on warnings too
+    #[arg(long)]
+    strict: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -29,14 +33,15 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let report = policy::check(&self.paths);
+        let report = policy::check_with(&self.paths, io::stdin().lock());
         let mut out = io::BufWriter::new(io::stdout().lock());
         match self.output {
             Output::Text => report.print(&mut out, colors())?,
             Output::Json => report.print_json(&mut out)?,
         }
         out.flush()?;
-        if report.is_ok() {
+        let has_warnings = report.count(Severity::Warning) > 0;
+        if report.is_ok() && !(self.strict && has_warnings) {
             Ok(())
         } else {
             Err(Failure::Reported)

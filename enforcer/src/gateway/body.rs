@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     activity::{Activity, Handed},
-    clock, forwarding, headers,
+    clock, headers,
     limit::Meter,
     mirror::Copied,
     router::RuleIndex,
@@ -101,7 +101,7 @@ pub(super) struct RequestBody {
 struct Onlookers {
     /// Gets what is handed on.
     copied: Option<Box<Copied>>,
-    /// The rule whose fields trailers may not have.
+    /// The rule whose route's fields trailers may not have.
     rule: Option<(Rc<WorkerPolicy>, RuleIndex)>,
 }
 
@@ -127,7 +127,7 @@ impl RequestBody {
         }
     }
 
-    /// Keeps out of its trailers what the rule forwards in header fields.
+    /// Keeps out of its trailers the fields that the rule's route mentions.
     #[must_use]
     pub(super) fn under(mut self, policy: &Rc<WorkerPolicy>, rule: RuleIndex) -> Self {
         self.onlookers.get_or_insert_default().rule = Some((Rc::clone(policy), rule));
@@ -229,7 +229,7 @@ impl Body for RequestBody {
                 .as_ref()
                 .and_then(|onlookers| onlookers.rule.as_ref())
             {
-                forwarding::keep_out(trailers, &policy.generation.rule(*rule).1.access.forward);
+                policy.generation.router.mentioned(rule.route).keep_out(trailers);
             }
         }
         self.progress.ended.set(self.is_end_stream());

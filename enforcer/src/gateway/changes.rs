@@ -10,7 +10,12 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 
-use super::{host::Host, refusal::Refusal, target};
+use super::{
+    host::Host,
+    refusal::Refusal,
+    reserved::{is_same_field, remove_where},
+    target,
+};
 use crate::policy::model::{FieldChanges, PathChange, Pattern, Redirect, Rewrite};
 
 /// Removes, sets and adds fields.
@@ -24,6 +29,19 @@ pub(super) fn apply(changes: &FieldChanges, fields: &mut HeaderMap) {
     for (name, value) in &changes.add {
         fields.append(name, value.clone());
     }
+}
+
+/// Does so with the fields of a request. What is removed and what is set goes in all its spellings, or a service that
+/// makes no difference between `-` and `_` would read what the client has written.
+pub(super) fn apply_to_request(changes: &FieldChanges, fields: &mut HeaderMap) {
+    let replaced = || changes.set.iter().map(|(name, _)| name);
+    if !changes.remove.is_empty() || !changes.set.is_empty() {
+        remove_where(fields, |name| {
+            let mut all = changes.remove.iter().chain(replaced());
+            all.any(|ours| is_same_field(name, ours))
+        });
+    }
+    apply(changes, fields);
 }
 
 /// Makes of a request's path and host what the service gets. `pattern`: the worker's clone of the one in `rewrite`.

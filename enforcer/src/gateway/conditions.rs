@@ -40,19 +40,51 @@ pub(super) fn compile(conditions: &[Condition], patterns: &mut Vec<Pattern>) -> 
     conditions.iter().map(&mut compile).collect()
 }
 
+/// Whether a request meets conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    Yes,
+    No,
+    /// A parameter comes several times. Some services take the first, others the last, or all.
+    Unclear,
+}
+
 /// Whether the request meets them all.
-pub(super) fn all_hold(conditions: &[Compiled], asked: &Asked<'_>, patterns: &[Pattern]) -> bool {
-    conditions
-        .iter()
-        .all(|condition| condition.holds(asked, patterns))
+pub(super) fn all_hold(conditions: &[Compiled], asked: &Asked<'_>, patterns: &[Pattern]) -> Met {
+    let mut all = Met::Yes;
+    for condition in conditions {
+        match condition.holds(asked, patterns) {
+            Met::Yes => {}
+            // Whatever the others are.
+            Met::No => return Met::No,
+            Met::Unclear => all = Met::Unclear,
+        }
+    }
+    all
 }
 
 impl Compiled {
-    fn holds(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> bool {
+    fn holds(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Met {
         let value = match &self.part {
             Part::Header(name) => field(asked.fields, name),
-            Part::Query(name) => parameter(asked.query, name),
+            Part::Query(name) => {
+                let mut values = parameters(asked.query, name);
+                let first = values.next();
+                let is_present = matches!(self.test, CompiledTest::Present(_));
+                if !is_present && values.next().is_some() {
+                    return Met::Unclear;
+                }
+                first
+            }
         };
+        if self.admits(value, patterns) {
+            Met::Yes
+        } else {
+            Met::No
+        }
+    }
+
+    fn admits(&self, value: Option<Cow<'_, [u8]>>, patterns: &[Pattern]) -> bool {
         match (&self.test, value) {
             (CompiledTest::Present(wanted), value) => value.is_some() == *wanted,
             (_, None) => false,
@@ -75,11 +107,12 @@ fn field<'a>(fields: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> 
     Some(Cow::Owned(all.join(between)))
 }
 
-/// The first parameter of that name.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, [u8]>> {
-    let (_, value) = form_urlencoded::parse(query?.as_bytes()).find(|(key, _)| key == name)?;
-    Some(match value {
-        Cow::Borrowed(value) => Cow::Borrowed(value.as_bytes()),
-        Cow::Owned(value) => Cow::Owned(value.into_bytes()),
-    })
+/// The values of the parameters of that name, decoded.
+fn parameters<'a>(query: Option<&'a str>, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    let all = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    all.filter(move |(key, _)| key == name)
+        .map(|(_, value)| match value {
+            Cow::Borrowed(value) => Cow::Borrowed(value.as_bytes()),
+            Cow::Owned(value) => Cow::Owned(value.into_bytes()),
+        })
 }

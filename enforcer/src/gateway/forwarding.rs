@@ -1,21 +1,22 @@
 //! What services are told of a verified token, beside who it is about: claims, in header fields that a rule names.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde_json::Value;
 
-use super::{identity::token::VerifiedToken, reserved::is_same_field};
+use super::{
+    identity::token::VerifiedToken,
+    reserved::{is_same_field, remove_where},
+};
 use crate::policy::access::Forward;
 
-/// Takes out of a client's fields, or trailers, those in which the rule forwards claims.
-pub(super) fn keep_out(fields: &mut HeaderMap, forward: &Forward) {
+/// Takes out of a client's fields those in which the rule forwards claims.
+fn keep_out(fields: &mut HeaderMap, forward: &Forward) {
     if forward.claims.is_empty() {
         return;
     }
-    let is_forwarded = |name: &&HeaderName| forward.claims.iter().any(|(ours, _)| is_same_field(name, ours));
-    let forged: Vec<_> = fields.keys().filter(is_forwarded).cloned().collect();
-    for name in forged {
-        fields.remove(name);
-    }
+    remove_where(fields, |name| {
+        forward.claims.iter().any(|(ours, _)| is_same_field(name, ours))
+    });
 }
 
 /// Turns the client's fields into those that the service gets. How many claims no field can carry.
@@ -73,6 +74,7 @@ fn field_value(text: &str) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
     use serde_json::json;
 
     use super::*;

@@ -1,8 +1,33 @@
 //! What hyper takes of HTTP/1.1 and the gateway does not hand on, because servers read it in different ways.
 
-use http::{HeaderValue, StatusCode, Version, header::TRANSFER_ENCODING, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, StatusCode, Version,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    request::Parts,
+};
 
 use super::{present::Present, refusal::Refusal, signal::Verdict};
+
+/// Makes one of several equal `Content-Length`, which HTTP/2 admits, and which services would read in different ways.
+///
+/// # Errors
+/// When they differ (RFC 9110 section 8.6).
+pub(super) fn one_length(headers: &mut HeaderMap) -> Result<(), Refusal> {
+    // The first look costs nothing, and is enough where no field of any name is there twice.
+    if headers.keys_len() == headers.len() {
+        return Ok(());
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let (Some(first), Some(second)) = (lengths.next(), lengths.next()) else {
+        return Ok(());
+    };
+    if first != second || lengths.any(|other| other != first) {
+        return Err(Refusal::invalid("the request says twice how long it is, and not the same").closing());
+    }
+    let one = first.clone();
+    headers.insert(CONTENT_LENGTH, one);
+    Ok(())
+}
 
 /// Refuses what others may read in another way. The connection ends with the refusal. `present`: the request's fields;
 /// `has_two_lengths`: whether the client sent more of them than hyper tells of.

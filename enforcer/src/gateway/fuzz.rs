@@ -35,7 +35,7 @@ use super::{
     },
     present::Present,
     proxy_protocol,
-    target::origin_form,
+    target::{normalise, origin_form},
 };
 use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
 
@@ -62,6 +62,14 @@ pub(crate) fn target(bytes: &[u8]) {
     );
     let path = forwarded.path();
     assert!(path.starts_with('/') && !path.contains("//"), "{path}");
+    // Nobody can write the same path in another way that passes.
+    for (segment, raw) in path.split('/').map(|segment| (segment, unescaped(segment))) {
+        let lower: String = raw.iter().map(|byte| format!("%{byte:02x}")).collect();
+        let again = normalise(&format!("/{lower}"))
+            .ok()
+            .map(|again| again[1..].to_owned());
+        assert_eq!(again.as_deref(), Some(segment), "{path}");
+    }
     // As a server reads it that decodes escapes before it looks for segments, or afterwards.
     let decoded: Vec<u8> = unescaped(path);
     assert_eq!(
@@ -77,7 +85,7 @@ pub(crate) fn target(bytes: &[u8]) {
 }
 
 /// The path with its escapes decoded once.
-fn unescaped(path: &str) -> Vec<u8> {
+pub(super) fn unescaped(path: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = path.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -14,7 +14,7 @@ use super::{
     hop,
     host::Host,
     present::Present,
-    reserved::is_ours,
+    reserved::{is_ours, remove_where},
     spoken::{Proven, Spoken, UnspeakableIdentity},
 };
 
@@ -39,8 +39,8 @@ pub(super) struct Client<'a> {
     pub(super) proven: Option<&'a Proven>,
 }
 
-/// Turns the client's fields into those that the upstream gets. `present`: which of them there are. `host`: which the
-/// request is for.
+/// Turns the client's fields, without those that `Connection` names, into those that the upstream gets. `present`: which
+/// of them there were. `host`: which the request is for.
 ///
 /// # Errors
 /// When a proven name has control characters.
@@ -106,19 +106,14 @@ pub(super) fn join_cookies(fields: &mut HeaderMap) {
 
 /// Takes out of a response's fields what concerns only the upstream's connection.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
-    hop::strip(headers, Present::in_response(headers));
+    let present = Present::in_response(headers);
+    hop::strip_named(headers, present);
+    hop::strip(headers, present);
 }
 
 /// Takes out of trailers what may not come from a client.
 pub(super) fn strip_ours(headers: &mut HeaderMap) {
-    let forged: Vec<_> = headers
-        .keys()
-        .filter(|name| is_ours(name.as_str()))
-        .cloned()
-        .collect();
-    for name in forged {
-        headers.remove(name);
-    }
+    remove_where(headers, |name| is_ours(name.as_str()));
 }
 
 #[cfg(test)]
@@ -155,6 +150,7 @@ mod tests {
         };
         let present = Present::in_request(&headers);
         let host = Host::of(&Uri::from_static("/"), &headers).unwrap();
+        hop::strip_named(&mut headers, present);
         prepare_request(&mut headers, present, host, &client).unwrap();
         headers
     }
@@ -351,6 +347,7 @@ mod tests {
             let mut expected = map(&fields);
             let trailers = hop::wants_trailers(&expected);
             let present = Present::in_response(&expected);
+            hop::strip_named(&mut expected, present);
             hop::strip(&mut expected, present);
             strip_ours(&mut expected);
             expected.remove(EXPECT);

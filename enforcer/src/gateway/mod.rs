@@ -37,6 +37,8 @@ pub mod limit;
 mod listener;
 mod listeners;
 mod live;
+mod mentioned;
+mod methods;
 mod metrics;
 mod mirror;
 mod passthrough;
@@ -87,7 +89,7 @@ pub use listeners::{ListenerChanges, Listeners};
 pub use live::Revoker;
 pub(crate) use reserved::is_ours;
 pub(crate) use sources::Budgets;
-pub(crate) use target::is_normal as is_normal_path;
+pub(crate) use target::{spelling as path_spelling, spelling_of_part as path_part_spelling};
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{

@@ -23,12 +23,14 @@ use super::{
     connection::{Connection, UnderWay},
     forwarding, framing, grpc, headers,
     hold::Held,
+    hop,
     host::Host,
     identity::{authorize::Denial, bearer::Scheme, dpop::DPOP, reason::Reason, token::VerifiedToken},
     limit::{self, Meter},
-    metrics, mirror,
+    methods, metrics, mirror,
     present::Present,
     refusal::Refusal,
+    revocation::Proofs,
     router::{Asked, RuleIndex},
     signal::{Outcome, Verdict},
     target,
@@ -155,17 +157,19 @@ impl<'a> Passage<'a> {
     ) -> Result<Response<Option<UpstreamBody>>, Refusal> {
         let present = Present::in_request(&parts.headers);
         framing::check(&parts, present, self.connection.activity.is_in_doubt())?;
+        framing::one_length(&mut parts.headers)?;
         let asked = upgrade::asked(&mut parts, present)?;
-        if parts.method == Method::TRACE {
-            let (status, detail) = (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served");
-            return Err(Refusal::new(Verdict::Invalid, status, detail));
-        }
+        self.check_method(&parts.method)?;
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
+        hop::strip_named(&mut parts.headers, present);
         parts.uri = match parts.method {
             Method::CONNECT => connecting::target(&parts.uri)?,
             _ => target::origin_form(std::mem::take(&mut parts.uri)).map_err(Refusal::invalid)?,
         };
         let policy = self.policy;
+        let paths = policy.generation.router.paths(host.name());
+        let paths = paths.ok_or_else(Refusal::no_route)?;
+        paths.mentioned.remove_aliases(&mut parts.headers);
         let looked_at = Asked {
             host: host.name(),
             path: parts.uri.path(),
@@ -173,10 +177,9 @@ impl<'a> Passage<'a> {
             method: &parts.method,
             fields: &parts.headers,
         };
-        let index = policy
-            .generation
-            .router
+        let index = paths
             .find(&looked_at, &policy.patterns)
+            .map_err(|error| Refusal::new(Verdict::Invalid, error.status(), error.to_string()))?
             .ok_or_else(Refusal::no_route)?;
         let target = policy.generation.choose(index);
         self.rule = Some((index, target));
@@ -231,8 +234,34 @@ impl<'a> Passage<'a> {
         }
         let told = asked.map(|asked| asked.tell(&mut parts.headers)).transpose()?;
         changes::rewrite(&rule.routing.rewrite, policy.pattern(index), &mut parts)?;
-        changes::apply(&rule.routing.request_fields, &mut parts.headers);
+        changes::apply_to_request(&rule.routing.request_fields, &mut parts.headers);
         self.forward((index, target), parts, body, told).await
+    }
+
+    /// Refuses methods that are not served.
+    fn check_method(&self, method: &Method) -> Result<(), Refusal> {
+        let (status, detail) = if *method == Method::TRACE {
+            (StatusCode::METHOD_NOT_ALLOWED, "TRACE is not served".to_owned())
+        } else if let Some(meant) = methods::meant(method, self.policy.generation.router.methods()) {
+            (
+                StatusCode::NOT_IMPLEMENTED,
+                format!("methods are case-sensitive: write {meant}"),
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::new(Verdict::Invalid, status, detail))
+    }
+
+    /// Whether the connection's certificate is revoked. In shadow mode its requests are forwarded nevertheless, whatever
+    /// was found first, and say nothing any more.
+    fn is_revoked(&self) -> bool {
+        let certificate = Proofs {
+            certificate: self.connection.certificate.as_ref(),
+            ..Proofs::default()
+        };
+        self.denied == Some(Reason::Revoked)
+            || self.verdict != Verdict::Allowed && self.connection.worker.revoked(&certificate).is_some()
     }
 
     /// Keeps for the audit log why the request is refused, or would be but for shadow.
@@ -253,8 +282,7 @@ impl<'a> Passage<'a> {
     ) -> Result<(), Refusal> {
         let connection = self.connection;
         let told = connection.told();
-        // In shadow mode one that is revoked comes so far, and says nothing any more.
-        let is_revoked = self.denied == Some(Reason::Revoked);
+        let is_revoked = self.is_revoked();
         let client = headers::Client {
             address: &told.address,
             tls: connection.is_tls(),
@@ -318,7 +346,7 @@ impl<'a> Passage<'a> {
             &self.connection.worker.mirrors,
         );
         let body = RequestBody::new(body, ended, rule.max_body).copied_to(copied);
-        let body = if rule.access.forward.claims.is_empty() {
+        let body = if self.policy.generation.router.mentioned(index.route).is_empty() {
             body
         } else {
             body.under(self.policy, index)

@@ -1,6 +1,6 @@
 //! Fields that only the gateway may set.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// Those with these names, beside all that begin with one of [`OURS_BEFORE`]: by them proxies and load
 /// balancers tell services who a client is, and frameworks believe them. `client-cert` and
@@ -83,10 +83,18 @@ fn may_be_ours(name: &str) -> bool {
     matches!(name.as_bytes(), [first, _, third, ..] if THIRD[place(*first)] >> place(fold(*third)) & 1 == 1)
 }
 
-/// Whether a field may be taken for `ours`, which is in lower case.
+/// Whether services may take a field for `ours`.
 pub(super) fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
     let (name, ours) = (name.as_str(), ours.as_str());
     name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
+}
+
+/// Takes the fields out whose names are such.
+pub(super) fn remove_where(fields: &mut HeaderMap, is: impl Fn(&HeaderName) -> bool) {
+    let removed: Vec<_> = fields.keys().filter(|name| is(name)).cloned().collect();
+    for name in removed {
+        fields.remove(name);
+    }
 }
 
 /// What is neither letter nor digit is the same.

@@ -10,13 +10,18 @@
 //! A look-up costs one hash for each segment of the path, however many routes there are, and a match
 //! for each regular expression that is a path at the host's pattern. Conditions are only looked at
 //! where path and method fit.
+//!
+//! Where the request's readers might disagree about what a rule asks for, no rule decides: see [`Undecided`].
 
 use std::{collections::HashMap, iter, sync::Arc};
 
 use foldhash::fast::RandomState;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 
-use super::conditions::{self, Compiled};
+use super::{
+    conditions::{self, Compiled, Met},
+    mentioned::Mentioned,
+};
 use crate::policy::model::{HostPattern, PathMatch, Pattern, Route};
 
 /// What policies say of hosts and paths. Only they enter anything, so nobody can make a look-up long, and the hash
@@ -32,6 +37,27 @@ pub struct RuleIndex {
     pub rule: usize,
 }
 
+/// The longest path that regular expressions are tried on, in bytes: each takes a time that grows with it.
+pub(super) const LONGEST_FOR_REGEX: usize = 8192;
+
+/// Why no rule decides a request, which is refused then: another rule would be one that it was not written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    #[error("the query has a parameter more than once whose value decides here: send it once")]
+    Repeated,
+    #[error("the path is longer than {LONGEST_FOR_REGEX} bytes")]
+    TooLong,
+}
+
+impl Undecided {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::Repeated => StatusCode::BAD_REQUEST,
+            Self::TooLong => StatusCode::URI_TOO_LONG,
+        }
+    }
+}
+
 /// A compiled set of routes.
 #[derive(Debug, Default)]
 pub struct Router {
@@ -40,6 +66,10 @@ pub struct Router {
     any: Option<Paths>,
     patterns: Vec<Pattern>,
     passes: bool,
+    /// The fields that each route mentions.
+    mentioned: Vec<Mentioned>,
+    /// The methods that rules name, each once.
+    methods: Vec<Method>,
 }
 
 /// What is looked at in a request.
@@ -56,7 +86,7 @@ pub struct Asked<'a> {
 
 /// The rules of one host pattern.
 #[derive(Debug, Default)]
-struct Paths {
+pub(super) struct Paths {
     exact: ByText<Vec<Entry>>,
     prefixes: ByText<Vec<Entry>>,
     /// Each with the position of its pattern.
@@ -65,6 +95,8 @@ struct Paths {
     longest_prefix: usize,
     /// The route that passes TLS for the host through. It has no paths.
     passthrough: Option<usize>,
+    /// The fields that its routes mention.
+    pub(super) mentioned: Mentioned,
 }
 
 /// A rule at a path.
@@ -83,6 +115,12 @@ impl Router {
         let mut router = Self::default();
         let mut patterns = Vec::new();
         for (route_index, route) in routes.iter().enumerate() {
+            let mentioned = Mentioned::by(route);
+            for method in route.rules.iter().flat_map(|rule| &rule.methods) {
+                if !router.methods.contains(method) {
+                    router.methods.push(method.clone());
+                }
+            }
             for host in &route.hosts {
                 let paths = match host {
                     HostPattern::Exact(name) => router.exact.entry(Arc::clone(name)).or_default(),
@@ -94,6 +132,7 @@ impl Router {
                     router.passes = true;
                     continue;
                 }
+                paths.mentioned.extend(&mentioned);
                 for (rule, each) in route.rules.iter().enumerate() {
                     let at = RuleIndex {
                         route: route_index,
@@ -107,6 +146,7 @@ impl Router {
                     paths.insert(&each.path, entry, &mut patterns);
                 }
             }
+            router.mentioned.push(mentioned);
         }
         Self { patterns, ..router }
     }
@@ -118,9 +158,24 @@ impl Router {
     }
 
     /// The rule that decides a request. `patterns`: clones of [`Self::patterns`].
-    #[must_use]
-    pub fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Option<RuleIndex> {
-        self.paths(asked.host)?.find(asked, patterns)
+    ///
+    /// # Errors
+    /// Why none can.
+    pub fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Result<Option<RuleIndex>, Undecided> {
+        match self.paths(asked.host) {
+            Some(paths) => paths.find(asked, patterns),
+            None => Ok(None),
+        }
+    }
+
+    /// The fields that the route at that position mentions.
+    pub(super) fn mentioned(&self, route: usize) -> &Mentioned {
+        &self.mentioned[route]
+    }
+
+    /// The methods that rules name.
+    pub(super) fn methods(&self) -> &[Method] {
+        &self.methods
     }
 
     /// Whether any route passes TLS through.
@@ -137,7 +192,8 @@ impl Router {
         Some(RuleIndex { route, rule: 0 })
     }
 
-    fn paths(&self, host: &str) -> Option<&Paths> {
+    /// What there is for a host.
+    pub(super) fn paths(&self, host: &str) -> Option<&Paths> {
         if let Some(paths) = self.exact.get(host) {
             return Some(paths);
         }
@@ -170,20 +226,31 @@ impl Paths {
         entries.or_default().push(entry);
     }
 
-    fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Option<RuleIndex> {
+    /// As [`Router::find`].
+    pub(super) fn find(
+        &self,
+        asked: &Asked<'_>,
+        patterns: &[Pattern],
+    ) -> Result<Option<RuleIndex>, Undecided> {
         let mut choice = Choice::default();
         for entries in self.look_ups(asked.path).flatten() {
             choice.consider(entries.iter(), asked, patterns);
         }
         if !self.regexes.is_empty() {
             let path = asked.path.as_bytes();
+            if path.len() > LONGEST_FOR_REGEX {
+                return Err(Undecided::TooLong);
+            }
             let alike = self
                 .regexes
                 .iter()
                 .filter(|(pattern, _)| patterns[*pattern].matches(path));
             choice.consider(alike.map(|(_, entry)| entry), asked, patterns);
         }
-        choice.decide()
+        if choice.is_unclear {
+            return Err(Undecided::Repeated);
+        }
+        Ok(choice.decide())
     }
 
     /// What stands at a path and above it, the most specific first: an item for each look-up.
@@ -205,6 +272,8 @@ struct Choice {
     first: Option<(RuleIndex, usize)>,
     others: Vec<(RuleIndex, usize)>,
     rank: usize,
+    /// Whether a rule fits or not depends on who reads the request.
+    is_unclear: bool,
 }
 
 impl Choice {
@@ -220,8 +289,16 @@ impl Choice {
             // Bytes that nobody looks at are no request: a rule must say that it is about them.
             let any = entry.methods.is_empty() && *asked.method != Method::CONNECT;
             let fits = any || entry.methods.contains(asked.method);
-            if !fits || !conditions::all_hold(&entry.conditions, asked, patterns) {
+            if !fits {
                 continue;
+            }
+            match conditions::all_hold(&entry.conditions, asked, patterns) {
+                Met::Yes => {}
+                Met::No => continue,
+                Met::Unclear => {
+                    self.is_unclear = true;
+                    continue;
+                }
             }
             let offered = (entry.at, self.rank);
             let Some(first) = &mut self.first else {

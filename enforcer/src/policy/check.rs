@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -25,14 +25,33 @@ pub struct Report {
     pub files: usize,
 }
 
+/// What stands for standard input among paths.
+const STDIN: &str = "-";
+
 /// Checks files, and the `*.yaml` and `*.yml` directly in directories. A file whose top level looks like
 /// a policy's (`apiVersion`, `kind`) is one, and all of them are checked as one set, together with
 /// those that configuration files among them name; any other file is the agent's configuration.
 #[must_use]
 pub fn check(paths: &[PathBuf]) -> Report {
+    check_with(paths, io::empty())
+}
+
+/// As [`check`]; `-` among the paths stands for what is read from `input`.
+#[must_use]
+pub fn check_with(paths: &[PathBuf], input: impl Read) -> Report {
     let sink = Sink::default();
     let mut policies = Vec::new();
     let mut configurations = Vec::new();
+    let mut piped = None;
+    let (dashes, paths): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path == Path::new(STDIN));
+    let paths = &paths[..];
+    if !dashes.is_empty() {
+        match files::read_from(Path::new("<stdin>"), input) {
+            Ok(source) if is_configuration(&source) => configurations.push(source),
+            Ok(source) => piped = Some(source),
+            Err(problem) => sink.push(*problem),
+        }
+    }
     for outcome in files::expand(paths) {
         match outcome.and_then(|file| files::read_one(&file)) {
             Ok(source) if is_configuration(&source) => configurations.push(source),
@@ -51,7 +70,8 @@ pub fn check(paths: &[PathBuf]) -> Report {
         policies.extend(named);
     }
     let sink = Sink::default();
-    let files = files::read(&once(&policies), &sink);
+    let mut files = files::read(&once(&policies), &sink);
+    files.sources.extend(piped);
     count += files.sources.len();
     problems.extend(problems_of(files, sink));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));

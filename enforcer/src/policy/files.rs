@@ -105,7 +105,6 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Reads one file of at most [`MAX_FILE`] bytes.
 pub(crate) fn read_one(file: &Path) -> Result<Source, Box<Problem>> {
-    let mut bytes = Vec::new();
     // Opening a FIFO or a device could wait for ever.
     match fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => {}
@@ -114,8 +113,15 @@ pub(crate) fn read_one(file: &Path) -> Result<Source, Box<Problem>> {
         }
         Err(error) => return Err(unreadable(file, &error)),
     }
-    File::open(file)
-        .and_then(|open| open.take(MAX_FILE + 1).read_to_end(&mut bytes))
+    let open = File::open(file).map_err(|error| unreadable(file, &error))?;
+    read_from(file, open)
+}
+
+/// Reads at most [`MAX_FILE`] bytes of what problems call `file`.
+pub(crate) fn read_from(file: &Path, from: impl Read) -> Result<Source, Box<Problem>> {
+    let mut bytes = Vec::new();
+    from.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
         .map_err(|error| unreadable(file, &error))?;
     if bytes.len() as u64 > MAX_FILE {
         let message = format!("is larger than {} KiB", MAX_FILE >> 10);

@@ -78,6 +78,15 @@ fn build_set(sources: &[Source], sink: &Sink) -> PolicySet {
     build::set(documents, complete)
 }
 
+/// Whether the document has what only an agent's configuration has, and nothing that policies begin with.
+fn is_configuration(document: &Node) -> bool {
+    let has = |key: &&str| document.entry(key).is_some();
+    !["apiVersion", "kind", "metadata", "spec"].iter().any(has)
+        && ["policies", "admin", "runtimeDir", "stateDir", "kernel", "gateway"]
+            .iter()
+            .any(has)
+}
+
 /// What could be read of a file.
 pub(crate) struct Tree {
     pub(crate) documents: Vec<Node>,
@@ -103,6 +112,13 @@ pub(crate) fn parse(source: &Source, sink: &Sink) -> Tree {
 
 /// The document, unless its kind is unknown: then nothing can be said about the rest.
 fn read_header(top: Place<'_>) -> Option<Document<'_>> {
+    if is_configuration(top.node()) {
+        top.error_with(
+            "this is an agent's configuration, not a policy",
+            "leave its file out of `policies`, or keep policies in a folder of their own",
+        );
+        return None;
+    }
     let header: Header = decode(&top)?;
     top.required("apiVersion", header.api_version, |version, at| {
         if version == API_VERSION {

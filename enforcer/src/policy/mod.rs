@@ -27,7 +27,7 @@ pub(crate) mod yaml;
 
 use std::path::PathBuf;
 
-pub use check::{Report, check};
+pub use check::{Report, check, check_with};
 pub use load::{Loaded, load};
 pub use model::PolicySet;
 pub use problem::{Problem, Problems, Severity};

@@ -62,7 +62,7 @@ pub(crate) fn request(block: &[u8]) -> Vec<u8> {
 
 /// Sends the preface and `frames`, and returns the kinds of frames that come back until the
 /// connection closes or stream 1 ends.
-async fn exchange(lab: &Lab, frames: &[u8]) -> Vec<u8> {
+pub(crate) async fn exchange(lab: &Lab, frames: &[u8]) -> Vec<u8> {
     let mut stream = client::tls(lab.address, lab.pki.client_config(None, H2))
         .await
         .unwrap();

@@ -62,7 +62,7 @@ pub(crate) fn lines() -> Vec<Message> {
         ("{} / HTTP/1.1", BAD),
         ("/ HTTP/1.1", BAD),
         ("HTTP/1.1 200 OK", BAD),
-        ("get / HTTP/1.1", Served(1)),
+        ("get / HTTP/1.1", Refused(&[501])),
         ("M-SEARCH / HTTP/1.1", Served(1)),
         ("GET https://api.example.com HTTP/1.1", Served(1)),
         ("GET /?a=/../b HTTP/1.1", Served(1)),

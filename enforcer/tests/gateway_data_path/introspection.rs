@@ -16,8 +16,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use enforcer::policy::{self, model::PolicySet};
-use http::{HeaderMap, StatusCode};
+use enforcer::policy::{
+    self,
+    model::{ApiKeyRequirement, PolicySet, Requirement},
+};
+use http::{HeaderMap, HeaderName, StatusCode};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,12 +31,15 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::support::{
-    Lab, Plan,
-    client::{self, Client, H1, H2, Reply},
-    eventually,
-    origin::Origin,
-    pki::HOST,
+use crate::{
+    api_keys::{document, key, load},
+    support::{
+        Lab, Plan,
+        client::{self, Client, H1, H2, Reply},
+        eventually, in_time,
+        origin::Origin,
+        pki::HOST,
+    },
 };
 
 /// An issuer that answers questions about tokens.
@@ -375,4 +381,42 @@ async fn an_issuer_that_cannot_be_asked_lets_in_who_is_known_and_nobody_else() {
     );
     *server.state.instead.lock().unwrap() = None;
     assert_eq!(send(&mut client, "held").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l5_a_key_that_is_taken_away_while_the_issuer_is_asked_is_refused() {
+    let (origin, server) = (Origin::start().await, Server::start().await);
+    let his = key("his", "");
+    let keys = document("ApiKeys", "partners", &format!("  keys:\n{}", his.entry));
+    let mut set = server.set(&origin, "");
+    let mut route = (*set.routes[0]).clone();
+    if let Requirement::Proof { api_key, .. } = &mut route.rules[0].require {
+        *api_key = Some(Box::new(ApiKeyRequirement {
+            keys: vec!["partners".parse().unwrap()],
+            roles: Vec::new(),
+            header: HeaderName::from_static("x-api-key"),
+        }));
+    }
+    set.routes = vec![Arc::new(route)];
+    let without = set.clone();
+    set.api_keys = load(&keys).api_keys;
+    let with = set.clone();
+    let lab = Plan::default().start(set);
+    for (token, later, status) in [("one", &with, 200), ("two", &without, 401)] {
+        server.knows(token, active(json!({})));
+        let held = server.state.gate.acquire_many(1000).await.unwrap();
+        let mut client = Client::connect(&lab, H1).await;
+        let mut request = client::get("/");
+        let fields = request.headers_mut();
+        fields.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        fields.insert("x-api-key", his.text.parse().unwrap());
+        let before = server.asked();
+        let asking = tokio::spawn(async move { client.send(request).await.unwrap() });
+        eventually("the issuer is asked", async || server.asked() > before).await;
+        lab.policies.replace(later.clone());
+        drop(held);
+        let reply = in_time("an answer", asking).await.unwrap();
+        assert_eq!(reply.status, status, "{reply:?}");
+    }
+    assert_eq!(origin.requests(), 1);
 }

@@ -28,6 +28,7 @@ mod lifecycle;
 mod listeners;
 mod metrics;
 mod mirroring;
+mod one_form;
 mod outliers;
 mod overload;
 mod passthrough;

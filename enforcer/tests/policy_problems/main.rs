@@ -14,6 +14,7 @@ mod documents;
 mod limits;
 mod matching;
 mod packets;
+mod paths;
 mod routes;
 mod services;
 mod table;

@@ -76,7 +76,7 @@ fn of_routes() {
         (
             with("match: {path: ▶/a}"),
             "spec.rules[0].match.path",
-            "is not known here",
+            "write `{exact: /a}` for this path alone, or `{prefix: /a}`",
         ),
         (
             with("match: {methods: [▶get]}"),

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use crate::{
     gateway::{
         host::Host,
-        router::{Asked, Router, RuleIndex},
+        router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided},
         target::origin_form,
     },
     policy::model::{
@@ -208,13 +208,24 @@ fn passing(routes: &[Arc<Route>], host: &str) -> Option<RuleIndex> {
 }
 
 /// The rule that decides, in the documented order: the most specific host alone; of each of its routes the first rule
-/// that fits; of these the most specific path, then the first route.
-pub(in crate::gateway) fn plain(routes: &[Arc<Route>], asked: &Asked<'_>) -> Option<RuleIndex> {
+/// that fits; of these the most specific path, then the first route. Nobody tries expressions on long paths, and which
+/// of several values of a parameter counts is not for the gateway to say.
+pub(in crate::gateway) fn plain(
+    routes: &[Arc<Route>],
+    asked: &Asked<'_>,
+) -> Result<Option<RuleIndex>, Undecided> {
+    let mut routes = of_host(routes, asked.host);
+    routes.retain(|(_, route)| route.passthrough.is_none());
+    let mut rules = routes.iter().flat_map(|(_, route)| &route.rules);
+    let has_regex = rules.clone().any(|rule| matches!(rule.path, PathMatch::Regex(_)));
+    if has_regex && asked.path.len() > LONGEST_FOR_REGEX {
+        return Err(Undecided::TooLong);
+    }
+    if rules.any(|rule| is_unclear(rule, asked)) {
+        return Err(Undecided::Repeated);
+    }
     let mut offers = Vec::new();
-    for (index, route) in of_host(routes, asked.host) {
-        if route.passthrough.is_some() {
-            continue;
-        }
+    for (index, route) in routes {
         if let Some(rule) = route.rules.iter().position(|rule| fits(rule, asked)) {
             let length = match &route.rules[rule].path {
                 PathMatch::Exact(_) => usize::MAX,
@@ -224,7 +235,21 @@ pub(in crate::gateway) fn plain(routes: &[Arc<Route>], asked: &Asked<'_>) -> Opt
             offers.push((Reverse(length), RuleIndex { route: index, rule }));
         }
     }
-    offers.into_iter().min().map(|(_, at)| at)
+    Ok(offers.into_iter().min().map(|(_, at)| at))
+}
+
+/// Whether it fits but for the value of a parameter that has several.
+fn is_unclear(rule: &Rule, asked: &Asked<'_>) -> bool {
+    let of_several = |condition: &&Condition| match &condition.part {
+        Part::Query(name) => {
+            !matches!(condition.test, Test::Present(_)) && parameters(asked.query, name).nth(1).is_some()
+        }
+        Part::Header(_) => false,
+    };
+    let (unclear, clear): (Vec<_>, Vec<_>) = rule.routing.conditions.iter().partition(of_several);
+    let mut without = rule.clone();
+    without.routing.conditions = clear.into_iter().cloned().collect();
+    !unclear.is_empty() && fits(&without, asked)
 }
 
 fn fits(rule: &Rule, asked: &Asked<'_>) -> bool {
@@ -244,14 +269,7 @@ fn holds(condition: &Condition, asked: &Asked<'_>) -> bool {
             let between = if *name == header::COOKIE { "; " } else { ", " };
             (!values.is_empty()).then(|| values.join(between.as_bytes()))
         }
-        Part::Query(name) => {
-            let pairs = asked.query.unwrap_or_default().split('&');
-            let pairs = pairs.filter(|pair| !pair.is_empty());
-            let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-            pairs
-                .find(|(key, _)| decoded(key) == **name)
-                .map(|(_, value)| decoded(value).into_bytes())
-        }
+        Part::Query(name) => parameters(asked.query, name).next().map(String::into_bytes),
     };
     match (&condition.test, value) {
         (Test::Present(wanted), value) => value.is_some() == *wanted,
@@ -260,6 +278,16 @@ fn holds(condition: &Condition, asked: &Asked<'_>) -> bool {
         (Test::Regex(pattern), Some(value)) => pattern.matches(&value),
         (_, None) => false,
     }
+}
+
+/// The values of a parameter.
+fn parameters<'a>(query: Option<&'a str>, name: &str) -> impl Iterator<Item = String> {
+    let pairs = query.unwrap_or_default().split('&');
+    let pairs = pairs.filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs
+        .filter(move |(key, _)| decoded(key) == name)
+        .map(|(_, value)| decoded(value))
 }
 
 /// A part of a query as its writer meant it.

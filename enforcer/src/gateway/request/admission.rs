@@ -10,6 +10,7 @@ use crate::{
         connection::{Connection, blame},
         host::Host,
         identity::{
+            api_key::KeyError,
             authorize::{Denial, admit_source, authorize, authorize_key},
             bearer::{self, BearerError, Offered, Scheme},
             challenge::Realm,
@@ -85,7 +86,14 @@ impl<'a> Passage<'a> {
             self.blame();
             return Err(Refusal::revoked(revoked, realm));
         }
-        // Nothing is waited for since the look above, so that every revocation from here on finds it.
+        // The issuer may have been waited for since the request began, and the key taken away meanwhile.
+        if let Some(key) = key
+            && !self.connection.worker.policy().generation.keys.has(key)
+        {
+            return Err(Refusal::api_key(KeyError::Unknown, name));
+        }
+        // Nothing is waited for since the looks above, so that every revocation from here on finds it, and whoever takes
+        // a key away.
         self.held = self.connection.hold(token.as_ref(), key);
         if let (Some(held), Some(token)) = (&self.held, &token) {
             self.connection.verified_by(held, || Identity::Token {

@@ -6,10 +6,10 @@ use http::{HeaderName, HeaderValue};
 
 use super::distinct_of;
 use crate::{
-    gateway::{host_value, is_normal_path, is_of_hop, is_ours},
+    gateway::{host_value, is_of_hop, is_ours, path_spelling},
     policy::{
         destination::{FieldChanges, PathChange, Rewrite},
-        leaf::{PathMatch, Pattern, Template},
+        leaf::{PathMatch, Template},
         raw,
         yaml::place::{Place, Unique, parsed},
     },
@@ -76,12 +76,15 @@ pub(super) fn path_change(raw: raw::PathChange, matched: &PathMatch, at: &Place<
         };
         return normal(&path, &at).then_some(PathChange::Whole(path));
     }
-    let pattern = parsed(Pattern::new)(raw.regex?, &at.field("regex"))?;
+    let PathMatch::Regex(pattern) = parsed(PathMatch::regex)(raw.regex?, &at.field("regex"))? else {
+        return None;
+    };
     let (with, at) = (raw.with?, at.field("with"));
-    if !with.starts_with('/') || !normal(&with.replace('$', "x"), &at) {
-        if !with.starts_with('/') {
-            at.error(format!("`{with}` does not begin with /: write /{with}"));
-        }
+    if !with.starts_with('/') {
+        at.error(format!("`{with}` does not begin with /: write /{with}"));
+        return None;
+    }
+    if !normal(&with, &at) {
         return None;
     }
     let with = parsed(|text| Template::new(text, &pattern))(with, &at)?;
@@ -96,13 +99,19 @@ fn normal(path: &str, at: &Place<'_>) -> bool {
         ));
         return false;
     }
-    let is_normal = is_normal_path(path);
-    if !is_normal {
-        at.error(
-            "this is no path in its normal form: no `;`, `?` or `#`, no dot segments, no needless escapes",
-        );
+    match path_spelling(path) {
+        Ok(right) if right == path => true,
+        Ok(right) => {
+            at.error(format!(
+                "this is not in the normal form, in which services get paths: write `{right}`"
+            ));
+            false
+        }
+        Err(error) => {
+            at.error(format!("this has no normal form: {error}"));
+            false
+        }
     }
-    is_normal
 }
 
 /// A host, with a port where there is one.

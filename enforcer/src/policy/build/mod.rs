@@ -23,6 +23,7 @@ pub(crate) mod service;
 mod tokens;
 mod upstream;
 mod upstream_tls;
+mod variants;
 mod verified;
 
 use std::{
@@ -134,6 +135,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     set.packet_policies.sort_by(|a, b| a.name.cmp(&b.name));
     set.services.sort_by(|a, b| a.name.cmp(&b.name));
     set.routes.sort_by(|a, b| a.name.cmp(&b.name));
+    routes.judge(&set.routes);
     set.issuers.sort_by(|a, b| a.name.cmp(&b.name));
     let kept: Vec<_> = set
         .issuers

@@ -11,11 +11,11 @@ use super::{
     request::{Of, limit},
     require::{Proofs, requirement},
     routing::routing,
-    values,
+    values, variants,
 };
 use crate::policy::{
-    leaf::{HostPattern, PathMatch, Pattern, quantity},
-    model::{Destination, RequestKey, RequestLimit, Route, Rule, Upgrade},
+    leaf::{HostPattern, PathMatch, quantity},
+    model::{Destination, Mode, RequestKey, RequestLimit, Requirement, Route, Rule, Upgrade},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -32,8 +32,30 @@ const MAX_RULES: usize = 1000;
 /// The most rules of one route whose paths are regular expressions.
 const MAX_PATTERNS: usize = 64;
 
-/// Which route has which host with which first match.
-pub(super) type Claims = Unique<(String, String)>;
+/// What is judged of all routes together.
+pub(super) struct Claims<'a> {
+    /// Which route has which host with which first match.
+    firsts: Unique<(String, String)>,
+    exact: Vec<variants::Exact<'a>>,
+}
+
+impl Claims<'_> {
+    pub(super) fn new() -> Self {
+        Self {
+            firsts: Unique::new(),
+            exact: Vec::new(),
+        }
+    }
+
+    /// Warns of what `routes`, all of them in order of name, make of each other.
+    pub(super) fn judge(&self, routes: &[Arc<Route>]) {
+        // Rules that could not be built are missing, and what is wrong with them comes first.
+        let is_whole = |first: &variants::Exact<'_>| !first.at.has_errors();
+        if self.exact.first().is_some_and(is_whole) {
+            variants::warn(&self.exact, routes);
+        }
+    }
+}
 
 /// Which limit of a route has which name.
 type LimitNames = Unique<Arc<str>>;
@@ -45,13 +67,14 @@ struct Scope<'a> {
     known: &'a Known,
 }
 
-pub(super) fn build(
+pub(super) fn build<'a>(
     head: Option<Head>,
     mut raw: raw::Route,
-    at: &Place<'_>,
+    at: &Place<'a>,
     known: &Known,
-    claims: &mut Claims,
+    claims: &mut Claims<'a>,
 ) -> Option<Route> {
+    let mode = mode(raw.mode);
     let hosts = at.required("hosts", raw.hosts.take(), |list, _| {
         Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
     });
@@ -96,7 +119,19 @@ pub(super) fn build(
         });
         match passthrough {
             Some(_) => passthrough::rules(&rules),
-            None => unreachable(&rules),
+            None => {
+                unreachable(&rules);
+                warn_of_shadow(mode, &rules, at);
+            }
+        }
+        if let Some(head) = &head {
+            let is_exact = |(_, (rule, _)): &(usize, &Located<'_, Rule>)| matches!(rule.path, PathMatch::Exact(_));
+            let exact = rules.iter().enumerate().filter(is_exact);
+            claims.exact.extend(exact.map(|(rule, (_, at))| variants::Exact {
+                route: head.name.clone(),
+                rule,
+                at: at.field("match").field("path"),
+            }));
         }
         let is_pattern = |(rule, _): &&Located<'_, Rule>| matches!(rule.path, PathMatch::Regex(_));
         if let Some((_, at)) = rules.iter().filter(is_pattern).nth(MAX_PATTERNS) {
@@ -106,18 +141,22 @@ pub(super) fn build(
         }
         Some(values(rules))
     });
-    if let (Some(hosts), Some(first)) = (&hosts, rules.as_ref().and_then(|rules| rules.first())) {
+    // Where the first could not be built, another one stands in its place.
+    let whole = rules
+        .as_ref()
+        .filter(|rules| rules.len() == at.field("rules").items().len());
+    if let (Some(hosts), Some(first)) = (&hosts, whole.and_then(|rules| rules.first())) {
         let matched = match passthrough {
             Some(_) => "passthrough".to_owned(),
             None => first_match(first),
         };
-        claim(hosts, &matched, claims);
+        claim(hosts, &matched, &mut claims.firsts);
     }
     let head = head?;
     Some(Route {
         name: head.name,
         origin: head.origin,
-        mode: mode(raw.mode),
+        mode,
         hosts: values(hosts?),
         rules: rules?,
         passthrough,
@@ -131,13 +170,37 @@ fn first_match(first: &Rule) -> String {
 }
 
 /// Two routes that begin alike for one host: the second would never be reached by them.
-fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, claims: &mut Claims) {
+fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, claims: &mut Unique<(String, String)>) {
     for (host, place) in hosts {
         claims.claim((host.to_string(), matched.to_owned()), place, |other| {
             format!(
                 "the route at {other} has the host `{host}` and begins with the same match: join the two, or give them different matches"
             )
         });
+    }
+}
+
+/// In shadow mode a rule admits whoever it would refuse, which is the opposite of what the word promises.
+fn warn_of_shadow(mode: Mode, rules: &[Located<'_, Rule>], route: &Place<'_>) {
+    let protects = |rule: &Rule| {
+        !matches!(rule.require, Requirement::Anybody)
+            || !rule.access.from.is_empty()
+            || rule.access.when.is_some()
+    };
+    let warn = |at: &Place<'_>| {
+        at.field("mode").warning(
+            "in shadow mode everybody is let in: requests without what `require` asks for are counted, and forwarded all the same",
+            "write `mode: enforce` where something is to be protected",
+        );
+    };
+    let protecting = rules.iter().filter(|(rule, _)| protects(rule));
+    if mode == Mode::Shadow && protecting.clone().any(|(rule, _)| rule.access.mode.is_none()) {
+        warn(route);
+    }
+    for (rule, at) in protecting {
+        if rule.access.mode == Some(Mode::Shadow) {
+            warn(at);
+        }
     }
 }
 
@@ -188,8 +251,11 @@ fn rule(
         let path = at.optional("path", matches.path, path);
         let methods = matches.methods.map(|list| list.0);
         let methods = values(distinct_of(at, "methods", methods, parse_method));
-        Some((path, methods, conditions))
+        // What is wrong is no match for everything.
+        let is_whole = path.is_some() || !at.mentions("path");
+        is_whole.then_some((path, methods, conditions))
     });
+    let is_whole = matched.is_some() || !at.mentions("match");
     let (path, methods, conditions) = matched.unwrap_or_default();
     let path = path.unwrap_or_else(|| PathMatch::Prefix("/".into()));
     let routing = routing(&mut raw, &path, conditions, at, scope.known);
@@ -224,6 +290,7 @@ fn rule(
             "write `per: rule`",
         );
     }
+    is_whole.then_some(())?;
     Some(Rule {
         path,
         methods,
@@ -314,7 +381,7 @@ fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
     match raw {
         raw::PathMatch::Prefix(text) => parsed(PathMatch::prefix)(text, &at.field("prefix")),
         raw::PathMatch::Exact(text) => parsed(PathMatch::exact)(text, &at.field("exact")),
-        raw::PathMatch::Regex(text) => parsed(Pattern::new)(text, &at.field("regex")).map(PathMatch::Regex),
+        raw::PathMatch::Regex(text) => parsed(PathMatch::regex)(text, &at.field("regex")),
     }
 }
 

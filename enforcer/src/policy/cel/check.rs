@@ -219,7 +219,7 @@ impl<'a> Checker<'a> {
             operators::CONDITIONAL => return self.choice(expression, call),
             _ => return self.function(expression, call),
         };
-        Ok((node, Type::Bool))
+        Ok((self.spelled(expression, node)?, Type::Bool))
     }
 
     /// So many operands as an operator has.

@@ -117,7 +117,8 @@ impl Checker<'_> {
             self.of_type(target, Type::Text)?,
             self.of_type(argument, Type::Text)?,
         ];
-        Ok((Node::Text(test, Box::new(nodes)), Type::Bool))
+        let node = self.spelled(argument, Node::Text(test, Box::new(nodes)))?;
+        Ok((node, Type::Bool))
     }
 
     /// A part of the text is enough, as CEL has it.
@@ -139,7 +140,8 @@ impl Checker<'_> {
                 ),
             })
         })?;
-        Ok((Node::Matches(Box::new(target), regex), Type::Bool))
+        let node = self.spelled(pattern, Node::Matches(Box::new(target), regex))?;
+        Ok((node, Type::Bool))
     }
 
     fn size(&self, target: &IdedExpr) -> Result<Typed, Fault> {

@@ -6,6 +6,7 @@
 mod check;
 mod functions;
 mod names;
+mod spelling;
 pub mod tree;
 
 use std::{sync::Arc, thread};
@@ -103,7 +104,12 @@ fn parse_and_check(text: &str, scope: Scope) -> Result<Condition, Fault> {
                 // What it had expected instead is long and seldom what was meant.
                 let message = error.msg.split(" expecting ").next().unwrap_or_default();
                 let message = message.trim_start_matches("Syntax error: ");
-                Fault::new(offset(text, line, column), format!("this is no CEL: {message}"))
+                let at = offset(text, line, column);
+                let fault = Fault::new(at, format!("this is no CEL: {message}"));
+                match operator(text, at) {
+                    Some(meant) => fault.with_hint(format!("did you mean `{meant}`?")),
+                    None => fault,
+                }
             },
         )
     })?;
@@ -112,6 +118,16 @@ fn parse_and_check(text: &str, scope: Scope) -> Result<Condition, Fault> {
         text: Arc::from(text),
         root,
     })
+}
+
+/// The operator that stands at a place with half of its characters.
+fn operator(text: &str, at: usize) -> Option<&'static str> {
+    match text.chars().nth(at)? {
+        '=' => Some("=="),
+        '&' => Some("&&"),
+        '|' => Some("||"),
+        _ => None,
+    }
 }
 
 /// The place of line and column, both from 1, as characters from the beginning.

@@ -106,6 +106,18 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// The header fields that it looks at.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let mut places = Vec::new();
+        self.root.places(&mut places);
+        places.into_iter().filter_map(|place| match place {
+            Place::Header(name) => Some(name),
+            _ => None,
+        })
+    }
+}
+
 impl Node {
     fn places<'a>(&'a self, into: &mut Vec<&'a Place>) {
         let mut all = |nodes: &'a [Node]| nodes.iter().for_each(|node| node.places(into));

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use super::Pattern;
+use super::{Pattern, misspelt_literal};
+use crate::gateway::path_spelling;
 
 /// What a path must be. Paths are compared after normalisation, by segment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +41,20 @@ impl PathMatch {
         Ok(Self::Exact(text.into()))
     }
 
+    /// A path that must be like `text` as a whole.
+    ///
+    /// # Errors
+    /// A sentence, when `text` is no expression, or wants to find what no path has after normalisation.
+    pub fn regex(text: &str) -> Result<Self, String> {
+        let pattern = Pattern::new(text)?;
+        match misspelt_literal(text) {
+            None => Ok(Self::Regex(pattern)),
+            Some((literal, right)) => Err(format!(
+                "no path has `{literal}` in its normal form, in which paths are matched and forwarded: write `{right}`"
+            )),
+        }
+    }
+
     /// A path that must be `text` or below it. A slash at the end is left out.
     ///
     /// # Errors
@@ -75,22 +90,18 @@ fn check_path(text: &str) -> Result<(), String> {
             "`{text}` is more than a path: leave out what follows ? or #"
         ));
     }
-    if let Some(c) = text.chars().find(|c| !c.is_ascii_graphic()) {
-        return Err(format!(
-            "`{text}` has {c:?} in it, which a path writes percent-encoded"
-        ));
-    }
     if text.contains('*') {
         return Err(format!(
-            "`{text}` has a `*`, which is no wildcard in paths: use `prefix`"
+            "`{text}` has a `*`, which is no wildcard in paths: use `prefix`, or `regex` for an asterisk"
         ));
     }
-    if text.contains("//") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Err(format!(
-            "`{text}` has an empty, `.` or `..` segment and would never match: paths are normalised first"
-        ));
+    match path_spelling(text) {
+        Ok(right) if right == text => Ok(()),
+        Ok(right) => Err(format!(
+            "`{text}` is not in the normal form, in which paths are matched and forwarded, and would never match: write `{right}`"
+        )),
+        Err(error) => Err(format!("`{text}` has no normal form: {error}")),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -110,6 +121,25 @@ mod tests {
                 PathMatch::prefix(bad).is_err() && PathMatch::exact(bad).is_err(),
                 "{bad}"
             );
+        }
+        for (wrong, right) in [
+            ("/v1/users%3Adelete", "`/v1/users:delete`"),
+            ("/%61dmin", "`/admin`"),
+            ("/caf%c3%a9", "`/caf%C3%A9`"),
+            ("/caf\u{e9}", "`/caf%C3%A9`"),
+            ("/users/{id}", "`/users/%7Bid%7D`"),
+            ("/a/../b", "`/b`"),
+            ("/a%2Fb", "escaped slash"),
+            ("/a;b", "`;`"),
+        ] {
+            let message = PathMatch::exact(wrong).unwrap_err();
+            assert!(
+                message.contains("normal form") && message.contains(right),
+                "{message}"
+            );
+        }
+        for good in ["/v1/users:delete", "/caf%C3%A9", "/a@b,c=d", "/users/%7Bid%7D"] {
+            assert!(PathMatch::exact(good).is_ok(), "{good}");
         }
         assert!(PathMatch::prefix("/v1").unwrap().matches("/v1/a"));
         assert!(!PathMatch::prefix("/v1").unwrap().matches("/v10"));

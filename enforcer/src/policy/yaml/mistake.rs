@@ -6,6 +6,17 @@ use serde::de::{self, Expected, Unexpected};
 
 use super::tree::{Node, Position, Value};
 
+/// Fields of a Service that are looked for in rules.
+const OF_SERVICES: [&str; 7] = [
+    "balance",
+    "connectTimeout",
+    "endpoints",
+    "health",
+    "outliers",
+    "protocol",
+    "retries",
+];
+
 /// The candidate nearest to `word`, if it is near enough to be what was meant.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
@@ -98,6 +109,15 @@ impl de::Error for Mistake {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        if variant.starts_with('/') && expected.contains(&"exact") {
+            let hint = format!(
+                "write `{{exact: {variant}}}` for this path alone, or `{{prefix: {variant}}}` for all below it too"
+            );
+            return Self::new(
+                "`path` says how paths are matched, not the path alone".to_owned(),
+                Some(hint),
+            );
+        }
         let listed = alternatives(expected.iter().copied());
         match nearest(variant, expected.iter().copied()) {
             Some(near) => Self::new(
@@ -112,6 +132,10 @@ impl de::Error for Mistake {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        if OF_SERVICES.contains(&field) && expected.contains(&"require") {
+            let hint = format!("`{field}` belongs to the Service that the rule leads to");
+            return Self::new(format!("a rule has no field `{field}`"), Some(hint));
+        }
         let meant = nearest(field, expected.iter().copied());
         let hint = match meant {
             Some(near) => format!("did you mean `{near}`?"),

@@ -197,6 +197,11 @@ impl<'a> Place<'a> {
         matches!(&self.node.value, Value::List(nodes) if nodes.is_empty())
     }
 
+    /// Whether anything at all has been found wrong, here or elsewhere.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.sink.errors.get() > 0
+    }
+
     /// Reports an error here.
     pub(crate) fn error(&self, message: impl Into<String>) {
         self.report(Severity::Error, message.into(), None);
