@@ -44,6 +44,8 @@ pub struct Config {
     /// Files or directories. At least one.
     pub policies: Vec<PathBuf>,
     pub admin: Admin,
+    /// `None`: metrics are on the admin address alone.
+    pub metrics: Option<Metrics>,
     /// Holds the admin token and sockets.
     pub runtime_dir: PathBuf,
     /// Holds what is to outlive the agent.
@@ -61,6 +63,12 @@ pub struct Config {
 /// Where metrics, health and the operators' interface are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admin {
+    pub address: SocketAddr,
+}
+
+/// Where metrics are served, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
     pub address: SocketAddr,
 }
 

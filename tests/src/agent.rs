@@ -155,6 +155,8 @@ impl Agent {
         self.node
             .command(&self.binary)?
             .args(arguments)
+            // As configurations of the lab give it.
+            .env("ENFORCER_RUNTIME_DIR", "run")
             .current_dir(&self.folder)
             .output()
             .with_context(|| format!("{} did not start", self.binary.display()))

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::{Query, State},
     http::{StatusCode, header::CONTENT_TYPE},
@@ -12,6 +13,11 @@ use futures_util::stream;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::{
+    guard::Trusted,
+    places::Seat,
+    readers::{Place, Readers},
+};
 use crate::agent::{
     events::{EventLine, EventView, READERS, Reader},
     state::Shared,
@@ -38,19 +44,29 @@ impl EventsQuery {
 }
 
 /// `GET /v1/events?follow=true&source=192.0.2.1`
-pub async fn events(State(shared): State<Arc<Shared>>, Query(query): Query<EventsQuery>) -> Response {
-    let Some((recent, reader)) = shared.journal.listen() else {
+pub async fn events(
+    State(shared): State<Arc<Shared>>,
+    Extension(readers): Extension<Arc<Readers>>,
+    Extension(Trusted(trusted)): Extension<Trusted>,
+    Extension(seat): Extension<Arc<Seat>>,
+    Query(query): Query<EventsQuery>,
+) -> Response {
+    let place = match query.follow {
+        true => readers.take(seat, trusted).await.map(Some),
+        false => Some(None),
+    };
+    let (Some(place), Some((recent, reader))) = (place, shared.journal.listen()) else {
         let text = format!("{READERS} are listening to events already, which is the bound\n");
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
     let recent = recent.into_iter().filter_map(move |event| query.line(&event));
     let recent: Bytes = recent.collect::<Vec<_>>().concat().into();
     let body = if query.follow {
-        let begin = (Some(recent), reader, query);
+        let begin = (Some(recent), following(reader, place), query);
         Body::from_stream(stream::unfold(begin, |(first, mut reader, query)| async move {
             let bytes = match first {
                 Some(recent) => recent,
-                None => next(&mut reader, query).await?,
+                None => next(&mut reader.0, query).await?,
             };
             Some((Ok::<_, Infallible>(bytes), (None, reader, query)))
         }))
@@ -58,6 +74,11 @@ pub async fn events(State(shared): State<Arc<Shared>>, Query(query): Query<Event
         Body::from(recent)
     };
     ([(CONTENT_TYPE, "application/jsonl")], body).into_response()
+}
+
+/// A reader and its place, which is freed after it: the next one finds room in the journal.
+fn following(reader: Reader, place: Option<Place>) -> (Reader, Option<Place>) {
+    (reader, place)
 }
 
 /// The next line. A reader that is too slow is told how many it has lost.

@@ -74,7 +74,11 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     }
     let loaded = policy::load(&config.policies)?;
     // First of all that is taken: where another agent runs already, this one leaves it alone.
-    let admin = admin::bind(config.admin.address)?;
+    let admin = admin::bind(admin::Addresses {
+        admin: config.admin.address,
+        metrics: config.metrics.map(|metrics| metrics.address),
+        runtime_dir: &config.runtime_dir,
+    })?;
     let kernel = config
         .kernel
         .enabled
@@ -196,7 +200,7 @@ async fn serve(
         mut interrupt,
         mut hang_up,
     } = Signals::new().map_err(RunError::Runtime)?;
-    let admin = admin::start(admin, &config.runtime_dir, Arc::clone(shared))?;
+    let admin = admin::start(admin, Arc::clone(shared))?;
     let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
     let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
     let controller = tokio::spawn(control(

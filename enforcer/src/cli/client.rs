@@ -1,19 +1,24 @@
 //! Speaks to a running agent.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
-use http::{Method, Request, StatusCode, header::CONTENT_TYPE};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::{
-    client::legacy::{Client as Legacy, connect::HttpConnector},
-    rt::TokioExecutor,
+use http::{
+    HeaderValue, Method, Request, StatusCode,
+    header::{CONTENT_TYPE, HOST},
 };
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
 
-use crate::admin::{TOKEN_FILE, TOKEN_HEADER};
+use crate::admin::{BY_HEADER, SOCKET_FILE, TOKEN_FILE, TOKEN_HEADER};
 
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,20 +28,18 @@ const OTHER_VERSION: &str = "the agent's answer is not of this version: is the a
 /// The longest line of a stream.
 const LONGEST_LINE: usize = 1 << 16;
 
+/// The largest answer that is read at once.
+const LARGEST_ANSWER: usize = 64 << 20;
+
 /// Where the running agent is.
 #[derive(Debug, Args)]
 // Not by the type's name, which is also a subcommand's: `enforcer revoke client`.
 #[group(id = "admin-client")]
 pub struct Client {
-    /// The agent's admin address
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        default_value = "127.0.0.1:9600",
-        env = "ENFORCER_ADMIN"
-    )]
-    admin: String,
-    /// The agent's runtime directory, which holds the token that changes take
+    /// The agent's admin address, instead of the socket in its runtime directory
+    #[arg(long, value_name = "ADDRESS", env = "ENFORCER_ADMIN")]
+    admin: Option<String>,
+    /// The agent's runtime directory: its socket, and the token that changes over `--admin` take
     #[arg(
         long,
         value_name = "DIR",
@@ -46,11 +49,30 @@ pub struct Client {
     runtime_dir: PathBuf,
 }
 
+/// A request to the agent.
+struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    by: Option<&'a str>,
+}
+
+/// Nobody answers where the agent should.
+#[derive(Debug, thiserror::Error)]
+#[error("no agent answers at {place} ({source}): {hint}")]
+pub(super) struct Absent {
+    place: String,
+    source: io::Error,
+    hint: &'static str,
+}
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
 impl Client {
     /// Reads something.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
-        let request = Request::get(self.uri(path)).body(Full::default())?;
-        let body = self.send(request)?;
+        let body = self.send(&Ask::get(path))?;
         serde_json::from_slice(&body).context(OTHER_VERSION)
     }
 
@@ -60,19 +82,8 @@ impl Client {
         path: &str,
         mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let request = Request::get(self.uri(path)).body(Full::default())?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let client: Legacy<HttpConnector, Full<Bytes>> =
-                Legacy::builder(TokioExecutor::new()).build_http();
-            let response = tokio::time::timeout(PATIENCE, client.request(request))
-                .await
-                .map_err(|_| anyhow!("the agent at {} does not answer", self.admin))?
-                .with_context(|| format!("no agent answers at {}: is it running (--admin)?", self.admin))?;
-            let status = response.status();
-            let mut body = response.into_body();
+        runtime()?.block_on(async {
+            let (status, mut body) = self.begin(&Ask::get(path)).await?;
             if !status.is_success() {
                 return refused(status, &body.collect().await?.to_bytes()).map(drop);
             }
@@ -92,9 +103,20 @@ impl Client {
         })
     }
 
-    /// Changes something.
-    pub(super) fn change(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<()> {
-        self.demand(method, path, body).map(drop)
+    /// Changes something, and reads what the agent says of it.
+    pub(super) fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        by: Option<&str>,
+    ) -> anyhow::Result<Bytes> {
+        self.send(&Ask {
+            method,
+            path,
+            body: serde_json::to_vec(body)?.into(),
+            by,
+        })
     }
 
     /// Changes something, and reads what has come of it.
@@ -103,55 +125,129 @@ impl Client {
         method: Method,
         path: &str,
         body: &impl Serialize,
+        by: Option<&str>,
     ) -> anyhow::Result<T> {
-        let answer = self.demand(method, path, body)?;
+        let answer = self.change(method, path, body, by)?;
         serde_json::from_slice(&answer).context(OTHER_VERSION)
     }
 
-    fn demand(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Bytes> {
+    fn send(&self, ask: &Ask<'_>) -> anyhow::Result<Bytes> {
+        runtime()?.block_on(async {
+            let (status, body) = self.begin(ask).await?;
+            let body = http_body_util::Limited::new(body, LARGEST_ANSWER).collect();
+            let body = tokio::time::timeout(PATIENCE, body)
+                .await
+                .map_err(|_| self.silent())?
+                .map_err(|error| anyhow!(error))?
+                .to_bytes();
+            match status.is_success() {
+                true => Ok(body),
+                false => refused(status, &body),
+            }
+        })
+    }
+
+    /// Sends a request, with the token if the agent asks for it.
+    async fn begin(&self, ask: &Ask<'_>) -> anyhow::Result<(StatusCode, Incoming)> {
+        // Whoever listens where the agent should need not know the token: reading takes it beyond loopback alone.
+        let changes = ask.method != Method::GET && self.admin.is_some();
+        let (status, body) = self.exchange(ask, changes).await?;
+        if status == StatusCode::UNAUTHORIZED && !changes && self.admin.is_some() {
+            return self.exchange(ask, true).await;
+        }
+        Ok((status, body))
+    }
+
+    async fn exchange(&self, ask: &Ask<'_>, with_token: bool) -> anyhow::Result<(StatusCode, Incoming)> {
+        let token = with_token.then(|| self.token()).transpose()?;
+        let mut request = Request::builder()
+            .method(ask.method.clone())
+            .uri(ask.path)
+            .header(HOST, self.admin.as_deref().unwrap_or("localhost"))
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(TOKEN_HEADER, token.trim());
+        }
+        if let Some(by) = ask.by.and_then(|by| HeaderValue::from_bytes(by.as_bytes()).ok()) {
+            request = request.header(BY_HEADER, by);
+        }
+        let request = request.body(Full::new(ask.body.clone()))?;
+        let answer = async {
+            let io = TokioIo::new(self.connect().await?);
+            let (mut sender, connection) = http1::handshake(io).await?;
+            tokio::spawn(connection);
+            let response = sender.send_request(request).await?;
+            anyhow::Ok((response.status(), response.into_body()))
+        };
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .map_err(|_| self.silent())?
+    }
+
+    async fn connect(&self) -> anyhow::Result<Box<dyn Io>> {
+        if let Some(address) = &self.admin {
+            return match TcpStream::connect(address).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(source) => Err(Absent {
+                    place: address.clone(),
+                    source,
+                    hint: "is it running, and is this its address (--admin)?",
+                }
+                .into()),
+            };
+        }
+        let path = self.socket();
+        match UnixStream::connect(&path).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(anyhow!(
+                "{} is for root and the agent's user alone: run this as one of them. Where the agent's admin address \
+                 is loopback, all may read there: --admin 127.0.0.1:9600",
+                path.display()
+            )),
+            Err(source) => Err(Absent {
+                place: path.display().to_string(),
+                source,
+                hint: "is it running, and is this its --runtime-dir? An agent of an earlier version has no socket: \
+                       name its address (--admin)",
+            }
+            .into()),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.runtime_dir.join(SOCKET_FILE)
+    }
+
+    fn token(&self) -> anyhow::Result<String> {
         let file = self.runtime_dir.join(TOKEN_FILE);
-        let token = fs::read_to_string(&file).with_context(|| {
+        fs::read_to_string(&file).with_context(|| {
             format!(
                 "{} cannot be read: run this as the agent's user, or name its --runtime-dir",
                 file.display()
             )
-        })?;
-        let request = Request::builder()
-            .method(method)
-            .uri(self.uri(path))
-            .header(CONTENT_TYPE, "application/json")
-            .header(TOKEN_HEADER, token.trim())
-            .body(Full::from(serde_json::to_vec(body)?))?;
-        self.send(request)
-    }
-
-    fn uri(&self, path: &str) -> String {
-        format!("http://{}{path}", self.admin)
-    }
-
-    fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Bytes> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        runtime.block_on(async {
-            let client: Legacy<HttpConnector, Full<Bytes>> =
-                Legacy::builder(TokioExecutor::new()).build_http();
-            let answer = async {
-                let response = client.request(request).await?;
-                let status = response.status();
-                anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
-            };
-            let answer = tokio::time::timeout(PATIENCE, answer)
-                .await
-                .map_err(|_| anyhow!("the agent at {} does not answer", self.admin))?;
-            let (status, body) = answer
-                .with_context(|| format!("no agent answers at {}: is it running (--admin)?", self.admin))?;
-            if !status.is_success() {
-                return refused(status, &body);
-            }
-            Ok(body)
         })
     }
+
+    fn silent(&self) -> anyhow::Error {
+        let socket = || self.socket().display().to_string();
+        let place = self.admin.clone().unwrap_or_else(socket);
+        anyhow!("the agent at {place} does not answer within {PATIENCE:?}")
+    }
+}
+
+impl<'a> Ask<'a> {
+    fn get(path: &'a str) -> Self {
+        Self {
+            method: Method::GET,
+            path,
+            body: Bytes::new(),
+            by: None,
+        }
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> anyhow::Result<Bytes> {

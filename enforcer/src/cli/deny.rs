@@ -70,7 +70,7 @@ impl Deny {
             for_seconds,
             action: self.action,
         };
-        self.client.change(Method::POST, "/v1/denials", &request)?;
+        self.client.change(Method::POST, "/v1/denials", &request, None)?;
         println!("{} is denied for {for_seconds} s", self.prefix);
         Ok(())
     }
@@ -82,6 +82,7 @@ impl Allow {
             Method::DELETE,
             "/v1/denials",
             &AllowRequest { prefix: self.prefix },
+            None,
         )?;
         println!("{} is no longer denied", self.prefix);
         Ok(())

@@ -111,7 +111,7 @@ pub(super) fn order(
         reason,
         for_seconds,
     };
-    let revoked: RevokedStatus = client.ask(Method::POST, "/v1/revocations", &request)?;
+    let revoked: RevokedStatus = client.ask(Method::POST, "/v1/revocations", &request, None)?;
     let mut out = io::stdout().lock();
     match output {
         Output::Json => {

@@ -145,7 +145,8 @@ impl Order {
         let (Some(lasts), Some(reason)) = (self.lasts, self.reason) else {
             // Without `--undo`, clap asks for both.
             let request = RestoreRequest { whom };
-            self.client.change(Method::DELETE, "/v1/revocations", &request)?;
+            self.client
+                .change(Method::DELETE, "/v1/revocations", &request, None)?;
             println!("the revocation has ended");
             return Ok(());
         };

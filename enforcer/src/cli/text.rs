@@ -76,6 +76,7 @@ mod tests {
     #[test]
     fn each_cause_is_said_once() {
         let taken = AdminError::Listen {
+            what: "admin",
             address: ([127, 0, 0, 1], 9600).into(),
             source: io::ErrorKind::AddrInUse.into(),
         };

@@ -3,8 +3,9 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use super::{
-    Adapt, Admin, AuthFailures, Config, Gateway, Kernel, Listener, Log, LogFormat, OnStop, PINS, PerSource,
-    Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes, proxy_protocol::proxy_protocol, raw, tls,
+    Adapt, Admin, AuthFailures, Config, Gateway, Kernel, Listener, Log, LogFormat, Metrics, OnStop, PINS,
+    PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes, proxy_protocol::proxy_protocol,
+    raw, tls,
 };
 use crate::policy::{
     build::{duration_within, service::parse_zone},
@@ -39,7 +40,20 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         Some(at.each("policies", list.0, |(text, at)| existing(&text, &at)))
     });
     let admin = at.optional("admin", raw.admin, |admin, at| {
-        Some(at.optional("address", admin.address, |text, at| address(&text, at)))
+        Some(at.optional("address", admin.address, |text, at| admin_address(&text, at)))
+    });
+    let admin = Admin {
+        address: admin.flatten().unwrap_or(ADMIN),
+    };
+    let metrics = at.optional("metrics", raw.metrics, |raw, at| {
+        let address = at.required("address", raw.address, |text, at| address(&text, at))?;
+        if address == admin.address {
+            at.field("address").error_with(
+                format!("{address} is the admin address, which serves metrics too"),
+                "write another port, or leave `metrics` out",
+            );
+        }
+        Some(Metrics { address })
     });
     let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
     let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer"));
@@ -60,9 +74,8 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
     }
     Some(Config {
         policies: policies?,
-        admin: Admin {
-            address: admin.flatten().unwrap_or(ADMIN),
-        },
+        admin,
+        metrics,
         state_dir: state_dir.unwrap_or_else(|| runtime_dir.clone()),
         runtime_dir,
         log: self::log(&log),
@@ -349,6 +362,21 @@ fn address(text: &str, at: &Place<'_>) -> Option<SocketAddr> {
             None
         }
     }
+}
+
+/// The admin address says who talks to the node and who they are, without TLS: beyond loopback that is for everybody
+/// in between.
+fn admin_address(text: &str, at: &Place<'_>) -> Option<SocketAddr> {
+    let address = address(text, at)?;
+    if !address.ip().to_canonical().is_loopback() {
+        at.outdated(
+            format!("{address} is reached from other machines, and the admin address has no TLS"),
+            "keep it on loopback. For Prometheus, write `metrics: {address: ADDRESS:PORT}`, which serves metrics \
+             and nothing else. The commands use the socket in `runtimeDir`. This version still starts, and answers \
+             all but health and metrics there only to who shows the token",
+        );
+    }
+    Some(address)
 }
 
 pub(super) fn path(text: &str, at: &Place<'_>) -> Option<PathBuf> {

@@ -9,6 +9,7 @@ use crate::policy::raw::{Duration, OneOrMany, Quantity, Rate};
 pub(super) struct Config {
     pub(super) policies: Option<OneOrMany<String>>,
     pub(super) admin: Option<Admin>,
+    pub(super) metrics: Option<Metrics>,
     pub(super) runtime_dir: Option<String>,
     pub(super) state_dir: Option<String>,
     pub(super) log: Option<Log>,
@@ -32,6 +33,12 @@ pub(super) struct Audit {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Admin {
+    pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
     pub(super) address: Option<String>,
 }
 

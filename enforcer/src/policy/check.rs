@@ -76,6 +76,11 @@ pub fn check_with(paths: &[PathBuf], input: impl Read) -> Report {
     problems.extend(problems_of(files, sink));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     problems.dedup();
+    for problem in &mut problems {
+        if problem.severity == Severity::Outdated {
+            problem.severity = Severity::Error;
+        }
+    }
     Report {
         problems,
         files: count,

@@ -22,6 +22,9 @@ pub enum Severity {
     Error,
     /// It can, and probably does not do what was meant.
     Warning,
+    /// An error, though earlier versions took it: for one release the agent warns and takes it still. `check`
+    /// reports it as an error.
+    Outdated,
 }
 
 /// One thing that is wrong.
@@ -134,7 +137,7 @@ impl Problem {
         } = palette;
         let (severity, paint) = match self.severity {
             Severity::Error => ("error", palette.error),
-            Severity::Warning => ("warning", palette.warning),
+            Severity::Warning | Severity::Outdated => ("warning", palette.warning),
         };
         let mut text = format!("{bold}{}", printable(&self.file.display().to_string()));
         if self.line > 0 {

@@ -152,7 +152,8 @@ fn status_says_how_things_stand() -> Result<()> {
 
     // Where no agent is, and where another is than the one that is asked for.
     let (text, error) = run(&stage, 1, &["status", "--admin", "127.0.0.1:9"])?;
-    let expected = "enforcer: no agent answers at 127.0.0.1:9: is it running (--admin)?";
+    let expected = "enforcer: no agent answers at 127.0.0.1:9 (Connection refused (os error 111)): is it running, \
+                    and is this its address (--admin)?";
     ensure!(text.is_empty() && error.starts_with(expected), "{error}");
     Ok(())
 }

@@ -217,6 +217,11 @@ impl<'a> Place<'a> {
         self.report(Severity::Warning, message.into(), Some(hint.into()));
     }
 
+    /// Reports what earlier versions took, and later ones will not: an error in `check`, a warning to the agent.
+    pub(crate) fn outdated(&self, message: impl Into<String>, hint: impl Into<String>) {
+        self.report(Severity::Outdated, message.into(), Some(hint.into()));
+    }
+
     /// Reports an error at a position below here.
     pub(crate) fn error_below(&self, path: &str, position: Position, message: String, hint: Option<String>) {
         let path = match (self.path.is_empty(), path.is_empty() || path.starts_with('[')) {
