@@ -90,7 +90,7 @@ extern "C" fn enforcer_access(list: u64, high: u64, low: u64, now_ns: u64) -> u6
 
 /// Whether any list may have anything to say of `address`.
 #[inline(always)]
-fn may_hold(address: &Address) -> bool {
+pub fn may_hold(address: &Address) -> bool {
     let number = presence::number(address);
     PRESENCE
         .get(number >> 6)

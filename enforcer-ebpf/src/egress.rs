@@ -4,7 +4,10 @@
 mod limits;
 mod rules;
 
-use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_UNSPEC},
+    programs::TcContext,
+};
 use enforcer_common::{
     layout::{Address, Control, Interface as Entry, NO_POLICY, control_flag, egress_side, interface_flag},
     verdict::{Direction, Reason},
@@ -107,26 +110,17 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
     if side == Side::Pod && !interface.has(interface_flag::POD) {
         return TC_ACT_UNSPEC;
     }
-    let bytes = u64::from(ctx.len());
-    // Headers may lie outside the part that can be read; short packets have fewer bytes than asked for.
-    if Frame::of_tc(ctx).readable() < HEADERS as usize {
-        let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
-        let _ = ctx.pull_data(wanted);
+    // Behind `POD` there are rules, which need the time.
+    let now_ns = if side == Side::Pod || interface.has(JUDGED) {
+        clock::now_ns()
+    } else {
+        0
+    };
+    let what = side as u64 | enforcer_what(ctx.skb.skb, interface.word());
+    let number = enforcer_leave(interface.word(), what, sizes(ctx), now_ns);
+    if what & MIXED != 0 {
+        enforcer_tried_leave(ctx.skb.skb, what, now_ns);
     }
-    let mut reading = Reading::from(enforcer_read_tc(ctx.skb.skb, interface.bare()));
-    if reading.is_cut_off() && Frame::of_tc(ctx).readable() < ctx.len() as usize {
-        let wanted = if ctx.len() < ALL_HEADERS {
-            ctx.len()
-        } else {
-            ALL_HEADERS
-        };
-        let _ = ctx.pull_data(wanted);
-        reading = Reading::from(enforcer_read_tc(ctx.skb.skb, interface.bare()));
-    }
-    let what = side as u64 | reading.number() << READING | u64::from(index) << INDEX;
-    let wire = on_the_wire(ctx, bytes);
-    let now_ns = if interface.has(JUDGED) { clock::now_ns() } else { 0 };
-    let number = enforcer_leave(interface.word(), what, bytes, wire, now_ns);
     let conclusion = Conclusion::from_number(number);
     if conclusion.is_event() {
         let due = events::due(now_ns);
@@ -139,21 +133,59 @@ pub fn program(ctx: &TcContext, side: Side) -> i32 {
 
 /// Where a frame's reading is beside the side, and the interface's index above it.
 const READING: u32 = 8;
+/// Beside the side: policies in shadow are asked too.
+const MIXED: u64 = 2;
 const INDEX: u32 = 32;
 
-/// The length that a frame has when the card has cut it up: the kernel says so for what is on its way out.
-#[inline(always)]
-fn on_the_wire(ctx: &TcContext, bytes: u64) -> u64 {
-    // SAFETY: the context is valid while the program runs.
-    let wire = u64::from(unsafe { (*ctx.skb.skb).wire_len });
-    if wire > bytes { wire } else { bytes }
-}
-
-/// Decides about the packet in [`scratch`], counts it and says so. `what` is the side and the kind of frame, `wire`
-/// its bytes as a limit counts them.
+/// What a frame is beside its side: reads it, and says which policies are asked about it, and the interface's index.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_leave(interface: u64, what: u64, bytes: u64, wire: u64, now_ns: u64) -> u64 {
+extern "C" fn enforcer_what(skb: *mut __sk_buff, interface: u64) -> u64 {
+    let interface = Interface::from_word(interface);
+    let ctx = TcContext::new(skb);
+    // Headers may lie outside the part that can be read; short packets have fewer bytes than asked for.
+    if Frame::of_tc(&ctx).readable() < HEADERS as usize {
+        let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
+        let _ = ctx.pull_data(wanted);
+    }
+    let mut reading = enforcer_read_tc(skb, interface.bare());
+    if Reading::from(reading).is_cut_off() && Frame::of_tc(&ctx).readable() < ctx.len() as usize {
+        let wanted = if ctx.len() < ALL_HEADERS {
+            ctx.len()
+        } else {
+            ALL_HEADERS
+        };
+        let _ = ctx.pull_data(wanted);
+        reading = enforcer_read_tc(skb, interface.bare());
+    }
+    let mixed = if interface.has(interface_flag::MIXED) {
+        MIXED
+    } else {
+        0
+    };
+    // SAFETY: the context is valid while the program runs.
+    let index = unsafe { (*skb).ifindex };
+    mixed | reading << READING | u64::from(index) << INDEX
+}
+
+/// The bytes of a frame, and above them those that it has when the card has cut it up: the kernel says so for what is on
+/// its way out.
+#[inline(always)]
+fn sizes(ctx: &TcContext) -> u64 {
+    let bytes = u64::from(ctx.len());
+    // SAFETY: the context is valid while the program runs.
+    let wire = u64::from(unsafe { (*ctx.skb.skb).wire_len });
+    bytes | (if wire > bytes { wire } else { bytes }) << WIRE
+}
+
+const WIRE: u32 = 32;
+
+/// Decides about the packet in [`scratch`], counts it and says so. `what` is the side, the reading and the interface's
+/// index, `sizes` as [`sizes`] has them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_leave(interface: u64, what: u64, sizes: u64, now_ns: u64) -> u64 {
+    let bytes = sizes & ((1 << WIRE) - 1);
     let (Some(control), Some(packet)) = (CONTROL.get(0), scratch::get()) else {
         return Conclusion::NOTHING.number();
     };
@@ -174,7 +206,7 @@ extern "C" fn enforcer_leave(interface: u64, what: u64, bytes: u64, wire: u64, n
             Memory::Enforced
         },
         tried: None,
-        bytes: wire,
+        bytes: sizes >> WIRE,
         now_ns,
     };
     let reading = Reading::from(what >> READING);
@@ -190,18 +222,18 @@ extern "C" fn enforcer_leave(interface: u64, what: u64, bytes: u64, wire: u64, n
         reading::MISSHAPEN => departure.misshapen(&packet.destination),
         _ => departure.nameless(reading.reason()),
     };
-    if mixed {
-        enforcer_tried_leave(interface.word(), what, bytes, wire, now_ns);
-    }
     let conclusion = finding.conclude(Direction::Egress);
     conclusion.count(bytes);
     conclusion.number()
 }
 
-/// What the policies in shadow would have done, where others enforce. Arguments as for [`enforcer_leave`].
+/// What the policies in shadow would have done with the packet in [`scratch`], where others enforce. `what` as for
+/// [`enforcer_leave`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_tried_leave(interface: u64, what: u64, bytes: u64, wire: u64, now_ns: u64) -> u64 {
+extern "C" fn enforcer_tried_leave(skb: *mut __sk_buff, what: u64, now_ns: u64) -> u64 {
+    let sizes = sizes(&TcContext::new(skb));
+    let bytes = sizes & ((1 << WIRE) - 1);
     let index = (what >> INDEX) as u32;
     let (Some(control), Some(packet), Some(entry)) =
         (CONTROL.get(0), scratch::get(), interface::entry(index))
@@ -210,7 +242,7 @@ extern "C" fn enforcer_tried_leave(interface: u64, what: u64, bytes: u64, wire: 
     };
     let departure = Departure {
         control,
-        interface: Interface::from_word(interface),
+        interface: Interface::of(entry),
         side: if what & 1 == Side::Node as u64 {
             Side::Node
         } else {
@@ -219,7 +251,7 @@ extern "C" fn enforcer_tried_leave(interface: u64, what: u64, bytes: u64, wire: 
         rules: Asked::Tried,
         memory: Memory::Tried,
         tried: Some(entry),
-        bytes: wire,
+        bytes: sizes >> WIRE,
         now_ns,
     };
     let reading = Reading::from(what >> READING);

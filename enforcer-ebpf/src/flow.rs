@@ -80,6 +80,13 @@ pub fn check(
     bytes: u64,
     now_ns: u64,
 ) -> Option<Reason> {
+    let identity = identity(control, bank, packet)?;
+    Some(check_identity(identity, place, traffic::TCP_OTHER, bytes, now_ns))
+}
+
+/// The identity behind a packet of a verified connection that has a budget by what a policy says.
+#[inline(always)]
+pub fn identity(control: &Control, bank: &Bank, packet: &Packet) -> Option<u32> {
     if control.flags & control_flag::FLOWS == 0
         || bank.flags & policy_flag::VERIFIED == 0
         || packet.protocol != protocol::TCP
@@ -90,6 +97,7 @@ pub fn check(
         return None;
     }
     let [a, b, c, d, ports] = words_of(packet);
-    let identity = enforcer_identity(a, b, c, d, ports).checked_sub(1)? as u32;
-    Some(check_identity(identity, place, traffic::TCP_OTHER, bytes, now_ns))
+    enforcer_identity(a, b, c, d, ports)
+        .checked_sub(1)
+        .map(|identity| identity as u32)
 }

@@ -29,20 +29,27 @@ const FRAGMENTS: u64 = 1 << 40;
 /// Sets flows that are tried apart from others.
 const TRIED: u32 = 41;
 
-/// Remembers what has arrived and passes. The packet is read once more: only where the default is to deny,
-/// which so costs others nothing.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn enforcer_arrived(ctx: *mut xdp_md, interface: u64, now_ns: u64) -> u64 {
-    let interface = Interface::from_word(interface);
+/// Remembers what has arrived and passes. The packet is read once more: only where the default is to deny, which so costs
+/// others nothing.
+#[inline(always)]
+pub fn remember_arrival(ctx: *mut xdp_md, interface: Interface, now_ns: u64) {
     if Reading::from(enforcer_read_xdp(ctx, interface.bare())).kind() != reading::IP {
-        return 0;
+        return;
     }
     if interface.has(interface_flag::EGRESS_MEMORY) {
-        recall(Deed::Arrives, Memory::Enforced, now_ns);
+        enforcer_arrived(Memory::Enforced as u64, now_ns);
     }
     if interface.has(interface_flag::TRIED_MEMORY) {
-        recall(Deed::Arrives, Memory::Tried, now_ns);
+        enforcer_arrived(Memory::Tried as u64, now_ns);
+    }
+}
+
+/// Remembers the packet in [`scratch`], which has arrived and passes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_arrived(memory: u64, now_ns: u64) -> u64 {
+    if let Some(packet) = scratch::get() {
+        arrived(&packet, memory << TRIED, now_ns);
     }
     0
 }

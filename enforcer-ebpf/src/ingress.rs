@@ -23,6 +23,7 @@ use crate::{
     maps::CONTROL,
     parse::{
         self, Packet,
+        address::{address, words},
         reading::{self, Reading, enforcer_read_xdp},
     },
     recent, reset, scratch,
@@ -47,28 +48,32 @@ pub fn program(ctx: &XdpContext) -> u32 {
     let bytes = frame.len() as u64;
     let now_ns = clock::tick_ns();
     let (mut conclusion, resets) = examine(ctx, control, interface, &frame, bytes, now_ns);
+    if interface.has(interface_flag::MIXED) {
+        tried::count(ctx.ingress_ifindex() as u64, bytes, now_ns);
+    }
     let told = resets != 0
         && matches!(conclusion.verdict, Verdict::Drop)
         // An answer begins with an Ethernet header.
         && !interface.has(interface_flag::BARE)
         && reset::enforcer_reset_due(ctx.ctx, now_ns) != 0;
-    let dropped = conclusion;
-    if told {
-        conclusion = dropped.told_to_sender();
-    }
     // Before the answer takes the packet's place.
     if conclusion.is_event() {
         let due = events::due(now_ns);
         if due != 0 {
-            events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(conclusion.place), due);
+            let place = if told {
+                conclusion.told_to_sender().place
+            } else {
+                conclusion.place
+            };
+            events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(place), due);
         }
     }
-    if told && reset::enforcer_reset(ctx.ctx) == 0 {
-        conclusion = dropped;
+    if told && reset::enforcer_reset(ctx.ctx) != 0 {
+        conclusion = conclusion.told_to_sender();
     }
     conclusion.count(bytes);
     if interface.has(REMEMBERS) && conclusion.passes() {
-        flow_memory::enforcer_arrived(ctx.ctx, interface.word(), now_ns);
+        flow_memory::remember_arrival(ctx.ctx, interface, now_ns);
     }
     verdict::xdp(&conclusion)
 }
@@ -132,8 +137,7 @@ fn decide(
         };
     }
     if interface.has(interface_flag::MIXED) {
-        scratch::put(packet);
-        tried::enforcer_tried(ctx.ingress_ifindex() as u64, bytes, now_ns);
+        tried::keep(packet);
     }
     let policy = service::find(interface, packet, packet.destination_port);
     // What has no port is of every service.
@@ -293,26 +297,55 @@ fn denied_automatically(
     bytes: u64,
     now_ns: u64,
 ) -> Option<Finding> {
-    if control.flags & control_flag::AUTOMATIC == 0 {
+    if control.flags & control_flag::AUTOMATIC == 0 || !access::may_hold(source) {
         return None;
     }
-    let entry = access::lookup(table(table_kind::AUTOMATIC, 0, 0), source, now_ns)?;
+    let [high, low] = words(source);
+    match enforcer_denied(interface.word(), u64::from(policy), high, low, now_ns) {
+        NOT_DENIED => None,
+        COUNTED => {
+            verdict::count_tried(
+                Direction::Ingress,
+                NO_POLICY,
+                Reason::DeniedForAuthentication,
+                bytes,
+            );
+            None
+        }
+        denied => Some(Finding {
+            policy: NO_POLICY,
+            reason: Reason::DeniedForAuthentication,
+            shadow: false,
+            resets: denied & DENIED_AND_TOLD,
+        }),
+    }
+}
+
+const NOT_DENIED: u64 = 0;
+const DENIED_AND_TOLD: u64 = 1;
+const DENIED: u64 = 2;
+/// It is denied where policies enforce, and the one that it is under does not.
+const COUNTED: u64 = 4;
+
+/// Whether the agent has denied a source, given in two words, of its own accord, and what becomes of its packet under a
+/// policy.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_denied(interface: u64, policy: u64, high: u64, low: u64, now_ns: u64) -> u64 {
+    let Some(control) = CONTROL.get(0) else {
+        return NOT_DENIED;
+    };
+    let list = table(table_kind::AUTOMATIC, 0, 0);
+    let Some(entry) = access::lookup(list, &address([high, low]), now_ns) else {
+        return NOT_DENIED;
+    };
     if is_gone(control, now_ns) {
-        return None;
+        NOT_DENIED
+    } else if service::is_shadow(Interface::from_word(interface), policy as u32) {
+        COUNTED
+    } else if entry.flags & access_flag::RESET != 0 {
+        DENIED_AND_TOLD
+    } else {
+        DENIED
     }
-    if service::is_shadow(interface, policy) {
-        verdict::count_tried(
-            Direction::Ingress,
-            NO_POLICY,
-            Reason::DeniedForAuthentication,
-            bytes,
-        );
-        return None;
-    }
-    Some(Finding {
-        policy: NO_POLICY,
-        reason: Reason::DeniedForAuthentication,
-        shadow: false,
-        resets: u64::from(entry.flags & access_flag::RESET),
-    })
 }

@@ -151,8 +151,7 @@ pub fn check(charge: &Charge<'_>, place: Place, bank: &Bank) -> Reason {
     if bank.limit_count == 0 {
         return Reason::WithinLimits;
     }
-    let position = u64::from(charge.interface.position()) << Question::POSITION;
-    let question = Question::new(place).0 | position | charge.handshake.terms();
+    let question = question(charge, place);
     let (high, low) = words(&charge.packet.source);
     let (now_ns, bytes) = (charge.now_ns, charge.bytes);
     if let Some(reason) = refused_at_once(question, bank, high, low, now_ns, bytes) {
@@ -167,6 +166,20 @@ pub fn check(charge: &Charge<'_>, place: Place, bank: &Bank) -> Reason {
         answer = enforcer_limits(question, high, low, now_ns, bytes);
     }
     reason(answer, Reason::WithinLimits)
+}
+
+/// What [`enforcer_limits`] is asked of a packet.
+#[inline(always)]
+pub fn question(charge: &Charge<'_>, place: Place) -> u64 {
+    let position = u64::from(charge.interface.position()) << Question::POSITION;
+    Question::new(place).0 | position | charge.handshake.terms()
+}
+
+/// The same of a packet of a verified connection, whose limits are those of its identity.
+#[inline(always)]
+pub fn identity_question(place: Place, traffic: u8) -> u64 {
+    let terms = Question::OF_IDENTITY | Question::SHARED | Question::traffic(traffic, traffic);
+    Question::new(place).0 | terms
 }
 
 /// The first limit's refusal, if that is a bucket by source: most of a flood goes no further.
@@ -212,15 +225,14 @@ fn family_of(high: u64, low: u64) -> u8 {
 /// The verdict of the limits that a verified identity has instead.
 #[inline(always)]
 pub fn check_identity(identity: u32, place: Place, traffic: u8, bytes: u64, now_ns: u64) -> Reason {
-    let terms = Question::OF_IDENTITY | Question::SHARED | Question::traffic(traffic, traffic);
-    let question = Question::new(place).0 | terms;
+    let question = identity_question(place, traffic);
     let answer = enforcer_limits(question, 0, u64::from(identity), now_ns, bytes);
     reason(answer, Reason::Verified)
 }
 
 /// What an answer of [`enforcer_limits`] means.
 #[inline(always)]
-fn reason(answer: u64, within: Reason) -> Reason {
+pub fn reason(answer: u64, within: Reason) -> Reason {
     const OVER_BUDGET: u64 = BUDGET as u64;
     match answer {
         WITHIN => within,
@@ -238,7 +250,7 @@ const CONTENDED: u64 = 1 << 9;
 /// and `low` are the source; or `low` is the number of a verified identity.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_limits(question: u64, high: u64, low: u64, now_ns: u64, bytes: u64) -> u64 {
+pub extern "C" fn enforcer_limits(question: u64, high: u64, low: u64, now_ns: u64, bytes: u64) -> u64 {
     let question = Question(question);
     let Some(bank) = question.bank() else {
         return WITHIN;

@@ -71,6 +71,12 @@ impl Handshake {
         }
     }
 
+    /// Of a packet that is not examined.
+    #[inline(always)]
+    pub fn unexamined(packet: &Packet, is_new_flow: bool, zero: u64) -> Self {
+        Self::new(Self::NONE << 32, packet, is_new_flow, zero)
+    }
+
     /// What limits charge it for.
     #[inline(always)]
     pub fn terms(self) -> u64 {

@@ -59,6 +59,22 @@ impl Flow {
         }
     }
 
+    /// As numbers, for a map.
+    #[inline(always)]
+    pub fn numbers(self) -> [u64; 2] {
+        [self.hash, self.is_new | self.memory]
+    }
+
+    /// What [`Self::numbers`] gave.
+    #[inline(always)]
+    pub fn from_numbers([hash, rest]: [u64; 2]) -> Self {
+        Self {
+            hash,
+            is_new: rest & NEW,
+            memory: rest & TRIED,
+        }
+    }
+
     /// Whether its first datagram is yet to be admitted.
     #[inline(always)]
     pub fn is_new(self) -> bool {

@@ -50,12 +50,6 @@ impl Reading {
         Self(number & ((1 << BITS) - 1))
     }
 
-    /// As a global function takes it.
-    #[inline(always)]
-    pub fn number(self) -> u64 {
-        self.0
-    }
-
     #[inline(always)]
     pub fn kind(self) -> u64 {
         self.0 & ((1 << REASON) - 1)

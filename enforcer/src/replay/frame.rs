@@ -11,10 +11,13 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const UDP: u8 = 17;
 
-/// The IP header of a frame, behind up to two VLAN tags.
+/// VLAN tags that the programs look through.
+const TAGS: usize = 8;
+
+/// The IP header of a frame, behind its tags.
 fn network(frame: &[u8]) -> Option<(usize, bool)> {
     let mut offset = ETHERNET;
-    for _ in 0..3 {
+    for _ in 0..=TAGS {
         match frame.get(offset - 2..offset)? {
             [0x08, 0x00] => return Some((offset, true)),
             [0x86, 0xdd] => return Some((offset, false)),
@@ -100,10 +103,10 @@ mod tests {
     #[test]
     fn sources_are_found_behind_tags() {
         let expected: IpAddr = "192.0.2.7".parse().unwrap();
-        for tags in 0..=2 {
+        for tags in 0..=8 {
             assert_eq!(source(&frame(tags, [8, 0], &ipv4(6))), Some(expected));
         }
-        assert_eq!(source(&frame(3, [8, 0], &ipv4(6))), None);
+        assert_eq!(source(&frame(9, [8, 0], &ipv4(6))), None);
         assert_eq!(source(&frame(0, [8, 6], &ipv4(6))), None);
         assert_eq!(source(&frame(0, [8, 0], &ipv4(6)[..15])), None);
         let mut packet = vec![0x60; 8];
