@@ -4,6 +4,7 @@
 //! the token in the runtime directory, which the agent's own user alone can read, so that no other
 //! process on the node and no page in a browser can deny anybody.
 
+mod apart;
 mod api;
 mod connections;
 mod events;
@@ -77,8 +78,6 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
     let listener = TcpListener::from_std(listener).map_err(AdminError::Watch)?;
     let router = Router::new()
         .route("/metrics", get(health::metrics))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
         .route("/v1/status", get(api::status))
         .route("/v1/explain", get(api::explain))
         .route("/v1/events", get(events::events))
@@ -92,6 +91,10 @@ pub fn start(Bound(listener): Bound, runtime_dir: &Path, shared: Arc<Shared>) ->
             "/v1/denials",
             get(api::denials).post(api::deny).delete(api::allow),
         )
+        // All of these may wait for the kernel; probes wait for nothing.
+        .layer(middleware::from_fn(apart::apart))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
         .layer(middleware::from_fn_with_state(guard, guard::check))
         .with_state(shared);
     let server = tokio::spawn(async move {

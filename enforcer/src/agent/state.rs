@@ -26,6 +26,7 @@ use crate::{
         Loaded, PolicySet, Problems,
         model::{Action, Name},
     },
+    supervision::Parts,
 };
 
 /// Everything that parts of the agent ask each other for.
@@ -44,6 +45,8 @@ pub struct Shared {
     pub management: Vec<IpNet>,
     /// The operator's revocations, as they outlive the agent.
     pub kept: Kept,
+    /// Which parts of the agent make progress.
+    pub parts: Parts,
     /// Held while sockets are looked through.
     pub(super) destroying: tokio::sync::Mutex<()>,
     revoker: OnceLock<Revoker>,
@@ -185,6 +188,7 @@ impl Shared {
             journal: Journal::default(),
             management,
             kept,
+            parts: Parts::default(),
             destroying: tokio::sync::Mutex::default(),
             revoker: OnceLock::new(),
             audit: OnceLock::new(),

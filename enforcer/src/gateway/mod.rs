@@ -104,6 +104,10 @@ use crate::policy::model::Name;
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;
 
+/// How long the end waits for threads that should have ended, and how often it looks.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+const JOIN_POLL: Duration = Duration::from_micros(200);
+
 /// A running gateway. Dropping it cuts what is under way; [`Self::drain`] does not.
 #[derive(Debug)]
 pub struct Gateway {
@@ -216,6 +220,7 @@ impl Gateway {
                     .metrics
                     .worker_late
                     .with_label_values(&[&index.to_string()]),
+                part: observer.part(&format!("gateway-{index}")),
                 commands,
                 revocations,
             };
@@ -268,15 +273,20 @@ impl Gateway {
     /// # Errors
     /// The listener whose files are wrong, the first if there are several. The others are taken over.
     pub fn reload_certificates(&self) -> Result<(), GatewayError> {
-        let reload = |(context, _): &(Arc<ListenerContext>, _)| {
-            control::reload(context, &self.metrics).map_err(|source| GatewayError::Tls {
-                listener: context.name.clone(),
-                source: Box::new(source),
-            })
-        };
-        // All are looked at before the first error is returned.
-        let results: Vec<_> = self.listeners.iter().map(reload).collect();
-        results.into_iter().collect()
+        self.certificates().reload()
+    }
+
+    /// The certificates of all listeners.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        Certificates {
+            listeners: self
+                .listeners
+                .iter()
+                .map(|(context, _)| Arc::clone(context))
+                .collect(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Stops accepting, lets requests under way finish for `within` (as configured, if `None`), and
@@ -295,10 +305,13 @@ impl Gateway {
                 .unwrap_or_default();
             waits.push((cut, thread));
         }
+        let last = deadline + LAST_WAIT;
         let mut total = 0;
         for (cut, thread) in waits {
-            total += cut.await.unwrap_or(0);
-            join(thread);
+            // A worker that hangs answers nothing: it is left to the process's end.
+            let cut = tokio::time::timeout_at(last, cut).await;
+            total += cut.ok().and_then(Result::ok).unwrap_or(0);
+            join(thread, last.into_std());
         }
         total
     }
@@ -306,14 +319,44 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        let mut threads = Vec::new();
         for Worker { commands, thread, .. } in self.workers.drain(..) {
             drop(commands);
-            join(thread);
+            threads.push(thread);
         }
         if let Some((running, thread)) = self.control.take() {
             drop(running);
-            join(thread);
+            threads.push(thread);
         }
+        let last = std::time::Instant::now() + LAST_WAIT;
+        for thread in threads {
+            join(thread, last);
+        }
+    }
+}
+
+/// The certificates of a gateway's listeners.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    listeners: Vec<Arc<ListenerContext>>,
+    metrics: GatewayMetrics,
+}
+
+impl Certificates {
+    /// As [`Gateway::reload_certificates`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reload(&self) -> Result<(), GatewayError> {
+        let reload = |context: &Arc<ListenerContext>| {
+            control::reload(context, &self.metrics).map_err(|source| GatewayError::Tls {
+                listener: context.name.clone(),
+                source: Box::new(source),
+            })
+        };
+        // All are looked at before the first error is returned.
+        let results: Vec<_> = self.listeners.iter().map(reload).collect();
+        results.into_iter().collect()
     }
 }
 
@@ -386,8 +429,18 @@ where
     made.flatten().map(|()| thread).map_err(GatewayError::Thread)
 }
 
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
+/// Waits for a thread that was told to end, until `last` at most.
+fn join(thread: JoinHandle<()>, last: std::time::Instant) {
+    while !thread.is_finished() && std::time::Instant::now() < last {
+        std::thread::sleep(JOIN_POLL);
+    }
+    if !thread.is_finished() {
+        let name = thread.thread().name().unwrap_or_default();
+        tracing::error!(
+            thread = name,
+            "a thread of the gateway hangs, and is not waited for"
+        );
+    } else if thread.join().is_err() {
         tracing::error!("a thread of the gateway had panicked");
     }
 }

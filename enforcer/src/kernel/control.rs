@@ -1,7 +1,15 @@
 //! The control map: what all packets need and no generation owns.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    os::fd::AsFd as _,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
 
+use aya::maps::{IterableMap as _, Map, MapData, MapError};
 use enforcer_common::{
     hash::Key,
     layout::{Control, control_flag, syn_option},
@@ -9,9 +17,57 @@ use enforcer_common::{
 
 use super::{KernelError, object::Array};
 
-/// The control map and what was last written to it.
+/// The control map and what is to be in it; clones stand for the same.
 #[derive(Clone)]
-pub struct ControlBlock(Arc<Mutex<(Array<Control>, Control)>>);
+pub struct ControlBlock(Arc<Inner>);
+
+struct Inner {
+    /// Held while a value is written, by all writers but the [`Beacon`].
+    map: Mutex<Array<Control>>,
+    values: Values,
+}
+
+/// What is to be in the map. Words of their own, so that the [`Beacon`] waits for no lock.
+struct Values {
+    /// The fields that never change.
+    base: Control,
+    flags: AtomicU64,
+    alive_until_ns: AtomicU64,
+    syn_options: AtomicU64,
+    /// Counts changes of flags and options.
+    changes: AtomicU64,
+    /// Beacons that are writing.
+    beating: AtomicUsize,
+}
+
+/// Writes until when limits hold, by a descriptor of its own. It takes no lock, so that no other thread of the process
+/// can keep it from writing, whatever that one waits for.
+pub struct Beacon {
+    map: Array<Control>,
+    control: ControlBlock,
+}
+
+impl Values {
+    fn new(control: Control) -> Self {
+        Self {
+            base: control,
+            flags: control.flags.into(),
+            alive_until_ns: control.alive_until_ns.into(),
+            syn_options: control.syn_options.into(),
+            changes: AtomicU64::new(0),
+            beating: AtomicUsize::new(0),
+        }
+    }
+
+    fn control(&self) -> Control {
+        Control {
+            flags: self.flags.load(Ordering::SeqCst),
+            alive_until_ns: self.alive_until_ns.load(Ordering::SeqCst),
+            syn_options: self.syn_options.load(Ordering::SeqCst),
+            ..self.base
+        }
+    }
+}
 
 impl ControlBlock {
     /// Writes the sketch's secret, drawn now, and its mask. The agent counts as alive for ever, until
@@ -35,7 +91,7 @@ impl ControlBlock {
             alive_until_ns: u64::MAX,
             syn_options: syn_option::NO_SCALE,
         };
-        let block = Self(Arc::new(Mutex::new((map, control))));
+        let block = Self::over(map, control);
         block.change(|_| {})?;
         Ok(block)
     }
@@ -47,15 +103,22 @@ impl ControlBlock {
     /// The map refuses.
     pub fn inherited(map: Array<Control>) -> Result<Self, KernelError> {
         let control = map.get(&0, 0).map_err(KernelError::map("CONTROL"))?;
-        let block = Self(Arc::new(Mutex::new((map, control))));
+        let block = Self::over(map, control);
         block.set_flag(control_flag::FLOWS, false)?;
         Ok(block)
+    }
+
+    fn over(map: Array<Control>, control: Control) -> Self {
+        Self(Arc::new(Inner {
+            map: Mutex::new(map),
+            values: Values::new(control),
+        }))
     }
 
     /// What is in force.
     #[must_use]
     pub fn current(&self) -> Control {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.0.values.control()
     }
 
     /// Says whether the table behind `flag` holds anything.
@@ -63,12 +126,12 @@ impl ControlBlock {
     /// # Errors
     /// The map refuses.
     pub fn set_flag(&self, flag: u64, on: bool) -> Result<(), KernelError> {
-        self.change(|control| {
-            control.flags = if on {
-                control.flags | flag
+        self.change(|values| {
+            if on {
+                values.flags.fetch_or(flag, Ordering::SeqCst);
             } else {
-                control.flags & !flag
-            };
+                values.flags.fetch_and(!flag, Ordering::SeqCst);
+            }
         })
     }
 
@@ -77,14 +140,7 @@ impl ControlBlock {
     /// # Errors
     /// The map refuses.
     pub fn alive_until(&self, moment_ns: u64) -> Result<(), KernelError> {
-        self.change(|control| control.alive_until_ns = moment_ns)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Control)) -> Result<(), KernelError> {
-        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (map, control) = &mut *guard;
-        change(control);
-        map.set(0, *control, 0).map_err(KernelError::map("CONTROL"))
+        self.change(|values| values.alive_until_ns.store(moment_ns, Ordering::SeqCst))
     }
 
     /// Says what this node's stack takes on in a connection, as `syn_option`s.
@@ -92,6 +148,65 @@ impl ControlBlock {
     /// # Errors
     /// The map refuses.
     pub fn set_syn_options(&self, options: u64) -> Result<(), KernelError> {
-        self.change(|control| control.syn_options = options)
+        self.change(|values| values.syn_options.store(options, Ordering::SeqCst))
+    }
+
+    /// For the heartbeat's thread.
+    ///
+    /// # Errors
+    /// There is no file descriptor left.
+    pub fn beacon(&self) -> Result<Beacon, KernelError> {
+        let failed = KernelError::map("CONTROL");
+        let descriptor = self.map().map().fd().as_fd().try_clone_to_owned();
+        let map = descriptor
+            .map_err(|error| MapError::IoError(error))
+            .and_then(MapData::from_fd)
+            .and_then(|data| Array::try_from(Map::Array(data)))
+            .map_err(failed)?;
+        Ok(Beacon {
+            map,
+            control: self.clone(),
+        })
+    }
+
+    fn map(&self) -> MutexGuard<'_, Array<Control>> {
+        self.0.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&Values)) -> Result<(), KernelError> {
+        let values = &self.0.values;
+        let mut map = self.map();
+        change(values);
+        values.changes.fetch_add(1, Ordering::SeqCst);
+        loop {
+            map.set(0, values.control(), 0)
+                .map_err(KernelError::map("CONTROL"))?;
+            // A beacon that has begun before the change may write what was. It never waits; so we do.
+            if values.beating.load(Ordering::SeqCst) == 0 {
+                return Ok(());
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+impl Beacon {
+    /// As [`ControlBlock::alive_until`]. Waits for nobody.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn alive_until(&mut self, moment_ns: u64) -> Result<(), KernelError> {
+        let values = &self.control.0.values;
+        values.alive_until_ns.store(moment_ns, Ordering::SeqCst);
+        values.beating.fetch_add(1, Ordering::SeqCst);
+        let written = loop {
+            let before = values.changes.load(Ordering::SeqCst);
+            let written = self.map.set(0, values.control(), 0);
+            if written.is_err() || values.changes.load(Ordering::SeqCst) == before {
+                break written;
+            }
+        };
+        values.beating.fetch_sub(1, Ordering::SeqCst);
+        written.map_err(KernelError::map("CONTROL"))
     }
 }

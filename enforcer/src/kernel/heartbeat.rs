@@ -8,13 +8,19 @@ use enforcer_common::layout::control_flag;
 use super::{
     KernelError, Staying,
     clock::{after, monotonic_ns},
-    control::ControlBlock,
+    control::{Beacon, ControlBlock},
 };
 
 /// The agent's sign of life.
 #[derive(Clone)]
 pub struct Heartbeat {
     control: ControlBlock,
+    lapse: Option<Duration>,
+}
+
+/// The same, for a thread that waits for nobody.
+pub struct Pulse {
+    beacon: Beacon,
     lapse: Option<Duration>,
 }
 
@@ -37,7 +43,37 @@ impl Heartbeat {
     /// # Errors
     /// The kernel refuses.
     pub fn beat(&self) -> Result<(), KernelError> {
-        let until = self.lapse.map_or(u64::MAX, |lapse| after(monotonic_ns(), lapse));
-        self.control.alive_until(until)
+        self.control.alive_until(until(self.lapse))
     }
+
+    /// How long limits hold without a beat. `None`: for ever.
+    #[must_use]
+    pub fn lapse(&self) -> Option<Duration> {
+        self.lapse
+    }
+
+    /// For a thread of its own.
+    ///
+    /// # Errors
+    /// There is no file descriptor left.
+    pub fn pulse(&self) -> Result<Pulse, KernelError> {
+        Ok(Pulse {
+            beacon: self.control.beacon()?,
+            lapse: self.lapse,
+        })
+    }
+}
+
+impl Pulse {
+    /// Says that the agent is there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn beat(&mut self) -> Result<(), KernelError> {
+        self.beacon.alive_until(until(self.lapse))
+    }
+}
+
+fn until(lapse: Option<Duration>) -> u64 {
+    lapse.map_or(u64::MAX, |lapse| after(monotonic_ns(), lapse))
 }
