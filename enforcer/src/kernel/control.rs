@@ -210,3 +210,72 @@ impl Beacon {
         written.map_err(KernelError::map("CONTROL"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::kernel::{
+        EventRate,
+        object::{self, Sizes},
+    };
+
+    /// In a map of the kernel's. `None`: this is not root.
+    fn block() -> Option<ControlBlock> {
+        // SAFETY: takes nothing and cannot fail.
+        if unsafe { libc::geteuid() } != 0 {
+            assert!(
+                std::env::var_os("ENFORCER_NO_SKIP").is_none_or(|value| value != "1"),
+                "needs root, and ENFORCER_NO_SKIP=1 forbids to skip"
+            );
+            eprintln!("skipped: needs root");
+            return None;
+        }
+        let sizes = Sizes {
+            sketch_lines: 1_024,
+            max_flows: 16,
+            injected_time: false,
+            tick_ns: 0,
+            events: EventRate::None,
+            debug_log: false,
+        };
+        let mut ebpf = object::load(sizes).unwrap();
+        let map = object::take(&mut ebpf, "CONTROL").unwrap();
+        Some(ControlBlock::new(map, 1_024).unwrap())
+    }
+
+    #[test]
+    fn d1_the_beacon_beats_while_another_thread_hangs_with_the_lock() {
+        let Some(block) = block() else { return };
+        let mut beacon = block.beacon().unwrap();
+        let hung = block.map();
+        beacon.alive_until(4_711).unwrap();
+        assert_eq!(hung.get(&0, 0).unwrap().alive_until_ns, 4_711);
+    }
+
+    /// A beat that has begun before a flag is set must not write the flags of before over it.
+    #[test]
+    fn what_is_set_is_in_the_map_whatever_the_beacon_does() {
+        let Some(block) = block() else { return };
+        let (mut beacon, reader) = (block.beacon().unwrap(), block.beacon().unwrap());
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for moment in 1.. {
+                    beacon.alive_until(moment).unwrap();
+                    if done.load(Ordering::Acquire) {
+                        break;
+                    }
+                }
+            });
+            for round in 0..20_000 {
+                let on = round % 2 == 0;
+                block.set_flag(control_flag::FLOWS, on).unwrap();
+                let flags = reader.map.get(&0, 0).unwrap().flags;
+                assert_eq!(flags & control_flag::FLOWS != 0, on, "round {round}");
+            }
+            done.store(true, Ordering::Release);
+        });
+    }
+}

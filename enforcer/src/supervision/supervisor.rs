@@ -1,7 +1,7 @@
 //! The thread that looks at all parts.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     io,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -58,10 +58,13 @@ impl Watcher {
             .retain(|known, _| all.iter().any(|part| Arc::as_ptr(part) == *known));
         for part in all.iter() {
             let progress = part.progress.load(Ordering::Relaxed);
-            let (seen, idle) = self
-                .0
-                .entry(Arc::as_ptr(part))
-                .or_insert((progress, Duration::ZERO));
+            let (seen, idle) = match self.0.entry(Arc::as_ptr(part)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    new.insert((progress, Duration::ZERO));
+                    continue;
+                }
+            };
             if *seen == progress {
                 *idle += elapsed;
             } else {
