@@ -75,6 +75,7 @@ fn policy(bytes: &[u8]) {
         let files = Files {
             sources: vec![Source::new(PathBuf::from("fuzz.yaml"), text.to_owned())],
             digest: String::new(),
+            unreadable: false,
         };
         load_files(files, Sink::default())
     };

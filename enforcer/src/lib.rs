@@ -23,10 +23,14 @@ pub mod gateway;
 #[expect(unsafe_code, reason = "system calls that no crate of ours wraps")]
 pub mod kernel;
 #[forbid(unsafe_code)]
+pub mod logging;
+#[forbid(unsafe_code)]
 pub mod policy;
 #[forbid(unsafe_code)]
 pub mod replay;
 #[forbid(unsafe_code)]
 pub mod schema;
+#[forbid(unsafe_code)]
+pub mod supervision;
 #[forbid(unsafe_code)]
 pub mod sync;

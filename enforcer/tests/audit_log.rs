@@ -73,7 +73,7 @@ fn full_files_are_put_aside_and_the_oldest_go() {
         }
         until("they are written", || count(&registry, "written") == round * 4);
     }
-    thread.stop();
+    assert!(thread.stop(Instant::now() + PATIENCE));
     let mut names: Vec<_> = fs::read_dir(directory.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -102,11 +102,11 @@ fn a_file_that_is_moved_away_is_made_anew() {
     note(&audit, "second");
     until("the second is in a new file", || lines(&file) == 1);
     assert_eq!(lines(&moved), 1);
-    thread.stop();
+    assert!(thread.stop(Instant::now() + PATIENCE));
     // The next agent goes on with the file.
     let (audit, thread, _registry) = start(&file, 1 << 20, 1);
     note(&audit, "third");
-    thread.stop();
+    assert!(thread.stop(Instant::now() + PATIENCE));
     assert_eq!(lines(&file), 2, "what waits is written at the end");
 }
 
@@ -123,7 +123,7 @@ fn what_cannot_be_written_is_counted_and_nobody_waits() {
     fs::create_dir(&folder).unwrap();
     note(&audit, "found");
     until("it goes on", || lines(&file) == 1);
-    thread.stop();
+    assert!(thread.stop(Instant::now() + PATIENCE));
     note(&audit, "nobody writes any more");
     assert_eq!(count(&registry, "dropped"), 1);
 }

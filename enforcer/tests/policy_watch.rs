@@ -29,7 +29,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 struct Watched {
-    _watch: Watch,
+    watch: Watch,
     outcomes: mpsc::Receiver<Outcome>,
     runtime: tokio::runtime::Runtime,
 }
@@ -41,7 +41,7 @@ impl Watched {
         let known = policy::load(&paths).ok().map(|loaded| loaded.digest);
         let (sender, outcomes) = mpsc::channel(8);
         Self {
-            _watch: policy::watch(paths, known, sender).unwrap(),
+            watch: policy::watch(paths, known, sender).unwrap(),
             outcomes,
             runtime: runtime(),
         }
@@ -224,4 +224,40 @@ fn dropping_ends_the_thread_even_while_nobody_takes_outcomes() {
         outcomes.try_recv(),
         Err(mpsc::error::TryRecvError::Disconnected)
     ));
+}
+
+/// What becomes readable again without a change that the kernel tells of, as when no descriptor was free.
+#[test]
+fn f4_what_could_not_be_read_is_read_again() {
+    let directory = TempDir::new().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    let there = elsewhere.path().join("not/yet");
+    std::os::unix::fs::symlink(there.join("b.yaml"), directory.path().join("b.yaml")).unwrap();
+    let mut watched = Watched::start(directory.path());
+    let problems = watched.next().unwrap_err().to_string();
+    assert!(problems.contains("does not exist"), "{problems}");
+    fs::create_dir_all(&there).unwrap();
+    fs::write(there.join("b.yaml"), service("late")).unwrap();
+    assert_eq!(watched.next_service(), "late");
+}
+
+#[test]
+fn f9_a_folder_that_is_named_like_a_policy_is_refused() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("a.yaml"), service("one")).unwrap();
+    fs::create_dir(directory.path().join("packet.yaml")).unwrap();
+    let problems = policy::load(&[directory.path().to_owned()])
+        .unwrap_err()
+        .to_string();
+    assert!(problems.contains("packet.yaml"), "{problems}");
+    assert!(problems.contains("is a folder, not a file"), "{problems}");
+}
+
+#[test]
+fn who_asks_is_sent_what_is_there() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("a.yaml"), service("one")).unwrap();
+    let mut watched = Watched::start(directory.path());
+    watched.watch.read_now();
+    assert_eq!(watched.next_service(), "one", "though it is the same");
 }

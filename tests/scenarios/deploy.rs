@@ -142,6 +142,34 @@ fn a_stop_outlasts_the_drain() -> Result<()> {
     Ok(())
 }
 
+/// A part that hangs is named after ten seconds; whoever supervises the agent then acts within ten more.
+#[test]
+fn f1_a_part_that_hangs_has_the_agent_restarted_soon() -> Result<()> {
+    let unit = read(UNIT)?;
+    let setting = |name| settings(&unit, name).next().unwrap_or_default().to_owned();
+    ensure!(setting("Type") == "notify" && setting("NotifyAccess") == "main");
+    ensure!(
+        setting("Restart") == "on-failure",
+        "a watchdog's end is a failure"
+    );
+    let watchdog = seconds(&Value::from(setting("WatchdogSec")))?;
+    ensure!(
+        (5..=20).contains(&watchdog),
+        "the watchdog waits {watchdog} s for an agent that says nothing"
+    );
+    let probe = &container()?["livenessProbe"];
+    let number = |name| probe[name].as_u64().unwrap_or_default();
+    let acts = number("periodSeconds") * number("failureThreshold");
+    ensure!((1..=10).contains(&acts), "the kubelet acts after {acts} s");
+    ensure!(number("timeoutSeconds") <= number("periodSeconds"));
+    ensure!(
+        number("failureThreshold") > 1,
+        "one slow answer must not restart it"
+    );
+    ensure!((1..=15).contains(&number("terminationGracePeriodSeconds")));
+    Ok(())
+}
+
 #[test]
 fn the_agent_accepts_the_node_configuration() -> Result<()> {
     let folder = node(&read("deploy/systemd/enforcer.yaml")?, &ready_policies()?)?;

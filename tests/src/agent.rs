@@ -4,7 +4,7 @@ use std::{
     fs::File,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, ExitStatus, Output},
+    process::{Child, Command, ExitStatus, Output},
     time::{Duration, Instant},
 };
 
@@ -86,6 +86,19 @@ impl Agent {
     /// # Errors
     /// If it ends or is not ready in time: the message has the end of its log.
     pub fn start(node: &Namespace, binary: &Path, workspace: &Workspace) -> Result<Self> {
+        Self::start_as(node, binary, workspace, |_| {})
+    }
+
+    /// The same, with what `adjust` makes of the command: its environment, say, or where its log goes.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_as(
+        node: &Namespace,
+        binary: &Path,
+        workspace: &Workspace,
+        adjust: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         let log = File::create(workspace.path().join(LOG)).context("cannot write the agent's log")?;
         let mut command = node.command(binary)?;
         command
@@ -94,6 +107,7 @@ impl Agent {
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        adjust(&mut command);
         let admin = Resident::start(node, "admin-client")?;
         let mut agent = Self {
             child: cleanup::spawn(&mut command)?,

@@ -32,18 +32,28 @@ pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Alive: it answers, and says what the operator must know.
-pub async fn healthz(State(shared): State<Arc<Shared>>) -> String {
-    match shared.kept.trouble() {
+/// Alive: all parts make progress. Says what the operator must know. Waits for nothing.
+pub async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    let troubles = shared.parts.troubles();
+    if !troubles.is_empty() {
+        let lines: String = troubles.iter().map(|line| format!("{line}\n")).collect();
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("not healthy\n{lines}"));
+    }
+    let text = match shared.kept.trouble() {
         None => "ok\n".to_owned(),
         Some(why) => format!("ok\nrevocations: {why}\n"),
-    }
+    };
+    (StatusCode::OK, text)
 }
 
-/// Ready: policies are in force and connections are accepted; not while it drains.
-pub async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    match shared.is_ready() {
-        true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+/// Ready: policies are in force, connections are accepted and all parts make progress; not while it drains.
+pub async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
+    let troubles = shared.parts.troubles();
+    match shared.is_ready() && troubles.is_empty() {
+        true => (StatusCode::OK, "ready\n".to_owned()),
+        false => {
+            let lines: String = troubles.iter().map(|line| format!("{line}\n")).collect();
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}"))
+        }
     }
 }

@@ -1,15 +1,23 @@
 //! The controller: in each interval it looks at every packet policy with adaptive limits, and moves
-//! those limits between their floor and their rate.
+//! those limits between their floor and their rate. It has a thread of its own, and chores beside: what goes wrong in one
+//! keeps no other from being done.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 
 use super::{
+    chores::Chores,
+    heartbeat::LastInterval,
     state::{AdaptiveRate, KernelHalf, Shared},
     syn::SynWatch,
 };
@@ -20,6 +28,7 @@ use crate::{
     },
     kernel::{Count, KernelError, monotonic_ns},
     policy::model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
+    supervision::Part,
 };
 
 /// Below this part of change a rate is left as it is.
@@ -29,6 +38,18 @@ const PERIOD: Duration = Duration::from_secs(1_000);
 /// How long verified sources are remembered at least, for policies that come later.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// How often it says that it is there, however long an interval is.
+const BEAT: Duration = Duration::from_secs(1);
+/// How often is looked whether it has ended.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The controller's thread.
+pub struct Running {
+    /// Dropping it ends the thread.
+    stop: SyncSender<()>,
+    thread: JoinHandle<()>,
+}
+
 /// What the controller remembers between intervals.
 pub struct Controller {
     shared: Arc<Shared>,
@@ -37,6 +58,7 @@ pub struct Controller {
     ports: Vec<u16>,
     policies: BTreeMap<Name, Watched>,
     syn: SynWatch,
+    chores: Chores,
     last: Instant,
 }
 
@@ -52,34 +74,53 @@ struct Watched {
 impl Controller {
     /// `target`: what the latency of services should stay below. `ports`: those that the gateway listens on.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, target: Duration, ports: Vec<u16>) -> Self {
+    pub fn new(shared: Arc<Shared>, target: Duration, ports: Vec<u16>, chores: Chores) -> Self {
         Self {
             shared,
             target,
             ports,
             policies: BTreeMap::new(),
             syn: SynWatch::default(),
+            chores,
             last: Instant::now(),
         }
     }
 
-    /// One interval.
+    /// Starts the thread, with an interval every `period`. `last` is told of each that is finished.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn tick(&mut self) -> Result<(), KernelError> {
+    /// There is no thread to be had.
+    pub fn start(mut self, period: Duration, last: LastInterval, part: Part) -> io::Result<Running> {
+        let (stop, stopped) = sync_channel(0);
+        let thread = thread::Builder::new()
+            .name("controller".to_owned())
+            .spawn(move || {
+                let mut due = Instant::now();
+                loop {
+                    self.tick();
+                    last.finished();
+                    // One that was missed is not made up for, and between two there is a pause.
+                    due = (due + period).max(Instant::now() + period / 4);
+                    if !wait(due, &part, &stopped) {
+                        break;
+                    }
+                }
+                part.end();
+            })?;
+        Ok(Running { stop, thread })
+    }
+
+    /// One interval.
+    pub fn tick(&mut self) {
         let activity = self.shared.services.take();
         let shared = Arc::clone(&self.shared);
-        let Some(kernel) = &shared.kernel else {
-            return Ok(());
-        };
-        // First, so that nothing that goes wrong below makes limits lapse.
-        kernel.heartbeat.beat()?;
-        kernel.denials.expire()?;
+        let Some(kernel) = &shared.kernel else { return };
+        self.chores.run("denials", || kernel.denials.expire());
         // The kernel tells of interfaces as they come, but its messages can be lost.
         shared.follow_interfaces(&BTreeSet::new());
-        follow_recents(&shared, kernel)?;
-        kernel.revoked.expire()?;
+        self.chores
+            .run("recent-sources", || follow_recents(&shared, kernel));
+        self.chores.run("revoked-flows", || kernel.revoked.expire());
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
         let latency = activity
@@ -88,30 +129,45 @@ impl Controller {
             .max_by(f64::total_cmp);
         let set = Arc::clone(&shared.standing().kernel.set);
         self.forget(&set);
-        self.syn
-            .tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))?;
+        let (chores, syn) = (&mut self.chores, &mut self.syn);
+        chores.run("syn-defence", || {
+            syn.tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))
+        });
         for policy in &set.packet_policies {
             let latency = latency.filter(|_| self.is_before_gateway(policy));
-            let seen = self.observe(kernel, policy, elapsed, latency)?;
-            let Some(seen) = seen else { continue };
-            let watched = self.policies.entry(policy.name.clone()).or_default();
-            let before = watched.regulator.state();
-            let step = watched.regulator.observe(&seen);
-            if step.state != before {
-                tracing::warn!(
-                    policy = %policy.name,
-                    from = %before,
-                    to = %step.state,
-                    arrived_per_second = seen.arrived.round(),
-                    over_limits_per_second = seen.over.round(),
-                    latency_seconds = seen.latency,
-                    "state changed"
-                );
-            }
-            shared.change(|standing| standing.states.insert(policy.name.clone(), step.state));
-            move_limits(&shared, kernel, policy, step)?;
+            let adapted = self.adapt(kernel, policy, elapsed, latency);
+            self.chores.run("adaptive-limits", || adapted);
         }
-        Ok(())
+    }
+
+    /// Looks at a policy, and moves its limits.
+    fn adapt(
+        &mut self,
+        kernel: &KernelHalf,
+        policy: &PacketPolicy,
+        elapsed: f64,
+        latency: Option<f64>,
+    ) -> Result<(), KernelError> {
+        let Some(seen) = self.observe(kernel, policy, elapsed, latency)? else {
+            return Ok(());
+        };
+        let watched = self.policies.entry(policy.name.clone()).or_default();
+        let before = watched.regulator.state();
+        let step = watched.regulator.observe(&seen);
+        if step.state != before {
+            tracing::warn!(
+                policy = %policy.name,
+                from = %before,
+                to = %step.state,
+                arrived_per_second = seen.arrived.round(),
+                over_limits_per_second = seen.over.round(),
+                latency_seconds = seen.latency,
+                "state changed"
+            );
+        }
+        self.shared
+            .change(|standing| standing.states.insert(policy.name.clone(), step.state));
+        move_limits(&self.shared, kernel, policy, step)
     }
 
     /// Whether packets under `policy` reach the gateway, and with it the services.
@@ -175,6 +231,30 @@ impl Controller {
             regulator: watched.regulator,
         };
         Ok(seen)
+    }
+}
+
+/// Waits for the next interval, and says meanwhile that the controller is there. `false`: it is to end.
+fn wait(due: Instant, part: &Part, stopped: &Receiver<()>) -> bool {
+    loop {
+        part.beat();
+        let left = due.saturating_duration_since(Instant::now());
+        match stopped.recv_timeout(left.min(BEAT)) {
+            Err(RecvTimeoutError::Timeout) if left <= BEAT => return true,
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+impl Running {
+    /// Ends it, and waits for its interval until `deadline` at most. Whether it has ended.
+    pub fn stop(self, deadline: Instant) -> bool {
+        drop(self.stop);
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
+        self.thread.is_finished()
     }
 }
 

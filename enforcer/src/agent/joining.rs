@@ -10,6 +10,7 @@ use crate::{
     gateway::signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
     policy::model::Action,
+    supervision::Part,
 };
 
 /// Listens to the gateway on behalf of the kernel and the controller.
@@ -108,6 +109,10 @@ impl Observer for Joining {
 
     fn audit(&self) -> Option<&Audit> {
         self.shared.audit()
+    }
+
+    fn part(&self, name: &str) -> Part {
+        self.shared.parts.part(name)
     }
 
     fn authentication_failed_behind(&self, proxy: IpAddr) {

@@ -2,17 +2,26 @@
 //!
 //! The file is written anew, whole, with each change: beside it first, then moved into its place, so that it is never
 //! half of one. Bounds: as many entries as can be in force ([`MOST`]); a larger file is not read.
+//!
+//! A thread of its own writes, since the disk may not answer. Who changes something waits for it for [`PATIENCE`] at most,
+//! and what is wrong is read without waiting.
 
 use std::{
     fs,
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::sync::watch;
 
 use crate::{
     admin::wire::Revokee,
@@ -29,12 +38,38 @@ const LARGEST: u64 = 256 << 20;
 /// The only form so far.
 const VERSION: u32 = 1;
 
+/// How long a change waits until it is written.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often is looked whether the thread has ended.
+const POLL: Duration = Duration::from_millis(5);
+
 /// The file, and whether it holds what is in force.
 #[derive(Debug)]
 pub struct Kept {
     folder: PathBuf,
-    /// Why it does not. Held while the file is written, so that the last change is what it says.
-    trouble: Mutex<Option<String>>,
+    state: Arc<watch::Sender<Saving>>,
+    writer: OnceLock<Writer>,
+}
+
+/// How far the writing is. Held for as long as it takes to copy it, never while the disk is waited for.
+#[derive(Clone, Debug, Default)]
+struct Saving {
+    /// Changes so far.
+    asked: u64,
+    /// Those of them that have been written, or could not be.
+    done: u64,
+    /// When the first of those that are not was made.
+    since: Option<Instant>,
+    /// Why the file does not hold what is in force.
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    /// Holds one wake-up: one that waits is as good as many.
+    wake: SyncSender<()>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +94,8 @@ impl Kept {
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder,
-            trouble: Mutex::default(),
+            state: Arc::new(watch::Sender::new(Saving::default())),
+            writer: OnceLock::new(),
         }
     }
 
@@ -89,43 +125,117 @@ impl Kept {
         }
     }
 
-    /// Writes what is in force.
+    /// Has what is in force written, and waits for that as long as [`PATIENCE`].
     ///
     /// # Errors
-    /// It is not kept, and why.
-    pub fn save(&self, store: &RevocationStore) -> Result<(), String> {
-        let mut trouble = self.state();
-        let entries = store.list();
-        let saved = write(&self.folder, &entries).map_err(|error| {
-            let path = self.folder.join(FILE);
-            format!("{} cannot be written: {error}", path.display())
+    /// It is not kept, and why; or not yet.
+    pub async fn save(&self, store: &RevocationStore) -> Result<(), String> {
+        let mut mine = 0;
+        self.state.send_modify(|state| {
+            state.asked += 1;
+            mine = state.asked;
+            state.since.get_or_insert_with(Instant::now);
         });
-        *trouble = saved.clone().err();
-        saved
+        let mut changes = self.state.subscribe();
+        self.wake(store)?;
+        let done = changes.wait_for(|state| state.done >= mine);
+        match tokio::time::timeout(PATIENCE, done).await {
+            Ok(Ok(state)) => state.trouble.clone().map_or(Ok(()), Err),
+            // The sender lives as long as this does.
+            Ok(Err(_)) | Err(_) => Err(self.unanswered()),
+        }
     }
 
-    /// Why the file does not hold what is, or was, in force. `None`: it does.
+    fn wake(&self, store: &RevocationStore) -> Result<(), String> {
+        let writer = match self.writer.get() {
+            Some(writer) => writer,
+            None => {
+                let started = self
+                    .start(store)
+                    .map_err(|error| format!("no thread to write: {error}"))?;
+                // Where two are started, the other ends: nobody wakes it.
+                self.writer.get_or_init(|| started)
+            }
+        };
+        match writer.wake.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => Ok(()),
+            Err(TrySendError::Disconnected(())) => {
+                Err("the thread that writes revocations has ended".to_owned())
+            }
+        }
+    }
+
+    fn start(&self, store: &RevocationStore) -> io::Result<Writer> {
+        let (wake, woken) = sync_channel(1);
+        let (folder, state, store) = (self.folder.clone(), Arc::clone(&self.state), store.clone());
+        let thread = thread::Builder::new()
+            .name("revocations".to_owned())
+            .spawn(move || write_each(&folder, &store, &state, &woken))?;
+        Ok(Writer { wake, thread })
+    }
+
+    /// Why the file does not hold what is, or was, in force. `None`: it does. Waits for nothing.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.state().clone()
+        let state = self.state.borrow().clone();
+        let waits = state.since.is_some_and(|since| since.elapsed() >= PATIENCE);
+        state.trouble.or_else(|| waits.then(|| self.unanswered()))
+    }
+
+    /// Waits until what was asked for is written, until `deadline` at most. Whether it is.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        let written = || {
+            let state = self.state.borrow();
+            state.done == state.asked
+        };
+        let ended = || self.writer.get().is_none_or(|writer| writer.thread.is_finished());
+        while !written() && !ended() && Instant::now() < deadline {
+            thread::sleep(POLL);
+        }
+        written()
+    }
+
+    fn unanswered(&self) -> String {
+        let path = self.folder.join(FILE);
+        format!("{} is not yet written: the disk does not answer", path.display())
     }
 
     fn lost(&self, why: String) {
         tracing::error!("{why}");
-        *self.state() = Some(why);
+        self.state.send_modify(|state| state.trouble = Some(why));
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, Option<String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+/// The thread: writes what is in force whenever it is woken, until nobody can wake it.
+fn write_each(folder: &Path, store: &RevocationStore, state: &watch::Sender<Saving>, woken: &Receiver<()>) {
+    while woken.recv().is_ok() {
+        let asked = state.borrow().asked;
+        let saved = write(folder, &store.list()).map_err(|error| {
+            let path = folder.join(FILE);
+            format!("{} cannot be written: {error}", path.display())
+        });
+        state.send_modify(|state| {
+            state.done = asked;
+            state.since = (state.asked > asked).then(Instant::now);
+            state.trouble = saved.err();
+        });
     }
 }
 
 /// What a file says and has not ended. `None`: there is no file.
 fn read(path: &Path) -> io::Result<Option<Vec<Revocation>>> {
-    let file = match fs::File::open(path) {
+    // Opening a FIFO would wait for a writer.
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
     let mut text = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut text)?;
     if text.len() as u64 > LARGEST {
@@ -202,7 +312,7 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt as _, time::Duration};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use tempfile::TempDir;
 
@@ -223,8 +333,8 @@ mod tests {
         (store.list(), kept.trouble())
     }
 
-    #[test]
-    fn what_is_revoked_is_so_after_a_restart_until_it_ends() {
+    #[tokio::test]
+    async fn what_is_revoked_is_so_after_a_restart_until_it_ends() {
         let folder = TempDir::new().unwrap();
         assert_eq!(restored(&folder), (vec![], None), "there is no file yet");
         let (kept, store) = (Kept::new(folder.path().join("state")), RevocationStore::default());
@@ -232,18 +342,18 @@ mod tests {
         for each in [&long, &short] {
             store.add(each.clone()).unwrap();
         }
-        kept.save(&store).unwrap();
+        kept.save(&store).await.unwrap();
         let file = folder.path().join("state").join(FILE);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        std::thread::sleep(Duration::from_millis(1_100));
+        thread::sleep(Duration::from_millis(1_100));
         assert_eq!(restored(&folder), (vec![long.clone()], None));
         store.remove(&long.what);
-        kept.save(&store).unwrap();
+        kept.save(&store).await.unwrap();
         assert_eq!(restored(&folder), (vec![], None));
     }
 
-    #[test]
-    fn a_file_that_cannot_be_read_is_kept_and_named() {
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_kept_and_named() {
         for text in [
             "",
             "{",
@@ -264,19 +374,60 @@ mod tests {
             );
             assert_eq!(fs::read_to_string(state.join(UNREADABLE)).unwrap(), text);
             store.add(entry("anew", 600)).unwrap();
-            kept.save(&store).unwrap();
+            kept.save(&store).await.unwrap();
             assert_eq!(kept.trouble(), None);
             assert_eq!(restored(&folder).0.len(), 1);
         }
     }
 
-    #[test]
-    fn a_folder_that_cannot_be_written_is_named() {
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_written_is_named() {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("state"), "no folder").unwrap();
         let kept = Kept::new(folder.path().join("state"));
-        let error = kept.save(&RevocationStore::default()).unwrap_err();
+        let error = kept.save(&RevocationStore::default()).await.unwrap_err();
         assert!(error.contains("revocations.json cannot be written"), "{error}");
         assert_eq!(kept.trouble(), Some(error));
+    }
+
+    /// A FIFO stands for a disk that does not answer: opening it waits for ever.
+    #[tokio::test]
+    async fn f9_a_fifo_is_moved_aside_and_a_start_does_not_wait() {
+        let folder = TempDir::new().unwrap();
+        let state = folder.path().join("state");
+        fs::create_dir(&state).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(state.join(FILE))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let (kept, store) = (Kept::new(state.clone()), RevocationStore::default());
+        kept.restore(&store);
+        let trouble = kept.trouble().unwrap();
+        assert!(trouble.contains("not a regular file"), "{trouble}");
+        assert!(state.join(UNREADABLE).exists());
+        kept.save(&store).await.unwrap();
+        assert_eq!(kept.trouble(), None);
+        assert!(kept.stop(Instant::now()));
+    }
+
+    /// The write waits for ever; who asks, who looks and who stops do not.
+    #[tokio::test(start_paused = true)]
+    async fn f1_a_disk_that_does_not_answer_keeps_nobody_waiting() {
+        let kept = Kept::new(PathBuf::from("/nowhere/state"));
+        // In place of the thread: one that hangs.
+        let (wake, woken) = sync_channel(1);
+        let (release, hung) = sync_channel::<()>(0);
+        let thread = thread::spawn(move || {
+            let _ = (woken, hung.recv());
+        });
+        kept.writer.set(Writer { wake, thread }).unwrap();
+        let error = kept.save(&RevocationStore::default()).await.unwrap_err();
+        assert!(error.contains("is not yet written"), "{error}");
+        assert!(!kept.stop(Instant::now() + Duration::from_millis(20)));
+        kept.state
+            .send_modify(|state| state.since = Instant::now().checked_sub(PATIENCE));
+        assert_eq!(kept.trouble(), Some(error));
+        drop(release);
     }
 }

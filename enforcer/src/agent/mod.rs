@@ -1,10 +1,13 @@
 //! The agent: it starts the kernel half and the gateway, lets each tell the other what it knows, and
 //! keeps policies in force.
 
+mod applying;
+mod chores;
 pub mod controller;
 mod convert;
 pub mod events;
 pub mod explain;
+mod heartbeat;
 mod joining;
 pub mod kept;
 mod links;
@@ -15,6 +18,8 @@ pub mod revoke;
 mod revoke_proof;
 mod run;
 pub mod state;
+mod stop;
 mod syn;
 
+pub use privileges::drop_own_privileges;
 pub use run::{RunError, run};

@@ -12,11 +12,24 @@ const NEEDED: [Capability; 4] = [
 ];
 
 /// Drops all capabilities of this thread that are not needed, for it and for all threads that it
-/// starts. Must be called before any other thread is there.
+/// starts. Must be called before any other thread is there but the log's, which does the same for itself.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn drop_unneeded() -> Result<(), caps::errors::CapsError> {
+    let kept: Vec<String> = reduce()?.iter().map(ToString::to_string).collect();
+    tracing::info!(kept = kept.join(" "), "capabilities");
+    Ok(())
+}
+
+/// The same for a thread that was started before, in silence.
+pub fn drop_own_privileges() {
+    if let Err(error) = reduce() {
+        tracing::warn!(%error, "a thread keeps its capabilities");
+    }
+}
+
+fn reduce() -> Result<CapsHashSet, caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
     let keep: CapsHashSet = NEEDED
         .into_iter()
@@ -32,7 +45,5 @@ pub fn drop_unneeded() -> Result<(), caps::errors::CapsError> {
     caps::set(None, CapSet::Effective, &keep)?;
     caps::set(None, CapSet::Permitted, &keep)?;
     caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
-    let kept: Vec<String> = keep.iter().map(ToString::to_string).collect();
-    tracing::info!(kept = kept.join(" "), "capabilities");
-    Ok(())
+    Ok(keep)
 }

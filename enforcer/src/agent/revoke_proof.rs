@@ -46,11 +46,14 @@ impl Shared {
             until: Some(OffsetDateTime::now_utc() + lasts.min(LONGEST)),
         };
         policies.revocations().add(entry)?;
-        let kept = self.keep().await;
-        let flows = match self.revoker() {
-            Some(revoker) => revoker.end_revoked().await,
-            None => Vec::new(),
+        let end = async {
+            match self.revoker() {
+                Some(revoker) => revoker.end_revoked().await,
+                None => Vec::new(),
+            }
         };
+        // The disk may take its time: connections end meanwhile.
+        let (kept, flows) = tokio::join!(self.keep(), end);
         let mut revoked = Revoked {
             gateway: flows.len(),
             refused: true,
@@ -83,13 +86,10 @@ impl Shared {
 
     /// Writes what is revoked into the state directory.
     async fn keep(self: &Arc<Self>) -> Result<(), String> {
-        let shared = Arc::clone(self);
-        let work = move || match &shared.policies {
-            Some(policies) => shared.kept.save(policies.revocations()),
+        let kept = match &self.policies {
+            Some(policies) => self.kept.save(policies.revocations()).await,
             None => Ok(()),
         };
-        let kept = tokio::task::spawn_blocking(work).await;
-        let kept = kept.unwrap_or_else(|error| Err(error.to_string()));
         if let Err(error) = &kept {
             tracing::error!(%error, "the operator's revocations would not hold after a restart");
         }

@@ -1,32 +1,60 @@
 //! The daemon: start, run, reload, drain.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
-
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
+use tokio::{runtime::Runtime, sync::mpsc, task::JoinHandle, time::interval};
+
 use super::{
+    applying,
+    chores::Chores,
     controller::Controller,
     convert, events,
+    heartbeat::{self, LastInterval},
     joining::Joining,
     kept::Kept,
     links,
     metrics::Metrics,
     privileges,
     state::{KernelHalf, Shared},
+    stop::{self, Cause},
 };
 use crate::{
     adapt::failures::Failures,
     admin::{self, AdminError, Bound},
     audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
-    gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
+    gateway::{
+        Gateway, GatewayError, Listeners, config::GatewayConfig, policies::Policies, signal::Observer,
+    },
     kernel::{Events, Kernel, KernelError, memory, raise_descriptor_limit},
-    policy::{self, PolicySet, Problems, WatchError},
+    logging,
+    policy::{self, PolicySet, Problems, Watch, WatchError},
+    supervision::{
+        Part,
+        notify::{Message, Notifier},
+        supervisor,
+    },
 };
+
+/// Threads of a runtime, and those of the admin address that may block.
+const RUNTIME_THREADS: usize = 2;
+const ADMIN_BLOCKING: usize = 64;
+
+/// How often the admin address says that it is there.
+const ADMIN_BEAT: Duration = Duration::from_millis(500);
+
+/// How long the end waits for what is written by threads of their own: less than [`stop::GRACE`], with what comes before.
+const LAST_WORDS: Duration = Duration::from_millis(1_200);
+/// And before that for what is being applied, and the controller's interval.
+const LAST_WORK: Duration = Duration::from_millis(200);
 
 /// Changes of policies that wait to be applied.
 const WAITING_CHANGES: usize = 4;
@@ -56,8 +84,11 @@ pub enum RunError {
     Privileges(#[from] caps::errors::CapsError),
     #[error("gateway.authFailures.rate: {0}")]
     Failures(#[source] enforcer_common::limiter::ParamsError),
-    #[error("no runtime for the agent's own tasks: {0}")]
+    #[error("no runtime or thread for the agent's own tasks: {0}")]
     Runtime(#[source] io::Error),
+    /// It has run, and ends to be started again.
+    #[error("the agent has ended because a part of it failed: {0}")]
+    Failed(Arc<String>),
 }
 
 /// Runs until SIGTERM or SIGINT, then drains, and leaves in force what is to stay.
@@ -84,18 +115,13 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .enabled
         .then(|| Kernel::load(&convert::kernel(config), &convert::staying(config)))
         .transpose()?;
-    // Nothing but this thread is there yet.
+    // Nothing but this thread is there yet, and the log's.
     privileges::drop_unneeded()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("agent")
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
+    let runtimes = Runtimes::new().map_err(RunError::Runtime)?;
     let gateway_config = convert::gateway(config);
     let policies = gateway_config
         .as_ref()
-        .map(|_| Policies::new(PolicySet::default(), runtime.handle().clone()));
+        .map(|_| Policies::new(PolicySet::default(), runtimes.agent.handle().clone()));
     let shared = Arc::new(Shared::new(
         kernel.map(KernelHalf::from),
         policies,
@@ -103,6 +129,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         config.kernel.management.clone(),
         Kept::new(config.state_dir.clone()),
     ));
+    shared.parts.watch_panics();
+    logging::register(&shared.metrics.registry)?;
     if let Some(policies) = &shared.policies {
         shared.kept.restore(policies.revocations());
     }
@@ -129,15 +157,59 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     // Loading programs and policies takes several times what stays of it, and code that is not needed again.
     memory::give_back();
     memory::forget_code();
-    let result = runtime.block_on(serve(config, &shared, admin, gateway, digest));
-    leave(&shared, config.kernel.on_stop);
-    // What still waits for something has nobody left to answer to.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    let result = serve(config, &shared, &runtimes, admin, gateway, digest);
+    shared.parts.stop();
+    // Whoever is started next goes on where an agent has failed.
+    let failed = matches!(result, Err(RunError::Failed(_)));
+    leave(
+        &shared,
+        if failed {
+            OnStop::Keep
+        } else {
+            config.kernel.on_stop
+        },
+    );
     shared.record(&Event::Stopping);
+    let deadline = Instant::now() + LAST_WORDS;
+    // What still waits for something has nobody left to answer to.
+    runtimes.shutdown(LAST_WORK);
+    if !shared.kept.stop(deadline) {
+        tracing::error!(
+            "the last change of the operator's revocations is not written: the disk does not answer"
+        );
+    }
     if let Some(audit) = audit {
-        audit.stop();
+        audit.stop(deadline);
     }
     result
+}
+
+/// The agent's own tasks, and those of the admin address, of which none keeps the others from being done.
+struct Runtimes {
+    agent: Runtime,
+    admin: Runtime,
+}
+
+impl Runtimes {
+    fn new() -> io::Result<Self> {
+        let runtime = |name: &str| {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime
+                .worker_threads(RUNTIME_THREADS)
+                .thread_name(name)
+                .enable_all();
+            runtime
+        };
+        Ok(Self {
+            agent: runtime("agent").build()?,
+            admin: runtime("admin").max_blocking_threads(ADMIN_BLOCKING).build()?,
+        })
+    }
+
+    fn shutdown(self, within: Duration) {
+        self.admin.shutdown_background();
+        self.agent.shutdown_timeout(within);
+    }
 }
 
 /// Without descriptors no connection is accepted and no interface is found.
@@ -188,72 +260,144 @@ fn start_gateway(
     Ok(started)
 }
 
-async fn serve(
+/// Serves until the agent is to end, and then drains.
+fn serve(
     config: &Config,
     shared: &Arc<Shared>,
+    runtimes: &Runtimes,
     admin: Bound,
     gateway: Option<Gateway>,
     digest: String,
 ) -> Result<(), RunError> {
-    let Signals {
-        mut terminate,
-        mut interrupt,
-        mut hang_up,
-    } = Signals::new().map_err(RunError::Runtime)?;
-    let admin = admin::start(admin, Arc::clone(shared))?;
-    let (outcomes, mut changes) = mpsc::channel(WAITING_CHANGES);
-    let watch = policy::watch(config.policies.clone(), Some(digest), outcomes)?;
-    let controller = tokio::spawn(control(
-        Controller::new(Arc::clone(shared), config.adapt.latency, ports(config)),
-        config.adapt.interval,
-    ));
-    let events = shared.kernel.as_ref().and_then(KernelHalf::take_events);
-    let events = events.map(|events| tokio::spawn(take_in(events, Arc::clone(shared))));
-    let links = shared
-        .kernel
-        .is_some()
-        .then(|| tokio::spawn(links::follow(Arc::clone(shared))));
-    if let Some(log) = shared.kernel.as_ref().and_then(KernelHalf::take_log) {
+    let parts = &shared.parts;
+    let admin = {
+        let _there = runtimes.admin.enter();
+        admin::start(admin, Arc::clone(shared))?
+    };
+    runtimes.admin.spawn(say_alive(parts.part("admin")));
+    let (outcomes, changes) = mpsc::channel(WAITING_CHANGES);
+    let watch = Arc::new(policy::watch(config.policies.clone(), Some(digest), outcomes)?);
+    let applying = applying::start(Arc::clone(shared), changes, parts.part("policies"));
+    let applying = applying.map_err(RunError::Runtime)?;
+    let last = LastInterval::new();
+    let chores = Chores::new(&shared.metrics.registry)?;
+    let controller = Controller::new(Arc::clone(shared), config.adapt.latency, ports(config), chores)
+        .start(config.adapt.interval, last.clone(), parts.part("controller"))
+        .map_err(RunError::Runtime)?;
+    start_heartbeat(shared, last)?;
+    let tasks = follow_kernel(shared, &runtimes.agent);
+    let notifier = Arc::new(Notifier::from_environment());
+    supervisor::start(
+        parts.clone(),
+        Arc::clone(&notifier),
+        parts.metrics(&shared.metrics.registry)?,
+    )
+    .map_err(RunError::Runtime)?;
+    let reload = start_reload(Arc::clone(&watch), gateway.as_ref().map(Gateway::listeners))?;
+    // Full: one waits already, which reads everything too.
+    let hang_up = move || {
+        let _ = reload.try_send(());
+    };
+    let causes = stop::listen(config.gateway.drain, parts.clone(), hang_up).map_err(RunError::Runtime)?;
+    shared.set_ready(true);
+    notifier.tell(Message::Ready);
+    tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
+    // The thread that tells it ends with the process.
+    let cause = causes.recv().unwrap_or(Cause::Asked);
+    tracing::info!(?cause, "stopping");
+    notifier.tell(Message::Stopping);
+    shared.set_ready(false);
+    for task in tasks {
+        task.abort();
+    }
+    drain(gateway, cause.drain(config.gateway.drain))?;
+    // Until here limits are watched, and policies change.
+    let deadline = Instant::now() + LAST_WORK;
+    let ended = [applying.stop(deadline), controller.stop(deadline)];
+    if ended.contains(&false) {
+        tracing::warn!("policies are still being applied, or the controller hangs");
+    }
+    admin.stop();
+    match cause {
+        Cause::Asked => Ok(()),
+        Cause::Failed(why) => Err(RunError::Failed(why)),
+    }
+}
+
+/// Says that the admin address's runtime is there.
+async fn say_alive(part: Part) {
+    let mut ticks = interval(ADMIN_BEAT);
+    loop {
+        ticks.tick().await;
+        part.beat();
+    }
+}
+
+/// Keeps limits in force, where they would lapse.
+fn start_heartbeat(shared: &Shared, last: LastInterval) -> Result<(), RunError> {
+    let Some(kernel) = &shared.kernel else {
+        return Ok(());
+    };
+    let Some(lapse) = kernel.heartbeat.lapse() else {
+        return Ok(());
+    };
+    heartbeat::start(
+        kernel.heartbeat.clone(),
+        lapse,
+        last,
+        shared.parts.part("heartbeat"),
+    )
+    .map_err(RunError::Runtime)
+}
+
+/// Takes in what the kernel tells of packets and interfaces.
+fn follow_kernel(shared: &Arc<Shared>, runtime: &Runtime) -> Vec<JoinHandle<()>> {
+    let Some(kernel) = &shared.kernel else {
+        return Vec::new();
+    };
+    let mut tasks = vec![runtime.spawn(links::follow(Arc::clone(shared)))];
+    if let Some(events) = kernel.take_events() {
+        tasks.push(runtime.spawn(take_in(events, Arc::clone(shared))));
+    }
+    if let Some(log) = kernel.take_log() {
         tracing::info!("the kernel programs log each packet that has an event (ENFORCER_LOG)");
-        tokio::spawn(async move {
+        tasks.push(runtime.spawn(async move {
             if let Err(error) = log.forward().await {
                 tracing::error!(%error, "what the kernel programs log is not shown");
             }
-        });
+        }));
     }
-    shared.set_ready(true);
-    tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
-    loop {
-        tokio::select! {
-            Some(outcome) = changes.recv() => {
-                let shared = Arc::clone(shared);
-                // Writing large access lists takes a while.
-                let applying = tokio::task::spawn_blocking(move || {
-                    shared.changed(outcome);
-                    memory::give_back();
-                });
-                if let Err(error) = applying.await {
-                    tracing::error!(%error, "applying policies failed");
-                }
+    tasks
+}
+
+/// SIGHUP: everything is read again, though changes are noticed without it. A thread of its own does, since disks may not
+/// answer; it begins with each message.
+fn start_reload(watch: Arc<Watch>, listeners: Option<Arc<Listeners>>) -> Result<SyncSender<()>, RunError> {
+    let (ask, asked) = sync_channel(1);
+    let run = move || {
+        while asked.recv().is_ok() {
+            tracing::info!("reloading");
+            watch.read_now();
+            if let Some(Err(error)) = listeners.as_deref().map(Listeners::reload_files) {
+                tracing::error!(%error, "certificates not reloaded; the old ones stay");
             }
-            _ = hang_up.recv() => reload(&config.policies, shared, gateway.as_ref()),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
         }
-    }
-    tracing::info!("stopping");
-    shared.set_ready(false);
-    for task in [events, links].into_iter().flatten() {
-        task.abort();
-    }
-    drop(watch);
-    if let Some(gateway) = gateway {
-        let cut = gateway.drain(None).await;
-        tracing::info!(requests_cut = cut, "drained");
-    }
-    // Until here limits are watched.
-    controller.abort();
-    admin.stop();
+    };
+    thread::Builder::new()
+        .name("reload".to_owned())
+        .spawn(run)
+        .map(|_| ask)
+        .map_err(RunError::Runtime)
+}
+
+fn drain(gateway: Option<Gateway>, within: Duration) -> Result<(), RunError> {
+    let Some(gateway) = gateway else { return Ok(()) };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let cut = runtime.block_on(gateway.drain(Some(within)));
+    tracing::info!(requests_cut = cut, "drained");
     Ok(())
 }
 
@@ -267,33 +411,9 @@ fn ports(config: &Config) -> Vec<u16> {
         .collect()
 }
 
-async fn control(mut controller: Controller, period: Duration) {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = controller.tick() {
-            tracing::error!(%error, "the controller's interval failed");
-        }
-    }
-}
-
 async fn take_in(events: Events, shared: Arc<Shared>) {
     if let Err(error) = events::take_in(events, shared).await {
         tracing::error!(%error, "events are not shown: the kernel's ring cannot be waited for");
-    }
-}
-
-/// SIGHUP: everything is read again, though changes are noticed without it.
-fn reload(paths: &[PathBuf], shared: &Arc<Shared>, gateway: Option<&Gateway>) {
-    tracing::info!("reloading");
-    let loaded = policy::load(paths);
-    let same = matches!(&loaded, Ok(loaded) if loaded.digest == shared.standing().digest);
-    if !same {
-        shared.changed(loaded);
-    }
-    if let Some(Err(error)) = gateway.map(Gateway::reload_certificates) {
-        tracing::error!(%error, "certificates not reloaded; the old ones stay");
     }
 }
 
@@ -317,20 +437,4 @@ fn leave(shared: &Shared, on_stop: OnStop) {
         }
     }
     kernel.syn.restore();
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
 }

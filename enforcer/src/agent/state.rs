@@ -28,6 +28,7 @@ use crate::{
         Loaded, PolicySet, Problems,
         model::{Action, Level, Name},
     },
+    supervision::Parts,
     sync::{Guard, Rank, Ranked, Serial},
 };
 
@@ -47,6 +48,8 @@ pub struct Shared {
     pub management: Vec<IpNet>,
     /// The operator's revocations, as they outlive the agent.
     pub kept: Kept,
+    /// Which parts of the agent make progress.
+    pub parts: Parts,
     /// Held while sockets are looked through.
     pub(super) destroying: tokio::sync::Mutex<()>,
     revoker: OnceLock<Revoker>,
@@ -195,6 +198,7 @@ impl Shared {
             journal: Journal::default(),
             management,
             kept,
+            parts: Parts::default(),
             destroying: tokio::sync::Mutex::default(),
             revoker: OnceLock::new(),
             audit: OnceLock::new(),

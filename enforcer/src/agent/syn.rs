@@ -36,12 +36,18 @@ impl SynWatch {
     ) -> Result<(), KernelError> {
         let mut need = Need::default();
         let mut answering = BTreeMap::new();
+        let mut failed = Ok(());
         for policy in &set.packet_policies {
             let active = match policy.syn {
                 SynDefence::Off => continue,
                 SynDefence::Always => true,
                 SynDefence::Auto { above } => {
-                    self.watch(shared, kernel, policy, above.per_second(), interval)?
+                    let watched = self.watch(shared, kernel, policy, above.per_second(), interval);
+                    // The others are looked at all the same.
+                    watched.unwrap_or_else(|error| {
+                        failed = Err(error);
+                        self.answers(&policy.name)
+                    })
                 }
             };
             // The sysctls are the whole node's: a policy that only counts must not change them.
@@ -63,7 +69,13 @@ impl SynWatch {
             standing.answering = answering;
             standing.syn_shortfalls = shortfalls;
         });
-        Ok(())
+        failed
+    }
+
+    fn answers(&self, policy: &Name) -> bool {
+        self.policies
+            .get(policy)
+            .is_some_and(|watched| watched.guard.answering())
     }
 
     /// Whether an `auto` policy answers from now on.

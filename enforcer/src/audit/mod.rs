@@ -1,7 +1,8 @@
 //! The audit log: one JSON object a line for each decision that is worth keeping.
 //!
 //! Whoever has decided makes the line and puts it into a bounded queue; one thread writes. Nobody waits for it: what
-//! finds the queue full is dropped, and counted. Off unless configured, and then it costs nothing.
+//! finds the queue full is dropped, and counted. What operators do has a queue of its own, so that no crowd of requests or
+//! of automatic denials hides it. Off unless configured, and then it costs nothing.
 
 pub mod config;
 pub mod record;
@@ -15,8 +16,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
-    thread::JoinHandle,
-    time::Instant,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
@@ -26,8 +27,13 @@ pub use trace::trace_id;
 
 use self::{config::AuditConfig, record::Event, writer::Writer};
 
-/// Lines that wait to be written.
+/// Lines that wait to be written, beside those about what operators do.
 const WAITING: usize = 4096;
+/// Of those.
+const WAITING_OF_OPERATORS: usize = 1024;
+
+/// How often is looked whether the thread has ended.
+const POLL: Duration = Duration::from_millis(5);
 
 /// Takes records; clones stand for the same log.
 #[derive(Clone, Debug)]
@@ -36,11 +42,14 @@ pub struct Audit(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     queue: SyncSender<Message>,
+    operators: SyncSender<Vec<u8>>,
     /// One of so many requests that were let through is recorded; 0: none.
     sample: u32,
     requests: Gate,
     /// Of its own, so that no flood of connections hides requests.
     connections: Gate,
+    /// What the agent does by itself, as often as sources make it.
+    automatic: Gate,
     counts: Counts,
 }
 
@@ -99,9 +108,10 @@ pub fn start(config: &AuditConfig, registry: &Registry) -> Result<(Audit, AuditT
     let counts = Counts::new(registry)?;
     let writer = Writer::open(config, counts.clone())?;
     let (queue, messages) = sync_channel(WAITING);
-    let thread = std::thread::Builder::new()
+    let (operators, of_operators) = sync_channel(WAITING_OF_OPERATORS);
+    let thread = thread::Builder::new()
         .name("audit".to_owned())
-        .spawn(move || writer.run(&messages))
+        .spawn(move || writer.run(&messages, &of_operators))
         .map_err(AuditError::Thread)?;
     let start = Instant::now();
     let gate = || Gate {
@@ -111,9 +121,11 @@ pub fn start(config: &AuditConfig, registry: &Registry) -> Result<(Audit, AuditT
     };
     let audit = Audit(Arc::new(Inner {
         queue: queue.clone(),
+        operators,
         sample: config.sample,
         requests: gate(),
         connections: gate(),
+        automatic: gate(),
         counts,
     }));
     Ok((audit, AuditThread { queue, thread }))
@@ -144,9 +156,13 @@ impl Audit {
         }
     }
 
-    /// Records what the agent or its operator has done.
+    /// Records what the agent or its operator has done. There may be too many of what the agent does by itself.
     pub fn event(&self, event: &Event<'_>) {
-        self.send(line(event));
+        if event.is_automatic() {
+            self.bounded(&self.0.automatic, || line(event));
+        } else if self.0.operators.try_send(line(event)).is_err() {
+            self.0.counts.dropped.inc();
+        }
     }
 
     fn send(&self, line: Vec<u8>) {
@@ -157,12 +173,18 @@ impl Audit {
 }
 
 impl AuditThread {
-    /// Writes what waits, and ends.
-    pub fn stop(self) {
-        let told = self.queue.send(Message::Stop).is_ok();
-        if !told || self.thread.join().is_err() {
-            tracing::error!("the audit log's thread had panicked");
+    /// Writes what waits, until `deadline` at most: the disk may not answer. Whether all of it was written.
+    pub fn stop(self, deadline: Instant) -> bool {
+        let mut told = false;
+        while Instant::now() < deadline {
+            told = told || self.queue.try_send(Message::Stop).is_ok();
+            if self.thread.is_finished() {
+                return true;
+            }
+            thread::sleep(POLL);
         }
+        tracing::error!("the audit log cannot be written: what waits for it is lost");
+        false
     }
 }
 
@@ -219,7 +241,49 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use enforcer_common::verdict::Reason;
+
     use super::*;
+
+    /// A writer that is stuck keeps nobody, and a crowd of automatic denials and requests takes no place of operators'.
+    #[test]
+    fn operators_actions_have_a_queue_of_their_own() {
+        let counts = Counts::new(&Registry::new()).unwrap();
+        let (queue, messages) = sync_channel(2);
+        let (operators, of_operators) = sync_channel(2);
+        let gate = |per_second| Gate {
+            per_second,
+            start: Instant::now(),
+            state: AtomicU64::new(0),
+        };
+        let audit = Audit(Arc::new(Inner {
+            queue,
+            operators,
+            sample: 0,
+            requests: gate(100),
+            connections: gate(100),
+            automatic: gate(3),
+            counts: counts.clone(),
+        }));
+        let denied = |by| Event::Denied {
+            prefix: "192.0.2.1/32".parse().unwrap(),
+            by,
+            reason: "test",
+            seconds: 1,
+        };
+        for _ in 0..5 {
+            audit.request(|| b"request\n".to_vec());
+            audit.event(&denied("denied-for-authentication"));
+        }
+        audit.event(&denied(Reason::DeniedByOperator.name()));
+        audit.event(&Event::DenialEnded {
+            prefix: "192.0.2.1/32".parse().unwrap(),
+        });
+        assert_eq!(messages.try_iter().count(), 2);
+        assert_eq!(of_operators.try_iter().count(), 2);
+        assert!(counts.over_rate.get() >= 1, "automatic denials have a rate");
+        assert_eq!(counts.dropped.get() + counts.over_rate.get(), 8);
+    }
 
     #[test]
     fn so_many_pass_in_a_second() {

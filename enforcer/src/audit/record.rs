@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
+use enforcer_common::verdict::Reason;
 use ipnet::IpNet;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -184,6 +185,16 @@ pub enum Event<'a> {
         udp_sockets: usize,
         shortfalls: &'a [String],
     },
+}
+
+impl Event<'_> {
+    /// Whether the agent has done it by itself, because of what a source did.
+    pub(super) fn is_automatic(&self) -> bool {
+        match self {
+            Self::Denied { by, .. } => *by != Reason::DeniedByOperator.name(),
+            _ => false,
+        }
+    }
 }
 
 /// A path, not too long.

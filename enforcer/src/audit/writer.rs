@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
@@ -18,6 +18,8 @@ use super::{
 const PERIOD: Duration = Duration::from_millis(500);
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 64 * 1024;
+/// How far back the begin of a half-written line is looked for: records are far shorter.
+const LONGEST_HALF: u64 = 1 << 20;
 
 /// Owns the file.
 pub(super) struct Writer {
@@ -28,6 +30,8 @@ pub(super) struct Writer {
     counts: Counts,
     /// The last attempt has failed, which has been said.
     failing: bool,
+    /// Standard output has got a part of a line.
+    torn: bool,
 }
 
 enum Sink {
@@ -71,19 +75,19 @@ impl Writer {
             lines: 0,
             counts,
             failing: false,
+            torn: false,
         })
     }
 
     /// Until it is told to stop, or nobody is left.
-    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+    pub(super) fn run(mut self, messages: &Receiver<Message>, of_operators: &Receiver<Vec<u8>>) {
         let mut due = Instant::now() + PERIOD;
         loop {
             let message = messages.recv_timeout(due.saturating_duration_since(Instant::now()));
+            // Those of operators wait for `due` at most, and are written before what has come with them.
+            self.take_some(of_operators);
             match message {
-                Ok(Message::Line(line)) => {
-                    self.buffer.extend_from_slice(&line);
-                    self.lines += 1;
-                }
+                Ok(Message::Line(line)) => self.take(&line),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -94,10 +98,27 @@ impl Writer {
         }
         // Those that were told before.
         while let Ok(Message::Line(line)) = messages.try_recv() {
-            self.buffer.extend_from_slice(&line);
-            self.lines += 1;
+            self.take(&line);
         }
-        self.write_out();
+        while !self.buffer.is_empty() || self.take_some(of_operators) {
+            self.write_out();
+        }
+    }
+
+    /// Until a buffer is full. Whether there was any.
+    fn take_some(&mut self, lines: &Receiver<Vec<u8>>) -> bool {
+        let before = self.lines;
+        while self.buffer.len() < BUFFER
+            && let Ok(line) = lines.try_recv()
+        {
+            self.take(&line);
+        }
+        self.lines > before
+    }
+
+    fn take(&mut self, line: &[u8]) {
+        self.buffer.extend_from_slice(line);
+        self.lines += 1;
     }
 
     fn write_out(&mut self) {
@@ -105,7 +126,12 @@ impl Writer {
             _ if self.buffer.is_empty() => return,
             Sink::Stdout => {
                 let mut out = io::stdout().lock();
-                out.write_all(&self.buffer).and_then(|()| out.flush())
+                let whole = if self.torn { out.write_all(b"\n") } else { Ok(()) };
+                let written = whole
+                    .and_then(|()| out.write_all(&self.buffer))
+                    .and_then(|()| out.flush());
+                self.torn = written.is_err();
+                written
             }
             Sink::File(file) => file.write(&self.buffer),
         };
@@ -146,9 +172,13 @@ impl Rotating {
             none => none.insert(Open::at(&self.path)?),
         };
         let written = open.file.write_all(lines);
-        open.size += more;
         if written.is_err() {
+            // What was written of these lines is counted as lost, and goes. If it cannot, its last line is cut off when
+            // the file is opened again.
+            let _ = open.file.set_len(open.size);
             self.open = None;
+        } else {
+            open.size += more;
         }
         written
     }
@@ -178,20 +208,96 @@ fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
 
 impl Open {
     fn at(path: &Path) -> io::Result<Self> {
+        // Opening a FIFO for writing would wait for a reader.
         let file = OpenOptions::new()
             .append(true)
+            .read(true)
             .create(true)
             .mode(0o600)
+            .custom_flags(libc::O_NONBLOCK)
             .open(path)?;
         let metadata = file.metadata()?;
+        let kind = metadata.file_type();
+        if kind.is_fifo() || kind.is_socket() {
+            return Err(io::Error::other(
+                "it is a FIFO or a socket: name a file, or write `audit: {stdout: true}`",
+            ));
+        }
+        let size = if kind.is_file() {
+            cut_half_line(&file, metadata.len())?
+        } else {
+            0
+        };
         Ok(Self {
             file,
-            size: metadata.len(),
+            size,
             identity: (metadata.dev(), metadata.ino()),
         })
     }
 
     fn is_at(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
+    }
+}
+
+/// Takes away what stands behind the last line end: half a record, of an agent that was killed or of a disk that was
+/// full. The file's length then.
+fn cut_half_line(file: &File, size: u64) -> io::Result<u64> {
+    let from = size.saturating_sub(LONGEST_HALF);
+    let mut tail = vec![0; usize::try_from(size - from).unwrap_or_default()];
+    file.read_exact_at(&mut tail, from)?;
+    if tail.last().is_none_or(|last| *last == b'\n') {
+        return Ok(size);
+    }
+    let whole = match tail.iter().rposition(|byte| *byte == b'\n') {
+        Some(end) => Some(from + end as u64 + 1),
+        None => (from == 0).then_some(0),
+    };
+    let Some(whole) = whole.filter(|whole| file.set_len(*whole).is_ok()) else {
+        // It cannot be cut off: then it is a line of its own.
+        (&*file).write_all(b"\n")?;
+        return Ok(size + 1);
+    };
+    tracing::warn!(
+        bytes = size - whole,
+        "half a record at the end of the audit log was cut off"
+    );
+    Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file_with(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        fs::write(&path, text).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn f7_half_a_record_is_cut_off_before_the_next() {
+        for (before, after) in [
+            (&b""[..], &b""[..]),
+            (b"{\"a\":1}\n", b"{\"a\":1}\n"),
+            (b"{\"a\":1}\n{\"b", b"{\"a\":1}\n"),
+            (b"{\"b", b""),
+        ] {
+            let (_folder, path) = file_with(before);
+            let mut open = Open::at(&path).unwrap();
+            assert_eq!(open.size, after.len() as u64);
+            open.file.write_all(b"next\n").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), [after, b"next\n"].concat());
+        }
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(Open::at(&path).is_err());
     }
 }

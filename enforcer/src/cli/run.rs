@@ -1,6 +1,9 @@
 //! `enforcer run`
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -10,7 +13,11 @@ use super::Failure;
 use crate::{
     agent::{self, RunError},
     config::{Config, Log, LogFormat},
+    logging::{self, Lines},
 };
+
+/// How long the end waits for the log to be written.
+const LAST_LINES: Duration = Duration::from_millis(300);
 
 /// Run the agent: attach to the interfaces of the policies, serve the gateway, keep policies in force
 ///
@@ -30,22 +37,27 @@ pub struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config).map_err(|problems| Failure::Invalid(problems.into()))?;
-        log(config.log)?;
-        agent::run(&config).map_err(|error| match error {
+        let log = log(config.log)?;
+        let result = agent::run(&config).map_err(|error| match error {
             RunError::Policies(problems) => Failure::Invalid(problems.into()),
             error => Failure::Failed(error.into()),
-        })
+        });
+        log.stop(Instant::now() + LAST_LINES);
+        result
     }
 }
 
-/// Logs go to standard error, one line each.
-fn log(log: Log) -> Result<(), Failure> {
+/// Logs go to standard error, one line each, by a thread of their own.
+fn log(log: Log) -> Result<logging::Log, Failure> {
     let filter = EnvFilter::builder()
         .with_default_directive(log.level.into())
         .with_env_var("ENFORCER_LOG")
         .from_env()
         .context("ENFORCER_LOG is no log filter: write for example enforcer=debug")?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (lines, thread) =
+        Lines::start(std::io::stderr(), agent::drop_own_privileges).context("no thread for the log")?;
+    lines.install();
+    let builder = fmt().with_env_filter(filter).with_writer(lines);
     let result = match log.format {
         LogFormat::Json => builder
             .json()
@@ -56,5 +68,6 @@ fn log(log: Log) -> Result<(), Failure> {
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .try_init(),
     };
-    result.map_err(|error| Failure::Failed(anyhow::anyhow!("logging cannot be set up: {error}")))
+    result.map_err(|error| Failure::Failed(anyhow::anyhow!("logging cannot be set up: {error}")))?;
+    Ok(thread)
 }

@@ -225,7 +225,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The first listener whose files are wrong. The others are taken over.
-    pub(super) fn reload_files(&self) -> Result<(), GatewayError> {
+    pub fn reload_files(&self) -> Result<(), GatewayError> {
         let watched = self.watched.load_full();
         let results: Vec<_> = watched
             .iter()

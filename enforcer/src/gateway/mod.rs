@@ -108,6 +108,10 @@ use crate::policy::model::Name;
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;
 
+/// How long the end waits for threads that should have ended, and how often it looks.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+const JOIN_POLL: Duration = Duration::from_micros(200);
+
 /// A running gateway. Dropping it cuts what is under way; [`Self::drain`] does not.
 #[derive(Debug)]
 pub struct Gateway {
@@ -201,6 +205,7 @@ impl Gateway {
                     .metrics
                     .worker_late
                     .with_label_values(&[&index.to_string()]),
+                part: observer.part(&format!("gateway-{index}")),
                 commands,
                 revocations,
             };
@@ -273,10 +278,13 @@ impl Gateway {
                 .unwrap_or_default();
             waits.push((cut, thread));
         }
+        let last = deadline + LAST_WAIT;
         let mut total = 0;
         for (cut, thread) in waits {
-            total += cut.await.unwrap_or(0);
-            join(thread);
+            // A worker that hangs answers nothing: it is left to the process's end.
+            let cut = tokio::time::timeout_at(last, cut).await;
+            total += cut.ok().and_then(Result::ok).unwrap_or(0);
+            join(thread, last.into_std());
         }
         total
     }
@@ -286,13 +294,18 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         // Workers end when nobody can tell them anything any more.
         self.listeners.tell(Vec::new());
+        let mut threads = Vec::new();
         for Worker { commands, thread, .. } in self.workers.drain(..) {
             drop(commands);
-            join(thread);
+            threads.push(thread);
         }
         if let Some((running, thread)) = self.control.take() {
             drop(running);
-            join(thread);
+            threads.push(thread);
+        }
+        let last = std::time::Instant::now() + LAST_WAIT;
+        for thread in threads {
+            join(thread, last);
         }
     }
 }
@@ -324,8 +337,18 @@ where
     made.flatten().map(|()| thread).map_err(GatewayError::Thread)
 }
 
-fn join(thread: JoinHandle<()>) {
-    if thread.join().is_err() {
+/// Waits for a thread that was told to end, until `last` at most.
+fn join(thread: JoinHandle<()>, last: std::time::Instant) {
+    while !thread.is_finished() && std::time::Instant::now() < last {
+        std::thread::sleep(JOIN_POLL);
+    }
+    if !thread.is_finished() {
+        let name = thread.thread().name().unwrap_or_default();
+        tracing::error!(
+            thread = name,
+            "a thread of the gateway hangs, and is not waited for"
+        );
+    } else if thread.join().is_err() {
         tracing::error!("a thread of the gateway had panicked");
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{audit::Audit, policy::model::Name};
+use crate::{audit::Audit, policy::model::Name, supervision::Part};
 
 /// A TCP connection as its packets name it when they arrive. IPv4-mapped addresses are unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,5 +152,9 @@ pub trait Observer: Send + Sync + 'static {
     /// Where what becomes of requests is recorded, if anywhere.
     fn audit(&self) -> Option<&Audit> {
         None
+    }
+    /// What a part of the gateway says by that it makes progress. Unless somebody wants to know, nobody does.
+    fn part(&self, _name: &str) -> Part {
+        Part::unwatched()
     }
 }

@@ -40,7 +40,11 @@ use super::{
     sources::{Part, Shares},
     upstream::send::Site,
 };
-use crate::{kernel::memory, policy::model::Name};
+use crate::{
+    kernel::memory,
+    policy::model::Name,
+    supervision::{self, guarded},
+};
 
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -60,6 +64,8 @@ pub(super) struct Setup {
     pub(super) shedding: Shedding,
     /// How late the worker is, in seconds.
     pub(super) late: prometheus::Gauge,
+    /// What says that the worker makes progress.
+    pub(super) part: supervision::Part,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
 }
@@ -132,9 +138,11 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         tokens,
         shedding,
         late,
+        part,
         mut commands,
         revocations,
     } = setup;
+    let part = Rc::new(part);
     let pressure = Pressure::new(shedding);
     let admission = Admission {
         max_connections,
@@ -149,22 +157,25 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         tokens,
         Rc::clone(&pressure),
     ));
-    let mut accepting = Accepting::new(Rc::clone(&worker));
+    let mut accepting = Accepting::new(Rc::clone(&worker), Rc::clone(&part));
     accepting.apply(listeners);
-    tokio::task::spawn_local(keep_house(Rc::clone(&worker), late));
-    tokio::task::spawn_local(pressure.watch(Rc::clone(&worker.deadlines)));
-    tokio::task::spawn_local(revoke(Rc::clone(&worker), revocations));
-    tokio::task::spawn_local(revoke_by_files(
-        Rc::clone(&worker),
-        policies.revocations().changes(),
-        |worker| worker.live.end_revoked(&worker.revocations()),
-    ));
-    tokio::task::spawn_local(revoke_by_files(
-        Rc::clone(&worker),
-        policies.changes(),
-        |worker| worker.live.end_without_key(&worker.policy().generation.keys),
-    ));
-    tokio::task::spawn_local(proof::look_after(Rc::clone(&worker.live), worker.metrics.clone()));
+    // None of these may end by a panic: the worker would go on without it.
+    let house = keep_house(Rc::clone(&worker), late, Rc::clone(&part));
+    tokio::task::spawn_local(guarded(part.guard(), house));
+    let late = pressure.watch(Rc::clone(&worker.deadlines));
+    tokio::task::spawn_local(guarded(part.guard(), late));
+    let revoked = revoke(Rc::clone(&worker), revocations);
+    tokio::task::spawn_local(guarded(part.guard(), revoked));
+    let by_files = revoke_by_files(Rc::clone(&worker), policies.revocations().changes(), |worker| {
+        worker.live.end_revoked(&worker.revocations())
+    });
+    tokio::task::spawn_local(guarded(part.guard(), by_files));
+    let by_keys = revoke_by_files(Rc::clone(&worker), policies.changes(), |worker| {
+        worker.live.end_without_key(&worker.policy().generation.keys)
+    });
+    tokio::task::spawn_local(guarded(part.guard(), by_keys));
+    let proofs = proof::look_after(Rc::clone(&worker.live), worker.metrics.clone());
+    tokio::task::spawn_local(guarded(part.guard(), proofs));
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listeners(changes) => accepting.apply(changes),
@@ -174,6 +185,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
             }
         }
     }
+    part.end();
     worker.flush();
 }
 
@@ -240,10 +252,11 @@ async fn revoke_by_files(
     }
 }
 
-async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge) {
+async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge, part: Rc<supervision::Part>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     for count in (1..=GIVING_BACK).cycle() {
         let now = ticks.tick().await;
+        part.beat();
         worker.flush();
         late.set(worker.pressure.late().as_secs_f64());
         worker.policy().sweep(now);

@@ -33,12 +33,18 @@ impl Heartbeat {
         Ok(heartbeat)
     }
 
-    /// Says that the agent is there.
+    /// Says that the agent is there. Waits for nobody's system calls but its own.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn beat(&self) -> Result<(), KernelError> {
         let until = self.lapse.map_or(u64::MAX, |lapse| after(monotonic_ns(), lapse));
         without_waiting(|| self.control.alive_until(until))
+    }
+
+    /// How long limits hold without a beat. `None`: for ever.
+    #[must_use]
+    pub fn lapse(&self) -> Option<Duration> {
+        self.lapse
     }
 }

@@ -30,6 +30,7 @@ mod object;
 mod offline;
 mod pins;
 mod presence;
+pub mod process;
 mod recents;
 mod revoked;
 mod seats;

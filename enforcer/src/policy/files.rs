@@ -24,12 +24,15 @@ pub(crate) struct Files {
     pub(crate) sources: Vec<Source>,
     /// SHA-256 over the names and contents (for those that cannot be read: why), in hexadecimal.
     pub(crate) digest: String,
+    /// Some could not be read, which may pass without a change of files: no descriptor was left, or the disk failed.
+    pub(crate) unreadable: bool,
 }
 
 /// Reads the files that `paths` name. Those that cannot be read are reported and left out.
 pub(crate) fn read(paths: &[PathBuf], sink: &Sink) -> Files {
     let mut context = Context::new(&SHA256);
     let mut sources = Vec::new();
+    let mut unreadable = false;
     for outcome in expand(paths) {
         match outcome.and_then(|file| read_one(&file)) {
             Ok(source) => {
@@ -38,6 +41,7 @@ pub(crate) fn read(paths: &[PathBuf], sink: &Sink) -> Files {
                 sources.push(source);
             }
             Err(problem) => {
+                unreadable = true;
                 update(&mut context, problem.to_string().as_bytes());
                 sink.push(*problem);
             }
@@ -47,6 +51,7 @@ pub(crate) fn read(paths: &[PathBuf], sink: &Sink) -> Files {
     Files {
         sources,
         digest: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        unreadable,
     }
 }
 
@@ -94,8 +99,9 @@ fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
         let yaml = path
             .extension()
             .is_some_and(|extension| extension == "yaml" || extension == "yml");
-        // A dangling link is kept, so that its absence is reported.
-        if !hidden && yaml && !path.is_dir() {
+        // A dangling link is kept, so that its absence is reported, and so is a folder: a container runtime makes one where
+        // the file that it is to mount does not exist.
+        if !hidden && yaml {
             files.push(path);
         }
     }
@@ -108,6 +114,13 @@ pub(crate) fn read_one(file: &Path) -> Result<Source, Box<Problem>> {
     // Opening a FIFO or a device could wait for ever.
     match fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => {}
+        Ok(metadata) if metadata.is_dir() => {
+            let hint = "remove it or give it another name; a container runtime makes such a folder where the file that it is \
+                        to mount does not exist";
+            return Err(
+                Problem::of_file(file, "is a folder, not a file".to_owned(), Some(hint.to_owned())).into(),
+            );
+        }
         Ok(_) => {
             return Err(Problem::of_file(file, "is not a regular file".to_owned(), None).into());
         }

@@ -28,6 +28,13 @@ pub const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Files that never are left alone are read this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// Files that cannot be read are read again after so long, then after twice that, and so on.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// How long the end of a watch waits for its thread.
+const LONGEST_END: Duration = Duration::from_millis(500);
+
 /// What a change of the files has led to.
 pub type Outcome = Result<Loaded, Problems>;
 
@@ -62,6 +69,8 @@ fn hint(error: &notify::Error) -> &'static str {
 #[must_use = "dropping it ends the watch"]
 pub struct Watch {
     ended: Arc<AtomicBool>,
+    /// All is to be read at once.
+    asked: Arc<AtomicBool>,
     /// Wakes the thread. It holds one wake-up: one that waits is as good as many.
     wake: SyncSender<()>,
     thread: Option<thread::JoinHandle<()>>,
@@ -84,6 +93,7 @@ pub fn watch(
     }
     let (wake, woken) = mpsc::sync_channel(1);
     let ended = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicBool::new(false));
     let changed = wake.clone();
     let directories = Directories::new(move || {
         // Full: a wake-up waits already. Closed: the watch is being dropped.
@@ -100,8 +110,10 @@ pub fn watch(
         outcomes,
         woken,
         ended: Arc::clone(&ended),
+        asked: Arc::clone(&asked),
         directories,
         behind: false,
+        retry: None,
     };
     let thread = thread::Builder::new()
         .name("policy-watch".to_owned())
@@ -109,9 +121,19 @@ pub fn watch(
         .map_err(WatchError::Thread)?;
     Ok(Watch {
         ended,
+        asked,
         wake,
         thread: Some(thread),
     })
+}
+
+impl Watch {
+    /// Has everything read at once, and sends it, even if it is the same as before. Does not wait for it.
+    pub fn read_now(&self) {
+        self.asked.store(true, Ordering::Release);
+        // Full: it wakes anyhow. Closed: it has ended.
+        let _ = self.wake.try_send(());
+    }
 }
 
 impl Drop for Watch {
@@ -119,9 +141,13 @@ impl Drop for Watch {
         self.ended.store(true, Ordering::Release);
         // Full: it wakes anyhow. Closed: it has ended already.
         let _ = self.wake.try_send(());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        // A disk that does not answer keeps it, and nobody else.
+        let deadline = Instant::now() + LONGEST_END;
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the thread that reads changed policies has panicked");
         }
     }
@@ -135,9 +161,12 @@ struct Reader {
     outcomes: tokio::sync::mpsc::Sender<Outcome>,
     woken: mpsc::Receiver<()>,
     ended: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
     directories: Directories,
     /// Files have changed while an outcome waited for room.
     behind: bool,
+    /// After how long files that could not be read are read again.
+    retry: Option<Duration>,
 }
 
 impl Reader {
@@ -147,11 +176,20 @@ impl Reader {
 
     /// Waits for a change, and then until there has been none for a while. `false`: the watch ends.
     fn wait(&self) -> bool {
-        if self.woken.recv().is_err() {
-            return false;
+        let woken = match self.retry {
+            None => self.woken.recv().map_err(RecvTimeoutError::from),
+            Some(retry) => self.woken.recv_timeout(retry),
+        };
+        match woken {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return !self.has_ended(),
+            Err(RecvTimeoutError::Disconnected) => return false,
         }
         let latest = Instant::now() + LONGEST_WAIT;
         while !self.has_ended() {
+            if self.asked.load(Ordering::Acquire) {
+                return true;
+            }
             let left = latest.saturating_duration_since(Instant::now());
             match self.woken.recv_timeout(DEBOUNCE.min(left)) {
                 Ok(()) if !left.is_zero() => {}
@@ -172,9 +210,13 @@ impl Reader {
         if let Err(error) = self.directories.follow(&self.paths) {
             tracing::warn!(%error, "changes of some policies may go unseen");
         }
+        let asked = self.asked.swap(false, Ordering::AcqRel);
         let sink = Sink::default();
         let files = files::read(&self.paths, &sink);
-        if self.known.as_ref() == Some(&files.digest) {
+        self.retry = files
+            .unreadable
+            .then(|| self.retry.map_or(FIRST_RETRY, |last| LONGEST_RETRY.min(last * 2)));
+        if self.known.as_ref() == Some(&files.digest) && !asked {
             return !self.outcomes.is_closed();
         }
         self.known = Some(files.digest.clone());

@@ -204,6 +204,41 @@ fn a_request_longer_than_the_drain_time_is_cut() -> Result<()> {
     Ok(())
 }
 
+/// Who asks twice does not want to wait for requests under way.
+#[test]
+fn f9_a_second_signal_ends_the_drain_at_once() -> Result<()> {
+    let setting = Setting {
+        drain: "60s",
+        ..Setting::default()
+    };
+    let Some(mut stage) = setting.stage()? else {
+        return Ok(());
+    };
+    for upstream in stage.upstreams() {
+        upstream.set_delay(Duration::from_secs(120));
+    }
+    let ask = Ask::get(ORDERS).with_token(&good_token(&stage)?)?;
+    let client = stage.verified_client()?;
+    let pending = stage
+        .client_thread()
+        .begin(async move { client.once(&ask).await });
+    wait_until("the request at an upstream", || {
+        Ok(stage.upstreams().iter().any(|upstream| upstream.begun() == 1))
+    })?;
+    stage.agent().signal(Signal::Terminate)?;
+    wait_until("it drains", || Ok(stage.agent().log().contains("stopping")))?;
+    let asked_again = Instant::now();
+    stage.agent().signal(Signal::Terminate)?;
+    let status = stage.agent_mut().wait_until_ended()?;
+    let took = asked_again.elapsed();
+    ensure!(
+        status.code() == Some(1) && took < Duration::from_secs(2),
+        "{status} after {took:?}"
+    );
+    ensure!(pending.wait()?.is_err());
+    Ok(())
+}
+
 /// Packets of strangers to the gateway's port are limited; nothing else on the interfaces is.
 fn edge() -> String {
     packet_policy(

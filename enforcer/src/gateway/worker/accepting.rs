@@ -16,11 +16,13 @@ use crate::{
         listener::{Acceptor, ListenerContext},
     },
     policy::model::Name,
+    supervision::{Part, guarded},
 };
 
 /// A task for each listener.
 pub(super) struct Accepting {
     worker: Rc<Worker>,
+    part: Rc<Part>,
     tasks: JoinSet<()>,
     open: HashMap<Name, Rc<At>>,
 }
@@ -33,9 +35,10 @@ pub(super) struct At {
 }
 
 impl Accepting {
-    pub(super) fn new(worker: Rc<Worker>) -> Self {
+    pub(super) fn new(worker: Rc<Worker>, part: Rc<Part>) -> Self {
         Self {
             worker,
+            part,
             tasks: JoinSet::new(),
             open: HashMap::new(),
         }
@@ -48,8 +51,8 @@ impl Accepting {
                     Ok(acceptor) => {
                         let at = Rc::new(At::new(Arc::clone(&context)));
                         self.open.insert(context.name.clone(), Rc::clone(&at));
-                        self.tasks
-                            .spawn_local(accept(Rc::clone(&self.worker), acceptor, at));
+                        let task = accept(Rc::clone(&self.worker), acceptor, at);
+                        self.tasks.spawn_local(guarded(self.part.guard(), task));
                     }
                     Err(error) => {
                         tracing::error!(listener = %context.name, %error, "a worker cannot watch its socket");
