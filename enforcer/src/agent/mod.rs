@@ -3,6 +3,7 @@
 
 pub mod controller;
 mod convert;
+mod denying;
 pub mod events;
 pub mod explain;
 mod joining;

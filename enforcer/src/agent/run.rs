@@ -10,7 +10,9 @@ use tokio::{
 
 use super::{
     controller::Controller,
-    convert, events,
+    convert,
+    denying::{self, Denier},
+    events,
     joining::Joining,
     kept::Kept,
     links,
@@ -22,7 +24,7 @@ use crate::{
     adapt::failures::Failures,
     admin::{self, AdminError, Bound},
     audit::{self, AuditError, record::Event},
-    config::{Config, OnStop},
+    config::{AuthFailures, Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError, memory, raise_descriptor_limit},
     policy::{self, PolicySet, Problems, WatchError},
@@ -56,6 +58,8 @@ pub enum RunError {
     Privileges(#[from] caps::errors::CapsError),
     #[error("gateway.authFailures.rate: {0}")]
     Failures(#[source] enforcer_common::limiter::ParamsError),
+    #[error("no thread for automatic denials: {0}")]
+    Denier(#[source] io::Error),
     #[error("no runtime for the agent's own tasks: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -166,13 +170,12 @@ fn start_gateway(
     gateway: &GatewayConfig,
     shared: &Arc<Shared>,
 ) -> Result<Gateway, RunError> {
-    let failures = config
+    let denier = config
         .gateway
         .auth_failures
-        .map(|limits| Failures::new(limits.rate).map(|failures| (failures, limits.deny_for)))
-        .transpose()
-        .map_err(RunError::Failures)?;
-    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), failures));
+        .map(|limits| start_denier(limits, shared))
+        .transpose()?;
+    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), denier));
     let Some(policies) = &shared.policies else {
         return Err(GatewayError::NoListener.into());
     };
@@ -182,6 +185,15 @@ fn start_gateway(
         tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
     }
     Ok(started)
+}
+
+fn start_denier(limits: AuthFailures, shared: &Arc<Shared>) -> Result<Denier, RunError> {
+    let rule = denying::Rule {
+        failures: Failures::new(limits.rate).map_err(RunError::Failures)?,
+        lasts: limits.deny_for,
+        ends: limits.ends,
+    };
+    Denier::start(shared, rule).map_err(RunError::Denier)
 }
 
 async fn serve(
