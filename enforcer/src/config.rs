@@ -217,6 +217,19 @@ pub struct Timeouts {
 pub struct AuthFailures {
     pub rate: Rate,
     pub deny_for: Duration,
+    pub ends: Ends,
+    /// Credentials that are refused, forged or not: those of a source beyond this rate are not looked at.
+    pub attempts: Rate,
+}
+
+/// What a source that is denied for its failures has open that ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ends {
+    /// Its connections to the gateway.
+    #[default]
+    Gateway,
+    /// Those of other processes too.
+    All,
 }
 
 /// The controller.

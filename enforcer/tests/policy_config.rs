@@ -187,6 +187,11 @@ fn everything_that_is_written_is_meant() {
         (failures.rate.to_string(), failures.deny_for),
         ("10/m".to_owned(), Duration::from_secs(300))
     );
+    assert_eq!(
+        (failures.ends, failures.attempts.to_string().as_str()),
+        (Ends::Gateway, "600/m")
+    );
+    assert_eq!(per_source.attempts, Some(failures.attempts));
     assert_eq!(config.adapt.interval, Duration::from_millis(500));
 }
 
@@ -202,6 +207,14 @@ fn little_is_enough() {
     assert_eq!(config.runtime_dir.to_str(), Some("/run/enforcer"));
     assert_eq!(config.state_dir, config.runtime_dir);
     assert!(config.kernel.enabled && config.gateway.listeners.is_empty());
+    let per_source = config.gateway.per_source;
+    assert_eq!(per_source.connections.get(), 5_000);
+    let handshakes = per_source.handshakes.unwrap();
+    assert_eq!(
+        (handshakes.rate.to_string().as_str(), handshakes.burst.get()),
+        ("200/s", 1_000),
+        "m7_handshakes_have_a_budget_by_default"
+    );
     assert_eq!(config.kernel.sketch_memory.bytes(), 4 << 20);
     assert_eq!(
         config.kernel.pins.as_deref(),

@@ -1,6 +1,12 @@
 //! An HTTPS client that says exactly how a request failed.
 
-use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -38,6 +44,7 @@ pub struct Client {
     protocol: Protocol,
     patience: Duration,
     receive_buffer: Option<u32>,
+    source: Option<IpAddr>,
 }
 
 /// A request.
@@ -120,6 +127,7 @@ impl Client {
             protocol,
             patience: PATIENCE,
             receive_buffer: None,
+            source: None,
         })
     }
 
@@ -133,6 +141,7 @@ impl Client {
             protocol: Protocol::Http1,
             patience: PATIENCE,
             receive_buffer: None,
+            source: None,
         }
     }
 
@@ -165,6 +174,13 @@ impl Client {
     #[must_use]
     pub fn with_receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
+        self
+    }
+
+    /// The same client, whose connections come from this address.
+    #[must_use]
+    pub fn with_source(mut self, source: IpAddr) -> Self {
+        self.source = Some(source);
         self
     }
 
@@ -218,9 +234,9 @@ impl Client {
     /// # Errors
     /// Why there is none.
     pub async fn connect_tcp(&self) -> Result<TcpStream, Failure> {
-        let stream = match self.receive_buffer {
-            None => TcpStream::connect(self.target).await,
-            Some(bytes) => self.connect_small(bytes).await,
+        let stream = match (self.receive_buffer, self.source) {
+            (None, None) => TcpStream::connect(self.target).await,
+            _ => self.connect_prepared().await,
         };
         let stream = stream.map_err(Failure::Connect)?;
         stream.set_nodelay(true).map_err(Failure::Connect)?;
@@ -228,12 +244,17 @@ impl Client {
     }
 
     /// The window is agreed on with the first packet, so that the buffer is set before.
-    async fn connect_small(&self, bytes: u32) -> io::Result<TcpStream> {
+    async fn connect_prepared(&self) -> io::Result<TcpStream> {
         let socket = match self.target {
             SocketAddr::V4(_) => TcpSocket::new_v4(),
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         }?;
-        socket.set_recv_buffer_size(bytes)?;
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(source) = self.source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
         socket.connect(self.target).await
     }
 

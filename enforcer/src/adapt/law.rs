@@ -46,7 +46,7 @@ pub struct Observation {
     pub arrived: f64,
     /// Packets per second over a limit: dropped, or in shadow counted as such.
     pub over: f64,
-    /// Mean latency of the slowest service behind the policy, in seconds, if any had requests.
+    /// What services usually took for requests that came under the policy, in seconds, if there were any.
     pub latency: Option<f64>,
     /// What latency should stay below, in seconds.
     pub target: f64,

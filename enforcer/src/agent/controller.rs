@@ -24,7 +24,7 @@ use super::{
 use crate::{
     adapt::{
         law::{Observation, Regulator, Step, next_rate},
-        services::Activity,
+        services::Latencies,
     },
     kernel::{Count, KernelError, monotonic_ns},
     policy::model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
@@ -123,10 +123,6 @@ impl Controller {
         self.chores.run("revoked-flows", || kernel.revoked.expire());
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);
         self.last = Instant::now();
-        let latency = activity
-            .values()
-            .filter_map(Activity::mean_latency)
-            .max_by(f64::total_cmp);
         let set = Arc::clone(&shared.standing().kernel.set);
         self.forget(&set);
         let (chores, syn) = (&mut self.chores, &mut self.syn);
@@ -134,7 +130,7 @@ impl Controller {
             syn.tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))
         });
         for policy in &set.packet_policies {
-            let latency = latency.filter(|_| self.is_before_gateway(policy));
+            let latency = self.usual_latency(policy, &activity);
             let adapted = self.adapt(kernel, policy, elapsed, latency);
             self.chores.run("adaptive-limits", || adapted);
         }
@@ -170,10 +166,17 @@ impl Controller {
         move_limits(&self.shared, kernel, policy, step)
     }
 
-    /// Whether packets under `policy` reach the gateway, and with it the services.
-    fn is_before_gateway(&self, policy: &PacketPolicy) -> bool {
-        let reaches = |port: &Port| port.protocol == Transport::Tcp && self.ports.contains(&port.number);
-        policy.ports.is_empty() || policy.ports.iter().any(reaches)
+    /// What services usually took for requests that came under `policy`, by the gateway's ports that it is about.
+    fn usual_latency(&self, policy: &PacketPolicy, activity: &BTreeMap<u16, Latencies>) -> Option<f64> {
+        let names = |port: &Port, number: u16| port.protocol == Transport::Tcp && port.number == number;
+        let mut all = Latencies::default();
+        for (number, latencies) in activity {
+            let reaches = policy.ports.is_empty() || policy.ports.iter().any(|port| names(port, *number));
+            if reaches && self.ports.contains(number) {
+                all.add(latencies);
+            }
+        }
+        all.usual()
     }
 
     /// Drops what no policy speaks of any more.

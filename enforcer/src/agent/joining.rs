@@ -1,29 +1,27 @@
 //! What the gateway learns, told to the kernel: who is behind a connection, and who keeps failing to
 //! prove it.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use super::state::Shared;
+use super::{denying::Denier, state::Shared};
 use crate::{
-    adapt::failures::Failures,
     audit::Audit,
     gateway::signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
-    kernel::{DeniedBy, Full, client_prefix, monotonic_ns},
-    policy::model::Action,
+    kernel::{Full, monotonic_ns},
     supervision::Part,
 };
 
 /// Listens to the gateway on behalf of the kernel and the controller.
 pub struct Joining {
     shared: Arc<Shared>,
-    failures: Option<(Failures, Duration)>,
+    denier: Option<Denier>,
 }
 
 impl Joining {
-    /// `failures`: how often a source may fail, and for how long it is denied if it does so more often.
+    /// `denier`: denies who keeps failing. `None`: nobody is.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, failures: Option<(Failures, Duration)>) -> Self {
-        Self { shared, failures }
+    pub fn new(shared: Arc<Shared>, denier: Option<Denier>) -> Self {
+        Self { shared, denier }
     }
 }
 
@@ -70,35 +68,8 @@ impl Observer for Joining {
 
     fn authentication_failed(&self, source: IpAddr) {
         self.shared.metrics.authentication_failures.inc();
-        let Some((failures, lasts)) = &self.failures else {
-            return;
-        };
-        if source.to_canonical().is_loopback() || !failures.record(source, monotonic_ns()) {
-            return;
-        }
-        let prefix = client_prefix(source);
-        let spared = |why| self.shared.metrics.denials_spared.with_label_values(&[why]).inc();
-        // Somebody behind the same address has proved who they are: they must not suffer for a neighbour.
-        if self.shared.is_client_verified(&prefix) {
-            return spared("verified-client");
-        }
-        match self.shared.deny(
-            prefix,
-            DeniedBy::Authentication,
-            "authentication keeps failing",
-            *lasts,
-            Action::Drop,
-        ) {
-            Ok(None) => {
-                self.shared.metrics.denials.inc();
-                // What the source has open already ends too; this worker does not wait for that.
-                tokio::spawn(Arc::clone(&self.shared).end_denied(prefix));
-            }
-            Ok(Some(_)) => spared("management"),
-            Err(error) => {
-                spared("kernel");
-                tracing::debug!(%source, %error, "not denied");
-            }
+        if let Some(denier) = &self.denier {
+            denier.failed(source);
         }
     }
 
@@ -121,13 +92,12 @@ impl Observer for Joining {
     }
 
     fn finished(&self, outcome: Outcome<'_>) {
-        let (Some(service), Some(latency)) = (outcome.service, outcome.latency) else {
-            return;
-        };
-        if matches!(outcome.verdict, Verdict::Allowed | Verdict::Upstream) {
-            self.shared
-                .services
-                .record(service, latency, outcome.status >= 500);
+        if matches!(outcome.verdict, Verdict::Allowed | Verdict::Upstream)
+            && outcome.service.is_some()
+            && let Some(latency) = outcome.latency
+            && !outcome.has_body
+        {
+            self.shared.services.record(outcome.port, latency);
         }
     }
 }

@@ -38,6 +38,10 @@ pub struct Metrics {
     pub denials: IntCounter,
     /// Sources that were over the limit of failures and not denied.
     pub denials_spared: IntCounterVec,
+    /// Failures that were not counted: the queue was full.
+    pub failures_uncounted: IntCounter,
+    /// Denied sources whose connections were not ended: too many waited.
+    pub endings_skipped: IntCounter,
     /// Other processes' sockets that were destroyed.
     pub sockets_destroyed: IntCounterVec,
     /// Per second, as the controller has it.
@@ -113,6 +117,14 @@ impl Metrics {
                 "enforcer_authentication_denials_spared_total",
                 "Sources whose authentication kept failing and that were not denied, by why.",
                 &["why"],
+            )?,
+            failures_uncounted: counter(
+                "enforcer_authentication_failures_uncounted_total",
+                "Failures that no denial can follow from, because too many waited to be counted.",
+            )?,
+            endings_skipped: counter(
+                "enforcer_authentication_endings_skipped_total",
+                "Denied sources whose open connections were left to end by themselves, because too many waited.",
             )?,
             sockets_destroyed: counters(
                 "enforcer_sockets_destroyed_total",

@@ -5,6 +5,7 @@ mod applying;
 mod chores;
 pub mod controller;
 mod convert;
+mod denying;
 pub mod events;
 pub mod explain;
 mod heartbeat;

@@ -118,13 +118,6 @@ impl Shared {
         Ok(revoked)
     }
 
-    /// Ends what a source that the gateway itself has denied still has open.
-    pub async fn end_denied(self: Arc<Self>, prefix: IpNet) {
-        let mut revoked = Revoked::default();
-        self.end(&Whom::Source(prefix), &mut revoked).await;
-        tracing::debug!(%prefix, ?revoked, "connections of a denied source ended");
-    }
-
     /// Ends what clients of a denied source have open through load balancers: the kernel drops what it sees come from
     /// the source, and does not see that. How many connections.
     pub async fn end_behind(&self, prefix: IpNet) -> usize {

@@ -16,7 +16,9 @@ use super::{
     applying,
     chores::Chores,
     controller::Controller,
-    convert, events,
+    convert,
+    denying::{self, Denier},
+    events,
     heartbeat::{self, LastInterval},
     joining::Joining,
     kept::Kept,
@@ -30,7 +32,7 @@ use crate::{
     adapt::failures::Failures,
     admin::{self, AdminError, Bound},
     audit::{self, AuditError, record::Event},
-    config::{Config, OnStop},
+    config::{AuthFailures, Config, OnStop},
     gateway::{
         Gateway, GatewayError, Listeners, config::GatewayConfig, policies::Policies, signal::Observer,
     },
@@ -84,6 +86,8 @@ pub enum RunError {
     Privileges(#[from] caps::errors::CapsError),
     #[error("gateway.authFailures.rate: {0}")]
     Failures(#[source] enforcer_common::limiter::ParamsError),
+    #[error("no thread for automatic denials: {0}")]
+    Denier(#[source] io::Error),
     #[error("no runtime or thread for the agent's own tasks: {0}")]
     Runtime(#[source] io::Error),
     /// It has run, and ends to be started again.
@@ -242,13 +246,12 @@ fn start_gateway(
     gateway: &GatewayConfig,
     shared: &Arc<Shared>,
 ) -> Result<Gateway, RunError> {
-    let failures = config
+    let denier = config
         .gateway
         .auth_failures
-        .map(|limits| Failures::new(limits.rate).map(|failures| (failures, limits.deny_for)))
-        .transpose()
-        .map_err(RunError::Failures)?;
-    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), failures));
+        .map(|limits| start_denier(limits, shared))
+        .transpose()?;
+    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), denier));
     let Some(policies) = &shared.policies else {
         return Err(GatewayError::NoListener.into());
     };
@@ -258,6 +261,15 @@ fn start_gateway(
         tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
     }
     Ok(started)
+}
+
+fn start_denier(limits: AuthFailures, shared: &Arc<Shared>) -> Result<Denier, RunError> {
+    let rule = denying::Rule {
+        failures: Failures::new(limits.rate).map_err(RunError::Failures)?,
+        lasts: limits.deny_for,
+        ends: limits.ends,
+    };
+    Denier::start(shared, rule).map_err(RunError::Denier)
 }
 
 /// Serves until the agent is to end, and then drains.

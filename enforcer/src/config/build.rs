@@ -1,16 +1,24 @@
 //! Judges the configuration as it is written.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
-    Adapt, Admin, AuthFailures, Config, Gateway, Kernel, Listener, Log, LogFormat, Metrics, OnStop, PINS,
+    Adapt, Admin, AuthFailures, Config, Ends, Gateway, Kernel, Listener, Log, LogFormat, Metrics, OnStop, PINS,
     PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes, proxy_protocol::proxy_protocol,
     raw, tls,
 };
-use crate::policy::{
-    build::{duration_within, service::parse_zone},
-    leaf::{Name, cidr, quantity},
-    yaml::place::{Place, Unique, parsed},
+use crate::{
+    gateway::Budgets,
+    policy::{
+        build::{duration_within, service::parse_zone},
+        leaf::{Name, Rate, cidr, quantity},
+        yaml::place::{Place, Unique, parsed},
+    },
 };
 
 /// Where the admin interface is unless configured.
@@ -25,6 +33,9 @@ const OFF: &str = "off";
 /// How long limits hold without a sign of the agent, unless configured, and how many beats that is at least.
 const DEAD_MAN: Duration = Duration::from_secs(30);
 const BEATS: u32 = 3;
+
+/// How many times as many credentials of a source may be refused as may be forged, unless configured.
+const ATTEMPTS: NonZeroU64 = NonZeroU64::MIN.saturating_add(59);
 
 /// A millisecond, the shortest of most durations.
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -197,7 +208,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
     });
     let zone = at.optional("zone", raw.zone, parsed(parse_zone));
     let max_connections = max_connections.unwrap_or(10_000);
-    let per_source = per_source(
+    let mut per_source = per_source(
         raw.per_source.unwrap_or_default(),
         max_connections,
         &at.field("perSource"),
@@ -226,6 +237,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
         Some(listener)
     });
     let auth_failures = at.optional("authFailures", raw.auth_failures, auth_failures);
+    per_source.attempts = auth_failures.map(|limits| limits.attempts);
     Gateway {
         workers,
         drain: drain.unwrap_or(Duration::from_secs(30)),
@@ -249,11 +261,14 @@ fn per_source(raw: raw::PerSource, max_connections: u32, at: &Place<'_>) -> PerS
         }
         within(count, 1, max_connections, at)
     });
-    let connections = connections.unwrap_or(max_connections - max_connections / 4);
+    let connections = connections.unwrap_or(max_connections.div_ceil(2));
     let connections = usize::try_from(connections).unwrap_or(usize::MAX);
     PerSource {
         connections: NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN),
-        handshakes: at.optional("handshakes", raw.handshakes, handshakes::budget),
+        handshakes: at
+            .optional("handshakes", raw.handshakes, handshakes::budget)
+            .or_else(handshakes::default_budget),
+        attempts: None,
     }
 }
 
@@ -326,9 +341,32 @@ fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures>
     });
     let range = duration_within(Duration::from_secs(1), 30 * DAY);
     let deny_for = at.required("denyFor", raw.deny_for, range);
+    let attempts = at.optional("attempts", raw.attempts, |text, at| {
+        handshakes::rate_of(&text, "attempts", at)
+    });
+    let rate = rate?;
+    let attempts = attempts.or_else(|| {
+        let amount = rate.amount().saturating_mul(ATTEMPTS);
+        Rate::new(amount, rate.period())
+    });
+    let attempts = attempts.filter(|attempts| Budgets::new(*attempts, attempts.amount()).is_ok());
+    if attempts.is_none() {
+        at.error("no limiter keeps that rate of attempts: write one like 600/m");
+    }
+    if attempts.is_some_and(|attempts| rate.exceeds(attempts)) {
+        at.field("attempts").error_with(
+            "every failure is an attempt, and fewer attempts are admitted than failures",
+            "write a rate that is higher than `rate`, or leave `attempts` out",
+        );
+    }
     Some(AuthFailures {
-        rate: rate?,
+        rate,
         deny_for: deny_for?,
+        ends: match raw.ends {
+            Some(raw::Ends::Gateway) | None => Ends::Gateway,
+            Some(raw::Ends::All) => Ends::All,
+        },
+        attempts: attempts?,
     })
 }
 

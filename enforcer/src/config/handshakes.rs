@@ -1,6 +1,9 @@
 //! How many TLS handshakes are begun, and how many are under way.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    time::Duration,
+};
 
 use super::{HandshakeBudget, Handshakes, build::within, raw};
 use crate::{
@@ -10,6 +13,18 @@ use crate::{
         yaml::place::{Place, parsed},
     },
 };
+
+/// What one source may begin unless configured: about a quarter of what a core completes in a second.
+const DEFAULT: (u64, u64) = (200, 1_000);
+
+/// What one source may begin unless configured.
+pub(super) fn default_budget() -> Option<HandshakeBudget> {
+    let (rate, burst) = DEFAULT;
+    Some(HandshakeBudget {
+        rate: Rate::new(NonZeroU64::new(rate)?, Duration::from_secs(1))?,
+        burst: NonZeroU64::new(burst)?,
+    })
+}
 
 /// What a listener has to itself.
 pub(super) fn handshakes(raw: raw::Handshakes, at: &Place<'_>) -> Option<Handshakes> {

@@ -216,6 +216,15 @@ pub(super) struct Timeouts {
 pub(super) struct AuthFailures {
     pub(super) rate: Option<Rate>,
     pub(super) deny_for: Option<Duration>,
+    pub(super) ends: Option<Ends>,
+    pub(super) attempts: Option<Rate>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Ends {
+    Gateway,
+    All,
 }
 
 #[derive(Debug, Default, Deserialize)]

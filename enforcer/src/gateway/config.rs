@@ -39,6 +39,8 @@ pub struct PerSource {
     pub connections: NonZeroUsize,
     /// `None`: as many as there come.
     pub handshakes: Option<HandshakeBudget>,
+    /// Credentials that are refused; more are not looked at. `None`: as many as there come.
+    pub attempts: Option<Rate>,
 }
 
 /// A token bucket of TLS handshakes.
@@ -51,7 +53,7 @@ pub struct HandshakeBudget {
 /// Which TLS handshakes a listener begins and goes on with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshakes {
-    /// At one time, over all workers; one more ends the oldest. Each worker has its equal share, rounded up. `None`:
+    /// At one time, over all workers; one more ends the oldest of the source that has most. Each worker has its equal share, rounded up. `None`:
     /// 512 for each worker.
     pub concurrent: Option<NonZeroUsize>,
     /// Of one source at this listener. `None`: what [`PerSource::handshakes`] says, for all such listeners together.

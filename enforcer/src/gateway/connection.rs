@@ -67,6 +67,8 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 const STREAM_BUFFER: usize = 64 * 1024;
 /// How often a quiet HTTP/2 client is pinged, and how long it may take to answer.
 const PING: Duration = Duration::from_secs(20);
+/// How often a verified connection that has requests keeps its source among those that come first.
+const SEEN: Duration = Duration::from_secs(60);
 
 /// A client's connection, as its requests see it.
 pub(super) struct Connection {
@@ -86,6 +88,8 @@ pub(super) struct Connection {
     pub http2: bool,
     pub(super) activity: Rc<Activity>,
     standing: Cell<Standing>,
+    /// When its source was last remembered as verified.
+    seen: Cell<Instant>,
     /// What the kernel takes it for.
     pub(super) class: Cell<Class>,
     /// Where its bytes go after the response that is being sent, if that switches protocols.
@@ -154,7 +158,8 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             Box::pin(converse(connection, stream)).await;
         }
         Some(tls) => {
-            let seat = place.handshakes.begin();
+            let known = worker.admission.verified.is_recent(client.ip());
+            let seat = place.handshakes.begin(client.ip(), known);
             // What a generation passes through is what it passes through at the hello.
             let policy = worker.policy();
             let greeting = greet(tls, stream, &policy.generation.router);
@@ -173,6 +178,8 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             worker.metrics.handshake(listener.name.as_str(), result);
             match greeted {
                 Ok(Welcome::Passing(passing)) => {
+                    // Who it is is for the service to ask.
+                    mark.begun();
                     Box::pin(passthrough::pass(&place, whose.address(), policy, *passing)).await;
                 }
                 Ok(Welcome::Greeted(greeted)) => {
@@ -192,8 +199,11 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                         detail: &reason.told(),
                     };
                     unmade.audit(&place, whose);
-                    if reason.is_bad_proof() {
+                    if reason.is_forged() {
                         blame(worker, whose);
+                    } else if reason.is_bad_proof() {
+                        attempted(worker, whose);
+                    }
                     }
                     let (listener, peer) = (&listener.name, whose.address());
                     tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");
@@ -203,12 +213,20 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
     }
 }
 
-/// A proof was offered and does not hold. A load balancer is never blamed for its clients, whether it names them or not;
+/// A credential was forged or guessed. A load balancer is never blamed for its clients, whether it names them or not;
 /// the kernel does not see the addresses that it names, so it has no use for them.
 pub(super) fn blame(worker: &Worker, whose: Whose) {
+    attempted(worker, whose);
     match whose {
         Whose::Peer(peer) => worker.observer.authentication_failed(peer.ip()),
         Whose::Behind { proxy, .. } => worker.observer.authentication_failed_behind(proxy.ip()),
+    }
+}
+
+/// A credential was refused. Clients that a load balancer does not name are not counted as one.
+pub(super) fn attempted(worker: &Worker, whose: Whose) {
+    if let Some(source) = whose.source() {
+        worker.attempted(source);
     }
 }
 
@@ -232,6 +250,7 @@ impl Connection {
             http2,
             activity: Rc::new(Activity::new(http2, Instant::now())),
             standing: Cell::new(Standing::Unknown),
+            seen: Cell::new(Instant::now()),
             class: Cell::new(Class::Unverified),
             tunnel: Cell::default(),
             told: OnceCell::new(),
@@ -298,13 +317,24 @@ impl Connection {
             self.standing.set(Standing::Verified);
             let identity = identity();
             self.mark.identify(&identity);
+            self.worker.admission.verified.saw(self.client.ip());
             self.class
                 .set(self.worker.observer.verified(self.flow, &identity));
         }
     }
 
+    /// Keeps the source of a verified connection among those that come first, at intervals.
+    fn still_verified(&self) {
+        let now = clock::now();
+        if self.standing.get() == Standing::Verified && now >= self.seen.get() + SEEN {
+            self.seen.set(now);
+            self.worker.admission.verified.saw(self.client.ip());
+        }
+    }
+
     fn closed(&self) {
         if self.standing.replace(Standing::Closed) == Standing::Verified {
+            self.worker.admission.verified.saw(self.client.ip());
             self.worker.observer.closed(self.flow);
         }
     }
@@ -323,6 +353,7 @@ impl Drop for Ending<'_> {
 impl UnderWay {
     pub(super) fn new(connection: &Rc<Connection>) -> Self {
         connection.activity.request_begins();
+        connection.mark.begun();
         connection.worker.request_begins();
         Self {
             connection: Rc::clone(connection),
@@ -340,6 +371,8 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.connection.worker.request_ended();
         self.connection.activity.request_ended(clock::now());
+        self.connection.mark.ended();
+        self.connection.still_verified();
     }
 }
 

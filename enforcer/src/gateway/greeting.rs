@@ -130,6 +130,18 @@ impl Ungreeted {
         }
     }
 
+    /// Whether no trusted authority has made the certificate, or its holder has not the key. One that has expired, was
+    /// revoked or has an unforeseen form is refused, and says nothing about whoever sent it.
+    pub(super) fn is_forged(&self) -> bool {
+        use Unverified::{BadEncoding, BadSignature, UnknownIssuer};
+        matches!(
+            self.tls(),
+            Some(rustls::Error::InvalidCertificate(
+                BadEncoding | BadSignature | UnknownIssuer
+            ))
+        )
+    }
+
     /// What exactly was wrong, as the audit log names it.
     pub(super) fn label(&self) -> &'static str {
         match self {

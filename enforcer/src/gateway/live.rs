@@ -2,18 +2,23 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     future::poll_fn,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use ipnet::IpNet;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
+    clock,
     hold::Rests,
     identity::api_key::KeyRing,
     proof::Proof,
@@ -21,9 +26,15 @@ use super::{
     revocation::Table,
     signal::{Flow, Identity, Whom},
 };
+use crate::kernel::client_prefix;
 
 /// Revocations that wait for one worker; who asks for another waits too.
 pub(super) const WAITING: usize = 64;
+
+/// Connections that are looked out for at once when there is no room, since each look goes through all of them.
+const CANDIDATES: usize = 32;
+/// How long is not looked again after there was none.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Asks a worker to end connections, and is told which it was.
 #[derive(Debug)]
@@ -38,6 +49,8 @@ enum About {
     Whom(Whom),
     /// Those that rest on a proof that is revoked.
     Revoked,
+    /// Those of these clients, each by its [`client_prefix`].
+    Clients(Arc<HashSet<IpNet>>),
 }
 
 /// Ends connections of the gateway, on all workers.
@@ -58,6 +71,22 @@ impl Revoker {
     /// Which they were.
     pub async fn end_revoked(&self) -> Vec<Flow> {
         self.end(About::Revoked).await
+    }
+
+    /// Ends the same way all connections of `clients`, each named by its [`client_prefix`]. Which they were. Blocks the
+    /// thread, so that it must not be one of a runtime.
+    pub fn end_clients(&self, clients: &Arc<HashSet<IpNet>>) -> Vec<Flow> {
+        let mut asked = Vec::new();
+        for worker in self.0.iter() {
+            let (ended, answer) = oneshot::channel();
+            let about = About::Clients(Arc::clone(clients));
+            // A worker that has ended has no connections.
+            if worker.blocking_send(Revocation { about, ended }).is_ok() {
+                asked.push(answer);
+            }
+        }
+        let answers = asked.into_iter().map(oneshot::Receiver::blocking_recv);
+        answers.flat_map(Result::unwrap_or_default).collect()
     }
 
     async fn end(&self, about: About) -> Vec<Flow> {
@@ -83,6 +112,10 @@ impl Revoker {
 pub(super) struct Live {
     next: Cell<u64>,
     open: RefCell<HashMap<u64, Rc<Mark>>>,
+    /// Connections that may be given up for others, longest idle first. At most [`CANDIDATES`].
+    candidates: RefCell<VecDeque<u64>>,
+    /// When there were none.
+    none_since: Cell<Option<Instant>>,
 }
 
 /// An open connection, and the end that it may be brought to.
@@ -94,6 +127,10 @@ pub(super) struct Mark {
     proof: OnceCell<Proof>,
     revoked: Cell<bool>,
     lapsed: Cell<bool>,
+    /// What is under way on it.
+    busy: Cell<usize>,
+    /// Since when nothing is.
+    idle_since: Cell<Instant>,
     /// The connection's task, once it listens. There is but one, on the same thread as whoever tells it something.
     task: RefCell<Option<Waker>>,
     /// What it and its requests rest on.
@@ -119,6 +156,8 @@ impl Live {
             proof: OnceCell::new(),
             revoked: Cell::new(false),
             lapsed: Cell::new(false),
+            busy: Cell::new(0),
+            idle_since: Cell::new(clock::now()),
             task: RefCell::default(),
             rests: Rests::default(),
         });
@@ -127,6 +166,42 @@ impl Live {
             live: Rc::clone(self),
             number,
             mark,
+        }
+    }
+
+    /// Ends the connection that has been idle for longest of those behind which nobody has proved who they are. Whether
+    /// there was one.
+    pub(super) fn give_up_idle(&self) -> bool {
+        if self
+            .none_since
+            .get()
+            .is_some_and(|since| clock::now() < since + AGAIN)
+        {
+            return false;
+        }
+        let open = self.open.borrow();
+        let mut candidates = self.candidates.borrow_mut();
+        loop {
+            while let Some(number) = candidates.pop_front() {
+                if let Some(mark) = open.get(&number).filter(|mark| mark.may_be_given_up()) {
+                    return mark.revoke();
+                }
+            }
+            let mut idle: Vec<(Instant, u64)> = open
+                .iter()
+                .filter(|(_, mark)| mark.may_be_given_up())
+                .map(|(number, mark)| (mark.idle_since.get(), *number))
+                .collect();
+            if idle.is_empty() {
+                self.none_since.set(Some(clock::now()));
+                return false;
+            }
+            if idle.len() > CANDIDATES {
+                idle.select_nth_unstable(CANDIDATES - 1);
+                idle.truncate(CANDIDATES);
+            }
+            idle.sort_unstable();
+            candidates.extend(idle.into_iter().map(|(_, number)| number));
         }
     }
 
@@ -140,6 +215,10 @@ impl Live {
         let flows = match &revocation.about {
             About::Whom(whom) => self.end_those(|mark| mark.is(whom)),
             About::Revoked => self.end_revoked(table),
+            About::Clients(clients) => self.end_those(|mark| {
+                let ends = [mark.flow.peer.ip(), mark.client.get().ip()];
+                ends.iter().any(|&end| clients.contains(&client_prefix(end)))
+            }),
         };
         let count = flows.len();
         // Who asked may have stopped waiting.
@@ -217,6 +296,22 @@ impl Mark {
         let is_first = !self.revoked.replace(true);
         self.wake();
         is_first
+    }
+
+    /// Something is under way on it, until [`Self::ended`].
+    pub(super) fn begun(&self) {
+        self.busy.set(self.busy.get() + 1);
+    }
+
+    /// What has [`Self::begun`] is over.
+    pub(super) fn ended(&self) {
+        self.busy.set(self.busy.get() - 1);
+        self.idle_since.set(clock::now());
+    }
+
+    /// Whether others may have its place: nothing is under way, and nobody has proved who they are.
+    fn may_be_given_up(&self) -> bool {
+        self.busy.get() == 0 && !self.revoked.get() && self.identity.borrow().is_none()
     }
 
     /// Whether [`Self::revoke`] has been said.
@@ -368,6 +463,28 @@ mod tests {
         let named = live.enter(flow(proxy));
         named.mark.belongs_to(behind(proxy, Some(proxy)));
         assert_eq!(end(&live, Whom::Named(prefix)), [named.mark.flow]);
+    }
+
+    #[test]
+    fn m7_the_longest_idle_stranger_goes_first() {
+        let live = Rc::new(Live::default());
+        let seats: Vec<Seat> = (1..=100)
+            .map(|port| {
+                let seat = live.enter(flow(&format!("192.0.2.7:{port}")));
+                let since = clock::now() + Duration::from_millis(port);
+                seat.mark.idle_since.set(since);
+                seat
+            })
+            .collect();
+        seats[0].mark.identify(&Identity::Certificate("a".into()));
+        seats[1].mark.begun();
+        for gone in 2..100 {
+            assert!(live.give_up_idle());
+            assert!(seats[gone].mark.is_revoked(), "{gone}");
+            assert!(live.candidates.borrow().len() < CANDIDATES);
+        }
+        assert!(!live.give_up_idle(), "one is verified, one is busy");
+        assert!(!seats[0].mark.is_revoked() && !seats[1].mark.is_revoked());
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub(super) struct GatewayMetrics {
     pub(super) crl_next_update: IntGaugeVec,
     pub(super) reload_failures: IntCounter,
     pub(super) connections_revoked: IntCounter,
+    pub(super) connections_given_up: IntCounter,
+    pub(super) attempts_refused: IntCounter,
     pub(super) dpop_refusals: IntCounterVec,
 }
 
@@ -193,6 +195,14 @@ impl GatewayMetrics {
                 "enforcer_connections_revoked_total",
                 "Connections of clients that were revoked, or whose certificates were, and so ended by a reset.",
             )?,
+            connections_given_up: IntCounter::new(
+                "enforcer_connections_given_up_total",
+                "Idle connections of unverified clients that were ended by a reset because others needed their places.",
+            )?,
+            attempts_refused: IntCounter::new(
+                "enforcer_authentication_attempts_refused_total",
+                "Requests whose credentials were not looked at because too many of their source had been refused.",
+            )?,
             dpop_refusals: counters(
                 "enforcer_dpop_refusals_total",
                 "Tokens that were refused because of the proof of their key (RFC 9449), by what was wrong with it.",
@@ -205,7 +215,7 @@ impl GatewayMetrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 21] {
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 23] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.request_seconds.clone()),
@@ -227,6 +237,8 @@ impl GatewayMetrics {
             Box::new(self.crl_next_update.clone()),
             Box::new(self.reload_failures.clone()),
             Box::new(self.connections_revoked.clone()),
+            Box::new(self.connections_given_up.clone()),
+            Box::new(self.attempts_refused.clone()),
             Box::new(self.dpop_refusals.clone()),
         ]
     }

@@ -33,6 +33,7 @@ mod hop;
 mod host;
 pub mod identity;
 mod lengths;
+mod levels;
 pub mod limit;
 mod listener;
 mod listeners;
@@ -63,6 +64,7 @@ pub mod tls;
 mod tunnel;
 mod upgrade;
 mod upstream;
+mod verified;
 mod wire;
 mod worker;
 
@@ -101,9 +103,10 @@ use self::{
     signal::Observer,
     tls::TlsError,
     upstream::send::Site,
+    verified::VerifiedSources,
     worker::{Command, Drain, Setup},
 };
-use crate::policy::model::Name;
+use crate::policy::model::{Name, Rate};
 
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;
@@ -187,6 +190,8 @@ impl Gateway {
         };
         let max_connections = config.max_connections.get().div_ceil(count);
         let max_per_source = config.per_source.connections.get().div_ceil(count);
+        let verified = Arc::new(VerifiedSources::default());
+        let attempts = config.per_source.attempts.map(attempts).transpose()?;
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = mpsc::unbounded_channel();
             let (revoke, revocations) = mpsc::channel(live::WAITING);
@@ -199,6 +204,8 @@ impl Gateway {
                 max_connections,
                 site: site.clone(),
                 max_per_source,
+                verified: Arc::clone(&verified),
+                attempts: attempts.clone(),
                 tokens,
                 shedding: config.shedding,
                 late: gateway
@@ -308,6 +315,12 @@ impl Drop for Gateway {
             join(thread, last);
         }
     }
+}
+
+fn attempts(rate: Rate) -> Result<Arc<Budgets>, GatewayError> {
+    Budgets::new(rate, rate.amount())
+        .map(Arc::new)
+        .map_err(GatewayError::Budget)
 }
 
 /// A thread with a runtime of its own, on which `work` may spawn what stays on the thread.

@@ -52,6 +52,14 @@ impl Whose {
         }
     }
 
+    /// Whose attempts count together: `None` where a load balancer does not say whose it is.
+    pub(super) fn source(self) -> Option<IpAddr> {
+        match self {
+            Self::Peer(peer) => Some(peer.ip()),
+            Self::Behind { client, .. } => client.map(|client| client.ip()),
+        }
+    }
+
     /// The client that a load balancer has named.
     pub(super) fn named(self) -> Option<SocketAddr> {
         match self {

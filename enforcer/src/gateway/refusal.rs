@@ -113,7 +113,7 @@ impl Refusal {
         let refusal = Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm);
         match error {
             // Places come free with each answer.
-            TokenError::OverShare => refusal.retry_after(1),
+            error if error.is_over_share() => refusal.retry_after(1),
             _ => refusal,
         }
     }

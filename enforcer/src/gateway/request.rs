@@ -421,6 +421,7 @@ impl<'a> Passage<'a> {
         let generation = &self.policy.generation;
         let outcome = Outcome {
             source: self.connection.client.ip(),
+            port: self.connection.flow.local.port(),
             route: self.rule.map(|(index, _)| &generation.rule(index).0.name),
             service: self
                 .rule
@@ -428,6 +429,10 @@ impl<'a> Passage<'a> {
             status,
             verdict: self.verdict,
             latency,
+            has_body: self
+                .forwarded
+                .as_ref()
+                .is_some_and(|progress| progress.begun.get()),
         };
         worker.observer.finished(outcome);
         if let (Some(audit), Some(entry)) = (worker.observer.audit(), &self.entry) {

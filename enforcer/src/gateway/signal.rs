@@ -125,6 +125,8 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome<'a> {
     pub source: IpAddr,
+    /// That it came to.
+    pub port: u16,
     pub route: Option<&'a Name>,
     pub service: Option<&'a Name>,
     pub status: u16,
@@ -132,6 +134,8 @@ pub struct Outcome<'a> {
     /// From when the service had the whole request to the response's head, so that it says how fast
     /// the service is, whatever the client does. `None` if the request did not get so far.
     pub latency: Option<Duration>,
+    /// The client has sent a body, whose size it determines and with it what the service has to do.
+    pub has_body: bool,
 }
 
 /// Listens to the gateway. Calls come from every worker and must not block.
@@ -140,7 +144,8 @@ pub trait Observer: Send + Sync + 'static {
     fn verified(&self, flow: Flow, identity: &Identity) -> Class;
     /// The connection is gone; only for those that were [`Self::verified`].
     fn closed(&self, flow: Flow);
-    /// A proof was offered and did not hold (a bad token, a bad certificate); not for a missing one.
+    /// A credential was forged or guessed: a bad signature, a certificate of nobody, an unknown key. Not for one that is
+    /// missing, has expired, or does not suffice.
     fn authentication_failed(&self, source: IpAddr);
     /// The same, of a client that the load balancer at `proxy` has named: no packets come from it.
     fn authentication_failed_behind(&self, proxy: IpAddr);

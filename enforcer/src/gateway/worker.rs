@@ -37,8 +37,9 @@ use super::{
     proof,
     revocation::{self, Proofs, Revoked, Table},
     signal::{Flow, Observer},
-    sources::{Part, Shares},
+    sources::{Budgets, Part, Shares},
     upstream::send::Site,
+    verified::VerifiedSources,
 };
 use crate::{
     kernel::memory,
@@ -60,6 +61,8 @@ pub(super) struct Setup {
     pub(super) max_connections: usize,
     pub(super) site: Site,
     pub(super) max_per_source: usize,
+    pub(super) verified: Arc<VerifiedSources>,
+    pub(super) attempts: Option<Arc<Budgets>>,
     pub(super) tokens: TokenCache,
     pub(super) shedding: Shedding,
     /// How late the worker is, in seconds.
@@ -111,7 +114,7 @@ pub(super) struct Worker {
     latest: RefCell<Latest>,
     revoked: RefCell<revocation::Latest>,
     policy: RefCell<Rc<WorkerPolicy>>,
-    admission: Admission,
+    pub(super) admission: Admission,
     site: Site,
     connections: Cell<usize>,
     requests: Cell<usize>,
@@ -121,10 +124,17 @@ pub(super) struct Worker {
 }
 
 /// Which connections a worker takes in.
-struct Admission {
+pub(super) struct Admission {
     max_connections: usize,
     shares: Rc<Shares>,
+    /// Sources that were verified lately.
+    pub(super) verified: Arc<VerifiedSources>,
+    /// Credentials of each source that are refused; more are not looked at. `None`: there is no bound.
+    pub(super) attempts: Option<Arc<Budgets>>,
 }
+
+/// One of so many connections is kept for sources that were verified lately.
+const RESERVED: usize = 8;
 
 /// Runs a worker until it is told to drain, or until the gateway is gone.
 pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
@@ -135,6 +145,8 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         max_connections,
         site,
         max_per_source,
+        verified,
+        attempts,
         tokens,
         shedding,
         late,
@@ -146,7 +158,9 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     let pressure = Pressure::new(shedding);
     let admission = Admission {
         max_connections,
-        shares: Shares::new(max_per_source),
+        shares: Shares::new(max_per_source, max_connections),
+        verified,
+        attempts,
     };
     let worker = Rc::new(Worker::new(
         &policies,
@@ -303,8 +317,22 @@ impl Worker {
     /// Whether a connection of `peer` may begin, before anything is spent on it. Its part of its source's share;
     /// `None`: whose that is is said by the header that is to come.
     fn admit(&self, listener: &ListenerContext, peer: SocketAddr) -> Result<Option<Part>, Handshake> {
-        if self.connections.get() >= self.admission.max_connections {
-            return Err(Handshake::Refused);
+        let Admission {
+            max_connections: most,
+            verified,
+            ..
+        } = &self.admission;
+        let room = if verified.is_recent(peer.ip()) {
+            *most
+        } else {
+            most - most / RESERVED
+        };
+        if self.connections.get() >= room {
+            // The one that is told ends in this turn of the worker, and the new one is counted beside it until then.
+            if !self.live.give_up_idle() {
+                return Err(Handshake::Refused);
+            }
+            self.metrics.connections_given_up.inc();
         }
         if listener.is_proxied(peer.ip()) {
             return Ok(None);
@@ -317,9 +345,36 @@ impl Worker {
         let part = self.admission.shares.take(source);
         let part = part.ok_or(Handshake::SourceShare)?;
         match &listener.budgets {
-            Some(budgets) if listener.tls.is_some() && !budgets.admit(source) => Err(Handshake::SourceBudget),
+            Some(budgets) if listener.tls.is_some() => {
+                let known = self.admission.verified.is_recent(source);
+                budgets
+                    .admit(source, known)
+                    .then_some(part)
+                    .ok_or(Handshake::SourceBudget)
+            }
             _ => Ok(part),
         }
+    }
+
+    /// A credential from `source` was refused.
+    pub(super) fn attempted(&self, source: IpAddr) {
+        if let Some(attempts) = &self.admission.attempts {
+            attempts.charge(source);
+        }
+    }
+
+    /// Whether a credential from `source` that is not known to be good is looked at, after so many were refused.
+    pub(super) fn may_attempt(&self, source: IpAddr) -> bool {
+        let known = || self.admission.verified.is_recent(source);
+        let may = self
+            .admission
+            .attempts
+            .as_ref()
+            .is_none_or(|attempts| attempts.would_admit(source, known()));
+        if !may {
+            self.metrics.attempts_refused.inc();
+        }
+        may
     }
 
     /// The policy for a request that begins now.

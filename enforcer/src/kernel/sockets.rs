@@ -58,12 +58,20 @@ pub fn probe() -> Result<(), String> {
 /// # Errors
 /// The kernel does not do it, or does not say which there are.
 pub fn destroy(whom: &Whom, except: &HashSet<Flow>) -> io::Result<Destroyed> {
+    destroy_where(|flow| whom.is(flow, None), except)
+}
+
+/// Destroys the sockets of the flows that `is_meant` says, but for those in `except`, by one look through all of them.
+///
+/// # Errors
+/// The kernel does not do it, or does not say which there are.
+pub fn destroy_where(is_meant: impl Fn(&Flow) -> bool, except: &HashSet<Flow>) -> io::Result<Destroyed> {
     let socket = diagnosis()?;
     let mut destroyed = Destroyed::default();
     for kind in message::KINDS {
         let (_, protocol) = kind;
         for found in socket.list(kind, message::CONNECTED)? {
-            let Some(flow) = found.flow().filter(|flow| whom.is(flow, None)) else {
+            let Some(flow) = found.flow().filter(&is_meant) else {
                 continue;
             };
             if except.contains(&flow) {

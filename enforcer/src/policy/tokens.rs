@@ -1,8 +1,8 @@
 //! How an issuer's tokens are checked, beside their signature and claims.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
-use super::model::Jwks;
+use super::model::{Jwks, Pattern, Rate};
 
 /// How it is found out whether a token holds.
 #[derive(Clone, Debug)]
@@ -40,6 +40,34 @@ pub struct Introspection {
     pub negative_cache: Duration,
     /// For the whole of one question.
     pub timeout: Duration,
+    /// How many tokens that are not known yet a source may have asked about; wider prefixes some times as many.
+    pub rate: Rate,
+    /// What the issuer's tokens look like: others are not asked about. `None`: they have [`Introspection::SHORTEST`]
+    /// characters at least.
+    pub pattern: Option<Pattern>,
+}
+
+impl Introspection {
+    /// A token of fewer characters can be guessed (RFC 6749, section 10.10).
+    pub const SHORTEST: usize = 16;
+
+    /// Whether the issuer's tokens look like `token`.
+    #[must_use]
+    pub fn admits(&self, token: &str) -> bool {
+        match &self.pattern {
+            Some(pattern) => pattern.matches(token.as_bytes()),
+            None => token.len() >= Self::SHORTEST,
+        }
+    }
+
+    /// How many tokens may be asked about at once: those of ten seconds, and no fewer than the rate's amount.
+    #[must_use]
+    pub fn burst(&self) -> NonZeroU64 {
+        let (amount, period) = (self.rate.amount(), self.rate.period().as_millis().max(1));
+        let in_ten_seconds = u128::from(amount.get()).saturating_mul(10_000) / period;
+        let in_ten_seconds = u64::try_from(in_ten_seconds).ok().and_then(NonZeroU64::new);
+        in_ten_seconds.map_or(amount, |burst| burst.max(amount))
+    }
 }
 
 /// Proofs of possession (DPoP, RFC 9449). A token that is bound to a key (`cnf.jkt`) needs its proof

@@ -136,8 +136,8 @@ async fn keys_are_proofs() {
         lab.recorder.look(|seen| {
             assert_eq!(
                 seen.failed.len(),
-                4,
-                "neither the missing key nor the one for others"
+                2,
+                "only the mistyped and the unknown key are guesses"
             );
             assert!(seen.verified.is_empty());
             assert_eq!(seen.verdicts[3], (Verdict::Unauthenticated, 401));

@@ -353,6 +353,18 @@ async fn hostile_proofs_are_refused_and_told_as_rfc_9449_says() {
     let lab = Plan::default().start(forge.set(&origin));
     let [holder, other] = [Holder::new(&forge), Holder::new(&forge)];
     let token = format!("DPoP {}", holder.token);
+    /// Refused, and no sign of a forgery.
+    const HARMLESS: [&str; 9] = [
+        "send it by the scheme",
+        "the token is expired",
+        "must be bound to a key",
+        "and there is none",
+        "must be an asymmetric algorithm",
+        "has crit",
+        "is too old",
+        "from the future",
+        "must have the nonce",
+    ];
     for alpn in [H1, H2] {
         let cases = cases(&holder, &other);
         assert!(cases.len() >= 70, "{}", cases.len());
@@ -375,8 +387,8 @@ async fn hostile_proofs_are_refused_and_told_as_rfc_9449_says() {
             assert!(told.contains("algs=\"ES256 "), "{name}: {told}");
             assert_eq!(
                 lab.recorder.look(|seen| seen.failed.len()),
-                failed + 1,
-                "{name} is a failed authentication"
+                failed + usize::from(!HARMLESS.iter().any(|harmless| told.contains(harmless))),
+                "{name}: {told}"
             );
         }
         let reply = send(&mut client, Method::GET, "/", &token, &[&holder.proof()]).await;

@@ -40,6 +40,7 @@ mod revocations;
 mod rotation;
 mod routing;
 mod slow;
+mod storms;
 mod streaming;
 mod support;
 mod upgrades;

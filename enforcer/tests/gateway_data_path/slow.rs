@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use enforcer::gateway::{config::Timeouts, signal::Verdict};
+use enforcer::gateway::{
+    config::{ClientCertificates, Timeouts},
+    signal::Verdict,
+};
 use http::Request;
 use http_body_util::{BodyExt, channel::Channel};
 use tokio::{
@@ -213,11 +216,20 @@ async fn connections_have_a_limit() {
     let plan = Plan {
         workers: 1,
         max_connections: 2,
+        client_certificates: ClientCertificates::Optional,
         ..Plan::default()
     };
     let lab = plan.start(policy::open(&[origin.address]));
-    let mut first = Client::connect(&lab, H1).await;
-    let second = Client::connect(&lab, H1).await;
+    // Of verified clients, which do not make room for others.
+    let verified = async || {
+        let certificate = lab.pki.client("spiffe://example.com/a");
+        let config = lab.pki.client_config(Some(certificate), H1);
+        Client::over(client::tls(lab.address, config).await.unwrap()).await
+    };
+    let (mut first, mut second) = (verified().await, verified().await);
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.get("/").await.status, 200);
+    }
     let config = lab.pki.client_config(None, H1);
     assert!(
         client::tls(lab.address, config.clone()).await.is_err(),

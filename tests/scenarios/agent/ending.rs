@@ -91,7 +91,7 @@ fn allow(stage: &Stage, address: IpAddr) -> Result<()> {
 }
 
 /// `stream` is at its end, and this is why.
-fn expect_broken(mut stream: &TcpStream, error: i32) -> Result<()> {
+pub fn expect_broken(mut stream: &TcpStream, error: i32) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     match stream.read(&mut [0; 64]) {
         Err(said) if said.raw_os_error() == Some(error) => Ok(()),
@@ -363,7 +363,7 @@ fn what_cannot_be_revoked_is_said() -> Result<()> {
 #[test]
 fn a_source_that_keeps_failing_loses_its_connections() -> Result<()> {
     let setting = Setting {
-        auth_failures: "{rate: 3/m, denyFor: 10m}",
+        auth_failures: "{rate: 3/m, denyFor: 10m, ends: all}",
         ..setting()
     };
     let Some(stage) = setting.stage()? else {

@@ -23,6 +23,7 @@ mod series;
 mod setting;
 mod shutdown;
 mod startup;
+mod storm;
 mod traffic;
 mod unread;
 mod upstreams;

@@ -99,13 +99,16 @@ impl KeyError {
         }
     }
 
-    /// Whether a proof was offered and does not hold.
+    /// Whether the key was guessed: nobody has made it.
     #[must_use]
-    pub fn is_blamed(self) -> bool {
-        matches!(
-            self,
-            Self::Several | Self::Malformed | Self::Unknown | Self::Expired
-        )
+    pub fn is_forged(self) -> bool {
+        matches!(self, Self::Malformed | Self::Unknown)
+    }
+
+    /// Whether a key was offered and is refused.
+    #[must_use]
+    pub fn is_attempt(self) -> bool {
+        self != Self::Missing
     }
 }
 

@@ -17,6 +17,14 @@ pub enum BearerError {
     Malformed(Scheme),
 }
 
+impl BearerError {
+    /// Whether what was sent is a token that no issuer can have made.
+    #[must_use]
+    pub fn is_forged(self) -> bool {
+        matches!(self, Self::Malformed(_))
+    }
+}
+
 /// By which scheme a token is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {

@@ -60,7 +60,7 @@ impl Challenge<'_> {
             Self::Unreadable(_) => StatusCode::BAD_REQUEST,
             Self::ApiKey(error) => error.status(),
             Self::ScopesWanted(_) => StatusCode::FORBIDDEN,
-            Self::TokenRefused(TokenError::OverShare) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TokenRefused(error) if error.is_over_share() => StatusCode::TOO_MANY_REQUESTS,
             Self::TokenRefused(error) if !error.is_clients() => StatusCode::SERVICE_UNAVAILABLE,
             Self::ProofRefused(error) => error.status(),
             Self::TokenWanted

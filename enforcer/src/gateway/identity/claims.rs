@@ -105,16 +105,9 @@ fn check_times(
     leeway: Duration,
     now: SystemTime,
 ) -> Result<SystemTime, TokenError> {
-    let now = now
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    let expires = expiry(claims, leeway, now)?;
+    let now = since_epoch(now);
     let begins = |name| Ok(date(claims, name)?.map(|date| date.ceil_seconds()));
-    let expires = date(claims, "exp")?
-        .ok_or(TokenError::Missing("exp"))?
-        .floor_seconds();
-    if now >= expires + leeway {
-        return Err(TokenError::Expired);
-    }
     if begins("nbf")?.is_some_and(|begin| begin > now + leeway) {
         return Err(TokenError::NotYetValid);
     }
@@ -122,6 +115,26 @@ fn check_times(
         return Err(TokenError::IssuedInFuture);
     }
     Ok(SystemTime::UNIX_EPOCH + expires)
+}
+
+/// The time of `exp` since the epoch, if that with `leeway` is not over.
+pub(super) fn expiry(
+    claims: &Map<String, Value>,
+    leeway: Duration,
+    now: SystemTime,
+) -> Result<Duration, TokenError> {
+    let expires = date(claims, "exp")?
+        .ok_or(TokenError::Missing("exp"))?
+        .floor_seconds();
+    if since_epoch(now) >= expires + leeway {
+        return Err(TokenError::Expired);
+    }
+    Ok(expires)
+}
+
+fn since_epoch(now: SystemTime) -> Duration {
+    now.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
 }
 
 /// A NumericDate (RFC 7519, section 2): seconds, which may have a fraction.

@@ -6,15 +6,16 @@
 //! it. Workers come here only with tokens that they do not have in their own
 //! [`super::cache::TokenCache`], so that its lock is seldom taken.
 //!
-//! A token is asked about before anything is known of its client, so a source has but a share of the places: as
-//! with used proofs ([`super::dpop`]), whoever holds a seventh as many as are free gets no more. A question is
-//! held by the source that caused it; who waits for it too holds nothing.
+//! A token is asked about before anything is known of its client. So it must have the form of the issuer's tokens, a
+//! source and the prefixes around it have a rate of tokens that are not known yet, and but a share of the places (see
+//! [`Held::has_share`]), of which some are kept for sources that were verified lately. A question is held by the source
+//! that caused it; who waits for it too holds nothing.
 
 mod answers;
 mod question;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -34,14 +35,14 @@ use super::{
     token::{Binding, MAX_TOKEN, TokenError, VerifiedToken},
 };
 use crate::{
-    gateway::limit::key::source_prefix,
+    gateway::{levels::Held, sources::Budgets},
     policy::model::{Introspection, Issuer},
 };
 
 /// How many questions may be under way to one issuer.
 const MOST_UNDER_WAY: usize = 256;
-/// So many free places there must be for each one that a source has.
-const FREE_FOR_EACH: usize = 7;
+/// Of those, how many are kept for clients whose sources were verified lately.
+const RESERVED: usize = 64;
 /// How many answers of each kind are kept for one issuer. Good ones are kept if their claims are no heavier than
 /// [`HEAVIEST`]; of others nothing but a hash is.
 const MOST_ANSWERS: usize = 16_384;
@@ -50,6 +51,15 @@ const MOST_ANSWERS: usize = 16_384;
 type Outcome = Result<Arc<VerifiedToken>, TokenError>;
 /// A token's keyed hash.
 type Digest = [u8; 32];
+
+/// For whom a token is asked about.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::gateway) struct Asker {
+    /// The client's address.
+    pub(in crate::gateway) source: IpAddr,
+    /// Somebody there was verified lately.
+    pub(in crate::gateway) known: bool,
+}
 
 /// Asks one issuer about tokens.
 #[derive(Debug)]
@@ -63,6 +73,8 @@ struct Shared {
     /// `None`: the system had no randomness, and nothing is asked.
     secret: Option<[u8; 32]>,
     questioner: Questioner,
+    /// Tokens that are not known yet, by source. `None`: no limiter keeps the policy's rate, and nothing is asked.
+    budgets: Option<Budgets>,
     state: Mutex<State>,
 }
 
@@ -70,7 +82,7 @@ struct Shared {
 struct State {
     under_way: HashMap<Digest, watch::Receiver<Option<Outcome>>>,
     /// How many of them each source has caused.
-    held: HashMap<IpAddr, usize>,
+    held: Held,
     active: Answers<Arc<VerifiedToken>>,
     refused: Answers<TokenError>,
 }
@@ -93,9 +105,10 @@ impl Introspector {
             runtime: runtime.clone(),
             secret: rand::fill(&mut secret).is_ok().then_some(secret),
             questioner: Questioner::default(),
+            budgets: Budgets::new(settings.rate, settings.burst()).ok(),
             state: Mutex::new(State {
                 under_way: HashMap::new(),
-                held: HashMap::new(),
+                held: Held::default(),
                 active: Answers::new(MOST_ANSWERS),
                 refused: Answers::new(MOST_ANSWERS),
             }),
@@ -112,12 +125,14 @@ impl Introspector {
     ///
     /// # Errors
     /// Why the token does not hold, or that the issuer cannot be asked.
-    pub(super) async fn ask(&self, token: &str, source: IpAddr, now: SystemTime) -> Outcome {
+    pub(super) async fn ask(&self, token: &str, client: Asker, now: SystemTime) -> Outcome {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::TooLong);
         }
+        if !self.0.settings.admits(token) {
+            return Err(TokenError::Shape);
+        }
         let digest = self.0.digest(token).ok_or(TokenError::NotIntrospected)?;
-        let source = source_prefix(source);
         let (mut asked, begun) = {
             let mut state = self.0.state();
             if let Some(token) = state.active.get(&digest, now) {
@@ -129,7 +144,12 @@ impl Introspector {
             match state.under_way.get(&digest) {
                 Some(asked) => (asked.clone(), None),
                 None => {
-                    state.charge(source)?;
+                    // One that has held before is not a stranger's guess.
+                    let budgets = self.0.budgets.as_ref().ok_or(TokenError::NotIntrospected)?;
+                    if !state.active.has(&digest) && !budgets.admit(client.source, client.known) {
+                        return Err(TokenError::OverShare);
+                    }
+                    state.charge(client)?;
                     let (answer, asked) = watch::channel(None);
                     state.under_way.insert(digest, asked.clone());
                     (asked, Some(answer))
@@ -140,7 +160,7 @@ impl Introspector {
             let place = Place {
                 shared: Arc::clone(&self.0),
                 digest,
-                source,
+                source: client.source,
             };
             // Without the lock, which the place takes at once if the runtime has ended.
             self.0.runtime.spawn(place.question(token.to_owned(), answer));
@@ -187,28 +207,22 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.under_way.remove(&self.digest);
-        if let Entry::Occupied(mut held) = state.held.entry(self.source) {
-            *held.get_mut() -= 1;
-            if *held.get() == 0 {
-                held.remove();
-            }
-        }
+        state.held.remove(self.source);
     }
 }
 
 impl State {
-    /// One more question of `source`, if there is a place for it.
-    fn charge(&mut self, source: IpAddr) -> Result<(), TokenError> {
-        let free = MOST_UNDER_WAY.saturating_sub(self.under_way.len());
+    /// One more question of the client's source, if there is a place for it.
+    fn charge(&mut self, client: Asker) -> Result<(), TokenError> {
+        let kept = if client.known { 0 } else { RESERVED };
+        let free = (MOST_UNDER_WAY - kept).saturating_sub(self.under_way.len());
         if free == 0 {
             return Err(TokenError::TooManyQuestions);
         }
-        let held = self.held.get(&source).copied().unwrap_or(0);
-        // The first is always taken while there is a place.
-        if held > 0 && held * FREE_FOR_EACH >= free {
+        if !self.held.has_share(client.source, free) {
             return Err(TokenError::OverShare);
         }
-        self.held.insert(source, held + 1);
+        self.held.add(client.source);
         Ok(())
     }
 }
@@ -272,7 +286,7 @@ mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
-    use crate::policy::model::{CheckedBy, Dpop, Origin, Profile};
+    use crate::policy::model::{CheckedBy, Dpop, Origin, Pattern, Profile};
 
     fn issuer() -> Issuer {
         Issuer {
@@ -290,6 +304,8 @@ mod tests {
                 cache: Duration::from_secs(60),
                 negative_cache: Duration::from_secs(5),
                 timeout: Duration::from_secs(2),
+                rate: "1000/s".parse().unwrap(),
+                pattern: Some(Pattern::new(".+").unwrap()),
             }),
             audiences: vec!["orders".into()],
             algorithms: Vec::new(),
@@ -302,65 +318,154 @@ mod tests {
         }
     }
 
+    /// Asks about one token after the other, all of them unknown. Nothing is run on the runtime, so that each question
+    /// stays under way.
+    struct Asking {
+        introspector: Introspector,
+        next: usize,
+    }
+
+    impl Asking {
+        fn new(runtime: &tokio::runtime::Runtime, change: impl FnOnce(&mut Introspection)) -> Self {
+            let issuer = Arc::new(issuer());
+            let CheckedBy::Introspection(settings) = &issuer.checked_by else {
+                unreachable!("it is asked")
+            };
+            let mut settings = settings.clone();
+            change(&mut settings);
+            Self {
+                introspector: Introspector::new(&issuer, &settings, runtime.handle()),
+                next: 0,
+            }
+        }
+
+        fn ask(&self, token: &str, source: &str, known: bool) -> Option<Outcome> {
+            let source = source.parse().unwrap();
+            let client = Asker { source, known };
+            self.introspector
+                .ask(token, client, SystemTime::now())
+                .now_or_never()
+        }
+
+        /// How many questions of `source` are taken, and why the next is not.
+        fn takes(&mut self, source: &str, known: bool) -> (usize, TokenError) {
+            for taken in 0..=MOST_UNDER_WAY {
+                self.next += 1;
+                if let Some(refused) = self.ask(&format!("t{}", self.next), source, known) {
+                    return (taken, refused.unwrap_err());
+                }
+            }
+            panic!("more than there are places")
+        }
+
+        fn under_way(&self) -> usize {
+            self.introspector.0.state().under_way.len()
+        }
+    }
+
     #[test]
     fn no_source_has_all_places_and_none_is_left_behind() {
-        // Nothing is run on it, so that each question stays under way.
         let runtime = Builder::new_current_thread().build().unwrap();
-        let issuer = Arc::new(issuer());
-        let CheckedBy::Introspection(settings) = &issuer.checked_by else {
-            unreachable!("it is asked")
-        };
-        let introspector = Introspector::new(&issuer, settings, runtime.handle());
-        let ask = |token: &str, source: &str| {
-            let source = source.parse().unwrap();
-            introspector.ask(token, source, SystemTime::now()).now_or_never()
-        };
-        let mut next = 0;
-        let mut refused = |source: &str| {
-            next += 1;
-            ask(&format!("t{next}"), source).map(Result::unwrap_err)
-        };
-        let mut takes = |source: &str| {
-            let taken = (0..=MOST_UNDER_WAY).find(|_| refused(source).is_some());
-            (taken.unwrap(), refused(source).unwrap())
-        };
-        let most = MOST_UNDER_WAY / 8;
-        assert_eq!(takes("192.0.2.1"), (most, TokenError::OverShare));
-        assert_eq!(takes("::ffff:192.0.2.1"), (0, TokenError::OverShare));
-        let left = (MOST_UNDER_WAY - most) / 8;
+        let mut asking = Asking::new(&runtime, |_| {});
+        let most = (MOST_UNDER_WAY - RESERVED) / 8;
+        assert_eq!(asking.takes("192.0.2.1", false), (most, TokenError::OverShare));
         assert_eq!(
-            takes("2001:db8::1"),
+            asking.takes("::ffff:192.0.2.1", false),
+            (0, TokenError::OverShare)
+        );
+        let left = (MOST_UNDER_WAY - RESERVED - most) / 8;
+        assert_eq!(
+            asking.takes("2001:db8::1", false),
             (left, TokenError::OverShare),
             "of what the first left"
         );
+        let before = asking.under_way();
         assert_eq!(
-            takes("2001:db8::2"),
-            (0, TokenError::OverShare),
-            "one /64 is one source"
-        );
-        let full = (1..=MOST_UNDER_WAY).find(|other| {
-            let (taken, error) = takes(&format!("2001:db8:1:{other:x}::1"));
-            assert!(taken > 0, "there is always a place for another source's first");
-            error == TokenError::TooManyQuestions
-        });
-        assert!(full.is_some_and(|sources| sources > 20), "{full:?}");
-        let held = || introspector.0.state().held.values().sum::<usize>();
-        assert_eq!(held(), MOST_UNDER_WAY);
-        assert_eq!(
-            ask("t1", "2001:db8::1"),
+            asking.ask("t1", "2001:db8:9::1", false),
             None,
             "who waits for another's holds nothing"
         );
-        assert_eq!(held(), MOST_UNDER_WAY);
+        assert_eq!(asking.under_way(), before);
 
         drop(runtime);
         assert_eq!(
-            ask("t1", "192.0.2.1"),
+            asking.ask("t1", "192.0.2.1", false),
             Some(Err(TokenError::NotIntrospected)),
             "what is dropped has no answer"
         );
-        let state = introspector.0.state();
+        let state = asking.introspector.0.state();
         assert!(state.held.is_empty() && state.under_way.is_empty());
+    }
+
+    #[test]
+    fn m8_a_48_does_not_take_all_places_and_some_are_kept_for_verified_sources() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let mut asking = Asking::new(&runtime, |_| {});
+        let mut taken = 0;
+        for network in 0..1_024 {
+            taken += asking.takes(&format!("2001:db8:0:{network:x}::1"), false).0;
+        }
+        assert!(taken <= (MOST_UNDER_WAY - RESERVED) / 2, "{taken}");
+        assert!(
+            asking.takes("198.51.100.1", false).0 > 0,
+            "a stranger from elsewhere"
+        );
+        for owner in 1..200 {
+            for network in 0..64 {
+                asking.takes(&format!("2001:db8:{owner:x}:{network:x}::1"), false);
+            }
+        }
+        assert_eq!(
+            asking.under_way(),
+            MOST_UNDER_WAY - RESERVED,
+            "many owners have the rest"
+        );
+        assert_eq!(
+            asking.takes("203.0.113.1", false),
+            (0, TokenError::TooManyQuestions)
+        );
+        assert!(asking.takes("203.0.113.1", true).0 > 0, "who was verified lately");
+    }
+
+    #[test]
+    fn m8_unknown_tokens_have_a_rate_of_their_own_and_a_form() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let mut asking = Asking::new(&runtime, |settings| {
+            settings.rate = "3/h".parse().unwrap();
+            settings.pattern = None;
+        });
+        let token = |n: usize| format!("opaque-token-{n:08}");
+        for n in 0..3 {
+            assert_eq!(asking.ask(&token(n), "192.0.2.1", false), None);
+        }
+        let refused = asking.ask(&token(3), "192.0.2.1", false);
+        assert_eq!(refused, Some(Err(TokenError::OverShare)));
+        assert_eq!(
+            asking.ask(&token(2), "192.0.2.1", false),
+            None,
+            "it is asked about already"
+        );
+        assert_eq!(
+            asking.ask(&token(4), "198.51.100.1", false),
+            None,
+            "another source"
+        );
+        assert_eq!(
+            asking.takes("198.51.100.2", false),
+            (0, TokenError::Shape),
+            "a short token is not asked about"
+        );
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let asking = Asking::new(&runtime, |settings| {
+            settings.pattern = Some(Pattern::new("at_[a-z]{4}").unwrap());
+        });
+        assert_eq!(asking.ask("at_abcd", "192.0.2.1", false), None);
+        let refused = asking.ask("at_abcde", "192.0.2.1", false);
+        assert_eq!(
+            refused,
+            Some(Err(TokenError::Shape)),
+            "the pattern is about all of it"
+        );
     }
 
     fn told(answer: &Value) -> Result<(Arc<str>, u64), TokenError> {

@@ -15,7 +15,7 @@ mod claims;
 pub mod condition;
 pub mod dpop;
 pub mod facts;
-mod introspection;
+pub(in crate::gateway) mod introspection;
 pub mod json;
 pub mod jwks;
 mod kept;

@@ -75,6 +75,9 @@ pub enum TokenError {
     Critical,
     #[error("the signature algorithm is not accepted from this issuer")]
     Algorithm,
+    /// `none`, or a secret that both sides have.
+    #[error("the signature algorithm is none that an issuer signs with")]
+    Unsigned,
     #[error("the typ of the header is not accepted from this issuer")]
     Type,
     /// The policy has no issuer of that name.
@@ -93,6 +96,9 @@ pub enum TokenError {
     OtherAlgorithm,
     #[error("several keys of the issuer would fit")]
     AmbiguousKey,
+    /// The issuer is not asked about it.
+    #[error("the token has not the form of this issuer's tokens")]
+    Shape,
     /// RFC 7662, section 2.2.
     #[error("the issuer says that the token is not active")]
     Inactive,
@@ -105,6 +111,10 @@ pub enum TokenError {
     /// As many questions to the issuer are under way for the client's address as may be. Others are not touched.
     #[error("the issuer is being asked about too many tokens from this address")]
     OverShare,
+    /// So many credentials from the client's address were refused lately that no more are looked at. Others are not
+    /// touched.
+    #[error("too many credentials from this address were refused")]
+    TooManyAttempts,
     #[error("the signature does not hold")]
     Signature,
     #[error("the claim {0} is missing")]
@@ -135,7 +145,30 @@ impl TokenError {
                 | Self::NotIntrospected
                 | Self::TooManyQuestions
                 | Self::OverShare
+                | Self::TooManyAttempts
         )
+    }
+
+    /// Whether the token was forged or guessed: no issuer has made it, and it would have been let in had it held. All
+    /// others (expired, for another audience, of a form that the policy does not admit, not active) are refused and
+    /// say nothing about whoever sent them. Of one that is not active nobody can tell whether its issuer ever made it.
+    #[must_use]
+    pub fn is_forged(self) -> bool {
+        matches!(
+            self,
+            Self::Malformed
+                | Self::NotJson
+                | Self::Header
+                | Self::Unsigned
+                | Self::UnknownKey
+                | Self::Signature
+        )
+    }
+
+    /// Whether the client has to wait, and others do not.
+    #[must_use]
+    pub fn is_over_share(self) -> bool {
+        matches!(self, Self::OverShare | Self::TooManyAttempts)
     }
 }
 
@@ -181,6 +214,16 @@ pub fn verify(
     claims::check(&part(payload)?, issuer, now)
 }
 
+/// Whether `token` says itself that it has expired. Whoever has signed it, it would not be let in.
+pub(super) fn says_expired(issuer: &Issuer, token: &str, now: SystemTime) -> bool {
+    let payload = token.split('.').nth(1).unwrap_or_default();
+    let claims = part(payload).unwrap_or_default();
+    matches!(
+        claims::expiry(&claims, issuer.leeway, now),
+        Err(TokenError::Expired)
+    )
+}
+
 /// Base64url without padding and with unused bits zero (RFC 7515, section 2), then JSON.
 fn part(encoded: &str) -> Result<Map<String, Value>, TokenError> {
     let text = URL_SAFE_NO_PAD
@@ -200,10 +243,11 @@ impl Header {
             Some(Value::String(text)) => Ok(Some(text.as_str())),
             Some(_) => Err(TokenError::Header),
         };
-        let algorithm = text("alg")?
-            .ok_or(TokenError::Header)?
-            .parse()
-            .map_err(|_| TokenError::Algorithm)?;
+        let algorithm = text("alg")?.ok_or(TokenError::Header)?;
+        if algorithm.eq_ignore_ascii_case("none") || algorithm.starts_with("HS") {
+            return Err(TokenError::Unsigned);
+        }
+        let algorithm = algorithm.parse().map_err(|_| TokenError::Algorithm)?;
         if !issuer.algorithms.contains(&algorithm) {
             return Err(TokenError::Algorithm);
         }

@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Ref, RefCell},
-    net::IpAddr,
     sync::Arc,
     time::SystemTime,
 };
@@ -14,9 +13,10 @@ use super::{
     bearer::Offered,
     cache::{Digest, Looked, TokenCache},
     dpop::{Asked, ProofChecker, ProofError},
+    introspection::Asker,
     keystore::{KeyStore, REFETCH_WAIT},
     repeated::{Accepted, Repeated},
-    token::{TokenError, VerifiedToken},
+    token::{self, TokenError, VerifiedToken},
     verifier::{Checker, TrustedIssuer},
 };
 
@@ -46,8 +46,8 @@ impl Trusted<'_> {
     /// Verifies the token that was `offered` in `field`, by looking it up if the same issuer, policy and keys have
     /// verified it before and it has not expired; then the connection remembers it. If its key is unknown, the issuer's
     /// keys are read again, if that is permitted, and the token has a second chance: that waits at most
-    /// [`REFETCH_WAIT`]. An issuer that must be asked is asked for the client at `source`, which has a share of the
-    /// questions.
+    /// [`REFETCH_WAIT`]. An issuer that must be asked is asked for the `client`, whose source has a share of the
+    /// questions. Whether a token that is not known yet is verified at all is for `client` to say.
     ///
     /// # Errors
     /// Why the token does not hold.
@@ -56,14 +56,14 @@ impl Trusted<'_> {
         cache: &RefCell<TokenCache>,
         repeated: &Repeated,
         (field, offered): (&[u8], &Offered<'_>),
-        source: IpAddr,
+        client: impl FnOnce() -> Result<Asker, TokenError>,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         let looked = self.lookup(cache, repeated, (field, offered), now)?;
         match looked.held {
             Some(held) => Ok(held),
             // On the heap: it is large and rare, and the request's future would be as large.
-            None => Box::pin(self.verify((cache, looked.digest), offered.token, source, now)).await,
+            None => Box::pin(self.verify((cache, looked.digest), offered.token, client()?, now)).await,
         }
     }
 
@@ -90,14 +90,14 @@ impl Trusted<'_> {
         &self,
         (cache, digest): (&RefCell<TokenCache>, Digest),
         token: &str,
-        source: IpAddr,
+        client: Asker,
         now: SystemTime,
     ) -> Result<Arc<VerifiedToken>, TokenError> {
         match &self.issuer.checked_by {
             Checker::Keys(keys) => self.by_keys(keys, (cache, digest), token, now).await,
             Checker::Introspection(asked) => {
                 let circumstances = self.issuer.circumstances();
-                let verified = asked.ask(token, source, now).await?;
+                let verified = asked.ask(token, client, now).await?;
                 cache.borrow_mut().keep(digest, circumstances, &verified, now);
                 Ok(verified)
             }
@@ -136,6 +136,10 @@ impl Trusted<'_> {
         let _ = timeout(REFETCH_WAIT, again).await;
         match last {
             // The key may be in the document that cannot be read: that is not the client's fault.
+            // Whose key it was does not matter any more.
+            Err(TokenError::UnknownKey) if token::says_expired(&self.issuer.policy, token, now) => {
+                Err(TokenError::Expired)
+            }
             Err(TokenError::UnknownKey) if !keys.is_current() => Err(TokenError::KeysOutdated),
             last => last,
         }

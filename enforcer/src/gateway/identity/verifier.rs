@@ -17,7 +17,7 @@ use super::{
     bearer::{Offered, Scheme},
     cache::TokenCache,
     dpop::ProofChecker,
-    introspection::Introspector,
+    introspection::{Asker, Introspector},
     keystore::{KeyState, KeyStore},
     repeated::Repeated,
     token::{self, TokenError, VerifiedToken},
@@ -147,7 +147,7 @@ impl Verifier {
                 cache,
                 &Repeated::default(),
                 (token.as_bytes(), &offered),
-                source,
+                || Ok(Asker { source, known: false }),
                 now,
             )
             .await

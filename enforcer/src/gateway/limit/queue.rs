@@ -3,10 +3,14 @@
 //! Each worker has a room of its own. Who waits for one limiter stands in one line: the first sleeps
 //! until the limiter would admit it and is then charged as any other; who comes later goes behind,
 //! even if the limiter would admit it at once. Between workers there is no order.
+//!
+//! Nobody fills the room: a line has half of it at most, a source and the prefixes around it the shares that
+//! [`Held::has_share`] says. Who finds no place is refused at once.
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -17,7 +21,7 @@ use tokio::{
 };
 
 use super::{KeyParts, Outcome, Refusal, RuleLimits, Standing};
-use crate::policy::model::Exceed;
+use crate::{gateway::levels::Held, policy::model::Exceed};
 
 /// How many requests may wait on a worker unless told otherwise.
 pub const DEFAULT_CAPACITY: usize = 1024;
@@ -27,6 +31,8 @@ pub const DEFAULT_CAPACITY: usize = 1024;
 pub struct WaitingRoom {
     capacity: usize,
     waiting: Cell<usize>,
+    /// How many of them each source and the prefixes around it have.
+    held: RefCell<Held>,
     /// By limiter key; lines that nobody stands in are gone.
     lines: RefCell<HashMap<u64, Rc<Line>>>,
 }
@@ -59,6 +65,7 @@ impl WaitingRoom {
         Self {
             capacity,
             waiting: Cell::new(0),
+            held: RefCell::default(),
             lines: RefCell::default(),
         }
     }
@@ -81,7 +88,7 @@ impl WaitingRoom {
         };
         match outcome {
             Outcome::Admitted { tightest, delay } if !delay.is_zero() => {
-                Box::pin(self.wait_behind(tightest, delay)).await
+                Box::pin(self.wait_behind(tightest, delay, keys.source)).await
             }
             _ => outcome,
         }
@@ -103,8 +110,8 @@ impl WaitingRoom {
         }
     }
 
-    async fn wait_behind(&self, tightest: Option<Standing>, delay: Duration) -> Outcome {
-        let Some(_place) = self.take_place() else {
+    async fn wait_behind(&self, tightest: Option<Standing>, delay: Duration, source: IpAddr) -> Outcome {
+        let Some(_place) = self.take_place(source) else {
             // Without limits nothing delays.
             let limit = tightest.map_or(0, |standing| standing.limit);
             return Outcome::Refused(Refusal {
@@ -151,7 +158,7 @@ impl WaitingRoom {
             };
             Outcome::Refused(limits.refusal(keys, clock()).unwrap_or(late))
         };
-        let place = (!in_vain).then(|| self.join(queue.key)).flatten();
+        let place = (!in_vain).then(|| self.join(queue.key, keys.source)).flatten();
         let Some(place) = place else {
             return refused();
         };
@@ -173,16 +180,25 @@ impl WaitingRoom {
         timeout_at(deadline, turn).await.unwrap_or_else(|_| refused())
     }
 
-    fn take_place(&self) -> Option<Place<'_>> {
-        if self.waiting.get() >= self.capacity {
+    fn take_place(&self, source: IpAddr) -> Option<Place<'_>> {
+        let free = self.capacity.saturating_sub(self.waiting.get());
+        let mut held = self.held.borrow_mut();
+        if free == 0 || !held.has_share(source, free) {
             return None;
         }
+        held.add(source);
         self.waiting.set(self.waiting.get() + 1);
-        Some(Place { room: self })
+        Some(Place { room: self, source })
     }
 
-    fn join(&self, key: u64) -> Option<PlaceInLine<'_>> {
-        let place = self.take_place()?;
+    fn join(&self, key: u64, source: IpAddr) -> Option<PlaceInLine<'_>> {
+        // As many as wait in one line must be free, so that none fills the room.
+        let free = self.capacity.saturating_sub(self.waiting.get());
+        let length = self.lines.borrow().get(&key).map_or(0, |line| line.length.get());
+        if length > 0 && length >= free {
+            return None;
+        }
+        let place = self.take_place(source)?;
         let line = Rc::clone(self.lines.borrow_mut().entry(key).or_insert_with(|| {
             Rc::new(Line {
                 turn: Semaphore::new(1),
@@ -204,11 +220,13 @@ fn queue_of(refusal: Refusal, limits: &RuleLimits, keys: &KeyParts<'_>) -> Optio
 
 struct Place<'a> {
     room: &'a WaitingRoom,
+    source: IpAddr,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.room.waiting.set(self.room.waiting.get() - 1);
+        self.room.held.borrow_mut().remove(self.source);
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, request::Parts};
 use super::Passage;
 use crate::{
     gateway::{
-        connection::{Connection, blame},
+        connection::{Connection, attempted, blame},
         host::Host,
         identity::{
             api_key::KeyError,
@@ -17,6 +17,7 @@ use crate::{
             condition, dpop,
             dpop::ProofError,
             facts::Facts,
+            introspection::Asker,
             token::{TokenError, VerifiedToken},
             trusted::Trusted,
         },
@@ -48,10 +49,11 @@ impl<'a> Passage<'a> {
         let realm = self.realm(name);
         let certificate = self.connection.certificate.as_ref();
         authorize(&rule.require, certificate, token.as_deref()).map_err(|denial| {
+            let refusal = Refusal::denied(&denial, realm);
             if denial == Denial::TokenBound {
-                self.blame();
+                return self.failed(false, refusal, realm);
             }
-            Refusal::denied(&denial, realm)
+            refusal
         })?;
         let key = self.api_key(rule, name, &parts.headers)?;
         if let Some(entry) = &mut self.entry {
@@ -83,8 +85,7 @@ impl<'a> Passage<'a> {
             key: key.map(|key| &**key),
         };
         if let Some(revoked) = self.connection.worker.revoked(&proofs) {
-            self.blame();
-            return Err(Refusal::revoked(revoked, realm));
+            return Err(self.failed(false, Refusal::revoked(revoked, realm), realm));
         }
         // The issuer may have been waited for since the request began, and the key taken away meanwhile.
         if let Some(key) = key
@@ -198,10 +199,19 @@ impl<'a> Passage<'a> {
         };
         self.scheme = offered.scheme;
         let refused = |error: TokenError| {
+            let refusal = Refusal::token(error, self.realm(realm));
             if error.is_clients() {
-                self.blame();
+                return self.failed(error.is_forged(), refusal, self.realm(realm));
             }
-            Refusal::token(error, self.realm(realm))
+            refusal
+        };
+        let client = || {
+            let (worker, source) = (&connection.worker, connection.client.ip());
+            if !self.is_shadow() && !worker.may_attempt(source) {
+                return Err(TokenError::TooManyAttempts);
+            }
+            let known = worker.admission.verified.is_recent(source);
+            Ok(Asker { source, known })
         };
         let issuer = issuer.map_err(refused)?;
         let token = issuer
@@ -209,7 +219,7 @@ impl<'a> Passage<'a> {
                 &connection.worker.tokens,
                 &connection.repeated,
                 (field, &offered),
-                connection.client.ip(),
+                client,
                 now,
             )
             .await
@@ -241,18 +251,19 @@ impl<'a> Passage<'a> {
 
     /// The credentials are no token in due form.
     fn unreadable(&self, error: BearerError, realm: &str) -> Refusal {
-        self.blame();
-        Refusal::unreadable(error, realm)
+        let refusal = Refusal::unreadable(error, realm);
+        self.failed(error.is_forged(), refusal, realm)
     }
 
     /// The proof of the token's key does not hold.
     fn unproved(&self, error: ProofError, realm: &str) -> Refusal {
-        if error.is_suspicious() {
-            self.blame();
-        }
         let metrics = &self.connection.worker.metrics;
         metrics.dpop_refusals.with_label_values(&[error.label()]).inc();
-        Refusal::proof(error, self.realm(realm))
+        let refusal = Refusal::proof(error, self.realm(realm));
+        if error.is_attempt() {
+            return self.failed(error.is_forged(), refusal, self.realm(realm));
+        }
+        refusal
     }
 
     /// The verified API key, if the rule wants one, beside what it wants.
@@ -275,22 +286,38 @@ impl<'a> Passage<'a> {
             .keys
             .verify(wanted, fields, SystemTime::now());
         verified.map(|key| Some((&**wanted, key))).map_err(|error| {
-            if error.is_blamed() {
-                self.blame();
+            let refusal = Refusal::api_key(error, realm);
+            if error.is_attempt() {
+                return self.failed(error.is_forged(), refusal, realm);
             }
-            Refusal::api_key(error, realm)
+            refusal
         })
     }
 
-    /// A proof was offered and does not hold.
-    fn blame(&self) {
-        let generation = &self.policy.generation;
-        let rule = self.rule.map(|(index, _)| generation.rule(index));
-        if rule.is_some_and(|(route, rule)| rule.mode(route) == Mode::Shadow) {
-            // Where nothing is enforced, nobody is denied for it either.
-            return;
+    /// A credential was offered and is answered with `refusal`, unless too many of its source were: then with less.
+    /// `forged`: it was forged or guessed.
+    fn failed<'n>(&self, forged: bool, refusal: Refusal, realm: impl Into<Realm<'n>>) -> Refusal {
+        // Where nothing is enforced, nobody is denied for it either.
+        if self.is_shadow() {
+            return refusal;
         }
         let Connection { worker, whose, .. } = &**self.connection;
-        blame(worker, *whose);
+        let may = whose.source().is_none_or(|source| worker.may_attempt(source));
+        if forged {
+            blame(worker, *whose);
+        } else {
+            attempted(worker, *whose);
+        }
+        if may {
+            refusal
+        } else {
+            Refusal::token(TokenError::TooManyAttempts, realm)
+        }
+    }
+
+    /// Whether the rule that decides only counts.
+    fn is_shadow(&self) -> bool {
+        let rule = self.rule.map(|(index, _)| self.policy.generation.rule(index));
+        rule.is_some_and(|(route, rule)| rule.mode(route) == Mode::Shadow)
     }
 }

@@ -1,15 +1,19 @@
 //! How an issuer's tokens are checked, beside their signature and claims.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use super::{
     duration_within,
     issuer::{authorities, check_needs, parse_text, parse_url},
 };
-use crate::policy::{
-    model::{Dpop, Introspection},
-    raw,
-    yaml::place::{Place, parsed},
+use crate::{
+    gateway::Budgets,
+    policy::{
+        leaf::{Rate, Unit},
+        model::{Dpop, Introspection, Pattern},
+        raw,
+        yaml::place::{Place, parsed},
+    },
 };
 
 pub(super) fn dpop(raw: raw::Dpop, at: &Place<'_>) -> Dpop {
@@ -22,6 +26,11 @@ pub(super) fn dpop(raw: raw::Dpop, at: &Place<'_>) -> Dpop {
             .optional("maxAge", raw.max_age, within)
             .unwrap_or(default.max_age),
     }
+}
+
+/// How many tokens that are not known yet one source may have asked about, unless configured.
+fn default_rate() -> Option<Rate> {
+    Rate::new(NonZeroU64::new(20)?, Duration::from_secs(1))
 }
 
 pub(super) fn introspection(raw: raw::Introspection, at: &Place<'_>) -> Option<Introspection> {
@@ -43,6 +52,15 @@ pub(super) fn introspection(raw: raw::Introspection, at: &Place<'_>) -> Option<I
     let negative_cache = at.optional("negativeCache", raw.negative_cache, seconds(1, 60));
     let within = duration_within(Duration::from_millis(100), Duration::from_secs(10));
     let timeout = at.optional("timeout", raw.timeout, within);
+    let rate = at.optional("rate", raw.rate, |text, at| {
+        let (rate, unit) = parsed(Rate::parse)(&text, at)?;
+        if unit == Unit::Bytes || Budgets::new(rate, rate.amount()).is_err() {
+            at.error("no limiter counts tokens by that rate: write one like 20/s");
+            return None;
+        }
+        Some(rate)
+    });
+    let pattern = at.optional("pattern", raw.pattern, parsed(Pattern::new));
     Some(Introspection {
         url: url?,
         ca,
@@ -51,5 +69,7 @@ pub(super) fn introspection(raw: raw::Introspection, at: &Place<'_>) -> Option<I
         cache: cache.unwrap_or(Duration::from_secs(60)),
         negative_cache: negative_cache.unwrap_or(Duration::from_secs(5)),
         timeout: timeout.unwrap_or(Duration::from_secs(2)),
+        rate: rate.or_else(default_rate)?,
+        pattern,
     })
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Duration, OneOrMany};
+use super::{Duration, OneOrMany, Rate};
 
 /// The `spec` of an `Issuer`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -178,4 +178,16 @@ pub(crate) struct Introspection {
     /// - range: 100ms to 10s
     /// - example: `1s`
     pub(crate) timeout: Option<Duration>,
+    /// How many tokens that are not known yet one source may have asked about.
+    ///
+    /// - default: `20/s`
+    /// - range: requests; an IPv4 address or IPv6 /64, wider prefixes 4 and 16 times that
+    /// - example: `5/s`
+    pub(crate) rate: Option<Rate>,
+    /// What its tokens look like, as a regular expression for the whole of one.
+    ///
+    /// - default: 16 characters at least
+    /// - range: a regular expression
+    /// - example: `at_[A-Za-z0-9]{40}`
+    pub(crate) pattern: Option<String>,
 }

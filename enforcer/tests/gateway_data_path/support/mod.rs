@@ -30,7 +30,7 @@ use enforcer::{
         pressure::Shedding,
         signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
     },
-    policy::model::PolicySet,
+    policy::model::{PolicySet, Rate},
 };
 use prometheus::Registry;
 use tokio::runtime::Handle;
@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) max_per_source: usize,
     pub(crate) shedding: Shedding,
     pub(crate) handshakes: Option<HandshakeBudget>,
+    /// Credentials of one source that are refused before more are not looked at.
+    pub(crate) attempts: Option<Rate>,
     /// The listener's own.
     pub(crate) own_budget: Option<HandshakeBudget>,
     /// TLS handshakes at one time.
@@ -94,6 +96,7 @@ impl Default for Plan {
             max_per_source: 1000,
             shedding: Shedding::default(),
             handshakes: None,
+            attempts: None,
             own_budget: None,
             concurrent: None,
             certificates: vec!["server"],
@@ -147,6 +150,7 @@ impl Plan {
             per_source: PerSource {
                 connections: NonZeroUsize::new(self.max_per_source).unwrap(),
                 handshakes: self.handshakes,
+                attempts: self.attempts,
             },
             drain: PATIENCE,
             listeners: listeners.collect(),

@@ -23,6 +23,7 @@ kernel: {{enabled: true, pins: off}}
 gateway:
   workers: 1
   maxConnections: {CONNECTIONS}
+  perSource: {{connections: {CONNECTIONS}, handshakes: {{rate: 1000000/s, burst: 1000000}}}}
   listeners:
     - name: bench
       address: "{listen}"

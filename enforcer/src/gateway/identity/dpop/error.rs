@@ -74,9 +74,28 @@ impl ProofError {
         }
     }
 
+    /// Whether the proof was forged, or made for something else. Clocks that differ, a token that is sent by the other
+    /// scheme, an algorithm that the policy does not admit and a missing nonce are refused, and say nothing about
+    /// whoever sent them.
+    #[must_use]
+    pub fn is_forged(self) -> bool {
+        self.is_attempt()
+            && !matches!(
+                self,
+                Self::SentAsBearer
+                    | Self::NotBound
+                    | Self::BindingRequired
+                    | Self::Missing
+                    | Self::Algorithm
+                    | Self::Critical
+                    | Self::TooOld
+                    | Self::InFuture
+            )
+    }
+
     /// Whether this is a failed authentication, and not just how clients learn a nonce.
     #[must_use]
-    pub fn is_suspicious(self) -> bool {
+    pub fn is_attempt(self) -> bool {
         self.status() == StatusCode::UNAUTHORIZED && self != Self::Nonce
     }
 

@@ -31,6 +31,11 @@ impl<T: Clone> Answers<T> {
         (now < *until).then(|| answer.clone())
     }
 
+    /// Whether there is or was an answer, as far as that is remembered.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        self.kept.contains_key(digest)
+    }
+
     /// Keeps an answer until then.
     pub(super) fn keep(&mut self, digest: Digest, answer: T, until: SystemTime, now: SystemTime) {
         if until <= now {
