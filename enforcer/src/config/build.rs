@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::{
-    Adapt, Admin, AuthFailures, Config, Ends, Gateway, Kernel, Listener, Log, LogFormat, Metrics, OnStop, PINS,
-    PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes, proxy_protocol::proxy_protocol,
-    raw, tls,
+    Adapt, Admin, AuthFailures, Config, Ends, Gateway, Kernel, Listener, Log, LogFormat, Metrics, OnStop,
+    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes,
+    proxy_protocol::proxy_protocol, raw, tls,
 };
 use crate::{
     gateway::Budgets,

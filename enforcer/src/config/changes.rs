@@ -25,6 +25,7 @@ impl Differences {
         let Config {
             policies,
             admin,
+            metrics,
             runtime_dir,
             state_dir,
             log,
@@ -38,6 +39,7 @@ impl Differences {
         differences.log = *level != old.log.level;
         differences.note("policies", *policies != old.policies);
         differences.note("admin", *admin != old.admin);
+        differences.note("metrics", *metrics != old.metrics);
         differences.note("runtimeDir", *runtime_dir != old.runtime_dir);
         differences.note("stateDir", *state_dir != old.state_dir);
         differences.note("log.format", *format != old.log.format);

@@ -158,8 +158,8 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             Box::pin(converse(connection, stream)).await;
         }
         Some(tls) => {
-            let known = worker.admission.verified.is_recent(client.ip());
-            let seat = place.handshakes.begin(client.ip(), known);
+            let known = worker.admission.verified.is_recent(whose.address().ip());
+            let seat = place.handshakes.begin(whose.address().ip(), known);
             // What a generation passes through is what it passes through at the hello.
             let policy = worker.policy();
             let greeting = greet(tls, stream, &policy.generation.router);
@@ -203,7 +203,6 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                         blame(worker, whose);
                     } else if reason.is_bad_proof() {
                         attempted(worker, whose);
-                    }
                     }
                     let (listener, peer) = (&listener.name, whose.address());
                     tracing::debug!(%listener, %peer, error = &reason as &dyn Error, "no TLS connection");

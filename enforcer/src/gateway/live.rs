@@ -216,7 +216,7 @@ impl Live {
             About::Whom(whom) => self.end_those(|mark| mark.is(whom)),
             About::Revoked => self.end_revoked(table),
             About::Clients(clients) => self.end_those(|mark| {
-                let ends = [mark.flow.peer.ip(), mark.client.get().ip()];
+                let ends = [mark.flow.peer.ip(), mark.whose.get().address().ip()];
                 ends.iter().any(|&end| clients.contains(&client_prefix(end)))
             }),
         };

@@ -207,7 +207,8 @@ impl<'a> Passage<'a> {
         };
         let client = || {
             let (worker, source) = (&connection.worker, connection.client.ip());
-            if !self.is_shadow() && !worker.may_attempt(source) {
+            let attempts = connection.whose.source();
+            if !self.is_shadow() && attempts.is_some_and(|source| !worker.may_attempt(source)) {
                 return Err(TokenError::TooManyAttempts);
             }
             let known = worker.admission.verified.is_recent(source);
