@@ -4,11 +4,13 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use super::{
     Adapt, Admin, AuthFailures, Config, Gateway, Kernel, Listener, Log, LogFormat, OnStop, PINS, PerSource,
-    Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes, proxy_protocol::proxy_protocol, raw, tls,
+    Shedding, SketchMemory, Timeouts, XdpMode, audit, authorities, handshakes,
+    proxy_protocol::proxy_protocol, raw, tls,
 };
 use crate::policy::{
     build::{duration_within, service::parse_zone},
     leaf::{Name, cidr, quantity},
+    secrets::SecretsDir,
     yaml::place::{Place, Unique, parsed},
 };
 
@@ -44,6 +46,10 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
     let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
     let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer"));
     let state_dir = at.optional("stateDir", raw.state_dir, |text, at| path(&text, at));
+    let secrets = at.optional("secretsDir", raw.secrets_dir, |text, at| {
+        let path = path(&text, at)?;
+        Some(SecretsDir { path, strict: true })
+    });
     let log = raw.log.unwrap_or_default();
     let adapt = adapt(raw.adapt.unwrap_or_default(), &at.field("adapt"));
     let kernel = kernel(
@@ -65,6 +71,7 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         },
         state_dir: state_dir.unwrap_or_else(|| runtime_dir.clone()),
         runtime_dir,
+        secrets: secrets.unwrap_or_default(),
         log: self::log(&log),
         kernel,
         gateway,
@@ -196,7 +203,8 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
             .error(format!("there are at most {MAX_LISTENERS} listeners"));
     }
     let (mut names, mut addresses) = (Unique::new(), Unique::new());
-    let listeners = at.each("listeners", list, |(raw, at)| {
+    let mut places = Vec::new();
+    let mut listeners = at.each("listeners", list, |(raw, at)| {
         let listener = listener(raw, &at)?;
         names.claim(listener.name.clone(), &at, |first| {
             format!(
@@ -210,8 +218,10 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
                 listener.address
             )
         });
+        places.push(at);
         Some(listener)
     });
+    authorities::across(&mut listeners, &places);
     let auth_failures = at.optional("authFailures", raw.auth_failures, auth_failures);
     Gateway {
         workers,

@@ -43,3 +43,4 @@ mod support;
 mod upgrades;
 mod upstream_tls;
 mod upstreams;
+mod vouching;

@@ -60,8 +60,8 @@ pub(super) struct Known {
     api_keys: BTreeSet<String>,
     /// Services that speak HTTP/2, which connections cannot be switched in.
     http2: BTreeSet<String>,
-    /// Hosts of routes that pass TLS through, in lower case, with the route.
-    passed: HashMap<String, String>,
+    /// Hosts of routes that pass TLS through.
+    passed: passthrough::Passed,
     /// Where issuers write roles, of those that say so.
     roles: HashMap<String, ClaimPath>,
     /// Whether every document could be read: else a name that seems unknown may be in one that could not.
@@ -90,7 +90,7 @@ pub(super) fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     let mut set = PolicySet::default();
     let mut names = Unique::new();
     let mut ports = packet::Claims::new();
-    let mut routes = route::Claims::new();
+    let mut routes = route::Claims::default();
     let mut api_keys = api_keys::Claims::new();
     let mut revocations = revocations::Claims::new();
     for document in documents {

@@ -1,6 +1,10 @@
 //! Routes, their rules and what these require.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Head, Known, Located, access,
@@ -15,7 +19,7 @@ use super::{
 };
 use crate::policy::{
     leaf::{HostPattern, PathMatch, Pattern, quantity},
-    model::{Destination, RequestKey, RequestLimit, Route, Rule, Upgrade},
+    model::{Destination, Name, RequestKey, RequestLimit, Route, Rule, Upgrade},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -32,8 +36,9 @@ const MAX_RULES: usize = 1000;
 /// The most rules of one route whose paths are regular expressions.
 const MAX_PATTERNS: usize = 64;
 
-/// Which route has which host with which first match.
-pub(super) type Claims = Unique<(String, String)>;
+/// Which route has which host with which first match, at which listeners.
+#[derive(Default)]
+pub(super) struct Claims(HashMap<(String, String), Vec<(Vec<Name>, String)>>);
 
 /// Which limit of a route has which name.
 type LimitNames = Unique<Arc<str>>;
@@ -55,6 +60,8 @@ pub(super) fn build(
     let hosts = at.required("hosts", raw.hosts.take(), |list, _| {
         Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
     });
+    let listeners = raw.listeners.take().map(|list| list.0);
+    let listeners = values(distinct_of(at, "listeners", listeners, str::parse::<Name>));
     let passthrough = at.optional("passthrough", raw.passthrough, |raw, _| {
         Some(passthrough::passthrough(
             raw,
@@ -63,7 +70,7 @@ pub(super) fn build(
         ))
     });
     if !at.mentions("passthrough") {
-        passthrough::unreachable(hosts.as_deref().unwrap_or_default(), known);
+        passthrough::unreachable(hosts.as_deref().unwrap_or_default(), &listeners, known);
     }
     let scope = Scope {
         route: head.as_ref().map_or("", |head| head.name.as_str()),
@@ -111,13 +118,14 @@ pub(super) fn build(
             Some(_) => "passthrough".to_owned(),
             None => first_match(first),
         };
-        claim(hosts, &matched, claims);
+        claim(hosts, &matched, &listeners, claims);
     }
     let head = head?;
     Some(Route {
         name: head.name,
         origin: head.origin,
         mode: mode(raw.mode),
+        listeners,
         hosts: values(hosts?),
         rules: rules?,
         passthrough,
@@ -130,14 +138,23 @@ fn first_match(first: &Rule) -> String {
     format!("{} {methods:?} {:?}", first.path, first.routing.conditions)
 }
 
-/// Two routes that begin alike for one host: the second would never be reached by them.
-fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, claims: &mut Claims) {
+/// Two routes that begin alike for one host at one listener: the second would never be reached by them.
+fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, listeners: &[Name], claims: &mut Claims) {
     for (host, place) in hosts {
-        claims.claim((host.to_string(), matched.to_owned()), place, |other| {
-            format!(
+        let claimed = claims
+            .0
+            .entry((host.to_string(), matched.to_owned()))
+            .or_default();
+        let meets = |(others, _): &&(Vec<Name>, String)| {
+            others.is_empty() || listeners.is_empty() || others.iter().any(|name| listeners.contains(name))
+        };
+        if let Some((_, other)) = claimed.iter().find(meets) {
+            place.error(format!(
                 "the route at {other} has the host `{host}` and begins with the same match: join the two, or give them different matches"
-            )
-        });
+            ));
+        } else {
+            claimed.push((listeners.to_vec(), place.reference()));
+        }
     }
 }
 
