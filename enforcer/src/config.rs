@@ -11,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 mod audit;
+mod authorities;
 mod build;
 mod changes;
 mod handshakes;
@@ -22,7 +23,8 @@ pub use self::changes::Differences;
 pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
     config::{
-        CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource, ProxyProtocol, Revocation, Unsure,
+        Authority, AuthorityId, Bounds, CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource,
+        ProxyProtocol, Revocation, Unsure,
     },
     pressure::Shedding,
 };
@@ -32,6 +34,7 @@ use crate::policy::{
     load,
     model::Name,
     problem::{Problem, Problems},
+    secrets::SecretsDir,
     yaml::{
         decode::decode,
         place::{Place, Sink, Source},
@@ -50,6 +53,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Holds what is to outlive the agent.
     pub state_dir: PathBuf,
+    /// Holds the secrets that policies name.
+    pub secrets: SecretsDir,
     pub log: Log,
     pub kernel: Kernel,
     pub gateway: Gateway,
@@ -195,8 +200,8 @@ pub enum Clients {
 /// Which certificates of clients are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTrust {
-    /// Who vouches for them (a PEM file).
-    pub ca: PathBuf,
+    /// Who vouches for them. At least one.
+    pub authorities: Vec<Authority>,
     /// `None`: they cannot be revoked.
     pub revocation: Option<Revocation>,
 }
@@ -239,6 +244,24 @@ pub struct Adapt {
     pub interval: Duration,
     /// What services should answer within.
     pub latency: Duration,
+}
+
+impl Listener {
+    /// Who vouches for its clients.
+    #[must_use]
+    pub fn authorities(&self) -> &[Authority] {
+        match self.tls.as_ref().map(|tls| &tls.clients) {
+            Some(Clients::Optional(trust) | Clients::Required(trust)) => &trust.authorities,
+            Some(Clients::Off) | None => &[],
+        }
+    }
+
+    fn authorities_mut(&mut self) -> &mut [Authority] {
+        match self.tls.as_mut().map(|tls| &mut tls.clients) {
+            Some(Clients::Optional(trust) | Clients::Required(trust)) => &mut trust.authorities,
+            Some(Clients::Off) | None => &mut [],
+        }
+    }
 }
 
 impl SketchMemory {

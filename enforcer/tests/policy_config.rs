@@ -12,10 +12,10 @@ use std::{
 
 use enforcer::{
     config::{
-        CertificateFiles, ClientTrust, Clients, Config, Depth, Destination, LogFormat, OnStop, Revocation,
-        Shedding, Unsure, XdpMode,
+        Authority, AuthorityId, Bounds, CertificateFiles, ClientTrust, Clients, Config, Depth, Destination,
+        LogFormat, OnStop, Revocation, Shedding, Unsure, XdpMode,
     },
-    policy::{self, Problem},
+    policy::{self, Problem, model::Attribute},
 };
 use tempfile::TempDir;
 
@@ -159,7 +159,11 @@ fn everything_that_is_written_is_meant() {
     assert_eq!(
         tls.clients,
         Clients::Optional(ClientTrust {
-            ca: path("ca.pem"),
+            authorities: vec![Authority {
+                id: None,
+                file: path("ca.pem"),
+                bounds: None,
+            }],
             revocation: Some(revocation)
         })
     );
@@ -631,5 +635,182 @@ fn a_folder_without_documents_is_a_warning() {
         assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
         assert!(report.problems[0].message.contains("must end in .yaml or .yml"));
         assert!(report.problems[0].file.ends_with("policies"));
+    }
+}
+
+/// A configuration whose listeners have these `clientCa`.
+fn vouching(authorities: &[&str]) -> String {
+    let listener = |(index, authorities): (usize, &&str)| {
+        format!(
+            "    - {{name: l{index}, address: '127.0.0.1:{}', tls: {{certificate: server.pem, key: server.key, clientCa: {authorities}}}}}\n",
+            8443 + index
+        )
+    };
+    let listeners: String = authorities.iter().enumerate().map(listener).collect();
+    format!("policies: [policies]\ngateway:\n  listeners:\n{listeners}")
+}
+
+#[test]
+fn m5_authorities_are_bound_as_they_are_written() {
+    let text = vouching(&[
+        "[{name: corp, file: ca.pem, trustDomains: example.com, names: ['*.example.com']}, {name: partners, file: crl.pem, subject: {o: [Partner], cn: '*'}}]",
+        "{name: corp, file: ca.pem, trustDomains: [example.com], names: '*.example.com'}",
+    ]);
+    let directory = directory(&text);
+    let config =
+        Config::load(&directory.path().join("agent.yaml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.warnings.len(), 0, "{:?}", config.warnings);
+    let name = |name: &str| Some(AuthorityId::Name(name.parse().unwrap()));
+    let corp = Authority {
+        id: name("corp"),
+        file: directory.path().join("ca.pem"),
+        bounds: Some(Bounds {
+            trust_domains: vec!["example.com".parse().unwrap()],
+            names: vec!["*.example.com".parse().unwrap()],
+            subject: Vec::new(),
+        }),
+    };
+    let partners = Authority {
+        id: name("partners"),
+        file: directory.path().join("crl.pem"),
+        bounds: Some(Bounds {
+            subject: vec![
+                (Attribute::CommonName, None),
+                (Attribute::Organization, Some(vec!["Partner".into()])),
+            ],
+            ..Bounds::default()
+        }),
+    };
+    let [first, second] = &config.gateway.listeners[..] else {
+        panic!("{config:?}");
+    };
+    assert_eq!(first.authorities(), [corp.clone(), partners]);
+    assert_eq!(second.authorities(), [corp]);
+}
+
+#[test]
+fn m5_authorities_that_may_vouch_for_anybody_are_told_apart_and_warned_of() {
+    let directory = directory(&vouching(&["ca.pem", "crl.pem", "ca.pem"]));
+    let config = Config::load(&directory.path().join("agent.yaml")).unwrap();
+    assert_eq!(config.warnings.len(), 3, "{:?}", config.warnings);
+    let ids: Vec<_> = config
+        .gateway
+        .listeners
+        .iter()
+        .map(|each| &each.authorities()[0].id)
+        .collect();
+    let file = |name: &str| Some(AuthorityId::File(directory.path().join(name)));
+    assert_eq!(ids, [&file("ca.pem"), &file("crl.pem"), &file("ca.pem")]);
+    // One authority at all listeners is told from nobody.
+    let one = self::directory(&vouching(&["ca.pem", "ca.pem"]));
+    let config = Config::load(&one.path().join("agent.yaml")).unwrap();
+    assert_eq!(config.warnings.len(), 0, "{:?}", config.warnings);
+    assert_eq!(config.gateway.listeners[0].authorities()[0].id, None);
+}
+
+#[test]
+fn m5_mistakes_about_authorities_are_told() {
+    for (authorities, message) in [
+        (&["[]"][..], "the list is empty"),
+        (
+            &["[ca.pem, {name: a, file: crl.pem, names: a.example.com}]"],
+            "this one may vouch for anybody",
+        ),
+        (&["two.pem"], "authorities with different names in this file"),
+        (&["{name: a}"], "`file` is missing"),
+        (&["{name: A, file: ca.pem}"], "is no name"),
+        (
+            &["{name: a, file: ca.pem, trustDomains: 'spiffe://a'}"],
+            "is no trust domain",
+        ),
+        (
+            &["{name: a, file: ca.pem, trustDomains: []}"],
+            "the list is empty",
+        ),
+        (&["{name: a, file: ca.pem, names: '*'}"], "is no DNS name"),
+        (
+            &["{name: a, file: ca.pem, subject: {}}"],
+            "says nothing of the subject",
+        ),
+        (
+            &["{name: a, file: ca.pem, subject: {o: '*'}}"],
+            "any subject that has these attributes",
+        ),
+        (&["{name: a, file: ca.pem, domains: [a]}"], "domains"),
+        (
+            &["[{name: a, file: ca.pem, names: a.b}, {name: a, file: crl.pem, names: a.c}]"],
+            "is named `a` too",
+        ),
+        (
+            &[
+                "{name: a, file: ca.pem, names: a.b}",
+                "{name: a, file: ca.pem, names: a.c}",
+            ],
+            "is another authority at",
+        ),
+    ] {
+        let directory = directory(&vouching(authorities));
+        let two: String = ["one", "two"].map(root).concat();
+        fs::write(directory.path().join("two.pem"), two).unwrap();
+        let problems = match Config::load(&directory.path().join("agent.yaml")) {
+            Ok(config) => config.warnings,
+            Err(problems) => problems.into_vec(),
+        };
+        let told = |problem: &Problem| problem.message.contains(message);
+        assert!(problems.iter().any(told), "{authorities:?}: {problems:?}");
+    }
+}
+
+/// An authority's certificate.
+fn root(name: &str) -> String {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params
+        .self_signed(&rcgen::KeyPair::generate().unwrap())
+        .unwrap()
+        .pem()
+}
+
+#[test]
+fn m5_check_knows_which_listeners_and_authorities_there_are() {
+    let route = |listener: &str, authority: &str| {
+        format!(
+            "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{endpoints: ['http://10.0.0.1:80']}}\n---\n\
+             apiVersion: enforcer.dev/v1\nkind: Route\nmetadata: {{name: r}}\nspec:\n  hosts: [a.example.com]\n  listeners: {listener}\n  \
+             rules: [{{require: {{mtls: {{authority: {authority}}}}}, service: s}}]\n"
+        )
+    };
+    let text = vouching(&["{name: corp, file: ca.pem, trustDomains: example.com}"]);
+    for (listener, authority, messages) in [
+        ("l0", "corp", &[][..]),
+        ("l1", "corp", &["names the listener `l1`"]),
+        (
+            "l0",
+            "[corp, core]",
+            &["names the authority in `clientCa` `core`"],
+        ),
+    ] {
+        let directory = directory(&text);
+        fs::write(
+            directory.path().join("policies/r.yaml"),
+            route(listener, authority),
+        )
+        .unwrap();
+        let report = policy::check(&[directory.path().join("agent.yaml")]);
+        let told: Vec<_> = report.problems.iter().map(|problem| &problem.message).collect();
+        assert_eq!(told.len(), messages.len(), "{told:?}");
+        assert!(
+            told.iter()
+                .zip(messages)
+                .all(|(told, message)| told.contains(message)),
+            "{told:?}"
+        );
+        assert!(
+            report
+                .problems
+                .iter()
+                .all(|problem| problem.line == 8 && problem.hint.is_some())
+        );
     }
 }

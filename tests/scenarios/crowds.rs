@@ -197,7 +197,7 @@ fn a_verified_client_has_its_whole_budget_among_four_million_forged_sources() {
             peer: SocketAddr::new(client, 50_000),
             local: SocketAddr::new(node, 53),
         };
-        let identity = Identity::Certificate(Arc::from("spiffe://crowd.example/client"));
+        let identity = Identity::Certificate("spiffe://crowd.example/client".into());
         offline.flows.enter(flow, &identity).unwrap();
         let segment = |port, flags| carried(&packet(client, node, TCP, &tcp(port, 53, 5, flags)));
         let (verified, syn, own) = (

@@ -273,10 +273,59 @@ fn the_container_starts_the_agent_as_the_daemonset_does() -> Result<()> {
     let configuration = configuration()?;
     let mut paths: Vec<_> = strings(&configuration["policies"]).collect();
     paths.extend(configuration["runtimeDir"].as_str().map(str::to_owned));
-    paths.push("/sys/fs/bpf".to_owned());
+    paths.extend(configuration["kernel"]["pins"].as_str().map(str::to_owned));
     for path in paths {
         ensure!(mounted(&path), "{path} is not mounted");
     }
+    Ok(())
+}
+
+#[test]
+fn l10_the_daemonset_sees_no_pins_but_its_own() -> Result<()> {
+    let configuration = configuration()?;
+    let pins = configuration["kernel"]["pins"]
+        .as_str()
+        .context("no kernel.pins")?;
+    let container = container()?;
+    let mounts = container["volumeMounts"].as_array().context("no volumeMounts")?;
+    let of_bpffs: Vec<_> = mounts
+        .iter()
+        .filter_map(|mount| mount["mountPath"].as_str())
+        .filter(|path| path.starts_with("/sys"))
+        .collect();
+    ensure!(
+        of_bpffs == [pins],
+        "{of_bpffs:?} are mounted, and the pins are in {pins}"
+    );
+    Ok(())
+}
+
+#[test]
+fn l11_the_image_is_made_of_images_by_digest_and_the_unit_leaves_no_dump() -> Result<()> {
+    let recipe = read("deploy/container/Containerfile")?;
+    let images: Vec<_> = recipe
+        .lines()
+        .filter_map(|line| line.strip_prefix("FROM "))
+        .collect();
+    ensure!(images.len() == 2, "{images:?}");
+    for image in images {
+        let digest = image
+            .split_whitespace()
+            .next()
+            .and_then(|image| image.split_once('@'));
+        let argument = digest
+            .and_then(|(_, digest)| digest.strip_prefix("${")?.strip_suffix('}'))
+            .with_context(|| format!("{image} is taken by a tag"))?;
+        ensure!(
+            recipe.lines().any(|line| line == format!("ARG {argument}")),
+            "{argument} is no argument of the build, or has a default"
+        );
+    }
+    let unit = read(UNIT)?;
+    ensure!(
+        unit.lines().any(|line| line == "LimitCORE=0"),
+        "{UNIT} may leave a dump"
+    );
     Ok(())
 }
 

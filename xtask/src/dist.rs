@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 
 use crate::{
-    build,
+    build, origin, profile, sbom,
     setup::{self, Need},
     shell,
 };
@@ -24,18 +25,47 @@ const FILES: [&str; 6] = [
     "deploy",
 ];
 
-pub(crate) fn run() -> Result<()> {
+/// The file of a release that is signed, and that has the checksums of all others.
+const SUMS: &str = "SHA256SUMS";
+
+/// What signatures are for, so that one of another purpose is none of a release (`ssh-keygen -Y`).
+const NAMESPACE: &str = "enforcer-release";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Signs the checksums with this private key of SSH's (`ssh-keygen -t ed25519`), or the public one of a key that
+    /// ssh-agent has
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
+    /// Makes the profile anew that the agent is compiled with, from these sources (a quarter of an hour, root)
+    #[arg(long)]
+    renew_profile: bool,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(Need::Build)?;
+    if let Some(key) = &options.sign {
+        // Before all the work.
+        fs::metadata(key).with_context(|| format!("the key {} cannot be read", key.display()))?;
+    }
+    if options.renew_profile {
+        profile::run()?;
+    }
+    shell::step("check where the profile comes from", origin::check)?;
     let agent = build::agent()?;
     let name = format!("enforcer-{}-{}", env!("CARGO_PKG_VERSION"), env::consts::ARCH);
     let folder = shell::target().join("dist");
-    let archive = shell::step("pack target/dist", || pack(&agent, &folder, &name))?;
+    let key = options.sign.as_deref();
+    let archive = shell::step("pack target/dist", || pack(&agent, &folder, &name, key))?;
     println!("{}", archive.display());
+    if key.is_none() {
+        println!("   the checksums are not signed: `--sign KEY` does");
+    }
     Ok(())
 }
 
-/// Makes `NAME.tar.gz` and `NAME.tar.gz.sha256` in a folder.
-fn pack(agent: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
+/// Makes `NAME.tar.gz` and `NAME.tar.gz.sha256` in a folder, with their signature if there is a key.
+fn pack(agent: &Path, folder: &Path, name: &str, key: Option<&Path>) -> Result<PathBuf> {
     let contents = folder.join(name);
     if contents.exists() {
         fs::remove_dir_all(&contents)?;
@@ -49,7 +79,13 @@ fn pack(agent: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
         }
         copy(&source, &contents)?;
     }
+    let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    fs::write(contents.join("sbom.cdx.json"), sbom::bill(&target)?)
+        .context("the bill of materials could not be written")?;
     checksums(&contents)?;
+    if let Some(key) = key {
+        sign(&contents.join(SUMS), key)?;
+    }
     let archive = format!("{name}.tar.gz");
     shell::run(
         Command::new("tar")
@@ -66,7 +102,11 @@ fn pack(agent: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
             .current_dir(folder),
     )?;
     let sum = output_in(folder, "sha256sum", &[&archive])?;
-    fs::write(folder.join(format!("{archive}.sha256")), sum)?;
+    let sums = folder.join(format!("{archive}.sha256"));
+    fs::write(&sums, sum)?;
+    if let Some(key) = key {
+        sign(&sums, key)?;
+    }
     Ok(folder.join(archive))
 }
 
@@ -79,6 +119,21 @@ fn copy(source: &Path, folder: &Path) -> Result<()> {
     )
 }
 
+/// Writes `FILE.sig`, for `ssh-keygen -Y verify`.
+fn sign(file: &Path, key: &Path) -> Result<()> {
+    let signature = PathBuf::from(format!("{}.sig", file.display()));
+    // The program asks before it overwrites one.
+    if signature.exists() {
+        fs::remove_file(&signature)?;
+    }
+    shell::run(
+        Command::new("ssh-keygen")
+            .args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"])
+            .args([key, file]),
+    )
+    .with_context(|| format!("{} is not signed", file.display()))
+}
+
 /// Writes `SHA256SUMS`: of every file in a folder, for `sha256sum --check`.
 fn checksums(folder: &Path) -> Result<()> {
     let mut names = Vec::new();
@@ -86,7 +141,7 @@ fn checksums(folder: &Path) -> Result<()> {
     names.sort();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let sums = output_in(folder, "sha256sum", &names)?;
-    fs::write(folder.join("SHA256SUMS"), sums).context("the checksums could not be written")
+    fs::write(folder.join(SUMS), sums).context("the checksums could not be written")
 }
 
 fn list(folder: &Path, below: &Path, names: &mut Vec<String>) -> Result<()> {
@@ -139,5 +194,40 @@ mod tests {
         let sums = fs::read_to_string(folder.path().join("SHA256SUMS")).unwrap();
         assert_eq!(sums.lines().count(), 2, "{sums}");
         output_in(folder.path(), "sha256sum", &["--check", "--strict", "SHA256SUMS"]).unwrap();
+    }
+
+    #[test]
+    fn l11_a_signed_list_of_checksums_is_verified_as_the_guide_says_and_a_changed_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, sums) = (folder.path().join("key"), folder.path().join(SUMS));
+        let made = ["-q", "-t", "ed25519", "-N", "", "-C", "release", "-f", "key"];
+        output_in(folder.path(), "ssh-keygen", &made).unwrap();
+        fs::write(&sums, "aa  enforcer\n").unwrap();
+        sign(&sums, &key).unwrap();
+        sign(&sums, &key).unwrap();
+        let public = fs::read_to_string(folder.path().join("key.pub")).unwrap();
+        fs::write(folder.path().join("signers"), format!("release {public}")).unwrap();
+        let verifies = |namespace: &str| {
+            let verified = Command::new("ssh-keygen")
+                .args([
+                    "-Y",
+                    "verify",
+                    "-f",
+                    "signers",
+                    "-I",
+                    "release",
+                    "-n",
+                    namespace,
+                    "-s",
+                    "SHA256SUMS.sig",
+                ])
+                .stdin(fs::File::open(&sums).unwrap())
+                .current_dir(folder.path())
+                .output();
+            verified.unwrap().status.success()
+        };
+        assert!(verifies(NAMESPACE) && !verifies("file"));
+        fs::write(&sums, "ab  enforcer\n").unwrap();
+        assert!(!verifies(NAMESPACE));
     }
 }

@@ -13,8 +13,10 @@ mod demo;
 mod dependencies;
 mod dist;
 mod fuzz;
+mod origin;
 mod profile;
 mod residue;
+mod sbom;
 mod setup;
 mod shell;
 mod test;
@@ -70,9 +72,13 @@ enum Task {
     /// Builds agent and lab so that they count which way they go, and runs the gateway's benchmark through them.
     #[command(after_help = "Example:\n  cargo xtask profile && git diff --stat enforcer/release.profdata")]
     Profile,
-    /// Packs the agent, its policies and deployment files into target/dist
-    #[command(after_help = "Example:\n  cargo xtask dist && ls target/dist")]
-    Dist,
+    /// Packs the agent, its policies, deployment files and bill of materials into target/dist
+    ///
+    /// The archive's checksum, and those of the files in it, are signed with a key of SSH's if one is given.
+    #[command(
+        after_help = "Example:\n  cargo xtask dist && ls target/dist\n  cargo xtask dist --sign ~/.ssh/release_ed25519"
+    )]
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -85,7 +91,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci => test::run(&test::Options::continuous_integration()),
         Task::Profile => profile::run(),
-        Task::Dist => dist::run(),
+        Task::Dist(options) => dist::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

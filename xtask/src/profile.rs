@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     build::{self, PROFILE},
+    origin,
     setup::{self, Need},
     shell,
 };
@@ -54,7 +55,8 @@ pub(crate) fn run() -> Result<()> {
     if !counts.exists() {
         bail!("nothing was counted: does a configuration of cargo's set flags of its own for this machine?");
     }
-    shell::step(&format!("merge into {PROFILE}"), || merge(&merger, &counts))
+    shell::step(&format!("merge into {PROFILE}"), || merge(&merger, &counts))?;
+    origin::write()
 }
 
 fn merge(merger: &Path, counts: &Path) -> Result<()> {

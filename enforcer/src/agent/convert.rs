@@ -71,7 +71,7 @@ fn tls(tls: &config::Tls) -> gateway::TlsConfig {
     };
     gateway::TlsConfig {
         certificates: tls.certificates.clone(),
-        client_ca: clients.map(|trust| trust.ca.clone()),
+        authorities: clients.map_or_else(Vec::new, |trust| trust.authorities.clone()),
         client_certificates,
         revocation: clients.and_then(|trust| trust.revocation.clone()),
     }

@@ -103,10 +103,14 @@ pub fn run(config: &Config) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
+    if let Err(error) = privileges::forbid_dumps() {
+        tracing::warn!(%error, "a crash may leave a file with keys and tokens: set LimitCORE=0 in the unit");
+    }
     raise_descriptors(config);
     if let Err(error) = memory::small_pages() {
         tracing::info!(%error, "the agent may have huge pages, and more memory than it needs");
     }
+    policy::secrets::confine(&config.secrets);
     let loaded = policy::load(&config.policies)?;
     // First of all that is taken: where another agent runs already, this one leaves it alone.
     let admin = admin::bind(admin::Addresses {

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Adapt, Admin, AuthFailures, Config, Ends, Gateway, Kernel, Listener, Log, LogFormat, Metrics, OnStop,
-    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, handshakes,
+    PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, authorities, handshakes,
     proxy_protocol::proxy_protocol, raw, tls,
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     policy::{
         build::{duration_within, service::parse_zone},
         leaf::{Name, Rate, cidr, quantity},
+        secrets::SecretsDir,
         yaml::place::{Place, Unique, parsed},
     },
 };
@@ -69,6 +70,10 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
     let runtime_dir = at.optional("runtimeDir", raw.runtime_dir, |text, at| path(&text, at));
     let runtime_dir = runtime_dir.unwrap_or_else(|| PathBuf::from("/run/enforcer"));
     let state_dir = at.optional("stateDir", raw.state_dir, |text, at| path(&text, at));
+    let secrets = at.optional("secretsDir", raw.secrets_dir, |text, at| {
+        let path = path(&text, at)?;
+        Some(SecretsDir { path, strict: true })
+    });
     let log = raw.log.unwrap_or_default();
     let adapt = adapt(raw.adapt.unwrap_or_default(), &at.field("adapt"));
     let kernel = kernel(
@@ -89,6 +94,7 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         metrics,
         state_dir: state_dir.unwrap_or_else(|| runtime_dir.clone()),
         runtime_dir,
+        secrets: secrets.unwrap_or_default(),
         log: self::log(&log),
         kernel,
         gateway,
@@ -220,7 +226,8 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
             .error(format!("there are at most {MAX_LISTENERS} listeners"));
     }
     let (mut names, mut addresses) = (Unique::new(), Unique::new());
-    let listeners = at.each("listeners", list, |(raw, at)| {
+    let mut places = Vec::new();
+    let mut listeners = at.each("listeners", list, |(raw, at)| {
         let listener = listener(raw, &at)?;
         names.claim(listener.name.clone(), &at, |first| {
             format!(
@@ -234,8 +241,10 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
                 listener.address
             )
         });
+        places.push(at);
         Some(listener)
     });
+    authorities::across(&mut listeners, &places);
     let auth_failures = at.optional("authFailures", raw.auth_failures, auth_failures);
     per_source.attempts = auth_failures.map(|limits| limits.attempts);
     Gateway {

@@ -28,6 +28,7 @@ impl Differences {
             metrics,
             runtime_dir,
             state_dir,
+            secrets,
             log,
             kernel,
             gateway,
@@ -41,6 +42,7 @@ impl Differences {
         differences.note("admin", *admin != old.admin);
         differences.note("metrics", *metrics != old.metrics);
         differences.note("runtimeDir", *runtime_dir != old.runtime_dir);
+        differences.note("secretsDir", *secrets != old.secrets);
         differences.note("stateDir", *state_dir != old.state_dir);
         differences.note("log.format", *format != old.log.format);
         differences.note("adapt", *adapt != old.adapt);

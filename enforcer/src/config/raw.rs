@@ -12,6 +12,7 @@ pub(super) struct Config {
     pub(super) metrics: Option<Metrics>,
     pub(super) runtime_dir: Option<String>,
     pub(super) state_dir: Option<String>,
+    pub(super) secrets_dir: Option<String>,
     pub(super) log: Option<Log>,
     pub(super) kernel: Option<Kernel>,
     pub(super) gateway: Option<Gateway>,
@@ -160,7 +161,7 @@ pub(super) struct Tls {
     pub(super) certificate: Option<String>,
     pub(super) key: Option<String>,
     pub(super) certificates: Option<Vec<Certificate>>,
-    pub(super) client_ca: Option<String>,
+    pub(super) client_ca: Option<OneOrMany<super::authorities::Raw>>,
     pub(super) client_certificates: Option<ClientCertificates>,
     pub(super) crls: Option<Crls>,
 }

@@ -3,7 +3,8 @@
 use std::io;
 
 use super::{
-    CertificateFiles, ClientTrust, Clients, Depth, Revocation, Tls, Unsure, build::existing_file, raw,
+    CertificateFiles, ClientTrust, Clients, Depth, Revocation, Tls, Unsure, authorities::authorities,
+    build::existing_file, raw,
 };
 use crate::{
     gateway::tls::{self, TlsError},
@@ -24,7 +25,7 @@ pub(super) fn tls(raw: raw::Tls, at: &Place<'_>) -> Option<Tls> {
         certificate(raw.certificate, raw.key, &at)
     });
     let has_ca = raw.client_ca.is_some();
-    let ca = at.optional("clientCa", raw.client_ca, |text, at| existing_file(&text, at));
+    let authorities = raw.client_ca.map(|list| authorities(list, at));
     // An authority is named in order to be used.
     let asked = raw.client_certificates.unwrap_or(if has_ca {
         raw::ClientCertificates::Required
@@ -54,7 +55,12 @@ pub(super) fn tls(raw: raw::Tls, at: &Place<'_>) -> Option<Tls> {
     if written && revocation.is_none() {
         return None;
     }
-    let trust = || Some(ClientTrust { ca: ca?, revocation });
+    let trust = || {
+        Some(ClientTrust {
+            authorities: authorities?,
+            revocation,
+        })
+    };
     let clients = match asked {
         raw::ClientCertificates::Off => Clients::Off,
         raw::ClientCertificates::Optional => Clients::Optional(trust()?),

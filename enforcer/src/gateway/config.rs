@@ -1,6 +1,7 @@
 //! What the gateway is started with. The agent's configuration file is converted to this.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
@@ -11,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::pressure::Shedding;
-use crate::policy::model::{Name, Rate};
+use crate::policy::model::{Attribute, DnsPattern, Name, Rate, TrustDomain};
 
 /// How the gateway runs.
 #[derive(Clone, Debug)]
@@ -96,11 +97,64 @@ impl ProxyProtocol {
 pub struct TlsConfig {
     /// At least one; the first is for clients that ask for none of the names.
     pub certificates: Vec<CertificateFiles>,
-    /// The authorities that vouch for clients. Needed unless `client_certificates` is off.
-    pub client_ca: Option<PathBuf>,
+    /// Who vouches for clients. At least one, unless `client_certificates` is off.
+    pub authorities: Vec<Authority>,
     pub client_certificates: ClientCertificates,
     /// `None`: certificates of clients cannot be revoked.
     pub revocation: Option<Revocation>,
+}
+
+/// Who vouches for clients, and for which.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// `None`: nothing tells it from others.
+    pub id: Option<AuthorityId>,
+    /// A PEM file.
+    pub file: PathBuf,
+    /// `None`: it may vouch for anybody.
+    pub bounds: Option<Bounds>,
+}
+
+/// What tells authorities apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AuthorityId {
+    /// As policies name it.
+    Name(Name),
+    /// By its file, where it is one of several and has no name.
+    File(PathBuf),
+}
+
+/// Whom an authority may vouch for. Of a certificate that it vouches for, other names are not used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// SPIFFE identities of these domains.
+    pub trust_domains: Vec<TrustDomain>,
+    /// These DNS names.
+    pub names: Vec<DnsPattern>,
+    /// Subjects whose attributes have these values; of each attribute at least one, and no other. Attributes that are
+    /// not named here are not used. `None`: any value.
+    pub subject: Vec<(Attribute, Option<Vec<Arc<str>>>)>,
+}
+
+impl AuthorityId {
+    /// The name that it has for policies and services.
+    #[must_use]
+    pub fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::File(_) => None,
+        }
+    }
+}
+
+/// Names hold no colon, so the two are never the same.
+impl fmt::Display for AuthorityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
 }
 
 /// A certificate of a listener.

@@ -43,7 +43,7 @@ use super::{
     proxy_protocol::{self, Whose},
     request,
     revocation::Proofs,
-    signal::{Class, Flow, Identity},
+    signal::{Certified, Class, Flow, Identity},
     socket::Socket,
     spoken::Peer,
     tunnel::Tunnel,
@@ -162,7 +162,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
             let seat = place.handshakes.begin(whose.address().ip(), known);
             // What a generation passes through is what it passes through at the hello.
             let policy = worker.policy();
-            let greeting = greet(tls, stream, &policy.generation.router);
+            let greeting = greet(tls, stream, &listener.name, &policy.generation.router);
             let greeting = tokio::time::timeout(listener.timeouts.handshake, greeting);
             let greeted = tokio::select! {
                 biased;
@@ -261,7 +261,12 @@ impl Connection {
                 ..Proofs::default()
             };
             if connection.worker.revoked(&proofs).is_none() {
-                connection.verified(|| Identity::Certificate(Arc::clone(&certificate.identity)));
+                connection.verified(|| {
+                    Identity::Certificate(Certified {
+                        name: Arc::clone(&certificate.identity),
+                        authority: certificate.authority.clone(),
+                    })
+                });
             }
         }
         Rc::new(connection)

@@ -8,13 +8,14 @@ use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{
     hello::{Heard, Hello, Passing, hear},
-    identity::certificate::{CertificateError, ClientCertificate},
+    identity::certificate::{CertificateError, ClientCertificate, NotVouchedFor},
     metrics::Handshake,
     proof::Proof,
     router::Router,
     socket::Socket,
     tls::ListenerTls,
 };
+use crate::policy::model::Name;
 
 /// What the handshake has shown.
 pub(super) struct Greeted {
@@ -39,8 +40,11 @@ pub(super) enum Ungreeted {
     Tls(#[source] io::Error),
     #[error("the client's certificate cannot be read")]
     Certificate(#[source] CertificateError),
-    #[error("the client of the resumed session is not trusted any more")]
+    /// The session was resumed, or the files have changed during the handshake.
+    #[error("the client is not trusted any more")]
     Resumed(#[source] rustls::Error),
+    #[error(transparent)]
+    NotVouchedFor(NotVouchedFor),
     #[error("the client's certificate has expired")]
     Expired,
     #[error("the TLS handshake took too long")]
@@ -49,19 +53,22 @@ pub(super) enum Ungreeted {
     GivenUp,
 }
 
-/// Shakes hands on `stream`, unless `router` passes through what the client asks for.
+/// Shakes hands on `stream`, a connection at `listener`, unless `router` passes through what the client asks for.
 ///
 /// # Errors
 /// Why there is no TLS connection.
 pub(super) async fn greet(
     tls: &Arc<ListenerTls>,
     stream: Socket,
+    listener: &Name,
     router: &Router,
 ) -> Result<Welcome, Ungreeted> {
-    Ok(match hear(stream, router).await.map_err(Ungreeted::Tls)? {
-        Hello::Ours(hello) => Welcome::Greeted(Box::new(shake_hands(tls, *hello).await?)),
-        Hello::Services(passing) => Welcome::Passing(passing),
-    })
+    Ok(
+        match hear(stream, listener, router).await.map_err(Ungreeted::Tls)? {
+            Hello::Ours(hello) => Welcome::Greeted(Box::new(shake_hands(tls, *hello).await?)),
+            Hello::Services(passing) => Welcome::Passing(passing),
+        },
+    )
 }
 
 async fn shake_hands(tls: &Arc<ListenerTls>, hello: StartHandshake<Heard>) -> Result<Greeted, Ungreeted> {
@@ -71,25 +78,33 @@ async fn shake_hands(tls: &Arc<ListenerTls>, hello: StartHandshake<Heard>) -> Re
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let chain = session.peer_certificates();
-    if session.handshake_kind() == Some(HandshakeKind::Resumed) {
+    let vouching = if session.handshake_kind() == Some(HandshakeKind::Resumed) {
         // The TLS stack takes the certificate from the ticket, and does not verify it again. Its issuers
         // and the revocation lists may have expired meanwhile.
-        served
-            .trust
-            .verify_again(chain, UnixTime::now())
-            .map_err(Ungreeted::Resumed)?;
-    }
+        served.trust.verify_again(chain, UnixTime::now())
+    } else {
+        served.trust.vouched(chain.unwrap_or_default(), UnixTime::now())
+    };
+    let vouching = vouching.map_err(Ungreeted::Resumed)?;
     let leaf = chain.and_then(<[_]>::first);
     let certificate = leaf
         .map(|leaf| ClientCertificate::from_der(leaf))
         .transpose()
         .map_err(Ungreeted::Certificate)?;
+    let certificate = match (certificate, vouching) {
+        (Some(certificate), Some(authority)) => Some(
+            certificate
+                .vouched_for_by(authority)
+                .map_err(Ungreeted::NotVouchedFor)?,
+        ),
+        (certificate, _) => certificate,
+    };
     let proof = match (&certificate, chain) {
         (Some(certificate), Some(chain)) => {
             let chain = chain.iter().map(|each| each.clone().into_owned()).collect();
             Some(Proof::new(
                 chain,
-                certificate.not_after,
+                (certificate.not_after, certificate.authority.clone()),
                 Arc::clone(tls),
                 Arc::clone(&served.trust),
             ))
@@ -113,7 +128,9 @@ async fn shake_hands(tls: &Arc<ListenerTls>, hello: StartHandshake<Heard>) -> Re
 impl Ungreeted {
     pub(super) fn counts_as(&self) -> Handshake {
         match self {
-            Self::Certificate(_) | Self::Resumed(_) | Self::Expired => Handshake::Certificate,
+            Self::Certificate(_) | Self::Resumed(_) | Self::NotVouchedFor(_) | Self::Expired => {
+                Handshake::Certificate
+            }
             Self::Tls(_) if self.is_bad_proof() || self.is_without_proof() => Handshake::Certificate,
             Self::Tls(_) => Handshake::Failed,
             Self::TooSlow => Handshake::TimedOut,
@@ -124,7 +141,7 @@ impl Ungreeted {
     /// Whether the peer offered a certificate that does not hold.
     pub(super) fn is_bad_proof(&self) -> bool {
         match self {
-            Self::Certificate(_) | Self::Resumed(_) | Self::Expired => true,
+            Self::Certificate(_) | Self::Resumed(_) | Self::NotVouchedFor(_) | Self::Expired => true,
             Self::Tls(_) => matches!(self.tls(), Some(rustls::Error::InvalidCertificate(_))),
             Self::TooSlow | Self::GivenUp => false,
         }
@@ -147,6 +164,7 @@ impl Ungreeted {
         match self {
             Self::Certificate(_) => "certificate_unreadable",
             Self::Resumed(error) => label(error),
+            Self::NotVouchedFor(_) => NOT_VOUCHED_FOR,
             Self::Expired => "certificate_expired",
             Self::TooSlow => "timed_out",
             Self::GivenUp => "given_up",
@@ -174,6 +192,9 @@ impl Ungreeted {
     }
 }
 
+/// Its authority may not vouch for whom the certificate names.
+const NOT_VOUCHED_FOR: &str = "certificate_not_vouched_for";
+
 /// What exactly was wrong in TLS, in a word.
 fn label(error: &rustls::Error) -> &'static str {
     let rustls::Error::InvalidCertificate(error) = error else {
@@ -190,6 +211,7 @@ fn label(error: &rustls::Error) -> &'static str {
         Unverified::UnknownRevocationStatus
         | Unverified::ExpiredRevocationList
         | Unverified::ExpiredRevocationListContext { .. } => "certificate_revocation_unknown",
+        Unverified::ApplicationVerificationFailure => NOT_VOUCHED_FOR,
         _ => "certificate_invalid",
     }
 }

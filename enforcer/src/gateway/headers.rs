@@ -22,6 +22,8 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const IDENTITY: HeaderName = HeaderName::from_static("x-enforcer-identity");
+const AUTHORITY: HeaderName = HeaderName::from_static("x-enforcer-authority");
+const ISSUER: HeaderName = HeaderName::from_static("x-enforcer-issuer");
 const SUBJECT: HeaderName = HeaderName::from_static("x-enforcer-subject");
 const CLIENT: HeaderName = HeaderName::from_static("x-enforcer-client");
 const OWNER: HeaderName = HeaderName::from_static("x-enforcer-owner");
@@ -35,6 +37,8 @@ pub(super) struct Client<'a> {
     pub(super) tls: bool,
     /// The client certificate's identity.
     pub(super) identity: Option<&'a Spoken>,
+    /// The authority that vouches for it, where it has a name.
+    pub(super) authority: Option<&'a Spoken>,
     /// By a token and an API key.
     pub(super) proven: Option<&'a Proven>,
 }
@@ -75,10 +79,14 @@ pub(super) fn prepare_request(
     if let Some(identity) = client.identity {
         headers.insert(IDENTITY, identity.value()?);
     }
+    if let Some(authority) = client.authority {
+        headers.insert(AUTHORITY, authority.value()?);
+    }
     let Some(proven) = client.proven else {
         return Ok(());
     };
     for (name, value) in [
+        (ISSUER, &proven.issuer),
         (SUBJECT, &proven.subject),
         (CLIENT, &proven.client),
         (OWNER, &proven.owner),
@@ -139,6 +147,7 @@ mod tests {
             headers.append(name, value.clone());
         }
         let proven = Proven {
+            issuer: Some(Spoken::new("corp")),
             client: Some(Spoken::new("web")),
             ..Proven::default()
         };
@@ -146,6 +155,7 @@ mod tests {
             address: &Spoken::new("203.0.113.9"),
             tls: true,
             identity: Some(&Spoken::new("spiffe://example.com/a")),
+            authority: Some(&Spoken::new("partners")),
             proven: Some(&proven),
         };
         let present = Present::in_request(&headers);
@@ -296,6 +306,7 @@ mod tests {
             address: &Spoken::new("203.0.113.9"),
             tls: false,
             identity: None,
+            authority: None,
             proven: Some(&proven),
         };
         let mut headers = HeaderMap::new();
@@ -361,6 +372,8 @@ mod tests {
                 ("x-forwarded-proto", "https"),
                 ("x-forwarded-for", "203.0.113.9"),
                 ("x-enforcer-identity", "spiffe://example.com/a"),
+                ("x-enforcer-authority", "partners"),
+                ("x-enforcer-issuer", "corp"),
                 ("x-enforcer-client", "web"),
             ] {
                 expected.insert(name, HeaderValue::from_static(value));

@@ -18,6 +18,7 @@ use super::{
     socket::Socket,
     wire::writes_by,
 };
+use crate::policy::model::Name;
 
 /// What a client may send up to the end of its `ClientHello`, in bytes, where TLS is passed through. With
 /// post-quantum shares and an encrypted inner one it has about 3 KiB.
@@ -47,11 +48,11 @@ pub(super) struct Passing {
     pub(super) name: String,
 }
 
-/// Reads the `ClientHello`.
+/// Reads the `ClientHello` of a connection at `listener`.
 ///
 /// # Errors
 /// When it does not come, is none, or is too long.
-pub(super) async fn hear(socket: Socket, router: &Router) -> io::Result<Hello> {
+pub(super) async fn hear(socket: Socket, listener: &Name, router: &Router) -> io::Result<Hello> {
     let heard = Heard {
         socket,
         beginning: router.passes().then(Vec::new),
@@ -61,7 +62,7 @@ pub(super) async fn hear(socket: Socket, router: &Router) -> io::Result<Hello> {
         return Ok(Hello::Ours(Box::new(start)));
     };
     let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
-    let found = name.and_then(|name| Some((router.passthrough(&name)?, name)));
+    let found = name.and_then(|name| Some((router.passthrough(&name, listener)?, name)));
     Ok(match found {
         None => Hello::Ours(Box::new(start)),
         Some((rule, name)) => Hello::Services(Box::new(Passing {

@@ -11,6 +11,7 @@ use std::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
+    config::AuthorityId,
     live::{Live, Mark},
     metrics::GatewayMetrics,
     tls::{ListenerTls, Trust},
@@ -28,22 +29,25 @@ pub(super) struct Proof {
     /// Leaf first, as the client sent it.
     chain: Box<[CertificateDer<'static>]>,
     not_after: SystemTime,
+    /// Who vouches for it.
+    authority: Option<AuthorityId>,
     tls: Arc<ListenerTls>,
     /// Under what it was verified last.
     trust: RefCell<Arc<Trust>>,
 }
 
 impl Proof {
-    /// A certificate that `trust` of `tls` has verified, and that is not valid from `not_after` on.
+    /// A certificate that `trust` of `tls` has verified by `authority`, and that is not valid from `not_after` on.
     pub(super) fn new(
         chain: Box<[CertificateDer<'static>]>,
-        not_after: SystemTime,
+        (not_after, authority): (SystemTime, Option<AuthorityId>),
         tls: Arc<ListenerTls>,
         trust: Arc<Trust>,
     ) -> Self {
         Self {
             chain,
             not_after,
+            authority,
             tls,
             trust: RefCell::new(trust),
         }
@@ -60,7 +64,7 @@ impl Proof {
     /// Whether the client is not to be trusted any more, by what is trusted now.
     fn is_repudiated(&self) -> bool {
         let trust = self.tls.trust();
-        let repudiated = trust.repudiates(&self.chain, UnixTime::now());
+        let repudiated = trust.repudiates(&self.chain, self.authority.as_ref(), UnixTime::now());
         *self.trust.borrow_mut() = trust;
         repudiated
     }

@@ -176,6 +176,7 @@ impl<'a> Passage<'a> {
             query: parts.uri.query(),
             method: &parts.method,
             fields: &parts.headers,
+            listener: &self.connection.listener.name,
         };
         let index = paths
             .find(&looked_at, &policy.patterns)
@@ -287,6 +288,7 @@ impl<'a> Passage<'a> {
             address: &told.address,
             tls: connection.is_tls(),
             identity: told.identity.as_ref().filter(|_| !is_revoked),
+            authority: told.authority.as_ref().filter(|_| !is_revoked),
             proven: self.held.as_ref().map(Held::proven),
         };
         headers::prepare_request(&mut parts.headers, present, host, &client).map_err(Refusal::invalid)?;

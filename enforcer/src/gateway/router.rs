@@ -5,7 +5,9 @@
 //! specific pattern, so that a catch-all route opens nothing on a host that has routes of its own.
 //! Among the routes of that pattern each offers its first rule, in order, that fits path, method and
 //! conditions; of these the most specific path wins (exact, then the longest prefix, then regular
-//! expressions), then the route that comes first by name.
+//! expressions), then the route that comes first by name. A route that is not served at the request's listener offers
+//! nothing there; that it has the host still hides less specific patterns, so that what one listener does not serve is
+//! not served by a catch-all either.
 //!
 //! A look-up costs one hash for each segment of the path, however many routes there are, and a match
 //! for each regular expression that is a path at the host's pattern. Conditions are only looked at
@@ -22,7 +24,7 @@ use super::{
     conditions::{self, Compiled, Met},
     mentioned::Mentioned,
 };
-use crate::policy::model::{HostPattern, PathMatch, Pattern, Route};
+use crate::policy::model::{HostPattern, Name, PathMatch, Pattern, Route};
 
 /// What policies say of hosts and paths. Only they enter anything, so nobody can make a look-up long, and the hash
 /// may be a quick one.
@@ -82,6 +84,8 @@ pub struct Asked<'a> {
     pub query: Option<&'a str>,
     pub method: &'a Method,
     pub fields: &'a HeaderMap,
+    /// Where it has come in.
+    pub listener: &'a Name,
 }
 
 /// The rules of one host pattern.
@@ -93,8 +97,8 @@ pub(super) struct Paths {
     regexes: Vec<(usize, Entry)>,
     /// No prefix is longer, so a long path costs no more look-ups than the longest prefix.
     longest_prefix: usize,
-    /// The route that passes TLS for the host through. It has no paths.
-    passthrough: Option<usize>,
+    /// The routes that pass TLS for the host through, with their listeners. They have no paths.
+    passthrough: Vec<(usize, Box<[Name]>)>,
     /// The fields that its routes mention.
     pub(super) mentioned: Mentioned,
 }
@@ -106,6 +110,8 @@ struct Entry {
     /// Empty: any.
     methods: Vec<Method>,
     conditions: Box<[Compiled]>,
+    /// Empty: all.
+    listeners: Box<[Name]>,
 }
 
 impl Router {
@@ -128,7 +134,8 @@ impl Router {
                     HostPattern::Any => router.any.get_or_insert_default(),
                 };
                 if route.passthrough.is_some() {
-                    paths.passthrough.get_or_insert(route_index);
+                    let listeners = route.listeners.clone().into_boxed_slice();
+                    paths.passthrough.push((route_index, listeners));
                     router.passes = true;
                     continue;
                 }
@@ -142,6 +149,7 @@ impl Router {
                         at,
                         methods: each.methods.clone(),
                         conditions: conditions::compile(&each.routing.conditions, &mut patterns),
+                        listeners: route.listeners.clone().into_boxed_slice(),
                     };
                     paths.insert(&each.path, entry, &mut patterns);
                 }
@@ -184,12 +192,16 @@ impl Router {
         self.passes
     }
 
-    /// The rule of the route that passes TLS through for a client that asks for `name`, in lower case: if the most
-    /// specific host that fits, of all routes, is one of its.
+    /// The rule of the route that passes TLS through for a client that asks for `name`, in lower case, at `listener`: if
+    /// the most specific host that fits, of all routes, is one of its.
     #[must_use]
-    pub fn passthrough(&self, name: &str) -> Option<RuleIndex> {
-        let route = self.paths(name)?.passthrough?;
-        Some(RuleIndex { route, rule: 0 })
+    pub fn passthrough(&self, name: &str, listener: &Name) -> Option<RuleIndex> {
+        let passing = &self.paths(name)?.passthrough;
+        let (route, _) = passing.iter().find(|(_, at)| is_served(at, listener))?;
+        Some(RuleIndex {
+            route: *route,
+            rule: 0,
+        })
     }
 
     /// What there is for a host.
@@ -265,6 +277,11 @@ impl Paths {
     }
 }
 
+/// Whether what is served at `listeners` is served at one of them.
+fn is_served(listeners: &[Name], listener: &Name) -> bool {
+    listeners.is_empty() || listeners.contains(listener)
+}
+
 /// Each route's first rule that fits, with the specificity of its path: lower is more specific.
 #[derive(Default)]
 struct Choice {
@@ -289,7 +306,7 @@ impl Choice {
             // Bytes that nobody looks at are no request: a rule must say that it is about them.
             let any = entry.methods.is_empty() && *asked.method != Method::CONNECT;
             let fits = any || entry.methods.contains(asked.method);
-            if !fits {
+            if !fits || !is_served(&entry.listeners, asked.listener) {
                 continue;
             }
             match conditions::all_hold(&entry.conditions, asked, patterns) {

@@ -29,9 +29,22 @@ fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>
             line: 1,
         },
         mode: Mode::Enforce,
+        listeners: Vec::new(),
         hosts,
         rules: rules.collect(),
         passthrough: None,
+    })
+}
+
+fn at(listener: &str) -> Name {
+    listener.parse().unwrap()
+}
+
+fn served_at(route: Arc<Route>, listeners: &[&str]) -> Arc<Route> {
+    let listeners = listeners.iter().map(|name| at(name)).collect();
+    Arc::new(Route {
+        listeners,
+        ..Route::clone(&route)
     })
 }
 
@@ -63,6 +76,7 @@ fn find(router: &Router, host: &str, path: &str, method: &Method) -> Option<Rule
         query: None,
         method,
         fields: &HeaderMap::new(),
+        listener: &at("main"),
     };
     router.find(&asked, router.patterns()).unwrap()
 }
@@ -91,6 +105,55 @@ fn the_most_specific_host_decides_alone() {
     assert_eq!(found(&router, "w.x.example.com", "/b"), None);
     assert_eq!(found(&router, "api.example.com", "/c/d"), Some((2, 0)));
     assert_eq!(found(&router, "api.example.com", "/cd"), None);
+}
+
+#[test]
+fn m5_a_route_is_served_at_its_listeners_alone() {
+    let all = vec![(prefix("/"), vec![])];
+    let passing = |name, listeners: &[&str]| {
+        let route = served_at(route(name, vec![host("db.example.com")], vec![]), listeners);
+        let passthrough = Some(crate::policy::model::Passthrough {
+            proxy_protocol: false,
+        });
+        Arc::new(Route {
+            passthrough,
+            ..Route::clone(&route)
+        })
+    };
+    let router = Router::new(&[
+        served_at(route("a", vec![host("api.example.com")], all.clone()), &["edge"]),
+        served_at(
+            route("b", vec![host("api.example.com")], all.clone()),
+            &["partners"],
+        ),
+        route("c", vec![host("*")], all),
+        passing("d", &["edge", "partners"]),
+        passing("e", &["main"]),
+    ]);
+    let found = |host: &str, listener: &str| {
+        let asked = Asked {
+            host,
+            path: "/",
+            query: None,
+            method: &Method::GET,
+            fields: &HeaderMap::new(),
+            listener: &at(listener),
+        };
+        router.find(&asked, router.patterns()).map(|at| at.route)
+    };
+    assert_eq!(found("api.example.com", "edge"), Some(0));
+    assert_eq!(found("api.example.com", "partners"), Some(1));
+    assert_eq!(found("api.example.com", "main"), None, "no catch-all opens it");
+    assert_eq!(found("other.example.com", "main"), Some(2));
+    for (listener, route) in [
+        ("edge", Some(3)),
+        ("partners", Some(3)),
+        ("main", Some(4)),
+        ("x", None),
+    ] {
+        let passed = router.passthrough("db.example.com", &at(listener));
+        assert_eq!(passed.map(|at| at.route), route, "{listener}");
+    }
 }
 
 #[test]
@@ -273,6 +336,7 @@ fn all_conditions_must_hold() {
             query: Some(query),
             method: &Method::GET,
             fields: &map,
+            listener: &at("main"),
         };
         let is_found = |router: &Router| router.find(&asked, router.patterns()).unwrap().is_some();
         assert_eq!(is_found(&router), expected, "{wanted}");
@@ -388,15 +452,19 @@ proptest! {
         path in some_path(),
         slash in any::<bool>(),
         method in some_method(),
+        served in prop::collection::vec(prop::sample::subsequence(vec!["edge", "main"], 0..=2), 8),
+        at_edge in any::<bool>(),
     ) {
         let routes: Vec<_> = routes
             .into_iter()
+            .zip(served)
             .enumerate()
-            .map(|(i, (hosts, rules))| route(&format!("r{i}"), hosts, rules))
+            .map(|(i, ((hosts, rules), served))| served_at(route(&format!("r{i}"), hosts, rules), &served))
             .collect();
         let path = if slash && path != "/" { path + "/" } else { path };
         let router = Router::new(&routes);
-        let asked = Asked { host: &name, path: &path, query: None, method: &method, fields: &HeaderMap::new() };
+        let (fields, listener) = (HeaderMap::new(), at(if at_edge { "edge" } else { "main" }));
+        let asked = Asked { host: &name, path: &path, query: None, method: &method, fields: &fields, listener: &listener };
         prop_assert_eq!(router.find(&asked, router.patterns()), plain(&routes, &asked));
     }
 }

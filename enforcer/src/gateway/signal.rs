@@ -9,6 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::config::AuthorityId;
 use crate::{audit::Audit, policy::model::Name, supervision::Part};
 
 /// A TCP connection as its packets name it when they arrive. IPv4-mapped addresses are unmapped.
@@ -23,19 +24,46 @@ pub struct Flow {
 /// Who has proved to be behind a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
-    /// A client certificate: its SPIFFE identity, else its subject.
-    Certificate(Arc<str>),
+    /// A client certificate.
+    Certificate(Certified),
     /// A token: its issuer's policy name and its `sub` (or `client_id`).
     Token { issuer: Name, subject: Arc<str> },
     /// An API key: whom it stands for, and its id.
     ApiKey { owner: Arc<str>, id: Arc<str> },
 }
 
+/// Whom a client certificate names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Certified {
+    /// Its SPIFFE identity, else its subject.
+    pub name: Arc<str>,
+    /// Who vouches for it, where the configuration tells several apart: the same name of another is somebody else's.
+    pub authority: Option<AuthorityId>,
+}
+
+impl<T: Into<Arc<str>>> From<T> for Certified {
+    fn from(name: T) -> Self {
+        Self {
+            name: name.into(),
+            authority: None,
+        }
+    }
+}
+
+impl fmt::Display for Certified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.authority {
+            None => f.write_str(&self.name),
+            Some(authority) => write!(f, "{} of {authority}", self.name),
+        }
+    }
+}
+
 /// As `explain` shows it.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Certificate(name) => write!(f, "certificate {name}"),
+            Self::Certificate(certified) => write!(f, "certificate {certified}"),
             Self::Token { issuer, subject } => write!(f, "token {subject} of {issuer}"),
             Self::ApiKey { owner, id } => write!(f, "api-key {id} of {owner}"),
         }

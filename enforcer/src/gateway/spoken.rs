@@ -36,6 +36,8 @@ pub(super) struct Peer {
     pub(super) address: Spoken,
     /// The client certificate's.
     pub(super) identity: Option<Spoken>,
+    /// The name of the authority that vouches for it.
+    pub(super) authority: Option<Spoken>,
 }
 
 impl Peer {
@@ -43,6 +45,9 @@ impl Peer {
         Self {
             address: Spoken::new(&address.to_string()),
             identity: certificate.map(|certificate| Spoken::new(&certificate.identity)),
+            authority: certificate
+                .and_then(|certificate| certificate.authority.as_ref()?.name())
+                .map(|name| Spoken::new(name.as_str())),
         }
     }
 }
@@ -50,6 +55,8 @@ impl Peer {
 /// What services are told of a token and an API key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proven {
+    /// The name of the document about the token's issuer.
+    pub(super) issuer: Option<Spoken>,
     /// The token's `sub`.
     pub(super) subject: Option<Spoken>,
     /// The token's `client_id`.
@@ -63,6 +70,7 @@ pub(super) struct Proven {
 impl Proven {
     pub(super) fn by(token: Option<&VerifiedToken>, key: Option<&ApiKey>) -> Self {
         Self {
+            issuer: token.map(|token| Spoken::new(token.issuer.as_str())),
             subject: token.map(|token| Spoken::new(&token.subject)),
             client: token
                 .and_then(|token| token.client_id.as_deref())

@@ -272,9 +272,14 @@ impl Flows {
         context.update(&self.secret.k0.to_ne_bytes());
         context.update(&self.secret.k1.to_ne_bytes());
         match identity {
-            Identity::Certificate(name) => {
+            Identity::Certificate(certified) => {
                 context.update(b"certificate\0");
-                context.update(name.as_bytes());
+                context.update(certified.name.as_bytes());
+                if let Some(authority) = &certified.authority {
+                    // No identity holds a zero byte: control characters of subjects are escaped.
+                    context.update(b"\0");
+                    context.update(authority.to_string().as_bytes());
+                }
             }
             Identity::Token { issuer, subject } => {
                 context.update(b"token\0");

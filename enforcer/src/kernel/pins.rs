@@ -11,7 +11,7 @@
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::{fs::DirBuilderExt as _, fs::MetadataExt as _},
+    os::unix::{fs::DirBuilderExt as _, fs::MetadataExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -58,12 +58,74 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Folders of all versions are named so, with the version behind it.
 const VERSION_PREFIX: &str = "v";
 
+/// Whether nobody but root and the agent's user can change what is pinned in `folder` of `root`, whose descriptor is
+/// `lock`, or take the lock.
+fn check_owners(root: &Path, folder: &Path, lock: &File) -> Result<(), PinsError> {
+    let user = rustix::process::geteuid().as_raw();
+    // By the descriptor, which stays that folder whatever becomes of the name.
+    let held = lock.metadata().map_err(io_error(root))?;
+    let own = fs::symlink_metadata(folder).map_err(io_error(folder))?;
+    for (path, data) in [(root, &held), (folder, &own)] {
+        if let Some(why) = foreign_because(data, user, false) {
+            let root = root.display();
+            let fix = format!("`rm -r {root}` and `install -d -o {user} -m 0700 {root}`");
+            let path = path.to_owned();
+            return Err(PinsError::Foreign { path, why, fix });
+        }
+    }
+    let parent = root.parent().unwrap_or(root);
+    let above = fs::metadata(parent).map_err(io_error(parent))?;
+    if let Some(why) = foreign_because(&above, user, true) {
+        let fix = format!("`chown root {0}` and `chmod 1755 {0}`", parent.display());
+        let path = parent.to_owned();
+        return Err(PinsError::Foreign { path, why, fix });
+    }
+    // Whoever can open the folder can lock it, and so keep the agent from starting.
+    if held.uid() == user && held.mode() & 0o077 != 0 {
+        let own = fs::Permissions::from_mode(0o700);
+        if let Err(error) = lock.set_permissions(own) {
+            tracing::warn!(folder = %root.display(), %error, "others can lock the folder of pins: set its mode to 0700");
+        }
+    }
+    Ok(())
+}
+
+/// Why others than root and the agent's user could change what is in a folder. With `sticky`, everybody may make things
+/// there, if nobody can move or remove another's: a BPF file system that was mounted by hand is such a folder.
+fn foreign_because(folder: &fs::Metadata, user: u32, sticky: bool) -> Option<String> {
+    const OTHERS_MAY_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    if !folder.is_dir() {
+        return Some("is no folder".to_owned());
+    }
+    let owner = folder.uid();
+    if owner != 0 && owner != user {
+        return Some(format!(
+            "belongs to user {owner}, not to root or the agent's user {user}"
+        ));
+    }
+    let mode = folder.mode();
+    let is_kept = sticky && mode & STICKY != 0;
+    (mode & OTHERS_MAY_WRITE != 0 && !is_kept)
+        .then(|| format!("may be written by others (mode {:04o})", mode & 0o7777))
+}
+
 /// Why nothing is pinned.
 #[derive(Debug, thiserror::Error)]
 pub enum PinsError {
     /// No BPF file system.
     #[error("{0} is on no BPF file system: mount one (`mount -t bpf bpf /sys/fs/bpf`)")]
     NoBpffs(PathBuf),
+    /// Somebody else could change what is pinned.
+    #[error("{path} {why}, so others could take the pins away or put their own there: as root, {fix}")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Whose it is, or who may write there.
+        why: String,
+        /// What makes it right.
+        fix: String,
+    },
     /// Another agent has the pins.
     #[error("another agent uses the pins in {0}: stop it first, or give this one another `kernel.pins`")]
     InUse(PathBuf),
@@ -114,6 +176,7 @@ impl Pins {
             .create(&folder)
             .map_err(io_error(&folder))?;
         let lock = File::open(root).map_err(io_error(root))?;
+        check_owners(root, &folder, &lock)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 root: root.to_owned(),
@@ -385,4 +448,59 @@ fn remove(path: &Path) -> Result<(), PinsError> {
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PinsError {
     let path = path.to_owned();
     move |error| PinsError::Io { path, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l10_a_folder_that_others_can_change_holds_no_pins() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, folder) = (
+            directory.path().join("enforcer"),
+            directory.path().join("enforcer/v1"),
+        );
+        fs::create_dir_all(&folder).unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let check =
+            || check_owners(&root, &folder, &File::open(&root).unwrap()).map_err(|error| error.to_string());
+        mode(&folder, 0o700);
+        for (above, own, wrong) in [
+            (0o755, 0o700, None),
+            (0o1777, 0o700, None),
+            // Anybody could lock it; that is mended.
+            (0o755, 0o755, None),
+            (0o777, 0o700, Some(&directory.path().to_owned())),
+            (0o775, 0o700, Some(&directory.path().to_owned())),
+            (0o755, 0o777, Some(&root)),
+            (0o755, 0o1777, Some(&root)),
+            (0o755, 0o720, Some(&root)),
+        ] {
+            mode(directory.path(), above);
+            mode(&root, own);
+            match (check(), wrong) {
+                (Ok(()), None) => assert_eq!(fs::metadata(&root).unwrap().mode() & 0o777, 0o700),
+                (Err(error), Some(path)) => {
+                    assert!(
+                        error.starts_with(&format!("{} may be written by others", path.display())),
+                        "{error}"
+                    );
+                    assert!(error.contains("as root, `"), "{error}");
+                }
+                (got, _) => panic!("{above:o} {own:o}: {got:?}"),
+            }
+        }
+        mode(directory.path(), 0o755);
+        mode(&root, 0o700);
+        mode(&folder, 0o777);
+        assert!(check().is_err_and(|error| error.contains("/enforcer/v1 may be written")));
+        let data = fs::metadata(&root).unwrap();
+        assert_eq!(foreign_because(&data, user, false), None);
+        if user != 0 {
+            let others = foreign_because(&data, user + 1, false);
+            assert!(others.is_some_and(|why| why.contains("belongs to user")));
+        }
+    }
 }

@@ -12,9 +12,10 @@ use super::{
     files::{self, Files},
     load::{self, load_files},
     problem::{Problem, Severity},
+    served::unknown_names,
     yaml::place::{Sink, Source},
 };
-use crate::config;
+use crate::config::{self, Config};
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
@@ -62,18 +63,20 @@ pub fn check_with(paths: &[PathBuf], input: impl Read) -> Report {
     let mut count = configurations.len();
     let mut problems = sink.into_sorted();
     problems.extend(paths.iter().filter_map(|path| without_documents(path)));
+    let mut configured = Vec::new();
     for source in configurations {
         let (config, found) = config::read(&source);
         problems.extend(found);
-        let named = config.map(|config| config.policies).unwrap_or_default();
-        problems.extend(named.iter().filter_map(|path| without_documents(path)));
-        policies.extend(named);
+        let named = config.iter().flat_map(|config| &config.policies);
+        problems.extend(named.clone().filter_map(|path| without_documents(path)));
+        policies.extend(named.cloned());
+        configured.extend(config);
     }
     let sink = Sink::default();
     let mut files = files::read(&once(&policies), &sink);
     files.sources.extend(piped);
     count += files.sources.len();
-    problems.extend(problems_of(files, sink));
+    problems.extend(problems_of(files, sink, &configured));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     problems.dedup();
     for problem in &mut problems {
@@ -106,9 +109,20 @@ fn without_documents(path: &Path) -> Option<Problem> {
     })
 }
 
-fn problems_of(files: Files, sink: Sink) -> Vec<Problem> {
+fn problems_of(files: Files, sink: Sink, configurations: &[Config]) -> Vec<Problem> {
     match load_files(files, sink) {
-        Ok(loaded) => loaded.warnings,
+        Ok(loaded) => {
+            let unknown = unknown_names(&loaded.set, configurations);
+            let outside = configurations
+                .iter()
+                .flat_map(|config| config.secrets.problems(&loaded.set, Severity::Error));
+            loaded
+                .warnings
+                .into_iter()
+                .chain(unknown)
+                .chain(outside)
+                .collect()
+        }
         Err(problems) => problems.into_vec(),
     }
 }

@@ -8,6 +8,7 @@ use super::{
     model::PolicySet,
     problem::{Problem, Problems},
     raw::{Header, Kind},
+    secrets,
     yaml::{
         decode::decode,
         mistake::nearest,
@@ -44,6 +45,9 @@ pub fn load(paths: &[PathBuf]) -> Result<Loaded, Problems> {
 /// Builds the set of files that have been read.
 pub(crate) fn load_files(files: Files, sink: Sink) -> Result<Loaded, Problems> {
     let set = build_set(&files.sources, &sink);
+    secrets::concerns(&set)
+        .into_iter()
+        .for_each(|problem| sink.push(problem));
     let problems = sink.into_sorted();
     match Problems::of(&problems) {
         Some(problems) => Err(problems),

@@ -20,6 +20,8 @@ mod quota;
 pub(crate) mod raw;
 mod revocations;
 mod routing;
+pub mod secrets;
+mod served;
 pub mod service;
 mod tokens;
 pub mod watch;

@@ -25,7 +25,7 @@ pub use super::{
     destination::{Destination, FieldChanges, Mirror, PathChange, Redirect, Rewrite, Weighted},
     leaf::{
         ClaimPath, DnsPattern, HostPattern, InterfacePattern, Name, PathMatch, Pattern, Rate, SpiffePattern,
-        Template,
+        Template, TrustDomain,
     },
     matching::{Condition, Part, Test},
     quota::{Counted, Exceed, RequestKey, RequestLimit, Tier},
@@ -374,6 +374,8 @@ pub struct Route {
     pub name: Name,
     pub origin: Origin,
     pub mode: Mode,
+    /// At which listeners it is served. Empty: at all.
+    pub listeners: Vec<Name>,
     /// At least one.
     pub hosts: Vec<HostPattern>,
     /// Tried in order; the first that matches decides. At least one; exactly one of a route that passes TLS through.
@@ -424,6 +426,8 @@ pub enum Requirement {
 /// Which client certificates do.
 #[derive(Clone, Debug)]
 pub struct CertificateRequirement {
+    /// Authorities, one of which must vouch for it, as listeners name them in `clientCa`. Empty: any of the listener's.
+    pub authorities: Vec<Name>,
     /// Empty: any certificate that the listener's authority vouches for.
     pub spiffe: Vec<SpiffePattern>,
     pub names: CertificateNames,
@@ -449,6 +453,14 @@ impl PolicySet {
     #[must_use]
     pub fn issuer(&self, name: &Name) -> Option<&Arc<Issuer>> {
         self.issuers.iter().find(|issuer| issuer.name == *name)
+    }
+}
+
+impl Route {
+    /// Whether it is served at the listener of that name.
+    #[must_use]
+    pub fn is_served_at(&self, listener: &Name) -> bool {
+        self.listeners.is_empty() || self.listeners.contains(listener)
     }
 }
 

@@ -106,7 +106,7 @@ impl fmt::Display for Problems {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(&Palette::PLAIN))
+        f.write_str(&self.render(&Palette::PLAIN, ECHOED))
     }
 }
 
@@ -128,10 +128,11 @@ impl Problem {
     /// Writes the problem for people: place and message, the line with a caret, the hint.
     pub(crate) fn print(&self, out: &mut impl Write, color: bool) -> io::Result<()> {
         let palette = if color { &Palette::COLOR } else { &Palette::PLAIN };
-        writeln!(out, "{}", self.render(palette))
+        writeln!(out, "{}", self.render(palette, SHOWN_LINE))
     }
 
-    fn render(&self, palette: &Palette) -> String {
+    /// With up to `shown` characters of the line.
+    fn render(&self, palette: &Palette, shown: usize) -> String {
         let Palette {
             bold, help, reset, ..
         } = palette;
@@ -149,7 +150,7 @@ impl Problem {
         }
         text += &printable(&self.message);
         if let Some(source) = &self.source {
-            text += &excerpt(source, self.line, self.column, paint, reset);
+            text += &excerpt(source, (self.line, self.column), shown, paint, reset);
         }
         if let Some(hint) = &self.hint {
             text += &format!("\n  {help}help{reset}: {}", printable(hint));
@@ -158,16 +159,37 @@ impl Problem {
     }
 }
 
-/// The line with a caret under the column, both cut to what fits a screen.
-fn excerpt(source: &str, line: u64, column: u64, paint: &str, reset: &str) -> String {
+/// What a problem may say of a file's contents where strangers may read it, in characters: the log and the agent's
+/// status. A file that policies lead to need not be a policy; it may be a secret.
+const ECHOED: usize = 32;
+
+/// The beginning of a text of a file's, as messages may repeat it.
+pub(crate) fn echo(text: &str) -> String {
+    match text.char_indices().nth(ECHOED) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A message of which each part in backticks, which may be a file's, is no longer than may be repeated.
+pub(crate) fn echoing(message: &str) -> String {
+    let parts = message.split('`').enumerate();
+    let parts = parts.map(|(index, part)| {
+        if index % 2 == 1 {
+            echo(part)
+        } else {
+            part.to_owned()
+        }
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
+/// The line with a caret under the column, both cut to so many characters.
+fn excerpt(source: &str, (line, column): (u64, u64), most: usize, paint: &str, reset: &str) -> String {
     let number = line.to_string();
     let column = usize::try_from(column).unwrap_or(usize::MAX).max(1) - 1;
-    let start = if column < SHOWN_LINE {
-        0
-    } else {
-        column - SHOWN_LINE / 2
-    };
-    let shown: String = source.chars().skip(start).take(SHOWN_LINE).collect();
+    let start = if column < most { 0 } else { column - most / 2 };
+    let shown: String = source.chars().skip(start).take(most).collect();
     // Tabs stay tabs, so that the caret stands where the terminal puts the character.
     let indent: String = shown
         .chars()
@@ -255,6 +277,30 @@ mod tests {
         evil.source = Some("\x1b]0;owned\x07".into());
         assert!(!evil.to_string().contains('\x1b'));
         assert!(!evil.to_string().contains('\x07'));
+    }
+
+    #[test]
+    fn l9_no_more_of_a_file_is_told_than_a_beginning() {
+        let secret: String = ('a'..='z').cycle().take(500).collect();
+        let mut told = problem();
+        told.source = Some(secret.clone());
+        told.message = echoing(&format!("found the text `{secret}`, and `b` is wanted"));
+        let longest = |text: &str| {
+            let is_told = |length: &usize| {
+                secret
+                    .as_bytes()
+                    .windows(*length)
+                    .any(|part| text.contains(str::from_utf8(part).unwrap()))
+            };
+            (1..200).rev().find(is_told)
+        };
+        let text = told.to_string();
+        assert_eq!(longest(&text), Some(32), "{text}");
+        assert!(text.contains("…`, and `b` is wanted"), "{text}");
+        // Who checks files is shown the line.
+        let mut shown = Vec::new();
+        told.print(&mut shown, false).unwrap();
+        assert_eq!(longest(str::from_utf8(&shown).unwrap()), Some(SHOWN_LINE));
     }
 
     #[test]

@@ -46,3 +46,4 @@ mod support;
 mod upgrades;
 mod upstream_tls;
 mod upstreams;
+mod vouching;

@@ -87,6 +87,7 @@ fn set(origin: SocketAddr, service: Service, rule: Rule) -> PolicySet {
         name: policy::name("db"),
         origin: policy::origin(),
         mode: Mode::Enforce,
+        listeners: Vec::new(),
         hosts: vec![HostPattern::Exact(NAME.into()), HostPattern::Suffix(NAME.into())],
         rules: vec![Rule { destination, ..rule }],
         passthrough: Some(Passthrough {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A route with `spec`, beside one service.
-fn set(spec: &str, origin: &Origin) -> PolicySet {
+pub(crate) fn set(spec: &str, origin: &Origin) -> PolicySet {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("policy.yaml");
     let text = format!(

@@ -44,3 +44,20 @@ fn a_running_agent_has_four_capabilities_and_no_way_to_more() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn l11_a_running_agent_leaves_no_dump_of_its_memory() -> Result<()> {
+    let Some(stage) = Setting::default().stage()? else {
+        return Ok(());
+    };
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", stage.agent().pid()))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max core file size"));
+    let values: Vec<_> = line
+        .context("no limit of core files")?
+        .split_whitespace()
+        .collect();
+    ensure!(values[..2] == ["0", "0"], "{limits}");
+    Ok(())
+}

@@ -119,6 +119,7 @@ fn route(name: &str, hosts: Vec<HostPattern>, passes: bool) -> Option<Route> {
             line: 1,
         },
         mode: Mode::Enforce,
+        listeners: Vec::new(),
         hosts,
         rules: Vec::new(),
         passthrough,
@@ -156,19 +157,23 @@ pub(crate) fn routes(bytes: &[u8]) {
     let Some(target) = target.and_then(|uri| origin_form(uri).ok()) else {
         return;
     };
+    let Ok(listener) = "main".parse() else {
+        return;
+    };
     let asked = Asked {
         host: host.name(),
         path: target.path(),
         query: target.query(),
         method: &input.method,
         fields: &input.fields,
+        listener: &listener,
     };
     let routes: Vec<_> = input.routes.into_iter().map(Arc::new).collect();
     let router = Router::new(&routes);
     let found = router.find(&asked, router.patterns());
     assert_eq!(found, plain(&routes, &asked), "{asked:?}");
     assert_eq!(
-        router.passthrough(asked.host),
+        router.passthrough(asked.host, asked.listener),
         passing(&routes, asked.host),
         "{asked:?}"
     );
@@ -226,6 +231,9 @@ pub(in crate::gateway) fn plain(
     }
     let mut offers = Vec::new();
     for (index, route) in routes {
+        if !route.is_served_at(asked.listener) {
+            continue;
+        }
         if let Some(rule) = route.rules.iter().position(|rule| fits(rule, asked)) {
             let length = match &route.rules[rule].path {
                 PathMatch::Exact(_) => usize::MAX,

@@ -12,11 +12,11 @@ use super::{
     token::{Binding, VerifiedToken},
 };
 use crate::{
-    gateway::signal::Verdict,
+    gateway::{config::AuthorityId, signal::Verdict},
     policy::{
         access::names_role,
         model::{
-            Access, ApiKey, ApiKeyRequirement, CertificateRequirement, ClaimRequirement, Requirement,
+            Access, ApiKey, ApiKeyRequirement, CertificateRequirement, ClaimRequirement, Name, Requirement,
             RolesRequirement, TokenRequirement,
         },
     },
@@ -35,6 +35,8 @@ pub enum Denial<'a> {
     /// Also if the certificate has no SPIFFE identity.
     #[error("the client certificate's SPIFFE identity is none of those that the rule admits")]
     CertificateNotAdmitted,
+    #[error("the authority of the client certificate is none of those that the rule admits")]
+    AuthorityNotAdmitted,
     /// DNS names or the subject.
     #[error("the client certificate's names are none of those that the rule admits")]
     NamesNotAdmitted,
@@ -78,6 +80,7 @@ impl Denial<'_> {
             Self::SourceNotAdmitted => Reason::Source,
             Self::CertificateMissing => Reason::CertificateMissing,
             Self::CertificateNotAdmitted => Reason::CertificateIdentity,
+            Self::AuthorityNotAdmitted => Reason::CertificateAuthority,
             Self::NamesNotAdmitted => Reason::CertificateNames,
             Self::CertificateExpired => Reason::CertificateExpired,
             Self::TokenMissing => Reason::TokenMissing,
@@ -104,6 +107,7 @@ impl Denial<'_> {
             Self::Nobody
             | Self::SourceNotAdmitted
             | Self::CertificateNotAdmitted
+            | Self::AuthorityNotAdmitted
             | Self::NamesNotAdmitted
             | Self::ClaimsNotAdmitted
             | Self::RolesMissing(_)
@@ -180,6 +184,11 @@ fn check_certificate<'a>(
     certificate: Option<&ClientCertificate>,
 ) -> Result<(), Denial<'a>> {
     let certificate = certificate.ok_or(Denial::CertificateMissing)?;
+    let authority = certificate.authority.as_ref().and_then(AuthorityId::name);
+    let is_wanted = |name: &Name| wanted.authorities.contains(name);
+    if !wanted.authorities.is_empty() && !authority.is_some_and(is_wanted) {
+        return Err(Denial::AuthorityNotAdmitted);
+    }
     let admitted = |identity: &Arc<str>| wanted.spiffe.iter().any(|pattern| pattern.matches(identity));
     if !wanted.spiffe.is_empty() && !certificate.spiffe.as_ref().is_some_and(admitted) {
         return Err(Denial::CertificateNotAdmitted);
@@ -256,6 +265,7 @@ mod tests {
             issuer: "CN=authority".into(),
             serial: [1].as_slice().into(),
             not_after: SystemTime::UNIX_EPOCH,
+            authority: None,
         }
     }
 
@@ -277,6 +287,7 @@ mod tests {
 
     fn mtls(patterns: &[&str]) -> CertificateRequirement {
         CertificateRequirement {
+            authorities: Vec::new(),
             spiffe: patterns.iter().map(|pattern| pattern.parse().unwrap()).collect(),
             names: CertificateNames::default(),
         }

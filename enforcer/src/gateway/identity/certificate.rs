@@ -19,6 +19,7 @@ use x509_parser::{
 };
 
 use super::{names::Names, spiffe};
+use crate::gateway::config::{Authority, AuthorityId};
 
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +43,14 @@ pub struct ClientCertificate {
     pub serial: Arc<[u8]>,
     /// From then on the certificate is not valid.
     pub not_after: SystemTime,
+    /// Which authority vouches for it, where the configuration tells several apart.
+    pub authority: Option<AuthorityId>,
 }
+
+/// An authority has signed a certificate for somebody for whom it may not vouch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the authority of the client certificate may not vouch for whom it names")]
+pub struct NotVouchedFor;
 
 /// Why a certificate has no SPIFFE identity although one of its URI names claims one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -105,7 +113,31 @@ impl ClientCertificate {
             issuer: distinguished_name(certificate.issuer()).into(),
             serial: serial[zeros..].into(),
             not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0)),
+            authority: None,
         })
+    }
+
+    /// What `authority` vouches for of it: names beyond its bounds are taken out, so that no rule, limit or service
+    /// takes the client for somebody else.
+    ///
+    /// # Errors
+    /// Nothing is left that it may be called.
+    pub fn vouched_for_by(mut self, authority: &Authority) -> Result<Self, NotVouchedFor> {
+        self.authority.clone_from(&authority.id);
+        let Some(bounds) = &authority.bounds else {
+            return Ok(self);
+        };
+        let named = self.names.within(bounds);
+        if !named {
+            self.subject = "".into();
+        }
+        match &self.spiffe {
+            Some(identity) if bounds.trust_domains.iter().any(|domain| domain.has(identity)) => {}
+            Some(_) => return Err(NotVouchedFor),
+            None if named => self.identity = Arc::clone(&self.subject),
+            None => self.identity = self.names.dns.first().ok_or(NotVouchedFor)?.as_ref().into(),
+        }
+        Ok(self)
     }
 }
 
@@ -210,6 +242,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 
     use super::*;
+    use crate::gateway::config::Bounds;
 
     fn certificate(uris: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["client.example.com".to_owned()]).unwrap();
@@ -322,5 +355,109 @@ mod tests {
             read(&der).not_after,
             SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
         );
+    }
+
+    #[test]
+    fn m5_of_a_bound_authoritys_certificate_its_names_within_the_bounds_are_left() {
+        use crate::policy::model::Attribute::{CommonName, Organization};
+        let bounds = |domains: &[&str], names: &[&str], subject: &[(_, Option<&[&str]>)]| Bounds {
+            trust_domains: domains.iter().map(|domain| domain.parse().unwrap()).collect(),
+            names: names.iter().map(|name| name.parse().unwrap()).collect(),
+            subject: subject
+                .iter()
+                .map(|(of, values)| {
+                    let values = values.map(|values| values.iter().map(|value| (*value).into()).collect());
+                    (*of, values)
+                })
+                .collect(),
+        };
+        let spiffe = certificate(&["spiffe://example.com/a"], |_| ());
+        let plain = certificate(&[], |params| {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, "Partner");
+        });
+        let partner: &[&str] = &["Partner"];
+        // What the certificate is, the bounds, and what is left: identity, subject, DNS names, attributes.
+        let cases = [
+            (
+                &spiffe,
+                bounds(&["example.com"], &[], &[]),
+                Some(("spiffe://example.com/a", "", 0, 0)),
+            ),
+            (&spiffe, bounds(&["example.co"], &["*.example.com"], &[]), None),
+            (&spiffe, bounds(&[], &["*.example.com"], &[]), None),
+            (
+                &spiffe,
+                bounds(&["example.com"], &["*.example.com"], &[(CommonName, None)]),
+                Some(("spiffe://example.com/a", "CN=cart", 1, 1)),
+            ),
+            (&plain, bounds(&["example.com"], &[], &[]), None),
+            (
+                &plain,
+                bounds(&[], &["*.example.com"], &[]),
+                Some(("client.example.com", "", 1, 0)),
+            ),
+            (&plain, bounds(&[], &["*.example.org"], &[]), None),
+            (
+                &plain,
+                bounds(&[], &[], &[(Organization, Some(partner))]),
+                Some(("CN=cart,O=Partner", "CN=cart,O=Partner", 0, 1)),
+            ),
+            (
+                &plain,
+                bounds(&[], &[], &[(Organization, Some(partner)), (CommonName, None)]),
+                Some(("CN=cart,O=Partner", "CN=cart,O=Partner", 0, 2)),
+            ),
+            (&plain, bounds(&[], &[], &[(Organization, Some(&["Corp"]))]), None),
+            (&spiffe, bounds(&[], &[], &[(Organization, Some(partner))]), None),
+        ];
+        for (der, bounds, expected) in cases {
+            let authority = Authority {
+                id: Some(AuthorityId::Name("partner".parse().unwrap())),
+                file: "partner.pem".into(),
+                bounds: Some(bounds),
+            };
+            let left = read(der).vouched_for_by(&authority).ok();
+            let told = left.as_ref().map(|left| {
+                let names = &left.names;
+                (
+                    &*left.identity,
+                    &*left.subject,
+                    names.dns.len(),
+                    names.subject.len(),
+                )
+            });
+            assert_eq!(told, expected, "{:?}", authority.bounds);
+            assert!(left.is_none_or(|left| left.authority == authority.id));
+        }
+    }
+
+    #[test]
+    fn m5_a_second_value_of_a_bound_attribute_is_not_smuggled_in() {
+        let der = certificate(&[], |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, "Partner");
+            let organisation = vec![2, 5, 4, 10];
+            params
+                .distinguished_name
+                .push(DnType::CustomDnType(organisation), "Corp");
+        });
+        let both = read(&der);
+        assert_eq!(&*both.subject, "O=Partner,O=Corp", "the certificate has both");
+        let authority = Authority {
+            id: None,
+            file: "partner.pem".into(),
+            bounds: Some(Bounds {
+                subject: vec![(
+                    crate::policy::model::Attribute::Organization,
+                    Some(vec!["Partner".into()]),
+                )],
+                ..Bounds::default()
+            }),
+        };
+        assert_eq!(both.vouched_for_by(&authority), Err(NotVouchedFor));
     }
 }

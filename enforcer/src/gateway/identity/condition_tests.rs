@@ -65,6 +65,7 @@ fn certificate() -> ClientCertificate {
         issuer: "CN=authority".into(),
         serial: [1].as_slice().into(),
         not_after: SystemTime::UNIX_EPOCH,
+        authority: None,
     }
 }
 

@@ -47,6 +47,9 @@ const RESERVED: usize = 64;
 /// [`HEAVIEST`]; of others nothing but a hash is.
 const MOST_ANSWERS: usize = 16_384;
 
+/// What the subject of a token begins with that stands for no user but for a client.
+const CLIENT: &str = "client:";
+
 /// What came of a question.
 type Outcome = Result<Arc<VerifiedToken>, TokenError>;
 /// A token's keyed hash.
@@ -242,7 +245,8 @@ impl Shared {
 
 /// The token that an answer (RFC 7662, section 2.2) tells of, which holds no longer than `cache` and its
 /// `exp`. What the answer has is checked as a JWT's claims are; the issuer need not repeat its own name,
-/// an end, or a subject beside the client. An issuer that calls the token `DPoP` has to say by `cnf` to which
+/// an end, or a subject beside the client. Then the client is the subject, as [`CLIENT`] and its name: a client that is
+/// called like a user is another, so no user's subject may begin like that. An issuer that calls the token `DPoP` has to say by `cnf` to which
 /// key it is bound (RFC 9449, section 6.2): without that, anybody who has read the token could use it.
 fn judge(
     mut answer: Map<String, Value>,
@@ -260,8 +264,15 @@ fn judge(
     answer.entry("iss").or_insert_with(|| (*issuer.issuer).into());
     let has_end = answer.contains_key("exp");
     answer.entry("exp").or_insert_with(|| own_end.into());
-    if let Some(client) = answer.get("client_id").cloned() {
-        answer.entry("sub").or_insert(client);
+    match (answer.get("sub"), answer.get("client_id")) {
+        (Some(Value::String(subject)), _) if subject.starts_with(CLIENT) => {
+            return Err(TokenError::Invalid("sub"));
+        }
+        (None, Some(Value::String(client))) if !client.is_empty() => {
+            let subject = format!("{CLIENT}{client}");
+            answer.insert("sub".to_owned(), subject.into());
+        }
+        _ => {}
     }
     let wants_key = match answer.get("token_type") {
         None => false,
@@ -477,6 +488,27 @@ mod tests {
     }
 
     #[test]
+    fn m5_a_client_is_not_the_user_who_is_called_like_it() {
+        let token = |more: Value| {
+            let mut answer = json!({"active": true, "aud": "orders"});
+            answer
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            told(&answer).map(|(subject, _)| subject)
+        };
+        let user = token(json!({"sub": "alice", "client_id": "web"})).unwrap();
+        let client = token(json!({"client_id": "alice"})).unwrap();
+        assert_eq!(&*user, "alice");
+        assert_eq!(&*client, "client:alice");
+        let imitates = token(json!({"sub": "client:alice", "client_id": "web"}));
+        assert_eq!(imitates, Err(TokenError::Invalid("sub")));
+        for client in [json!(""), json!(7), json!(null)] {
+            assert!(token(json!({"client_id": client})).is_err(), "{client}");
+        }
+    }
+
+    #[test]
     fn answers_hold_no_longer_than_the_policy_and_the_token_say() {
         for (answer, expected) in [
             (
@@ -485,7 +517,7 @@ mod tests {
             ),
             (
                 json!({"active": true, "aud": "orders", "client_id": "web"}),
-                ("web", 1060),
+                ("client:web", 1060),
             ),
             (
                 json!({"active": true, "aud": ["orders"], "sub": "alice", "exp": 1010}),

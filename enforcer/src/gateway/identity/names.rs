@@ -9,7 +9,10 @@ use x509_parser::{
 };
 
 use super::certificate::CertificateError;
-use crate::policy::model::{Attribute, CertificateNames};
+use crate::{
+    gateway::config::Bounds,
+    policy::model::{Attribute, CertificateNames},
+};
 
 /// As the certificate has them, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +43,25 @@ impl Names {
             subject: subject.collect(),
             serial: hexadecimal(certificate.raw_serial()),
         })
+    }
+
+    /// Leaves what is within `bounds`. Whether the subject is.
+    pub(super) fn within(&mut self, bounds: &Bounds) -> bool {
+        self.dns
+            .retain(|name| bounds.names.iter().any(|pattern| pattern.matches(name)));
+        let fits = |(attribute, admitted): &(Attribute, Option<Vec<Arc<str>>>)| {
+            let mut values = self.subject.iter().filter(|(of, _)| of == attribute).peekable();
+            let is_admitted = |value: &str| {
+                admitted
+                    .as_ref()
+                    .is_none_or(|all| all.iter().any(|one| **one == *value))
+            };
+            values.peek().is_some() && values.all(|(_, value)| is_admitted(value))
+        };
+        let named = !bounds.subject.is_empty() && bounds.subject.iter().all(fits);
+        let is_bounded = |of: Attribute| bounds.subject.iter().any(|(attribute, _)| *attribute == of);
+        self.subject.retain(|(of, _)| named && is_bounded(*of));
+        named
     }
 
     /// Whether a rule that wants `wanted` has enough.

@@ -8,6 +8,7 @@ pub enum Reason {
     CertificateMissing,
     CertificateExpired,
     CertificateIdentity,
+    CertificateAuthority,
     CertificateNames,
     TokenMissing,
     TokenIssuer,
@@ -25,12 +26,13 @@ pub enum Reason {
 }
 
 /// All of them, in the order of their numbers.
-pub const REASONS: [Reason; 19] = [
+pub const REASONS: [Reason; 20] = [
     Reason::Nobody,
     Reason::Source,
     Reason::CertificateMissing,
     Reason::CertificateExpired,
     Reason::CertificateIdentity,
+    Reason::CertificateAuthority,
     Reason::CertificateNames,
     Reason::TokenMissing,
     Reason::TokenIssuer,
@@ -57,6 +59,7 @@ impl Reason {
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateIdentity => "certificate_identity",
+            Self::CertificateAuthority => "certificate_authority",
             Self::CertificateNames => "certificate_names",
             Self::TokenMissing => "token_missing",
             Self::TokenIssuer => "token_issuer",

@@ -8,7 +8,10 @@ use std::{
 use http::HeaderMap;
 
 use crate::{
-    gateway::identity::{certificate::ClientCertificate, token::VerifiedToken},
+    gateway::{
+        config::AuthorityId,
+        identity::{certificate::ClientCertificate, token::VerifiedToken},
+    },
     policy::model::{ApiKey, Name, RequestKey},
 };
 
@@ -20,6 +23,8 @@ pub struct KeyParts<'a> {
     pub source: IpAddr,
     /// The client certificate's identity.
     pub certificate: Option<&'a str>,
+    /// Which authority vouches for it, where several may.
+    pub authority: Option<&'a AuthorityId>,
     /// The token's issuer and `sub`.
     pub token_subject: Option<(&'a Name, &'a str)>,
     /// The token's issuer and `client_id`.
@@ -43,6 +48,7 @@ impl<'a> KeyParts<'a> {
         Self {
             source,
             certificate: certificate.map(|certificate| &*certificate.identity),
+            authority: certificate.and_then(|certificate| certificate.authority.as_ref()),
             token_subject: token.map(|token| (&token.issuer, &*token.subject)),
             token_client: token.and_then(|token| Some((&token.issuer, token.client_id.as_deref()?))),
             tier: token.and_then(|token| token.tier.as_deref()),
@@ -83,7 +89,7 @@ impl<'a> KeyParts<'a> {
                     (0_u8, prefix(self.source, *ipv4, *ipv6)).hash(&mut state);
                 }
                 RequestKey::Certificate => match self.certificate {
-                    Some(identity) => (1_u8, identity).hash(&mut state),
+                    Some(identity) => (1_u8, self.authority, identity).hash(&mut state),
                     None => self.hash_source(&mut state),
                 },
                 RequestKey::TokenSubject => match self.token_subject {
@@ -190,6 +196,13 @@ mod tests {
                 "certificate",
                 KeyParts {
                     certificate: Some("shop"),
+                    ..base
+                },
+            ),
+            (
+                "authority",
+                KeyParts {
+                    authority: Some(&AuthorityId::Name(corp.clone())),
                     ..base
                 },
             ),

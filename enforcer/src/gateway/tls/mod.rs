@@ -6,6 +6,7 @@
 //! again when the trust changes, for connections (see `Trust::repudiates`) and for sessions, whose
 //! tickets are of no use then.
 
+mod authority;
 mod error;
 mod server;
 mod trust;
@@ -13,7 +14,8 @@ mod validity;
 mod watched;
 
 use std::{
-    path::PathBuf,
+    collections::BTreeSet,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -24,7 +26,11 @@ use rustls::{
     server::NoServerSessionStorage,
     version::{TLS12, TLS13},
 };
-use x509_parser::time::ASN1Time;
+use rustls_pki_types::CertificateDer;
+use x509_parser::{
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
 
 pub(super) use self::validity::Dated;
 pub use self::{
@@ -88,6 +94,17 @@ pub fn check(files: &CertificateFiles) -> Result<(), TlsError> {
     certificate(files, &contents, &aws_lc_rs::default_provider()).map(drop)
 }
 
+/// The subjects of the authorities in a file. `None`: it cannot be read as one.
+pub(crate) fn subjects(file: &Path) -> Option<BTreeSet<Vec<u8>>> {
+    let contents = Contents::read(&[file.to_owned()]).ok()?;
+    let certificates = server::certificates(file, contents.files.first()?).ok()?;
+    let subject = |der: &CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(certificate.subject().as_raw().to_vec())
+    };
+    certificates.iter().map(subject).collect()
+}
+
 impl ListenerTls {
     /// Reads the files.
     ///
@@ -129,7 +146,7 @@ impl ListenerTls {
         Arc::ptr_eq(&self.current.load().trust, trust)
     }
 
-    /// When each certificate in use expires, and the first of the authorities of clients.
+    /// When each certificate in use expires, and the first of each file of clients' authorities.
     pub(super) fn expiries(&self) -> Vec<Expiry> {
         let expiry = |dated: Dated| Expiry {
             at: dated.expires(),
@@ -211,7 +228,7 @@ impl Parts {
     /// What can expire.
     fn dated(&self) -> impl Iterator<Item = Dated> {
         let certificates = self.certificates.iter().map(|watched| &watched.value().dated);
-        certificates.chain(&self.trust.value().authorities).cloned()
+        certificates.chain(&self.trust.value().dated).cloned()
     }
 
     fn serve(&self, provider: &Arc<CryptoProvider>) -> Result<Served, TlsError> {
@@ -258,12 +275,12 @@ fn certificate(
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::fs;
 
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
-    use crate::gateway::config::ClientCertificates;
+    use crate::gateway::config::{Authority, ClientCertificates};
 
     /// Files with a certificate for January 2031 in `directory`.
     fn january(directory: &Path) -> TlsConfig {
@@ -280,7 +297,7 @@ mod tests {
         TlsConfig {
             certificates: vec![files],
             client_certificates: ClientCertificates::Off,
-            client_ca: None,
+            authorities: Vec::new(),
             revocation: None,
         }
     }
@@ -320,7 +337,11 @@ mod tests {
         let own = &config.certificates[0].certificate;
         let authorities = directory.path().join("ca.pem");
         fs::copy(own, &authorities).unwrap();
-        config.client_ca = Some(authorities.clone());
+        config.authorities = vec![Authority {
+            id: None,
+            file: authorities.clone(),
+            bounds: None,
+        }];
         config.client_certificates = ClientCertificates::Required;
         let tls = ListenerTls::load(&config, &Arc::default()).unwrap();
         let at = date_time_ymd(2031, 1, 18).unix_timestamp();

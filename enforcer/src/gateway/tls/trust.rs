@@ -17,20 +17,21 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, p
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::{
+    authority::{Authorities, Vouching},
     error::TlsError,
     server::certificates,
     validity::Dated,
     watched::{Contents, Digest},
 };
-use crate::gateway::config::{ClientCertificates, Depth, TlsConfig, Unsure};
+use crate::gateway::config::{Authority, AuthorityId, ClientCertificates, Depth, TlsConfig, Unsure};
 
 /// Who vouches for clients, and what has been revoked, at one time.
 pub struct Trust {
     /// `None`: no certificate is asked for.
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    authorities: Option<Arc<Authorities>>,
     pub(super) tickets: Arc<dyn ProducesTickets>,
-    /// The authority that expires first.
-    pub(super) authorities: Option<Dated>,
+    /// Of each authority's file the certificate that expires first.
+    pub(super) dated: Vec<Dated>,
     /// Each file of revocation lists, and the earliest time, in seconds since 1970, at which one of them
     /// should have been replaced.
     pub(super) next_updates: Vec<(PathBuf, Option<i64>)>,
@@ -39,7 +40,7 @@ pub struct Trust {
 impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust")
-            .field("asked", &self.verifier.is_some())
+            .field("asked", &self.authorities.is_some())
             .field("next_updates", &self.next_updates)
             .finish_non_exhaustive()
     }
@@ -76,9 +77,11 @@ impl Trust {
         if config.client_certificates == ClientCertificates::Off {
             return Ok(Vec::new());
         }
-        let authorities = config.client_ca.clone().ok_or(TlsError::NoAuthority)?;
-        let lists = config.revocation.iter().flat_map(|revocation| &revocation.lists);
-        Ok(std::iter::once(authorities).chain(lists.cloned()).collect())
+        if config.authorities.is_empty() {
+            return Err(TlsError::NoAuthority);
+        }
+        let authorities = config.authorities.iter().map(|authority| &authority.file);
+        Ok(authorities.chain(revocation_files(config)).cloned().collect())
     }
 
     /// Of the contents of [`Self::paths`].
@@ -89,70 +92,60 @@ impl Trust {
         tickets: &Tickets,
     ) -> Result<Self, TlsError> {
         let tickets = tickets.of(trust_digest(config, contents.digest))?;
-        let (Some(path), [authorities, lists @ ..]) = (&config.client_ca, &contents.files[..]) else {
+        if config.client_certificates == ClientCertificates::Off {
             return Ok(Self {
-                verifier: None,
-                tickets,
                 authorities: None,
+                tickets,
+                dated: Vec::new(),
                 next_updates: Vec::new(),
             });
-        };
-        let unusable = |reason: String| TlsError::Certificate {
-            path: path.clone(),
-            reason,
-        };
-        let mut roots = RootCertStore::empty();
-        let authorities = certificates(path, authorities)?;
-        let dated = Dated::authorities(path, &authorities);
-        for certificate in authorities {
-            roots
-                .add(certificate)
-                .map_err(|error| unusable(error.to_string()))?;
         }
-        let roots = Arc::new(roots);
-        let builder =
-            || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-        let mut verifier = builder();
-        if config.client_certificates == ClientCertificates::Optional {
-            verifier = verifier.allow_unauthenticated();
+        let (files, lists) = contents
+            .files
+            .split_at_checked(config.authorities.len())
+            .ok_or(TlsError::NoAuthority)?;
+        let mut verifiers = Vec::new();
+        let mut dated = Vec::new();
+        for (authority, content) in config.authorities.iter().zip(files) {
+            let certificates = certificates(&authority.file, content)?;
+            dated.extend(Dated::authorities(&authority.file, &certificates));
+            verifiers.push(verifier(config, authority, certificates, lists, provider)?);
         }
         let mut next_updates = Vec::new();
-        if let Some(revocation) = &config.revocation {
-            for (path, content) in revocation.lists.iter().zip(lists) {
-                let (lists, next_update) = revocation_lists(path, content)?;
-                // By itself, so that what cannot be used is said of its file.
-                builder()
-                    .with_crls(lists.iter().cloned())
-                    .build()
-                    .map_err(|error| unusable_list(path, error))?;
-                verifier = verifier.with_crls(lists);
-                next_updates.push((path.clone(), next_update));
-            }
-            if revocation.depth == Depth::Leaf {
-                verifier = verifier.only_check_end_entity_revocation();
-            }
-            if revocation.unknown == Unsure::Allow {
-                verifier = verifier.allow_unknown_revocation_status();
-            }
-            if revocation.expired == Unsure::Deny {
-                verifier = verifier.enforce_revocation_expiration();
-            }
+        for (path, content) in revocation_files(config).iter().zip(lists) {
+            next_updates.push((path.clone(), revocation_lists(path, content)?.1));
         }
-        let verifier = verifier.build().map_err(|error| unusable(error.to_string()))?;
         Ok(Self {
-            verifier: Some(verifier),
+            authorities: Authorities::new(verifiers).map(Arc::new),
             tickets,
-            authorities: dated,
+            dated,
             next_updates,
         })
     }
 
     pub(super) fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        self.verifier.clone()
+        let authorities = self.authorities.as_ref()?;
+        Some(Arc::<Authorities>::clone(authorities))
+    }
+
+    /// Who vouches for a chain that a handshake has just verified. `None`: nobody was asked.
+    ///
+    /// # Errors
+    /// Nobody vouches for it any more.
+    pub(crate) fn vouched(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Option<&Authority>, rustls::Error> {
+        let (Some(authorities), Some((leaf, intermediates))) = (&self.authorities, chain.split_first())
+        else {
+            return Ok(None);
+        };
+        authorities.vouched(leaf, intermediates, now).map(Some)
     }
 
     /// Whether a chain that a handshake has verified holds now: that of a resumed session, of which the
-    /// TLS stack checks nothing. Also whether there must be one.
+    /// TLS stack checks nothing. Also whether there must be one. Who vouches for it.
     ///
     /// # Errors
     /// Why it does not hold.
@@ -160,29 +153,35 @@ impl Trust {
         &self,
         chain: Option<&[CertificateDer<'_>]>,
         now: UnixTime,
-    ) -> Result<(), rustls::Error> {
+    ) -> Result<Option<&Authority>, rustls::Error> {
         let split = chain.and_then(<[_]>::split_first);
-        match (&self.verifier, split) {
-            (None, None) => Ok(()),
+        match (&self.authorities, split) {
+            (None, None) => Ok(None),
             (None, Some(_)) => Err(CertificateError::UnknownIssuer.into()),
-            (Some(verifier), None) if verifier.client_auth_mandatory() => {
+            (Some(authorities), None) if authorities.client_auth_mandatory() => {
                 Err(rustls::Error::NoCertificatesPresented)
             }
-            (Some(_), None) => Ok(()),
-            (Some(verifier), Some((leaf, intermediates))) => {
-                verifier.verify_client_cert(leaf, intermediates, now).map(drop)
+            (Some(_), None) => Ok(None),
+            (Some(authorities), Some((leaf, intermediates))) => {
+                authorities.vouching(leaf, intermediates, now).map(Some)
             }
         }
     }
 
     /// Whether a living connection with this chain is to be ended: it has been revoked, or nobody
-    /// vouches for it any more. That nothing certain is known of its revocation ends no connection.
-    pub(crate) fn repudiates(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+    /// vouches for it any more, or another authority than `authority`. That nothing certain is known of its revocation
+    /// ends no connection.
+    pub(crate) fn repudiates(
+        &self,
+        chain: &[CertificateDer<'_>],
+        authority: Option<&AuthorityId>,
+        now: UnixTime,
+    ) -> bool {
         use CertificateError::{
             ExpiredRevocationList, ExpiredRevocationListContext, UnknownRevocationStatus,
         };
         match self.verify_again(Some(chain), now) {
-            Ok(()) => false,
+            Ok(vouching) => vouching.and_then(|vouching| vouching.id.as_ref()) != authority,
             Err(rustls::Error::InvalidCertificate(
                 ExpiredRevocationList | ExpiredRevocationListContext { .. } | UnknownRevocationStatus,
             )) => false,
@@ -191,11 +190,70 @@ impl Trust {
     }
 }
 
+fn revocation_files(config: &TlsConfig) -> &[PathBuf] {
+    config
+        .revocation
+        .as_ref()
+        .map_or(&[], |revocation| &revocation.lists[..])
+}
+
+/// What verifies the chains of one authority, with the revocation lists of all.
+fn verifier(
+    config: &TlsConfig,
+    authority: &Authority,
+    certificates: Vec<CertificateDer<'static>>,
+    lists: &[Vec<u8>],
+    provider: &Arc<CryptoProvider>,
+) -> Result<Vouching, TlsError> {
+    let unusable = |reason: String| TlsError::Certificate {
+        path: authority.file.clone(),
+        reason,
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|error| unusable(error.to_string()))?;
+    }
+    let roots = Arc::new(roots);
+    let builder = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+    let mut verifier = builder();
+    if config.client_certificates == ClientCertificates::Optional {
+        verifier = verifier.allow_unauthenticated();
+    }
+    if let Some(revocation) = &config.revocation {
+        for (path, content) in revocation.lists.iter().zip(lists) {
+            let (lists, _) = revocation_lists(path, content)?;
+            // By itself, so that what cannot be used is said of its file.
+            builder()
+                .with_crls(lists.iter().cloned())
+                .build()
+                .map_err(|error| unusable_list(path, error))?;
+            verifier = verifier.with_crls(lists);
+        }
+        if revocation.depth == Depth::Leaf {
+            verifier = verifier.only_check_end_entity_revocation();
+        }
+        if revocation.unknown == Unsure::Allow {
+            verifier = verifier.allow_unknown_revocation_status();
+        }
+        if revocation.expired == Unsure::Deny {
+            verifier = verifier.enforce_revocation_expiration();
+        }
+    }
+    let verifier = verifier.build().map_err(|error| unusable(error.to_string()))?;
+    Ok(Vouching {
+        authority: authority.clone(),
+        verifier,
+    })
+}
+
 /// What must be equal for sessions of one listener to be resumed at another.
 fn trust_digest(config: &TlsConfig, files: Digest) -> Digest {
     let rest = format!(
-        "{:?} {:?}",
+        "{:?} {:?} {:?}",
         config.client_certificates,
+        config.authorities,
         config.revocation.as_ref().map(|revocation| (
             revocation.unknown,
             revocation.expired,

@@ -61,8 +61,8 @@ pub(super) struct Known {
     api_keys: BTreeSet<String>,
     /// Services that speak HTTP/2, which connections cannot be switched in.
     http2: BTreeSet<String>,
-    /// Hosts of routes that pass TLS through, in lower case, with the route.
-    passed: HashMap<String, String>,
+    /// Hosts of routes that pass TLS through.
+    passed: passthrough::Passed,
     /// Where issuers write roles, of those that say so.
     roles: HashMap<String, ClaimPath>,
     /// Whether every document could be read: else a name that seems unknown may be in one that could not.

@@ -9,10 +9,16 @@ use std::collections::HashMap;
 use super::{Known, Located};
 use crate::policy::{
     load::Document,
-    model::{Counted, HostPattern, Passthrough, RequestKey, Rule},
+    model::{Counted, HostPattern, Name, Passthrough, RequestKey, Rule},
     raw::{self, Kind},
-    yaml::{place::Place, tree::Value},
+    yaml::{
+        place::Place,
+        tree::{Node, Value},
+    },
 };
+
+/// Hosts in lower case, with the routes that pass TLS for them through, and the listeners of these.
+pub(super) type Passed = HashMap<String, Vec<(String, Vec<String>)>>;
 
 /// Fields of a rule that are about what the gateway does not see.
 const UNSEEN: [&str; 11] = [
@@ -97,10 +103,15 @@ pub(super) fn rules(rules: &[Located<'_, Rule>]) {
     }
 }
 
-/// Reports hosts of a route that ends TLS, and that another passes through.
-pub(super) fn unreachable(hosts: &[Located<'_, HostPattern>], known: &Known) {
+/// Reports hosts of a route that ends TLS at `listeners`, and that another passes through there.
+pub(super) fn unreachable(hosts: &[Located<'_, HostPattern>], listeners: &[Name], known: &Known) {
     for (host, place) in hosts {
-        if let Some(route) = known.passed.get(&host.to_string()) {
+        let passed = known.passed.get(&host.to_string()).into_iter().flatten();
+        let is_same = |(_, at): &&(String, Vec<String>)| {
+            let is_there = |listener: &Name| at.iter().any(|name| name == listener.as_str());
+            at.is_empty() || listeners.iter().any(is_there)
+        };
+        if let Some((route, _)) = passed.into_iter().find(is_same) {
             place.error_with(
                 format!("the route `{route}` passes TLS for `{host}` through, so this one is never asked"),
                 "give the two different hosts",
@@ -109,9 +120,9 @@ pub(super) fn unreachable(hosts: &[Located<'_, HostPattern>], known: &Known) {
     }
 }
 
-/// The hosts that are passed through, right or wrong in themselves.
-pub(super) fn hosts(documents: &[Document<'_>]) -> HashMap<String, String> {
-    let mut hosts = HashMap::new();
+/// The hosts that are passed through, right or wrong in themselves, with the routes that do and their listeners.
+pub(super) fn hosts(documents: &[Document<'_>]) -> Passed {
+    let mut hosts = Passed::new();
     for document in documents.iter().filter(|document| document.kind == Kind::Route) {
         let (Some(spec), Some(name)) = (document.top.node().entry("spec"), &document.name) else {
             continue;
@@ -119,15 +130,25 @@ pub(super) fn hosts(documents: &[Document<'_>]) -> HashMap<String, String> {
         let (Some(_), Some(list)) = (spec.node.entry("passthrough"), spec.node.entry("hosts")) else {
             continue;
         };
-        let nodes = match &list.node.value {
-            Value::List(nodes) => nodes.iter().collect(),
-            _ => vec![&list.node],
-        };
-        for node in nodes {
-            if let Value::Text(text) = &node.value {
-                hosts.insert(text.to_ascii_lowercase(), name.clone());
-            }
+        let listeners = spec.node.entry("listeners");
+        let listeners: Vec<_> = listeners.map_or_else(Vec::new, |entry| texts(&entry.node));
+        for host in texts(&list.node) {
+            let routes = hosts.entry(host.to_ascii_lowercase()).or_default();
+            routes.push((name.clone(), listeners.clone()));
         }
     }
     hosts
+}
+
+/// The elements of a list that are texts, or one that stands alone.
+fn texts(node: &Node) -> Vec<String> {
+    let nodes = match &node.value {
+        Value::List(nodes) => nodes.iter().collect(),
+        _ => vec![node],
+    };
+    let text = |node: &Node| match &node.value {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    };
+    nodes.into_iter().filter_map(text).collect()
 }

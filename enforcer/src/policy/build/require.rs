@@ -54,7 +54,9 @@ pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Kno
 fn certificate(mut raw: raw::Mtls, at: &Place<'_>) -> CertificateRequirement {
     let names = access::names(&mut raw, at);
     let identities = raw.spiffe.map(|list| list.0);
+    let authorities = raw.authority.map(|list| list.0);
     CertificateRequirement {
+        authorities: values(distinct_of(at, "authority", authorities, str::parse)),
         spiffe: values(distinct_of(at, "spiffe", identities, str::parse)),
         names,
     }

@@ -1,6 +1,10 @@
 //! Routes, their rules and what these require.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Head, Known, Located, access,
@@ -15,7 +19,7 @@ use super::{
 };
 use crate::policy::{
     leaf::{HostPattern, PathMatch, quantity},
-    model::{Destination, Mode, RequestKey, RequestLimit, Requirement, Route, Rule, Upgrade},
+    model::{Destination, Mode, Name, RequestKey, RequestLimit, Requirement, Route, Rule, Upgrade},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
@@ -34,15 +38,17 @@ const MAX_PATTERNS: usize = 64;
 
 /// What is judged of all routes together.
 pub(super) struct Claims<'a> {
-    /// Which route has which host with which first match.
-    firsts: Unique<(String, String)>,
+    firsts: Firsts,
     exact: Vec<variants::Exact<'a>>,
 }
+
+/// Which route has which host with which first match, at which listeners.
+type Firsts = HashMap<(String, String), Vec<(Vec<Name>, String)>>;
 
 impl Claims<'_> {
     pub(super) fn new() -> Self {
         Self {
-            firsts: Unique::new(),
+            firsts: Firsts::new(),
             exact: Vec::new(),
         }
     }
@@ -78,6 +84,8 @@ pub(super) fn build<'a>(
     let hosts = at.required("hosts", raw.hosts.take(), |list, _| {
         Some(distinct(at, "hosts", list.0, str::parse::<HostPattern>))
     });
+    let listeners = raw.listeners.take().map(|list| list.0);
+    let listeners = values(distinct_of(at, "listeners", listeners, str::parse::<Name>));
     let passthrough = at.optional("passthrough", raw.passthrough, |raw, _| {
         Some(passthrough::passthrough(
             raw,
@@ -86,7 +94,7 @@ pub(super) fn build<'a>(
         ))
     });
     if !at.mentions("passthrough") {
-        passthrough::unreachable(hosts.as_deref().unwrap_or_default(), known);
+        passthrough::unreachable(hosts.as_deref().unwrap_or_default(), &listeners, known);
     }
     let scope = Scope {
         route: head.as_ref().map_or("", |head| head.name.as_str()),
@@ -150,13 +158,14 @@ pub(super) fn build<'a>(
             Some(_) => "passthrough".to_owned(),
             None => first_match(first),
         };
-        claim(hosts, &matched, &mut claims.firsts);
+        claim(hosts, &matched, &listeners, &mut claims.firsts);
     }
     let head = head?;
     Some(Route {
         name: head.name,
         origin: head.origin,
         mode,
+        listeners,
         hosts: values(hosts?),
         rules: rules?,
         passthrough,
@@ -169,14 +178,20 @@ fn first_match(first: &Rule) -> String {
     format!("{} {methods:?} {:?}", first.path, first.routing.conditions)
 }
 
-/// Two routes that begin alike for one host: the second would never be reached by them.
-fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, claims: &mut Unique<(String, String)>) {
+/// Two routes that begin alike for one host at one listener: the second would never be reached by them.
+fn claim(hosts: &[Located<'_, HostPattern>], matched: &str, listeners: &[Name], firsts: &mut Firsts) {
     for (host, place) in hosts {
-        claims.claim((host.to_string(), matched.to_owned()), place, |other| {
-            format!(
+        let claimed = firsts.entry((host.to_string(), matched.to_owned())).or_default();
+        let meets = |(others, _): &&(Vec<Name>, String)| {
+            others.is_empty() || listeners.is_empty() || others.iter().any(|name| listeners.contains(name))
+        };
+        if let Some((_, other)) = claimed.iter().find(meets) {
+            place.error(format!(
                 "the route at {other} has the host `{host}` and begins with the same match: join the two, or give them different matches"
-            )
-        });
+            ));
+        } else {
+            claimed.push((listeners.to_vec(), place.reference()));
+        }
     }
 }
 

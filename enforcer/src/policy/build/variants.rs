@@ -3,7 +3,7 @@
 //! `/admin/` and `/ADMIN` are other paths than `/admin`, and another rule decides about them. Many frameworks make no
 //! difference. Where the other rule leads to the same service and requires less, that is worth a warning.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method};
 use ipnet::IpNet;
@@ -99,19 +99,21 @@ fn weaker<'r>(
         &rule.methods[..]
     };
     let (fields, query) = meeting(&rule.routing.conditions);
+    let at = listeners(route, routes);
     for host in &route.hosts {
         let host = match host {
             HostPattern::Exact(name) => name.to_string(),
             HostPattern::Suffix(suffix) => format!("any.{suffix}"),
             HostPattern::Any => "any.invalid".to_owned(),
         };
-        for method in methods {
+        for (method, listener) in methods.iter().flat_map(|method| at.iter().map(move |at| (method, at))) {
             let asked = Asked {
                 host: &host,
                 path,
                 query: Some(&query),
                 method,
                 fields: &fields,
+                listener,
             };
             let Ok(Some(at)) = router.find(&asked, router.patterns()) else {
                 continue;
@@ -123,6 +125,16 @@ fn weaker<'r>(
         }
     }
     None
+}
+
+/// Where a route is served, as far as routes tell listeners apart: at those that it names, else at any that is named, and
+/// at one that is not.
+fn listeners(route: &Route, routes: &[Arc<Route>]) -> BTreeSet<Name> {
+    if !route.listeners.is_empty() {
+        return route.listeners.iter().cloned().collect();
+    }
+    let named = routes.iter().flat_map(|route| route.listeners.iter().cloned());
+    named.chain("unnamed".parse().ok()).collect()
 }
 
 /// Fields and a query that meet conditions, as far as they can be made up.

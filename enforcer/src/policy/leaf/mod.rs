@@ -26,7 +26,7 @@ pub use literals::misspelt_literal;
 pub use path::PathMatch;
 pub use pattern::Pattern;
 pub use rate::{Rate, Unit};
-pub use spiffe::SpiffePattern;
+pub use spiffe::{SpiffePattern, TrustDomain};
 pub use template::Template;
 
 /// A document's name: a DNS label, as Kubernetes wants it.

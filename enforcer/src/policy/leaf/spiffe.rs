@@ -23,6 +23,41 @@ impl SpiffePattern {
     }
 }
 
+/// The trust domain of SPIFFE identities.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrustDomain(Arc<str>);
+
+impl TrustDomain {
+    /// Whether the identity belongs to it.
+    #[must_use]
+    pub fn has(&self, identity: &str) -> bool {
+        let rest = identity.strip_prefix("spiffe://");
+        let rest = rest.and_then(|rest| rest.strip_prefix(&*self.0));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for TrustDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TrustDomain {
+    type Err = String;
+
+    /// SPIFFE-ID, section 2.1.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_part = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+        if (1..=255).contains(&text.len()) && text.bytes().all(is_part) {
+            return Ok(Self(text.into()));
+        }
+        Err(format!(
+            "`{text}` is no trust domain: write it like example.com, in lower case and without spiffe://"
+        ))
+    }
+}
+
 impl fmt::Display for SpiffePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -23,6 +23,12 @@ pub(crate) struct Route {
     /// - range: names, `*.name` for all names below one, or `*` for all
     /// - example: `[api.example.com, "*.shop.example.com"]`
     pub(crate) hosts: Option<OneOrMany<String>>,
+    /// The listeners at which it is served, by their names in the agent's configuration; elsewhere it answers 404.
+    ///
+    /// - default: at all listeners
+    /// - range: names
+    /// - example: `[partners]`
+    pub(crate) listeners: Option<OneOrMany<String>>,
     /// TLS connections for these hosts go to the services as they are, by the name that the client asks for.
     ///
     /// - default: the gateway ends TLS
@@ -223,6 +229,12 @@ pub(crate) struct Require {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mtls {
+    /// Authorities, one of which must vouch for the certificate, by their names in `clientCa` of the listener.
+    ///
+    /// - default: any that the listener trusts
+    /// - range: names
+    /// - example: `partners`
+    pub(crate) authority: Option<OneOrMany<String>>,
     /// SPIFFE identities, of which the certificate must have one.
     ///
     /// - default: any

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::tree::{Node, Position, Value};
-use crate::policy::problem::{MAX_PROBLEMS, Problem, Severity};
+use crate::policy::problem::{MAX_PROBLEMS, Problem, Severity, echoing};
 
 /// How much of a line a problem carries, in characters.
 const LONGEST_LINE: usize = 512;
@@ -257,7 +257,7 @@ impl<'a> Place<'a> {
             line: self.position.line,
             column: self.position.column,
             path: self.path.clone(),
-            message,
+            message: echoing(&message),
             hint,
             source: self.source.line(self.position),
         }

@@ -5,6 +5,8 @@ use std::{cell::Cell, fmt};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter, budget::Budget};
 
+use crate::policy::problem::{echo, echoing};
+
 /// The most documents in one file.
 pub(crate) const MAX_DOCUMENTS: usize = 10_000;
 
@@ -106,7 +108,7 @@ fn parse_all(text: &str) -> Result<Vec<Node>, SyntaxError> {
             let excessive = matches!(error.without_snippet(), serde_saphyr::Error::Budget { .. });
             SyntaxError {
                 position,
-                message,
+                message: echoing(&message),
                 excessive,
             }
         })
@@ -134,7 +136,8 @@ impl Node {
             Value::Unsigned(value) => format!("the number `{value}`"),
             Value::Signed(value) => format!("the number `{value}`"),
             Value::Float(value) => format!("the number `{value}`"),
-            Value::Text(text) => format!("the text `{text}`"),
+            // A file that is no policy is one text; no more of it is told than helps to find it.
+            Value::Text(text) => format!("the text `{}`", echo(&text.replace('`', "'"))),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "a mapping".to_owned(),
         }

@@ -23,8 +23,8 @@ use enforcer::{
     gateway::{
         Gateway,
         config::{
-            CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, Handshakes,
-            ListenerConfig, PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
+            Authority, CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget,
+            Handshakes, ListenerConfig, PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
         },
         policies::Policies,
         pressure::Shedding,
@@ -77,6 +77,8 @@ pub(crate) struct Plan {
     pub(crate) unsure: Option<(Unsure, Unsure)>,
     /// Whose PROXY headers the listener believes.
     pub(crate) proxies: Option<Vec<&'static str>>,
+    /// Who vouches for clients at each listener. Empty: the lab's authority, in `ca.pem`, for anybody.
+    pub(crate) authorities: Vec<Vec<Authority>>,
     /// Where it listens. The first is the lab's address.
     pub(crate) listen: Vec<&'static str>,
     /// Writes further files, before the gateway reads them.
@@ -102,6 +104,7 @@ impl Default for Plan {
             certificates: vec!["server"],
             unsure: None,
             proxies: None,
+            authorities: Vec::new(),
             listen: vec!["127.0.0.1:0"],
             prepare: |_| (),
         }
@@ -119,7 +122,11 @@ impl Plan {
         };
         let tls = TlsConfig {
             certificates: self.certificates.iter().map(|name| files(name)).collect(),
-            client_ca: Some(pki.path("ca.pem")),
+            authorities: vec![Authority {
+                id: None,
+                file: pki.path("ca.pem"),
+                bounds: None,
+            }],
             client_certificates: self.client_certificates,
             revocation: self.unsure.map(|(unknown, expired)| Revocation {
                 lists: vec![pki.path("crl.pem")],
@@ -128,11 +135,15 @@ impl Plan {
                 depth: Depth::Chain,
             }),
         };
+        let mut authorities = self.authorities.into_iter();
         let names = ["main", "second"].iter();
         let listeners = names.zip(&self.listen).map(|(name, address)| ListenerConfig {
             name: name.parse().unwrap(),
             address: address.parse().unwrap(),
-            tls: self.tls.then(|| tls.clone()),
+            tls: self.tls.then(|| TlsConfig {
+                authorities: authorities.next().unwrap_or_else(|| tls.authorities.clone()),
+                ..tls.clone()
+            }),
             proxy_protocol: self.proxies.as_ref().map(|proxies| ProxyProtocol {
                 from: proxies.iter().map(|prefix| prefix.parse().unwrap()).collect(),
             }),

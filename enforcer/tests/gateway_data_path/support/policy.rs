@@ -41,6 +41,7 @@ pub(crate) fn certificate(spiffe: &[&str]) -> Requirement {
     let spiffe = spiffe.iter().map(|pattern| pattern.parse().unwrap()).collect();
     Requirement::Proof {
         mtls: Some(CertificateRequirement {
+            authorities: Vec::new(),
             spiffe,
             names: CertificateNames::default(),
         }),
@@ -104,6 +105,7 @@ pub(crate) fn set(rules: Vec<Rule>, service: Service) -> PolicySet {
         name: name("main"),
         origin: origin(),
         mode: Mode::Enforce,
+        listeners: Vec::new(),
         hosts: vec![HostPattern::Exact(HOST.into())],
         rules,
         passthrough: None,

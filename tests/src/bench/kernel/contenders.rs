@@ -248,7 +248,7 @@ fn attach(mut kernel: Kernel, pair: &Pair, set: PolicySet, xdp: XdpChoice) -> Re
             peer: SocketAddr::from((peer, VERIFIED_PORT)),
             local: SocketAddr::from((NODE, PORT)),
         };
-        let identity = Identity::Certificate(Arc::from(format!("spiffe://bench.example/{number}")));
+        let identity = Identity::Certificate(format!("spiffe://bench.example/{number}").into());
         kernel.flows.enter(flow, &identity)?;
     }
     let kernel = pair.node.run(move || {

@@ -68,10 +68,9 @@ pub(super) fn measure() -> Result<Vec<Stage>> {
         now += 3_600_000_000_000;
         offline.apply(&Arc::new(set), INTERFACE, OffsetDateTime::now_utc(), now)?;
         offline.set_time(now)?;
-        offline.flows.enter(
-            flow,
-            &Identity::Certificate(Arc::from("spiffe://bench.example/a")),
-        )?;
+        offline
+            .flows
+            .enter(flow, &Identity::Certificate("spiffe://bench.example/a".into()))?;
         let link = Link {
             from: [2, 0, 0, 0, 0, 1],
             to: [2, 0, 0, 0, 0, 2],

@@ -19,7 +19,7 @@ use super::super::{
     json,
     source::{self, SourceError},
 };
-use crate::policy::model::Introspection;
+use crate::policy::{model::Introspection, secrets};
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -112,9 +112,12 @@ async fn read_secret(settings: &Introspection) -> Result<String, QuestionError> 
         path: path.clone(),
         reason,
     };
-    let text = source::read_file(path)
+    // A line's end at the end is read too.
+    let (file, most) = (path.clone(), MAX_SECRET + 2);
+    let text = tokio::task::spawn_blocking(move || secrets::read(&file, most))
         .await
-        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text")))
         .map_err(|error| wrong(error.to_string()))?;
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() || secret.len() > MAX_SECRET {
