@@ -175,6 +175,8 @@ mod tests {
             ("x-enforcer_subject", "admin"),
             ("X_Enforcer_Client", "admin"),
             ("x-enforcer-anything", "admin"),
+            ("x-enforcer-issuer", "admin"),
+            ("x_enforcer_authority", "admin"),
             ("forwarded", "for=10.0.0.1"),
             ("x-real-ip", "10.0.0.1"),
             ("x-http-method-override", "DELETE"),
@@ -191,6 +193,8 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("x-forwarded-for", "203.0.113.9"),
             ("x-enforcer-identity", "spiffe://example.com/a"),
+            ("x-enforcer-authority", "partners"),
+            ("x-enforcer-issuer", "corp"),
             ("x-enforcer-client", "web"),
         ]);
         assert_eq!(headers, expected);
