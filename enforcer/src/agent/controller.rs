@@ -2,7 +2,7 @@
 //! those limits between their floor and their rate.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,7 +77,7 @@ impl Controller {
         kernel.heartbeat.beat()?;
         kernel.denials.expire()?;
         // The kernel tells of interfaces as they come, but its messages can be lost.
-        shared.follow_interfaces(&BTreeSet::new());
+        shared.look_at_interfaces();
         follow_recents(&shared, kernel)?;
         kernel.revoked.expire()?;
         let elapsed = self.last.elapsed().as_secs_f64().max(0.001);

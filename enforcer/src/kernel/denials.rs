@@ -160,7 +160,7 @@ impl Denials {
         };
         without_waiting(|| {
             self.expire()?;
-            self.0.enter(prefix, denial)
+            self.0.enter(prefix, &denial)
         })
     }
 
@@ -235,7 +235,7 @@ impl Denials {
 }
 
 impl Inner {
-    fn enter(&self, prefix: IpNet, denial: Denial) -> Result<(), KernelError> {
+    fn enter(&self, prefix: IpNet, denial: &Denial) -> Result<(), KernelError> {
         let mut state = self.state.lock();
         let known = state.entries.get(&prefix);
         if denial.by == DeniedBy::Authentication && known.is_some_and(|entry| entry.by == DeniedBy::Operator)
@@ -255,7 +255,7 @@ impl Inner {
         self.count.store(state.entries.len(), SeqCst);
         drop(state);
         if mine && let Err(error) = self.settle(prefix) {
-            self.take_back(prefix, &denial, before);
+            self.take_back(prefix, denial, before);
             return Err(error);
         }
         self.tell_whether_any()

@@ -141,8 +141,7 @@ impl Offline {
             monotonic_ns: now_ns,
         };
         let staged = self.store.stage(set, &present, &self.counters, now)?;
-        self.store.switch(&staged)?;
-        self.store.commit(staged, &present);
+        self.store.replace(staged, &present)?;
         Ok(())
     }
 
@@ -286,11 +285,11 @@ impl Offline {
     pub fn counts(&self, policy: Option<&str>) -> Result<Vec<Count>, KernelError> {
         let number = match policy {
             None => Some(enforcer_common::layout::NO_POLICY),
-            Some(policy) => self
-                .store
-                .numbered()
-                .find(|(name, _)| name.as_str() == policy)
-                .map(|(_, number)| number),
+            Some(policy) => {
+                let mut numbered = self.store.numbered();
+                let found = numbered.find(|(name, _)| name.as_str() == policy);
+                found.map(|(_, number)| number)
+            }
         };
         number.map_or(Ok(Vec::new()), |number| self.counters.of_policy(number))
     }

@@ -59,10 +59,7 @@ impl Sketch {
         let (high, low) = words(&address(source));
         let place = Place::of(control.key, control.sketch_mask, limit, high, low);
         system_call("SKETCH");
-        let line = self
-            .map
-            .get(&place.line, 0)
-            .map_err(KernelError::map("SKETCH"))?;
+        let line = self.map.get(&place.line, 0).map_err(KernelError::map("SKETCH"))?;
         let now_ns = monotonic_ns();
         let params = &limit.params;
         let cells = (0..ROWS).map(|row| params.settled(line.cells[place.cell(row)], now_ns));
