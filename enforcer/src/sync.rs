@@ -12,7 +12,7 @@ use std::{
     future::{Future, poll_fn},
     ops::{Deref, DerefMut},
     pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 /// The locks, in the order in which they may be taken. Serial ones come first.
@@ -113,6 +113,22 @@ impl<T> Serial<T> {
             _held: held,
             value: self.value.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+}
+
+impl<T> Serial<T> {
+    /// Takes the lock if nobody has it.
+    ///
+    /// # Panics
+    /// As [`Self::lock`].
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        let held = rules::take(self.rank, rules::Kind::Serial);
+        let value = match self.value.try_lock() {
+            Ok(value) => value,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Guard { _held: held, value })
     }
 }
 

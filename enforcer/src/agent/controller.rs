@@ -3,7 +3,7 @@
 //! keeps no other from being done.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -117,7 +117,7 @@ impl Controller {
         let Some(kernel) = &shared.kernel else { return };
         self.chores.run("denials", || kernel.denials.expire());
         // The kernel tells of interfaces as they come, but its messages can be lost.
-        shared.follow_interfaces(&BTreeSet::new());
+        shared.look_at_interfaces();
         self.chores
             .run("recent-sources", || follow_recents(&shared, kernel));
         self.chores.run("revoked-flows", || kernel.revoked.expire());

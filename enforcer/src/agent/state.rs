@@ -21,8 +21,8 @@ use crate::{
     audit::{Audit, record::Event},
     gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
-        self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, Kernel,
-        KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
+        self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, InForce,
+        Kernel, KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
     },
     policy::{
         Loaded, PolicySet, Problems,
@@ -90,6 +90,8 @@ pub struct KernelHalf {
     /// SYN defence.
     pub syn: Syn,
     generations: Serial<Generations>,
+    /// What is in force, which the controller changes in short steps.
+    in_force: Arc<Serial<InForce>>,
 }
 
 /// How things stand. Requests read one that never changes.
@@ -158,6 +160,7 @@ impl From<Kernel> for KernelHalf {
             events: Ranked::new(Rank::Once, Some(events)),
             log: Ranked::new(Rank::Once, log),
             syn,
+            in_force: Arc::clone(generations.store.in_force()),
             generations: Serial::new(Rank::Apply, generations),
         }
     }
@@ -177,6 +180,15 @@ impl KernelHalf {
     /// The programs and tables, for one at a time: not for requests, which read [`Standing::kernel`].
     pub fn generations(&self) -> Guard<'_, Generations> {
         self.generations.lock()
+    }
+}
+
+impl Standing {
+    /// Shows what the kernel runs now, unless a later view has overtaken this one.
+    fn show(&mut self, view: Arc<View>) {
+        if self.kernel.version < view.version {
+            self.kernel = view;
+        }
     }
 }
 
@@ -218,18 +230,25 @@ impl Shared {
     pub fn apply(&self, loaded: Loaded) -> Result<u64, KernelError> {
         let Loaded { set, digest, .. } = loaded;
         let set = Arc::new(set);
+        let mut view = None;
         if let Some(kernel) = &self.kernel {
             let mut generations = kernel.generations();
             let applied = generations.apply(&set, &kernel.counters);
-            let view = generations.view();
+            let after = generations.view();
             drop(generations);
-            self.publish(view);
-            applied?;
+            if let Err(error) = applied {
+                self.change(|standing| standing.show(after));
+                return Err(error);
+            }
+            view = Some(after);
         }
         if let Some(policies) = &self.policies {
             policies.replace(PolicySet::clone(&set));
         }
         let generation = self.change(|standing| {
+            if let Some(view) = view {
+                standing.show(view);
+            }
             standing.generation += 1;
             standing.set = Arc::clone(&set);
             standing.digest.clone_from(&digest);
@@ -272,15 +291,29 @@ impl Shared {
         );
     }
 
-    /// Applies the policies in force to the interfaces that there are, if these have changed. `gone`: indices of
-    /// interfaces that have left, though others may have them by now.
+    /// Applies the policies in force to the interfaces that there are, if those that they are about have changed. `gone`:
+    /// indices of interfaces that have left, though others may have them by now.
     pub fn follow_interfaces(&self, gone: &BTreeSet<u32>) {
-        let Some(kernel) = &self.kernel else { return };
-        let mut generations = kernel.generations();
+        if let Some(kernel) = &self.kernel {
+            self.follow(kernel.generations(), kernel, gone);
+        }
+    }
+
+    /// The same for the controller, which does not wait for an application that is under way: that one looks at the
+    /// interfaces itself.
+    pub(super) fn look_at_interfaces(&self) {
+        if let Some(kernel) = &self.kernel
+            && let Some(generations) = kernel.generations.try_lock()
+        {
+            self.follow(generations, kernel, &BTreeSet::new());
+        }
+    }
+
+    fn follow(&self, mut generations: Guard<'_, Generations>, kernel: &KernelHalf, gone: &BTreeSet<u32>) {
         let followed = generations.refresh(gone, &kernel.counters);
         let view = generations.view();
         drop(generations);
-        self.publish(view);
+        self.change(|standing| standing.show(view));
         match followed {
             Ok(false) => {}
             Ok(true) => {
@@ -416,15 +449,6 @@ impl Shared {
         result
     }
 
-    /// Shows what the kernel runs now, unless a later view has overtaken this one.
-    fn publish(&self, view: Arc<View>) {
-        self.change(|standing| {
-            if standing.kernel.version < view.version {
-                standing.kernel = view;
-            }
-        });
-    }
-
     /// Moves a limit, for the controller: `rate` says what each of its levels runs with.
     ///
     /// # Errors
@@ -435,11 +459,11 @@ impl Shared {
         (policy, limit): (&Name, &Name),
         rate: impl Fn(&Level) -> Result<Params, KernelError>,
     ) -> Result<(), KernelError> {
-        let mut generations = kernel.generations();
-        let adapted = generations.store.adapt(policy, limit, rate);
-        let view = generations.view();
-        drop(generations);
-        self.publish(view);
+        let mut in_force = kernel.in_force.lock();
+        let adapted = in_force.adapt(policy, limit, rate);
+        let view = in_force.view();
+        drop(in_force);
+        self.change(|standing| standing.show(view));
         adapted
     }
 
@@ -453,11 +477,11 @@ impl Shared {
         policy: &Name,
         on: bool,
     ) -> Result<(), KernelError> {
-        let mut generations = kernel.generations();
-        let answered = generations.store.answer_syns(policy, on);
-        let view = generations.view();
-        drop(generations);
-        self.publish(view);
+        let mut in_force = kernel.in_force.lock();
+        let answered = in_force.answer_syns(policy, on);
+        let view = in_force.view();
+        drop(in_force);
+        self.change(|standing| standing.show(view));
         answered
     }
 

@@ -41,12 +41,17 @@ impl AccessMap {
     /// The map is full or the kernel refuses.
     pub fn insert(&self, key: &Key<AccessKey>, entry: Access) -> Result<(), KernelError> {
         self.0.presence.add(key.prefix_len(), &key.data())?;
-        let entry = Access {
+        self.0.trie.put("ACCESS", key, &Self::entry(key, entry))
+    }
+
+    /// An entry as it is kept under a key.
+    #[must_use]
+    pub fn entry(key: &Key<AccessKey>, entry: Access) -> Access {
+        Access {
             // At most 160.
             prefix: u16::try_from(key.prefix_len()).unwrap_or(u16::MAX),
             ..entry
-        };
-        self.0.trie.put("ACCESS", key, &entry)
+        }
     }
 
     /// All entries.

@@ -460,6 +460,18 @@ pub const UNUSED: Limit = Limit {
     mask_v4_low: 0,
 };
 
+/// The interfaces that policies are about. While these are the same, others may come and go without a change of tables.
+#[must_use]
+pub fn concerned<'a>(
+    set: &PolicySet,
+    present: &'a [interfaces::Interface],
+) -> Vec<&'a interfaces::Interface> {
+    let patterns = || set.packet_policies.iter().flat_map(|policy| &policy.interfaces);
+    let named =
+        |interface: &&interfaces::Interface| patterns().any(|pattern| pattern.matches(&interface.name));
+    present.iter().filter(named).collect()
+}
+
 /// Interfaces named exactly by a policy that are not there.
 #[must_use]
 pub fn missing(set: &PolicySet, present: &[interfaces::Interface]) -> BTreeSet<String> {

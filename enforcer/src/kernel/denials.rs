@@ -217,7 +217,7 @@ impl Denials {
         };
         without_waiting(|| {
             self.expire()?;
-            self.0.enter(prefix, denial)
+            self.0.enter(prefix, &denial)
         })
     }
 
@@ -299,7 +299,7 @@ impl Denials {
 }
 
 impl Inner {
-    fn enter(&self, prefix: IpNet, denial: Denial) -> Result<(), KernelError> {
+    fn enter(&self, prefix: IpNet, denial: &Denial) -> Result<(), KernelError> {
         let by = denial.by;
         let mut state = self.state.lock();
         let State { entries, turns } = &mut *state;
@@ -316,7 +316,7 @@ impl Inner {
         self.count(entries);
         drop(state);
         if mine && let Err(error) = self.settle((by, prefix)) {
-            self.take_back(prefix, &denial, before);
+            self.take_back(prefix, denial, before);
             return Err(error);
         }
         self.tell_whether_any(by)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::Ebpf;
-use enforcer_common::layout::interface_flag;
+use enforcer_common::layout::{Interface as InterfaceEntry, interface_flag};
 use time::OffsetDateTime;
 
 use super::{
@@ -15,13 +15,13 @@ use super::{
     attach::{attach, attach_pod, detach},
     budgets::Budgets,
     clock::monotonic_ns,
-    compile::{Moment, missing},
+    compile::{Moment, concerned, missing},
     counters::Counters,
     interfaces::{self, Interface},
     numbers::Numbers,
     pins::Pins,
-    store::{Staged, Store},
-    view::{Running, View},
+    store::Store,
+    view::View,
 };
 use crate::policy::model::PolicySet;
 
@@ -44,8 +44,6 @@ pub struct Generations {
     tried: Instant,
     /// The interfaces there were when the tables were last written.
     present: Vec<Interface>,
-    /// Of the latest view.
-    version: u64,
 }
 
 /// An interface that the programs are on.
@@ -85,7 +83,6 @@ impl Generations {
             refused: Vec::new(),
             tried: Instant::now(),
             present: Vec::new(),
-            version: 0,
         })
     }
 
@@ -104,9 +101,9 @@ impl Generations {
             monotonic_ns: monotonic_ns(),
         };
         let staged = self.store.stage(set, &present, counters, now)?;
-        self.store.switch(&staged)?;
-        self.follow(&staged, &present);
-        self.store.commit(staged, &present);
+        let entries = self.store.replace(staged, &present)?;
+        tracing::debug!(written = self.store.writes(), "tables written by difference");
+        self.follow(&entries, &present);
         for name in missing(set, &present) {
             self.failures
                 .entry(name)
@@ -140,21 +137,26 @@ impl Generations {
             self.detach_lost(*index);
             self.present.retain(|interface| interface.index != *index);
         }
-        if interfaces::list().map_err(KernelError::Interfaces)? == self.present {
-            if self.tried.elapsed() >= RETRY {
-                self.tried = Instant::now();
-                for interface in std::mem::take(&mut self.refused) {
-                    if !self.attached.contains_key(&interface.index) {
-                        self.attach(&interface);
-                    }
-                    self.attach_pod(&interface, self.store.judges_pod(interface.index));
-                }
+        let present = interfaces::list().map_err(KernelError::Interfaces)?;
+        if present != self.present {
+            let set = self.store.set();
+            if concerned(&set, &present) != concerned(&set, &self.present) {
+                self.apply(&set, counters)?;
+                return Ok(true);
             }
-            return Ok(false);
+            self.present = present;
         }
-        let set = Arc::clone(self.store.set());
-        self.apply(&set, counters)?;
-        Ok(true)
+        if self.tried.elapsed() >= RETRY {
+            self.tried = Instant::now();
+            for interface in std::mem::take(&mut self.refused) {
+                if !self.attached.contains_key(&interface.index) {
+                    self.attach(&interface);
+                }
+                let judged = self.store.in_force().lock().judges_pod(interface.index);
+                self.attach_pod(&interface, judged);
+            }
+        }
+        Ok(false)
     }
 
     /// Lets go of an interface that is gone. One that was moved into another namespace takes programs along, which
@@ -194,20 +196,11 @@ impl Generations {
     }
 
     /// What is in force now, for whoever asks later.
-    pub fn view(&mut self) -> Arc<View> {
-        self.version += 1;
-        let running = self.store.numbered().map(|(name, number)| {
-            let bank = self.store.bank(name).map(|bank| Arc::new(*bank));
-            (name.clone(), Running { number, bank })
-        });
-        Arc::new(View {
-            version: self.version,
-            set: Arc::clone(self.store.set()),
-            policies: running.collect(),
-            adapted: self.store.adapted().cloned().collect(),
-            attached: self.attached(),
-            failures: self.failures.clone(),
-        })
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        let mut in_force = self.store.in_force().lock();
+        in_force.reach(self.attached(), self.failures.clone());
+        in_force.view()
     }
 
     /// Where the programs are.
@@ -232,7 +225,7 @@ impl Generations {
 
     /// Attaches to interfaces that are new, and detaches from those that no policy names. The tables are
     /// switched already: an attached program without an entry passes everything.
-    fn follow(&mut self, staged: &Staged, present: &[Interface]) {
+    fn follow(&mut self, entries: &BTreeMap<u32, InterfaceEntry>, present: &[Interface]) {
         self.failures.clear();
         self.refused.clear();
         self.tried = Instant::now();
@@ -240,7 +233,7 @@ impl Generations {
             if let Some((known, _)) = self.attached.get_mut(&interface.index) {
                 known.name.clone_from(&interface.name);
             }
-            let Some(entry) = staged.interfaces().get(&interface.index) else {
+            let Some(entry) = entries.get(&interface.index) else {
                 continue;
             };
             if !self.attached.contains_key(&interface.index) {
@@ -248,11 +241,10 @@ impl Generations {
             }
             self.attach_pod(interface, entry.flags & interface_flag::POD != 0);
         }
-        let named: BTreeSet<u32> = staged.interfaces().keys().copied().collect();
         let gone: Vec<u32> = self
             .attached
             .keys()
-            .filter(|index| !named.contains(index))
+            .filter(|index| !entries.contains_key(index))
             .copied()
             .collect();
         for (interface, attachment) in gone.iter().filter_map(|index| self.attached.remove(index)) {

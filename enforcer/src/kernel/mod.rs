@@ -12,6 +12,7 @@ mod counters;
 mod decision;
 mod denials;
 mod descriptors;
+mod difference;
 mod egress;
 mod elements;
 mod error;
@@ -75,7 +76,7 @@ pub use pins::PinsError;
 pub use recents::Recents;
 pub use revoked::Revoked;
 pub use sketch::{Sketch, SourceState};
-pub use store::Store;
+pub use store::{InForce, Store};
 pub use syn::{Need, Shortfall, Syn};
 pub use view::{Running, View};
 

@@ -150,8 +150,7 @@ impl Offline {
             monotonic_ns: now_ns,
         };
         let staged = self.store.stage(set, &present, &self.counters, now)?;
-        self.store.switch(&staged)?;
-        self.store.commit(staged, &present);
+        self.store.replace(staged, &present)?;
         Ok(())
     }
 

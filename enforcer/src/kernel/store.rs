@@ -2,46 +2,47 @@
 
 mod adapting;
 mod answering;
+mod in_force;
 mod write;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError, lpm_trie::Key},
+    maps::{HashMap, MapData, lpm_trie::Key},
 };
 use enforcer_common::{
     layout::{
-        AccessKey, Bank, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, MAX_POLICIES,
-        Policy, SLOTS, Service, ServiceKey, interface_flag, table_kind, table_parts,
+        Access, AccessKey, EgressKey, EgressLimits, EgressRule, Interface as InterfaceEntry, Policy, SLOTS,
+        Service, ServiceKey, table_kind, table_parts,
     },
     limiter::FRESH,
 };
 
-use self::adapting::Adapted;
+pub use self::in_force::InForce;
 use super::{
     AccessMap, KernelError,
     budgets::Budgets,
     compile::{Moment, Tables, compile},
     counters::Counters,
+    difference::{Entries, sorted},
+    elements::Elements as _,
     interfaces::Interface,
     notes::Notes,
     numbers::Numbers,
     object::{self, Array},
     seats::Seats,
 };
-use crate::policy::model::{Name, PolicySet};
+use crate::{
+    policy::model::{Level, Name, PolicySet},
+    sync::{Rank, Serial},
+};
 
-/// The tables in force, and what is needed to follow them with others.
+/// The tables in force, and what is needed to follow them with others. Writing takes its time; what is in force has a lock of
+/// its own, and is changed and replaced in short steps.
 pub struct Store {
     access: AccessMap,
-    interfaces: HashMap<MapData, u32, InterfaceEntry>,
-    seats: Seats,
     services: HashMap<MapData, ServiceKey, Service>,
-    policies: Array<Policy>,
     egress_rules: HashMap<MapData, EgressKey, EgressRule>,
     egress_limits: Array<EgressLimits>,
     /// Limiter states of services and interfaces.
@@ -49,25 +50,18 @@ pub struct Store {
     /// Limiter states of identities.
     budgets: Budgets,
     notes: Notes,
-    numbers: Numbers,
-    slot: u32,
-    set: Arc<PolicySet>,
-    /// What each slot holds, so that it can be taken out again.
-    written: [Written; SLOTS as usize],
-    /// What the policies map holds in the slot in force.
-    in_force: BTreeMap<u32, Policy>,
-    adapted: BTreeMap<(Name, Name), Adapted>,
-    /// Policies whose SYNs the controller has answered.
-    answering: BTreeSet<Name>,
-    /// What the interfaces map holds.
-    switched: BTreeMap<u32, InterfaceEntry>,
+    /// What each slot holds, so that only differences are written.
+    held: [Held; SLOTS as usize],
+    /// Entries that the latest generation has written or removed.
+    writes: usize,
+    in_force: Arc<Serial<InForce>>,
 }
 
 #[derive(Default)]
-struct Written {
-    services: Vec<ServiceKey>,
-    access: Vec<Key<AccessKey>>,
-    egress_rules: Vec<EgressKey>,
+struct Held {
+    services: Entries<ServiceKey, Service>,
+    access: Entries<Key<AccessKey>, Access>,
+    egress_rules: Entries<EgressKey, EgressRule>,
 }
 
 /// A generation that is written and not yet in force.
@@ -76,14 +70,8 @@ pub struct Staged {
     set: Arc<PolicySet>,
     numbers: Numbers,
     slot: u32,
-    tables: Tables,
-}
-
-impl Staged {
-    /// What each interface is to be switched to, by its index.
-    pub fn interfaces(&self) -> &BTreeMap<u32, InterfaceEntry> {
-        &self.tables.interfaces
-    }
+    interfaces: BTreeMap<u32, InterfaceEntry>,
+    policies: BTreeMap<u32, Policy>,
 }
 
 impl Store {
@@ -100,65 +88,55 @@ impl Store {
     ) -> Result<Self, KernelError> {
         let mut store = Self {
             access,
-            interfaces: object::take(ebpf, "INTERFACES")?,
-            seats: Seats::new(object::take(ebpf, "SEATS")?)?,
+            in_force: Arc::new(Serial::new(
+                Rank::InForce,
+                InForce::inherit(
+                    object::take(ebpf, "INTERFACES")?,
+                    Seats::new(object::take(ebpf, "SEATS")?)?,
+                    object::take(ebpf, "POLICIES")?,
+                    numbers,
+                )?,
+            )),
             services: object::take(ebpf, "SERVICES")?,
-            policies: object::take(ebpf, "POLICIES")?,
             egress_rules: object::take(ebpf, "EGRESS_RULES")?,
             egress_limits: object::take(ebpf, "EGRESS_LIMITS")?,
             shared: object::take(ebpf, "SHARED")?,
             budgets,
             notes: Notes::new(object::take(ebpf, "NOTES")?)?,
-            numbers,
-            slot: 0,
-            set: Arc::default(),
-            written: Default::default(),
-            in_force: BTreeMap::new(),
-            adapted: BTreeMap::new(),
-            answering: BTreeSet::new(),
-            switched: BTreeMap::new(),
+            held: Default::default(),
+            writes: 0,
         };
         store.inherit()?;
         Ok(store)
     }
 
-    /// Finds out what the maps hold: which slot is in force, and what is to be taken out of either.
+    /// Finds out what either slot holds.
     fn inherit(&mut self) -> Result<(), KernelError> {
-        let mut entries: BTreeMap<u32, InterfaceEntry> = self
-            .interfaces
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(KernelError::map("INTERFACES"))?;
-        // Where a seat says otherwise than the map, packets have seen the seat.
-        entries.extend(self.seats.taken());
-        let second = entries.values().filter(|entry| entry.slot == 1).count();
-        self.slot = u32::from(second * 2 > entries.len());
-        for (index, entry) in entries {
-            if entry.slot == self.slot {
-                self.enter(index, entry)?;
-            } else {
-                // The agent ended while it switched interfaces over. The other slot is written next, and no packet
-                // may see that half-way: until the switch these pass.
-                self.vacate(index)?;
-            }
-        }
-        for key in self.services.keys() {
-            let key = key.map_err(KernelError::map("SERVICES"))?;
-            self.written[usize::from(key.slot) % SLOTS as usize]
+        for entry in &self.services {
+            let (key, service) = entry.map_err(KernelError::map("SERVICES"))?;
+            self.held[usize::from(key.slot) % SLOTS as usize]
                 .services
-                .push(key);
+                .push((key, service));
         }
-        for key in self.egress_rules.keys() {
-            let key = key.map_err(KernelError::map("EGRESS_RULES"))?;
-            self.written[usize::from(key.slot) % SLOTS as usize]
+        for entry in &self.egress_rules {
+            let (key, rule) = entry.map_err(KernelError::map("EGRESS_RULES"))?;
+            self.held[usize::from(key.slot) % SLOTS as usize]
                 .egress_rules
-                .push(key);
+                .push((key, rule));
         }
-        for (key, _) in self.access.entries()? {
+        for (key, entry) in self.access.entries()? {
             let (kind, slot) = table_parts(key.data().table);
             if matches!(kind, table_kind::INGRESS | table_kind::EGRESS | table_kind::POD) {
-                self.written[(slot % SLOTS) as usize].access.push(key);
+                self.held[(slot % SLOTS) as usize].access.push((key, entry));
             }
+        }
+        for held in &mut self.held {
+            held.services =
+                sorted::<_, _, HashMap<MapData, ServiceKey, Service>>(std::mem::take(&mut held.services));
+            held.egress_rules = sorted::<_, _, HashMap<MapData, EgressKey, EgressRule>>(std::mem::take(
+                &mut held.egress_rules,
+            ));
+            held.access = sorted::<_, _, AccessMap>(std::mem::take(&mut held.access));
         }
         Ok(())
     }
@@ -174,162 +152,93 @@ impl Store {
         counters: &Counters,
         now: Moment,
     ) -> Result<Staged, KernelError> {
-        let slot = 1 - self.slot;
-        let mut numbers = self.numbers.clone();
+        // Nobody else gives numbers or changes slots meanwhile.
+        let (slot, before) = {
+            let in_force = self.in_force.lock();
+            (1 - in_force.slot, in_force.numbers.clone())
+        };
+        let mut numbers = before.clone();
         let mut tables = compile(set, present, &mut numbers, slot, now)?;
-        let known: BTreeSet<u32> = self.numbers.policies().map(|(_, number)| number).collect();
+        let known: BTreeSet<u32> = before.policies().map(|(_, number)| number).collect();
         for (_, number) in numbers.policies().filter(|(_, number)| !known.contains(number)) {
             counters.clear(number)?;
         }
-        for place in numbers.newly_shared(&self.numbers) {
-            self.shared
-                .set(place, FRESH, 0)
-                .map_err(KernelError::map("SHARED"))?;
+        for place in numbers.newly_shared(&before) {
+            self.shared.put("SHARED", &place, &FRESH)?;
         }
-        for column in numbers.new_columns(&self.numbers) {
+        for column in numbers.new_columns(&before) {
             self.budgets.renew_column(column)?;
         }
-        self.carry_adapted_over(set, &mut tables, &numbers);
-        self.carry_answering_over(set, &mut tables, &numbers);
         // Before any packet is counted or limited by a number, the next agent can tell whose it is.
         self.notes.write(&numbers)?;
-        self.write(slot, &tables)?;
-        Ok(Staged {
+        let staged = Staged {
             set: Arc::clone(set),
             numbers,
             slot,
-            tables,
-        })
+            interfaces: std::mem::take(&mut tables.interfaces),
+            policies: std::mem::take(&mut tables.policies),
+        };
+        self.writes = self.write(slot, tables)?;
+        Ok(staged)
     }
 
-    /// Switches interfaces to a staged generation: from here on their packets see that one alone.
-    /// Interfaces that it does not speak of are taken out, and their packets pass. All or none: if one
-    /// cannot be switched, those that were go back.
+    /// Puts a staged generation in force, on all interfaces or none. What each is switched to.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn switch(&mut self, staged: &Staged) -> Result<(), KernelError> {
-        let before = self.switched.clone();
-        let result = staged
-            .interfaces()
-            .iter()
-            .try_for_each(|(index, entry)| self.enter(*index, *entry));
-        if let Err(error) = result {
-            for (index, entry) in before {
-                // What was written a moment ago can be written again.
-                self.enter(index, entry)?;
-            }
-            return Err(error);
-        }
-        let gone: Vec<u32> = self
-            .switched
-            .keys()
-            .filter(|index| !staged.interfaces().contains_key(index))
-            .copied()
-            .collect();
-        for index in gone {
-            self.switched.remove(&index);
-            if let Err(error) = self.seats.leave(index) {
-                tracing::error!(index, %error, "an interface keeps its policies");
-            }
-            if let Err(error) = self.interfaces.remove(&index) {
-                tracing::error!(index, %error, "an interface's entry is not removed");
-            }
-        }
-        Ok(())
+    pub fn replace(
+        &self,
+        staged: Staged,
+        present: &[Interface],
+    ) -> Result<BTreeMap<u32, InterfaceEntry>, KernelError> {
+        self.in_force.lock().replace(staged, present)
     }
 
-    /// Whether policies in force are about what the other end of an interface sends.
+    /// What is in force, for those who change it in short steps.
     #[must_use]
-    pub fn judges_pod(&self, index: u32) -> bool {
-        self.switched
-            .get(&index)
-            .is_some_and(|entry| entry.flags & interface_flag::POD != 0)
+    pub fn in_force(&self) -> &Arc<Serial<InForce>> {
+        &self.in_force
     }
 
-    /// Whether some policy in force enforces, on any interface: else nothing that the agent concludes by itself may end
-    /// anything.
+    /// Entries of access lists, services and egress rules that the latest generation has written or removed: the
+    /// difference from what its slot held.
     #[must_use]
-    pub fn enforces(&self) -> bool {
-        self.switched
-            .values()
-            .any(|entry| entry.flags & interface_flag::SHADOW == 0)
-    }
-
-    /// Takes an interface out of map and seat.
-    fn vacate(&mut self, index: u32) -> Result<(), KernelError> {
-        match self.interfaces.remove(&index) {
-            Ok(()) | Err(MapError::KeyNotFound) => self.seats.leave(index),
-            Err(error) => Err(KernelError::map("INTERFACES")(error)),
-        }
-    }
-
-    fn enter(&mut self, index: u32, entry: InterfaceEntry) -> Result<(), KernelError> {
-        self.interfaces
-            .insert(index, entry, 0)
-            .map_err(KernelError::map("INTERFACES"))?;
-        self.seats.enter(index, entry)?;
-        self.switched.insert(index, entry);
-        Ok(())
-    }
-
-    /// Makes a staged generation the one in force, once all interfaces are switched to it.
-    pub fn commit(&mut self, staged: Staged, present: &[Interface]) {
-        let Staged {
-            set,
-            mut numbers,
-            slot,
-            tables,
-        } = staged;
-        let interfaces = present.iter().map(|interface| interface.name.clone()).collect();
-        numbers.retain(&set, &interfaces);
-        self.numbers = numbers;
-        self.slot = slot;
-        self.set = set;
-        self.in_force = tables.policies;
-    }
-
-    /// The number that the kernel knows a policy by.
-    #[must_use]
-    pub fn number(&self, policy: &Name) -> Option<u32> {
-        let (_, number) = self.numbers.policies().find(|(name, _)| *name == policy)?;
-        Some(number)
-    }
-
-    /// Changes what a policy says at once: first the bank that nobody reads, then the switch to it.
-    fn change(&mut self, number: u32, how: impl FnOnce(&mut Bank)) -> Result<(), KernelError> {
-        let Some(entry) = self.in_force.get_mut(&number) else {
-            return Ok(());
-        };
-        let current = usize::from(entry.select & 1 == 1);
-        let mut bank = entry.banks[current];
-        how(&mut bank);
-        entry.banks[1 - current] = bank;
-        let place = self.slot * MAX_POLICIES + number;
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))?;
-        entry.select = 1 - (entry.select & 1);
-        self.policies
-            .set(place, *entry, 0)
-            .map_err(KernelError::map("POLICIES"))
+    pub fn writes(&self) -> usize {
+        self.writes
     }
 
     /// What is in force.
     #[must_use]
-    pub fn set(&self) -> &Arc<PolicySet> {
-        &self.set
+    pub fn set(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.in_force.lock().set)
     }
 
     /// The policies and the numbers that the counters know them by.
-    pub fn numbered(&self) -> impl Iterator<Item = (&Name, u32)> {
-        self.numbers.policies()
+    pub fn numbered(&self) -> impl Iterator<Item = (Name, u32)> + use<> {
+        let in_force = self.in_force.lock();
+        let policies = in_force.numbers.policies();
+        let policies: Vec<_> = policies.map(|(name, number)| (name.clone(), number)).collect();
+        policies.into_iter()
     }
 
-    /// What the kernel runs for a policy now.
-    #[must_use]
-    pub fn bank(&self, policy: &Name) -> Option<&Bank> {
-        let entry = self.in_force.get(&self.number(policy)?)?;
-        Some(&entry.banks[usize::from(entry.select & 1 == 1)])
+    /// As [`InForce::adapt`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn adapt(
+        &self,
+        policy: &Name,
+        limit: &Name,
+        rate: impl Fn(&Level) -> Result<enforcer_common::limiter::Params, KernelError>,
+    ) -> Result<(), KernelError> {
+        self.in_force.lock().adapt(policy, limit, rate)
+    }
+
+    /// As [`InForce::end_answering`].
+    ///
+    /// # Errors
+    /// As that.
+    pub fn end_answering(&self) -> Result<(), KernelError> {
+        self.in_force.lock().end_answering()
     }
 }

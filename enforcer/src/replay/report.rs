@@ -154,13 +154,13 @@ fn calendar(time_ns: u64) -> Option<String> {
 }
 
 fn verdicts(counters: &[Counter], store: &Store) -> Vec<VerdictReport> {
-    let names: BTreeMap<u32, &Name> = store.numbered().map(|(name, number)| (number, name)).collect();
+    let names: BTreeMap<u32, Name> = store.numbered().map(|(name, number)| (number, name)).collect();
     let mut rows: Vec<VerdictReport> = (0..)
         .zip(counters)
         .filter(|(_, counter)| counter.packets > 0)
         .filter_map(|(place, counter)| {
             let (direction, number, reason, verdict) = counted(place)?;
-            let policy = names.get(&number).copied();
+            let policy = names.get(&number);
             let limit = policy
                 .zip(reason.limit_place())
                 .and_then(|(policy, (list, index))| {

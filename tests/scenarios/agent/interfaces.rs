@@ -111,3 +111,43 @@ fn interfaces_that_match_are_followed_as_they_come_and_go() -> Result<()> {
     ensure!(Hooks::of(node, "named0")?.is_empty());
     Ok(())
 }
+
+/// How often policies were applied anew because of interfaces.
+fn followed(stage: &lab::demo::setup::Stage) -> usize {
+    let log = stage.agent().log();
+    log.matches("interfaces have changed").count()
+}
+
+#[test]
+fn faults_5_interfaces_that_no_policy_names_change_nothing() -> Result<()> {
+    let setting = Setting {
+        edge: packet_policy("edge", "interfaces: [to-client, \"late*\"]\n  ports: [tcp/8443]"),
+        ..Setting::default()
+    };
+    let Some(stage) = setting.stage()? else {
+        return Ok(());
+    };
+    let node = stage.lab().node();
+    let add = |name: &str| node.ip(&["link", "add", name, "type", "dummy"]);
+    let attached = |name: &str, times: usize| {
+        stage
+            .agent()
+            .wait_for("the named interface attached", |metrics| {
+                metrics.sum("enforcer_interface_attached", &[("interface", name)]) == 1.0
+            })?;
+        wait_until("the log says so", || Ok(followed(&stage) >= times))
+    };
+    add("late0")?;
+    attached("late0", 1)?;
+    for number in 0..5 {
+        let name = format!("stranger{number}");
+        add(&name)?;
+        node.ip(&["link", "set", &name, "up"])?;
+        node.ip(&["link", "delete", &name])?;
+    }
+    // The kernel tells of them in order, so all those have been looked at once this one is attached.
+    add("late1")?;
+    attached("late1", 2)?;
+    ensure!(followed(&stage) == 2, "{} times", followed(&stage));
+    Ok(())
+}

@@ -4,6 +4,7 @@
 //! floods and the clients share few processors.
 
 mod adaptation;
+mod asked_by_many;
 mod capabilities;
 mod check;
 mod debug;

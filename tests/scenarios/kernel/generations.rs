@@ -126,3 +126,37 @@ fn lists_are_those_of_the_generation_in_force() {
         None,
     )]);
 }
+
+#[test]
+fn faults_5_only_what_differs_is_written() {
+    let lists = |last: u8| {
+        let denied: Vec<String> = (0..200).map(|host| format!("198.51.100.{host}/32")).collect();
+        let rest = format!(
+            "  deny: [{}, 192.0.2.{last}/32, {{cidr: 203.0.113.0/24, until: \"2099-01-01T00:00:00Z\"}}]\n  \
+             egress: {{deny: [198.18.{last}.0/24]}}",
+            denied.join(", ")
+        );
+        document("p", "enforce", &rest)
+    };
+    let Some(mut rig) = Rig::new(&lists(1)) else {
+        return;
+    };
+    rig.apply(&lists(1), START);
+    assert!(rig.offline.store.writes() > 200, "the other slot was empty");
+    // Both slots hold the same now.
+    for _ in 0..2 {
+        rig.apply(&lists(1), START);
+        assert_eq!(rig.offline.store.writes(), 0);
+    }
+    for (last, gone) in [(2, 1), (3, 2), (1, 3)] {
+        rig.apply(&lists(last), START);
+        let writes = rig.offline.store.writes();
+        assert!((1..=8).contains(&writes), "{writes}");
+        rig.check(&[
+            row(&format!("192.0.2.{last}"), Reason::Denied),
+            row("198.51.100.7", Reason::Denied),
+            row("203.0.113.7", Reason::Denied),
+            row(&format!("192.0.2.{gone}"), Reason::WithinLimits),
+        ]);
+    }
+}

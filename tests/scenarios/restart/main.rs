@@ -6,6 +6,8 @@ mod budgets;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use aya::maps::{Array, HashMap, Map, MapData};
+use enforcer_common::layout::{Interface, SEATS, Seat};
 use lab::{agent::Signal, privilege::root_or_skip, residue, topology::Neighbour};
 
 use crate::bench::{
@@ -198,4 +200,38 @@ fn a_stop_that_is_to_detach_leaves_nothing() -> Result<()> {
     let prefix = bench.lab.prefix().to_owned();
     drop(bench);
     residue::wait_for_none(&prefix, &before, PATIENCE)
+}
+
+/// What a kill between the two system calls that let go of an interface leaves, when another had come within a switch: a seat
+/// in the slot that is not in force, and no entry behind it.
+#[test]
+fn faults_8_a_seat_in_the_other_slot_without_an_entry_does_not_hinder_the_next_start() -> Result<()> {
+    if !root_or_skip() {
+        return Ok(());
+    }
+    let mut bench = Bench::start("sketchMemory: 1MiB")?;
+    bench.stop(Signal::Kill)?;
+    let folder = only_folder(&bench.bpffs.pins())?;
+    let pinned = |name: &str| MapData::from_pin(folder.join(name));
+    let mut interfaces: HashMap<_, u32, Interface> = Map::HashMap(pinned("INTERFACES")?).try_into()?;
+    let mut seats: Array<_, Seat> = Map::Array(pinned("SEATS")?).try_into()?;
+    let mut indices = interfaces.keys().collect::<Result<Vec<u32>, _>>()?;
+    ensure!(indices.len() == 3, "{indices:?}");
+    let index = indices.remove(1);
+    let place = index & (SEATS - 1);
+    let mut seat = seats.get(&place, 0)?;
+    ensure!(seat.index == index, "{seat:?}");
+    let bank = &mut seat.banks[usize::from(seat.select & 1 == 1)];
+    bank.slot = 1 - bank.slot;
+    seats.set(place, seat, 0)?;
+    interfaces.remove(&index)?;
+
+    bench.run_agent()?;
+    assert_kept(&bench)?;
+    bench.agent()?.wait_for("all interfaces", |metrics| {
+        metrics.sum("enforcer_interface_attached", &[]) == 3.0
+    })?;
+    let entries = interfaces.keys().collect::<Result<Vec<u32>, _>>()?;
+    ensure!(entries.len() == 3, "{entries:?}");
+    Ok(())
 }

@@ -1,21 +1,27 @@
 //! Limits that the controller has changed.
 
-use enforcer_common::{layout::Bank, limiter::Params};
+use std::collections::BTreeMap;
 
-use super::Store;
+use enforcer_common::{
+    layout::{Bank, Policy},
+    limiter::Params,
+};
+
+use super::InForce;
 use crate::{
-    kernel::{KernelError, compile::Tables, numbers::Numbers},
+    kernel::{KernelError, numbers::Numbers},
     policy::model::{Level, Name, PolicySet},
 };
 
 /// A limit that the controller has changed, level by level.
+#[derive(Clone)]
 pub(super) struct Adapted {
     /// As the policy has it: a change of policy ends the adaptation.
     configured: Vec<Params>,
     now: Vec<Params>,
 }
 
-impl Store {
+impl InForce {
     /// Lowers or raises a limit's rate at once, for the controller: `rate` says what each of its levels runs
     /// with. Unknown names change nothing.
     ///
@@ -38,11 +44,6 @@ impl Store {
         Ok(())
     }
 
-    /// The limits that the controller has changed, by policy and name.
-    pub(in crate::kernel) fn adapted(&self) -> impl Iterator<Item = &(Name, Name)> {
-        self.adapted.keys()
-    }
-
     fn find(&self, policy: &Name, limit: &Name) -> Option<(u32, usize, &[Level])> {
         let document = self
             .set
@@ -57,28 +58,25 @@ impl Store {
         Some((number, index, &document.limits[index].levels))
     }
 
-    /// Carries the controller's changes over to limits that the new generation has unchanged.
-    pub(super) fn carry_adapted_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
-        self.adapted.retain(|(policy, limit), adapted| {
-            let number = numbers
-                .policies()
-                .find(|(name, _)| *name == policy)
-                .map(|(_, number)| number);
-            let document = set
-                .packet_policies
-                .iter()
-                .find(|document| document.name == *policy);
+    /// Carries the controller's changes over to limits that the new generation has unchanged, and says which.
+    pub(super) fn carry_adapted_over(
+        &self,
+        set: &PolicySet,
+        policies: &mut BTreeMap<u32, Policy>,
+        numbers: &Numbers,
+    ) -> BTreeMap<(Name, Name), Adapted> {
+        let mut carried = self.adapted.clone();
+        carried.retain(|(policy, limit), adapted| {
+            let mut known = numbers.policies();
+            let number = known.find(|(name, _)| *name == policy).map(|(_, number)| number);
+            let mut documents = set.packet_policies.iter();
+            let document = documents.find(|document| document.name == *policy);
             let found = document.zip(number).and_then(|(document, number)| {
-                let index = document
-                    .limits
-                    .iter()
-                    .position(|candidate| candidate.name == *limit)?;
+                let mut limits = document.limits.iter();
+                let index = limits.position(|candidate| candidate.name == *limit)?;
                 let unchanged = configured(&document.limits[index].levels) == adapted.configured;
-                tables
-                    .policies
-                    .get_mut(&number)
-                    .filter(|_| unchanged)
-                    .map(|entry| (entry, index))
+                let entry = policies.get_mut(&number).filter(|_| unchanged)?;
+                Some((entry, index))
             });
             let Some((entry, index)) = found else { return false };
             for bank in &mut entry.banks {
@@ -86,6 +84,7 @@ impl Store {
             }
             true
         });
+        carried
     }
 }
 

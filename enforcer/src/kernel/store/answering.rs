@@ -1,14 +1,16 @@
 //! Policies whose SYNs are answered now: the controller says so, and the next generation goes on.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use enforcer_common::layout::{Policy, policy_flag};
 
-use super::Store;
+use super::InForce;
 use crate::{
-    kernel::{KernelError, compile::Tables, numbers::Numbers},
+    kernel::{KernelError, numbers::Numbers},
     policy::model::{Name, PolicySet, SynDefence},
 };
 
-impl Store {
+impl InForce {
     /// Begins or ends answering SYNs under an `auto` policy, for the controller. Unknown names change
     /// nothing.
     ///
@@ -57,22 +59,29 @@ impl Store {
         Ok(())
     }
 
-    /// Goes on answering where policies are still `auto`.
-    pub(super) fn carry_answering_over(&mut self, set: &PolicySet, tables: &mut Tables, numbers: &Numbers) {
+    /// Goes on answering where policies are still `auto`, and says which.
+    pub(super) fn carry_answering_over(
+        &self,
+        set: &PolicySet,
+        policies: &mut BTreeMap<u32, Policy>,
+        numbers: &Numbers,
+    ) -> BTreeSet<Name> {
         let auto = |name: &Name| {
             set.packet_policies
                 .iter()
                 .any(|policy| policy.name == *name && matches!(policy.syn, SynDefence::Auto { .. }))
         };
-        self.answering.retain(auto);
+        let mut carried = self.answering.clone();
+        carried.retain(auto);
         for (name, number) in numbers.policies() {
-            if let Some(entry) = tables.policies.get_mut(&number)
-                && self.answering.contains(name)
+            if let Some(entry) = policies.get_mut(&number)
+                && carried.contains(name)
             {
                 for bank in &mut entry.banks {
                     bank.flags |= policy_flag::SYN_ANSWERED;
                 }
             }
         }
+        carried
     }
 }

@@ -106,7 +106,10 @@ fn weaker<'r>(
             HostPattern::Suffix(suffix) => format!("any.{suffix}"),
             HostPattern::Any => "any.invalid".to_owned(),
         };
-        for (method, listener) in methods.iter().flat_map(|method| at.iter().map(move |at| (method, at))) {
+        for (method, listener) in methods
+            .iter()
+            .flat_map(|method| at.iter().map(move |at| (method, at)))
+        {
             let asked = Asked {
                 host: &host,
                 path,
