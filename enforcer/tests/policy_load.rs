@@ -283,7 +283,7 @@ fn directories_stand_for_their_visible_yaml_files_in_order() {
         fs::write(directory.path().join(file), service(name)).unwrap();
     }
     fs::write(directory.path().join("README.md"), "no policy: [").unwrap();
-    fs::create_dir(directory.path().join("deeper.yaml")).unwrap();
+    fs::create_dir(directory.path().join("deeper")).unwrap();
     let loaded = policy::load(&[directory.path().to_owned()]).unwrap_or_else(|problems| panic!("{problems}"));
     let names: Vec<&str> = loaded
         .set
