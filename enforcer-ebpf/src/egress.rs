@@ -26,7 +26,7 @@ use crate::{
     lifeline,
     maps::CONTROL,
     parse::{
-        Packet,
+        self, Packet,
         reading::{self, Reading, enforcer_read_tc},
     },
     scratch, service,
@@ -148,16 +148,19 @@ extern "C" fn enforcer_what(skb: *mut __sk_buff, interface: u64) -> u64 {
         let wanted = if ctx.len() < HEADERS { ctx.len() } else { HEADERS };
         let _ = ctx.pull_data(wanted);
     }
-    let mut reading = enforcer_read_tc(skb, interface.bare());
-    if Reading::from(reading).is_cut_off() && Frame::of_tc(&ctx).readable() < ctx.len() as usize {
-        let wanted = if ctx.len() < ALL_HEADERS {
-            ctx.len()
-        } else {
-            ALL_HEADERS
-        };
-        let _ = ctx.pull_data(wanted);
-        reading = enforcer_read_tc(skb, interface.bare());
-    }
+    let frame = Frame::of_tc(&ctx);
+    let plain = if interface.has(interface_flag::BARE) {
+        None
+    } else {
+        parse::plain(&frame)
+    };
+    let reading = match plain {
+        Some(packet) => {
+            scratch::put(&packet);
+            reading::IP
+        }
+        None => read(&ctx, interface),
+    };
     let mixed = if interface.has(interface_flag::MIXED) {
         MIXED
     } else {
@@ -166,6 +169,22 @@ extern "C" fn enforcer_what(skb: *mut __sk_buff, interface: u64) -> u64 {
     // SAFETY: the context is valid while the program runs.
     let index = unsafe { (*skb).ifindex };
     mixed | reading << READING | u64::from(index) << INDEX
+}
+
+/// The reading of what is not plain.
+#[inline(always)]
+fn read(ctx: &TcContext, interface: Interface) -> u64 {
+    let reading = enforcer_read_tc(ctx.skb.skb, interface.bare());
+    if !Reading::from(reading).is_cut_off() || Frame::of_tc(ctx).readable() >= ctx.len() as usize {
+        return reading;
+    }
+    let wanted = if ctx.len() < ALL_HEADERS {
+        ctx.len()
+    } else {
+        ALL_HEADERS
+    };
+    let _ = ctx.pull_data(wanted);
+    enforcer_read_tc(ctx.skb.skb, interface.bare())
 }
 
 /// The bytes of a frame, and above them those that it has when the card has cut it up: the kernel says so for what is on

@@ -89,14 +89,7 @@ pub extern "C" fn enforcer_read_xdp(ctx: *mut xdp_md, bare: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn enforcer_read_tc(skb: *mut __sk_buff, bare: u64) -> u64 {
-    let frame = Frame::of_tc(&TcContext::new(skb));
-    if bare == 0
-        && let Some(packet) = super::plain(&frame)
-    {
-        scratch::put(&packet);
-        return IP;
-    }
-    read(&frame, bare != 0).0
+    read(&Frame::of_tc(&TcContext::new(skb)), bare != 0).0
 }
 
 #[inline(always)]

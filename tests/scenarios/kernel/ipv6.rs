@@ -114,11 +114,6 @@ fn extension_headers() {
                 Reason::ExtensionHeaders,
             ),
             understood("six, and a fragment header", to_443(&chain(&PLAIN).fragment(1))),
-            refused(
-                "longer than what is looked through",
-                to_443(&(0..17).fold(v6(TCP), |header, _| header.extended(DESTINATION, 2_048))),
-                Reason::ExtensionHeaders,
-            ),
             Case::arrives(
                 "no next header",
                 carried(&v6(NONE).packet(&[])),
