@@ -13,7 +13,7 @@ use lab::{
 
 const SEED: u64 = 20_261_130;
 /// Of all ways together.
-const PACKETS: u64 = 50_000;
+const PACKETS: u64 = 100_000;
 const FULL: u64 = 1_000_000;
 /// Kinds of which some must have been stopped that the stack would have delivered: else nothing is shown.
 const WRAPPED: [&str; 5] = ["Tagged", "ManyTags", "Extensions", "ManyExtensions", "Fragments"];

@@ -232,7 +232,7 @@ fn search(sets: usize) {
         "LeavesPod Drop",
     ] {
         assert!(
-            seen.get(fate).is_some_and(|count| *count >= tried / 20),
+            seen.get(fate).is_some_and(|count| *count >= tried / 50),
             "{fate} hardly occurred: {seen:?}"
         );
     }

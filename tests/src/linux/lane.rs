@@ -1,7 +1,9 @@
 //! A sender and a receiver, each in a network namespace of its own, and what is between them.
 
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     os::fd::OwnedFd,
     path::Path,
     process::{self, Command},
@@ -19,6 +21,7 @@ use super::{
 use crate::{
     cleanup, interface,
     netns::{self, Namespace, PREFIX},
+    reference::{Reading, read},
     sys::raw,
 };
 
@@ -96,8 +99,23 @@ impl Lane {
         send(&self.entrance, &frames)?;
         let barrier = barrier();
         let entrance = &self.entrance;
-        self.listeners.until_barrier(|| send(entrance, &[&barrier]))
+        let mut delivered = self.listeners.until_barrier(|| send(entrance, &[&barrier]))?;
+        // A socket of an extension header's protocol does not tell what is behind that.
+        let discoverers = discoverers(&frames);
+        for seen in &mut delivered {
+            seen.neighbour_discovery &= discoverers.contains(&seen.source);
+        }
+        Ok(delivered)
     }
+}
+
+/// The sources of neighbour discovery.
+fn discoverers(frames: &[&[u8]]) -> BTreeSet<IpAddr> {
+    let source = |frame: &&[u8]| match read(frame) {
+        Reading::Packet(packet) if packet.neighbour_discovery => Some(packet.source),
+        _ => None,
+    };
+    frames.iter().filter_map(source).collect()
 }
 
 /// Sends frames in order. What the sender's own kernel refuses is no packet.

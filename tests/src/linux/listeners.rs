@@ -18,9 +18,6 @@ use crate::{
 const PROTOCOLS: [u8; 25] = [
     1, 2, 4, 6, 17, 41, 43, 44, 47, 50, 51, 58, 59, 60, 103, 115, 132, 135, 136, 137, 139, 140, 253, 254, 33,
 ];
-const ICMPV6: u8 = 58;
-/// Router solicitation to redirect.
-const NEIGHBOUR_DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 const PATIENCE: Duration = Duration::from_secs(60);
 const AGAIN_MS: libc::c_int = 200;
 
@@ -131,11 +128,8 @@ fn judged(socket: Socket, ipv4: bool, received: &Received<'_>) -> Seen {
         }
         Socket::Raw(_) => false,
     };
-    let neighbour_discovery = socket == Socket::Raw(ICMPV6)
-        && received.hops == Some(255)
-        && transport
-            .first()
-            .is_some_and(|kind| NEIGHBOUR_DISCOVERY.contains(kind));
+    // From the link itself, if its packet says that it is that.
+    let neighbour_discovery = matches!(socket, Socket::Raw(_)) && received.hops == Some(255);
     Seen {
         socket,
         source: received.source,
