@@ -5,8 +5,8 @@ use std::{fs, net::SocketAddr, num::NonZeroUsize, path::Path, sync::LazyLock, ti
 
 use enforcer::{
     config::{
-        CertificateFiles, ClientTrust, Clients, Config, Depth, Destination, LogFormat, OnStop, Revocation,
-        Shedding, Unsure, XdpMode,
+        CertificateFiles, ClientTrust, Clients, Config, Depth, Destination, Ends, LogFormat, OnStop,
+        Revocation, Shedding, Unsure, XdpMode,
     },
     policy::{self, Problem},
 };

@@ -25,7 +25,7 @@ use crate::{
     traffic::connect,
 };
 
-const AUDIT: &str = "audit.jsonl";
+const AUDIT: &str = "./audit.jsonl";
 /// Longer than any storm here.
 const DENY: &str = "{rate: 3/m, denyFor: 10m}";
 
