@@ -13,7 +13,7 @@ use std::{
 use enforcer::{
     config::{
         Authority, AuthorityId, Bounds, CertificateFiles, ClientTrust, Clients, Config, Depth, Destination,
-        LogFormat, OnStop, Revocation, Shedding, Unsure, XdpMode,
+        Ends, LogFormat, OnStop, Revocation, Shedding, Unsure, XdpMode,
     },
     policy::{self, Problem, model::Attribute},
 };

@@ -19,12 +19,13 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
-    HOST, Lab, PATIENCE, Plan,
+    Lab, PATIENCE, Plan,
     client::{self, Client, H1, H2, Reply},
     corp::{Corp, SigningKey},
     eventually,
     origin::Origin,
-    pki, policy,
+    pki::{self, HOST},
+    policy,
 };
 
 const ORDERS: &str = "spiffe://example.com/ns/shop/sa/orders";

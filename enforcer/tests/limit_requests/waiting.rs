@@ -74,7 +74,7 @@ impl Desk {
 #[tokio::test(start_paused = true)]
 async fn requests_are_served_in_the_order_of_their_coming() {
     for algorithm in ALGORITHMS {
-        let desk = Desk::open(100, patient(algorithm, 4, 10 * SECOND));
+        let desk = Desk::open(1_000, patient(algorithm, 4, 10 * SECOND));
         assert_eq!(desk.come_all(20).await, 20, "{algorithm:?}");
         assert_eq!(desk.order(), (0..20).collect::<Vec<_>>(), "{algorithm:?}");
         let last = desk.admitted.borrow()[19].1;
@@ -90,7 +90,7 @@ async fn requests_are_served_in_the_order_of_their_coming() {
 #[tokio::test(start_paused = true)]
 async fn who_would_wait_in_vain_is_refused_at_once() {
     for algorithm in ALGORITHMS {
-        let desk = Desk::open(100, patient(algorithm, 4, 2 * SECOND));
+        let desk = Desk::open(1_000, patient(algorithm, 4, 2 * SECOND));
         let refused = RefCell::new(Vec::new());
         let (desk, refused) = (&desk, &refused);
         let all = (0..40).map(|who| async move {
@@ -114,7 +114,7 @@ async fn who_would_wait_in_vain_is_refused_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_overtakes_a_line() {
-    let desk = Desk::open(100, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
+    let desk = Desk::open(1_000, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
     let latecomer = async {
         // Exactly when the bucket has one again, which is the first waiter's.
         tokio::time::sleep(SECOND).await;
@@ -127,7 +127,7 @@ async fn nobody_overtakes_a_line() {
 
 #[tokio::test(start_paused = true)]
 async fn other_clients_do_not_stand_in_the_line() {
-    let desk = Desk::open(100, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
+    let desk = Desk::open(1_000, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
     join(desk.come_all(3), desk.come(7, from("192.0.2.7"))).await;
     assert_eq!(desk.order(), [0, 7, 1, 2]);
 }
@@ -135,14 +135,68 @@ async fn other_clients_do_not_stand_in_the_line() {
 #[tokio::test(start_paused = true)]
 async fn a_full_room_takes_nobody() {
     let desk = Desk::open(2, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
-    assert_eq!(desk.come_all(10).await, 3, "one at once and two who wait");
-    assert_eq!(desk.room.waiting(), 0);
-    assert_eq!(desk.come_all(10).await, 2, "and the places are free again");
+    for (admitted, what) in [
+        (5, "three at once and two who wait"),
+        (3, "the places are free again, and one has refilled"),
+    ] {
+        // Two from each, of which the second has to wait.
+        let sources = ["192.0.2.1", "198.51.100.1", "203.0.113.1"];
+        let all = sources
+            .into_iter()
+            .chain(sources)
+            .map(|source| desk.come(0, from(source)));
+        let all = join_all(all).await;
+        assert_eq!(
+            all.into_iter().filter(|&admitted| admitted).count(),
+            admitted,
+            "{what}"
+        );
+        assert_eq!(desk.room.waiting(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn l7_one_client_does_not_fill_the_room() {
+    let desk = Desk::open(80, patient(Algorithm::TokenBucket, 1, 1_000 * SECOND));
+    let waiting = async {
+        assert!(timeout(SECOND / 2, desk.come_all(100)).await.is_err());
+    };
+    let beside = async {
+        tokio::time::sleep(SECOND / 4).await;
+        assert_eq!(desk.room.waiting(), 10, "an eighth");
+        assert!(desk.come(7, from("198.51.100.1")).await && desk.come(8, from("198.51.100.1")).await);
+    };
+    join(waiting, beside).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn l7_one_key_does_not_fill_the_room() {
+    let limits = bind(&[RequestLimit {
+        exceed: Exceed::Queue(1_000 * SECOND),
+        ..limit(Algorithm::TokenBucket, 1, SECOND, &[RequestKey::Rule])
+    }]);
+    let desk = Desk::open(20, limits);
+    let sources: Vec<String> = (0..100).map(|n| format!("198.51.{n}.1")).collect();
+    let all = join_all(sources.iter().map(|source| async {
+        let keys = KeyParts::new(source.parse().unwrap(), None, None);
+        desk.admit(&keys).await
+    }));
+    assert!(
+        timeout(SECOND / 2, async {
+            let watched = async {
+                tokio::time::sleep(SECOND / 4).await;
+                assert_eq!(desk.room.waiting(), 10, "half");
+            };
+            join(all, watched).await
+        })
+        .await
+        .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_gives_up_the_place() {
-    let desk = Desk::open(100, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
+    let desk = Desk::open(1_000, patient(Algorithm::TokenBucket, 1, 10 * SECOND));
     assert_eq!(desk.come_all(1).await, 1);
     let impatient = timeout(SECOND / 2, desk.come_all(5)).await;
     assert!(impatient.is_err());
@@ -154,7 +208,7 @@ async fn who_goes_away_gives_up_the_place() {
 #[tokio::test(start_paused = true)]
 async fn without_a_queue_nobody_waits() {
     let limits = bind(&[limit(Algorithm::TokenBucket, 4, SECOND, &[RequestKey::SOURCE])]);
-    let desk = Desk::open(100, limits);
+    let desk = Desk::open(1_000, limits);
     assert_eq!(desk.come_all(20).await, 4);
     assert_eq!(desk.opened.elapsed(), Duration::ZERO);
 }
@@ -162,7 +216,7 @@ async fn without_a_queue_nobody_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_leaky_bucket_lets_out_one_after_the_other() {
     let limits = bind(&[limit(Algorithm::LeakyBucket, 4, SECOND, &[RequestKey::SOURCE])]);
-    let desk = Desk::open(100, limits);
+    let desk = Desk::open(1_000, limits);
     assert_eq!(desk.come_all(10).await, 4);
     assert_eq!(*desk.admitted.borrow(), [(0, 0), (1, 250), (2, 500), (3, 750)]);
 }

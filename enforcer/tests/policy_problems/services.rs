@@ -288,6 +288,16 @@ fn of_services_and_issuers() {
             "spec.introspection.timeout",
             "write 100ms to 10s",
         ),
+        (
+            introspection("{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml, rate: ▶1MB/s}"),
+            "spec.introspection.rate",
+            "write one like 20/s",
+        ),
+        (
+            introspection("{url: 'https://a/', clientId: a, clientSecretFile: policy.yaml, pattern: ▶'a('}"),
+            "spec.introspection.pattern",
+            "regular expression",
+        ),
         (issuer("audiences: ▶[]"), "spec.audiences", "the list is empty"),
         (issuer("leeway: ▶10m"), "spec.leeway", "write 0s to 5m"),
         (issuer("types: [▶'']"), "spec.types[0]", "is no media type"),
