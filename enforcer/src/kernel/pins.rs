@@ -58,21 +58,10 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Folders of all versions are named so, with the version behind it.
 const VERSION_PREFIX: &str = "v";
 
-/// Whether nobody but root and the agent's user can change what is pinned in `folder` of `root`, whose descriptor is
-/// `lock`, or take the lock.
-fn check_owners(root: &Path, folder: &Path, lock: &File) -> Result<(), PinsError> {
+/// Whether nobody but root and the agent's user can change what is pinned in `root`, whose descriptor is `lock`, or take
+/// the lock.
+fn check_root(root: &Path, lock: &File) -> Result<(), PinsError> {
     let user = rustix::process::geteuid().as_raw();
-    // By the descriptor, which stays that folder whatever becomes of the name.
-    let held = lock.metadata().map_err(io_error(root))?;
-    let own = fs::symlink_metadata(folder).map_err(io_error(folder))?;
-    for (path, data) in [(root, &held), (folder, &own)] {
-        if let Some(why) = foreign_because(data, user, false) {
-            let root = root.display();
-            let fix = format!("`rm -r {root}` and `install -d -o {user} -m 0700 {root}`");
-            let path = path.to_owned();
-            return Err(PinsError::Foreign { path, why, fix });
-        }
-    }
     let parent = root.parent().unwrap_or(root);
     let above = fs::metadata(parent).map_err(io_error(parent))?;
     if let Some(why) = foreign_because(&above, user, true) {
@@ -80,6 +69,9 @@ fn check_owners(root: &Path, folder: &Path, lock: &File) -> Result<(), PinsError
         let path = parent.to_owned();
         return Err(PinsError::Foreign { path, why, fix });
     }
+    // By the descriptor, which stays that folder whatever becomes of the name.
+    let held = lock.metadata().map_err(io_error(root))?;
+    check_owner(root, root, &held)?;
     // Whoever can open the folder can lock it, and so keep the agent from starting.
     if held.uid() == user && held.mode() & 0o077 != 0 {
         let own = fs::Permissions::from_mode(0o700);
@@ -88,6 +80,18 @@ fn check_owners(root: &Path, folder: &Path, lock: &File) -> Result<(), PinsError
         }
     }
     Ok(())
+}
+
+/// The same of one folder, of those in `root`.
+fn check_owner(folder: &Path, root: &Path, data: &fs::Metadata) -> Result<(), PinsError> {
+    let user = rustix::process::geteuid().as_raw();
+    let Some(why) = foreign_because(data, user, false) else {
+        return Ok(());
+    };
+    let root = root.display();
+    let fix = format!("`rm -r {root}` and `install -d -o {user} -m 0700 {root}`");
+    let path = folder.to_owned();
+    Err(PinsError::Foreign { path, why, fix })
 }
 
 /// Why others than root and the agent's user could change what is in a folder. With `sticky`, everybody may make things
@@ -170,13 +174,17 @@ impl Pins {
             return Err(PinsError::NoBpffs(root.to_owned()));
         }
         let folder = root.join(format!("{VERSION_PREFIX}{VERSION}"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(io_error(&folder))?;
+        let make = |folder: &Path| {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(io_error(folder))
+        };
+        make(root)?;
         let lock = File::open(root).map_err(io_error(root))?;
-        check_owners(root, &folder, &lock)?;
+        // Nothing is made in somebody else's folder.
+        check_root(root, &lock)?;
+        make(&folder)?;
+        let own = fs::symlink_metadata(&folder).map_err(io_error(&folder))?;
+        check_owner(&folder, root, &own)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 root: root.to_owned(),
@@ -454,6 +462,11 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PinsError {
 mod tests {
     use super::*;
 
+    fn owners(root: &Path, folder: &Path) -> Result<(), PinsError> {
+        check_root(root, &File::open(root).unwrap())?;
+        check_owner(folder, root, &fs::metadata(folder).unwrap())
+    }
+
     #[test]
     fn l10_a_folder_that_others_can_change_holds_no_pins() {
         let directory = tempfile::tempdir().unwrap();
@@ -464,8 +477,7 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let user = rustix::process::geteuid().as_raw();
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        let check =
-            || check_owners(&root, &folder, &File::open(&root).unwrap()).map_err(|error| error.to_string());
+        let check = || owners(&root, &folder).map_err(|error| error.to_string());
         mode(&folder, 0o700);
         for (above, own, wrong) in [
             (0o755, 0o700, None),
