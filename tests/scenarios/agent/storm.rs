@@ -107,6 +107,8 @@ fn stage(mode: &str) -> Result<Option<Stage>> {
     let attacker = stage.lab().neighbour(Neighbour::Attacker);
     attacker.ip(&["route", "add", "local", "198.18.0.0/15", "dev", "lo"])?;
     attacker.ip(&["-6", "route", "add", "local", "2001:db8::/48", "dev", "lo"])?;
+    // A local route suffices to bind to an IPv4 address, and not to an IPv6 one.
+    attacker.sysctl("ipv6/ip_nonlocal_bind", "1")?;
     let way = Neighbour::Attacker.ipv6().to_string();
     stage
         .lab()
