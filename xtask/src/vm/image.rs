@@ -70,11 +70,7 @@ pub(super) fn write(
 
 /// What init runs: each suite, then a line that says how it ended.
 fn script(suites: &[(Suite, PathBuf)], extent: &Extent) -> String {
-    let mut script = format!(
-        "export ENFORCER_PACKETS={} ENFORCER_SETS={}\n",
-        extent.packets(),
-        extent.sets()
-    );
+    let mut script = format!("export ENFORCER_PACKETS={}\n", extent.packets());
     script.extend(suites.iter().map(|(suite, _)| {
         let program = in_image(suite);
         let arguments = suite.arguments.join(" ");
