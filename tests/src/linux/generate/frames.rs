@@ -20,9 +20,15 @@ impl Generator {
         } else {
             (4, packet.len() - 40)
         };
-        let length = self
-            .random
-            .of(&[0, 1, 19, 20, true_length - 1, true_length + 1, 0xffff]);
+        let length = self.random.of(&[
+            0,
+            1,
+            19,
+            20,
+            true_length.saturating_sub(1),
+            true_length + 1,
+            0xffff,
+        ]);
         packet[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
         if draft.ends.ipv4() {
             if self.random.one_in(3) {
