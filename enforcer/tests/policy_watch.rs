@@ -232,7 +232,7 @@ fn f4_what_could_not_be_read_is_read_again() {
     let directory = TempDir::new().unwrap();
     let elsewhere = TempDir::new().unwrap();
     let there = elsewhere.path().join("not/yet");
-    std::os::unix::fs::symlink(there.join("b.yaml"), directory.path().join("b.yaml")).unwrap();
+    symlink(there.join("b.yaml"), directory.path().join("b.yaml")).unwrap();
     let mut watched = Watched::start(directory.path());
     let problems = watched.next().unwrap_err().to_string();
     assert!(problems.contains("does not exist"), "{problems}");

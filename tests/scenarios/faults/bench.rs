@@ -42,7 +42,7 @@ pub struct Bench {
     began: Instant,
     pub workspace: Workspace,
     pub faults: PathBuf,
-    pub lab: Lab,
+    _lab: Lab,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -75,7 +75,7 @@ impl Bench {
             began: Instant::now(),
             workspace,
             faults,
-            lab,
+            _lab: lab,
             _alone: alone,
         }))
     }
