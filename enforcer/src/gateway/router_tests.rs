@@ -139,7 +139,7 @@ fn m5_a_route_is_served_at_its_listeners_alone() {
             fields: &HeaderMap::new(),
             listener: &at(listener),
         };
-        router.find(&asked, router.patterns()).map(|at| at.route)
+        router.find(&asked, router.patterns()).unwrap().map(|at| at.route)
     };
     assert_eq!(found("api.example.com", "edge"), Some(0));
     assert_eq!(found("api.example.com", "partners"), Some(1));
@@ -380,10 +380,11 @@ fn l12_no_rule_decides_by_one_of_several_values() {
             query: Some(query),
             method: &method,
             fields: &fields,
+            listener: &at("main"),
         };
         let found = router.find(&asked, router.patterns());
         assert_eq!(
-            found.map(|at| at.map(|at| at.rule)),
+            found.map(|found| found.map(|found| found.rule)),
             expected,
             "{method} {path}?{query}"
         );
@@ -411,9 +412,10 @@ fn l12_expressions_are_not_tried_on_long_paths() {
             query: None,
             method: &Method::GET,
             fields: &HeaderMap::new(),
+            listener: &at("main"),
         };
         let found = router.find(&asked, router.patterns());
-        assert_eq!(found.map(|at| at.is_some()), expected, "{host} {length}");
+        assert_eq!(found.map(|found| found.is_some()), expected, "{host} {length}");
         assert_eq!(found, plain(&routes, &asked));
     }
 }

@@ -82,7 +82,7 @@ async fn refusals_are_recorded_with_who_what_and_why() {
     assert_eq!(bearer(&mut client, "/try", &good).await.status, 200);
     let mut old = Client::connect(&lab, H1).await;
     assert_eq!(old.get("/nothing").await.status, 401);
-    lab.audit.take().unwrap().stop();
+    lab.end_audit();
 
     let found = records(&file);
     assert_eq!(found.len(), 3, "what was let through is not recorded: {found:?}");
@@ -168,7 +168,7 @@ async fn handshakes_that_fail_are_recorded_with_why() {
     let good = lab.pki.client("spiffe://example.com/a");
     let stream = client::tls(lab.address, lab.pki.client_config(Some(good), H1)).await;
     assert_eq!(Client::over(stream.unwrap()).await.get("/").await.status, 200);
-    lab.audit.take().unwrap().stop();
+    lab.end_audit();
     let found = records(&file);
     let (request, failed) = found.split_last().unwrap();
     let reasons: Vec<_> = failed.iter().map(|record| record["reason"].clone()).collect();
@@ -207,7 +207,7 @@ async fn samples_and_floods() {
     let mut lab = plan.start(set());
     let mut client = Client::connect(&lab, H1).await;
     assert_eq!(client.get("/open").await.status, 200);
-    lab.audit.take().unwrap().stop();
+    lab.end_audit();
     assert_eq!(
         records(&all)[0]["verdict"],
         "allowed",
@@ -225,7 +225,7 @@ async fn samples_and_floods() {
     for _ in 0..200 {
         assert_eq!(client.get("/elsewhere").await.status, 404);
     }
-    lab.audit.take().unwrap().stop();
+    lab.end_audit();
     let written = records(&few).len();
     assert!((1..200).contains(&written), "{written}");
     let line = format!(

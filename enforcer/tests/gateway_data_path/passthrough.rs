@@ -217,7 +217,7 @@ async fn rules_admit_as_elsewhere_and_say_so_in_the_audit_log() {
         let (mut lab, pki) = start(plan, rule).await;
         assert!(connect(&lab, &pki).await.is_err());
         assert!(counted(&lab, "forbidden", 1));
-        lab.audit.take().unwrap().stop();
+        lab.end_audit();
         let text = fs::read_to_string(file).unwrap();
         let record: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!(record["event"], "passthrough");

@@ -331,7 +331,7 @@ async fn who_is_denied_is_refused_behind_a_load_balancer_too() {
     }
     let line = r#"enforcer_handshakes_total{listener="main",result="denied"} 2"#;
     assert!(lab.metrics().contains(line), "{}", lab.metrics());
-    lab.audit.take().unwrap().stop();
+    lab.end_audit();
     let records = audit::records(&file);
     assert_eq!(records.len(), 2, "{records:?}");
     for (record, source) in records.iter().zip(denied) {

@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use enforcer::{
@@ -191,6 +191,15 @@ impl Plan {
 }
 
 impl Lab {
+    /// Ends the audit log, so that all of it is in its file.
+    pub(crate) fn end_audit(&mut self) {
+        let audit = self.audit.take().expect("the lab has an audit log");
+        assert!(
+            audit.stop(Instant::now() + PATIENCE),
+            "the audit log is written in time"
+        );
+    }
+
     /// All metrics, as they are scraped.
     pub(crate) fn metrics(&self) -> String {
         prometheus::TextEncoder::new()
