@@ -24,7 +24,7 @@ use crate::{
     maps::CONTROL,
     parse::{
         ethernet,
-        reading::{self, Reading, enforcer_read_tc, enforcer_read_xdp},
+        reading::{self, Reading, enforcer_read_tc},
     },
     scratch,
 };
@@ -51,10 +51,17 @@ struct Occurrence {
 }
 
 /// Tells the agent of a packet that arrived, when [`due`] says so. The packet is read once more: so the
-/// program need not keep what it knows of each until it is known that one is to be told of.
+/// program need not keep what it knows of each until it is known that one is to be told of. `reading` is that, and not
+/// asked for here: the stack is short.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u64, due: u64) -> u64 {
+pub extern "C" fn enforcer_tell_ingress(
+    ctx: *mut xdp_md,
+    now_ns: u64,
+    place: u64,
+    due: u64,
+    reading: u64,
+) -> u64 {
     let context = XdpContext::new(ctx);
     let frame = Frame::of_xdp(&context);
     let occurrence = Occurrence {
@@ -64,7 +71,6 @@ pub extern "C" fn enforcer_tell_ingress(ctx: *mut xdp_md, now_ns: u64, place: u6
         bytes: frame.len() as u32,
     };
     occurrence.log(&frame);
-    let reading = enforcer_read_xdp(ctx, occurrence.bare());
     occurrence.tell(Reading::from(reading), due)
 }
 

@@ -65,7 +65,8 @@ pub fn program(ctx: &XdpContext) -> u32 {
             } else {
                 conclusion.place
             };
-            events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(place), due);
+            let reading = enforcer_read_xdp(ctx.ctx, interface.bare());
+            events::enforcer_tell_ingress(ctx.ctx, now_ns, u64::from(place), due, reading);
         }
     }
     if told && reset::enforcer_reset(ctx.ctx) != 0 {
@@ -125,7 +126,7 @@ fn decide(
     if let Some(reason) = lifeline::check(control, packet, now_ns) {
         return Finding::pass(NO_POLICY, reason);
     }
-    if let Some(finding) = denied_by_operator(control, &packet.source, now_ns) {
+    if let Some(finding) = denied(control, interface, &packet.source, bytes, now_ns) {
         return finding;
     }
     if flow::is_revoked(control, packet, now_ns) && !lapsed(control, Reason::Revoked as u32, now_ns) {
@@ -140,15 +141,6 @@ fn decide(
         tried::keep(packet);
     }
     let policy = service::find(interface, packet, packet.destination_port);
-    // What has no port is of every service.
-    let under = if packet.destination_port == 0 {
-        interface.base()
-    } else {
-        policy
-    };
-    if let Some(finding) = denied_automatically(control, interface, under, &packet.source, bytes, now_ns) {
-        return finding;
-    }
     let Some((place, bank)) = service::bank(interface, policy) else {
         return Finding::pass(NO_POLICY, Reason::NoPolicy);
     };
@@ -158,16 +150,16 @@ fn decide(
         now_ns
     };
     let settled = settled(control, interface, policy, (place, bank), packet, bytes, now_ns);
+    let place = place.whole(control.zero);
     let (reason, listed) = match settled {
         Some(settled) => settled,
         None => {
             let flow = udp::Flow::of(bank, packet, now_ns, control.zero);
-            let examined = if interface.has(interface_flag::BARE) {
-                syn::Examined::Nothing
-            } else {
-                syn::Examined::Frame(ctx.ctx)
-            };
-            let handshake = syn::examine(examined, control.zero, bank, policy, packet, flow.is_new());
+            // An answer begins with an Ethernet header.
+            let is_examined = !interface.has(interface_flag::BARE);
+            let is_new = flow.is_new();
+            let handshake = syn::examine(ctx.ctx, is_examined, bank, place.policy(), packet);
+            let handshake = syn::Handshake::new(handshake, packet, is_new, control.zero);
             let charge = Charge {
                 interface,
                 packet,
@@ -183,7 +175,7 @@ fn decide(
         }
     };
     Finding {
-        policy,
+        policy: place.policy(),
         reason,
         shadow: bank.flags & policy_flag::SHADOW != 0,
         resets: listed | bank.resets >> (reason as u32 & 63) & 1,
@@ -268,84 +260,64 @@ fn lapsed(control: &Control, reason: u32, now_ns: u64) -> bool {
             || (control.flags & control_flag::DENIALS_LAPSE != 0 && reason != Reason::Allowed as u32))
 }
 
-/// An operator's word holds whatever mode policies are in.
+/// What is denied at run time. An operator's word holds whatever mode policies are in. What the agent has denied of its
+/// own accord is dropped, at every port, where some policy of the interface enforces; where none does it is counted, and
+/// the evaluation goes on.
 #[inline(always)]
-fn denied_by_operator(control: &Control, source: &Address, now_ns: u64) -> Option<Finding> {
-    if control.flags & control_flag::OPERATOR == 0 {
-        return None;
-    }
-    let entry = access::lookup(table(table_kind::OPERATOR, 0, 0), source, now_ns)?;
-    if lapsed(control, entry.reason, now_ns) {
-        return None;
-    }
-    Some(Finding {
-        policy: NO_POLICY,
-        reason: Reason::DeniedByOperator,
-        shadow: false,
-        resets: u64::from(entry.flags & access_flag::RESET),
-    })
-}
-
-/// What the agent has denied of its own accord is dropped where the policy that the packet is under enforces. Else it
-/// is counted, and the evaluation goes on.
-#[inline(always)]
-fn denied_automatically(
+fn denied(
     control: &Control,
     interface: Interface,
-    policy: u32,
     source: &Address,
     bytes: u64,
     now_ns: u64,
 ) -> Option<Finding> {
-    if control.flags & control_flag::AUTOMATIC == 0 || !access::may_hold(source) {
+    if control.flags & (control_flag::OPERATOR | control_flag::AUTOMATIC) == 0 || !access::may_hold(source) {
         return None;
     }
     let [high, low] = words(source);
-    match enforcer_denied(interface.word(), u64::from(policy), high, low, now_ns) {
-        NOT_DENIED => None,
-        COUNTED => {
-            verdict::count_tried(
-                Direction::Ingress,
-                NO_POLICY,
-                Reason::DeniedForAuthentication,
-                bytes,
-            );
-            None
-        }
-        denied => Some(Finding {
-            policy: NO_POLICY,
-            reason: Reason::DeniedForAuthentication,
-            shadow: false,
-            resets: denied & DENIED_AND_TOLD,
-        }),
-    }
+    let answer = enforcer_denied(interface.word(), high, low, now_ns, bytes);
+    (answer & DENIED != 0).then_some(Finding {
+        policy: NO_POLICY,
+        reason: if answer & BY_OPERATOR != 0 {
+            Reason::DeniedByOperator
+        } else {
+            Reason::DeniedForAuthentication
+        },
+        shadow: false,
+        resets: answer & TOLD,
+    })
 }
 
-const NOT_DENIED: u64 = 0;
-const DENIED_AND_TOLD: u64 = 1;
+/// Bits of an answer: its sender is told; it is dropped; an operator has said so.
+const TOLD: u64 = 1;
 const DENIED: u64 = 2;
-/// It is denied where policies enforce, and the one that it is under does not.
-const COUNTED: u64 = 4;
+const BY_OPERATOR: u64 = 4;
 
-/// Whether the agent has denied a source, given in two words, of its own accord, and what becomes of its packet under a
-/// policy.
+/// Whether a source, given in two words, is denied at run time. Neither list hides the other.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn enforcer_denied(interface: u64, policy: u64, high: u64, low: u64, now_ns: u64) -> u64 {
+extern "C" fn enforcer_denied(interface: u64, high: u64, low: u64, now_ns: u64, bytes: u64) -> u64 {
     let Some(control) = CONTROL.get(0) else {
-        return NOT_DENIED;
+        return 0;
     };
-    let list = table(table_kind::AUTOMATIC, 0, 0);
-    let Some(entry) = access::lookup(list, &address([high, low]), now_ns) else {
-        return NOT_DENIED;
-    };
-    if is_gone(control, now_ns) {
-        NOT_DENIED
-    } else if service::is_shadow(Interface::from_word(interface), policy as u32) {
-        COUNTED
-    } else if entry.flags & access_flag::RESET != 0 {
-        DENIED_AND_TOLD
-    } else {
-        DENIED
+    let source = address([high, low]);
+    let told = |flags: u16| u64::from(flags & access_flag::RESET) * TOLD;
+    if control.flags & control_flag::OPERATOR != 0
+        && let Some(entry) = access::lookup(table(table_kind::OPERATOR, 0, 0), &source, now_ns)
+        && !lapsed(control, entry.reason, now_ns)
+    {
+        return DENIED | BY_OPERATOR | told(entry.flags);
     }
+    if control.flags & control_flag::AUTOMATIC == 0 || is_gone(control, now_ns) {
+        return 0;
+    }
+    let Some(entry) = access::lookup(table(table_kind::AUTOMATIC, 0, 0), &source, now_ns) else {
+        return 0;
+    };
+    if Interface::from_word(interface).has(interface_flag::SHADOW) {
+        let reason = Reason::DeniedForAuthentication;
+        verdict::count_tried(Direction::Ingress, NO_POLICY, reason, bytes);
+        return 0;
+    }
+    DENIED | told(entry.flags)
 }

@@ -39,7 +39,6 @@ pub struct Charge<'a> {
 pub struct Question(u64);
 
 impl Question {
-    const BANK: u32 = 16;
     /// The limits are those of a verified identity.
     const OF_IDENTITY: u64 = 1 << 17;
     /// It is charged to limiters that sources share.
@@ -61,7 +60,7 @@ impl Question {
 
     #[inline(always)]
     pub fn new(place: Place) -> Self {
-        Self(u64::from(place.index & 0xffff) | u64::from(place.bank & 1) << Self::BANK)
+        Self(place.number())
     }
 
     /// As a global function takes it.
@@ -89,10 +88,7 @@ impl Question {
 
     #[inline(always)]
     fn place(self) -> Place {
-        Place {
-            index: (self.0 & 0xffff) as u32,
-            bank: (self.0 >> Self::BANK) as u32 & 1,
-        }
+        Place::from_number(self.0)
     }
 
     #[inline(always)]
@@ -104,8 +100,8 @@ impl Question {
     #[inline(always)]
     pub fn bank(self) -> Option<&'static Bank> {
         let place = self.place();
-        let policy = POLICIES.get(place.index)?;
-        Some(if place.bank == 0 {
+        let policy = POLICIES.get(place.index())?;
+        Some(if place.bank() == 0 {
             &policy.banks[0]
         } else {
             &policy.banks[1]

@@ -29,23 +29,31 @@ fn cells() -> Option<[Cell; WORDS]> {
 /// Puts a packet there.
 #[inline(always)]
 pub fn put(packet: &Packet) {
-    let Some([a, b, c, d, rest]) = cells() else {
-        return;
-    };
-    let (source, destination) = (words(&packet.source), words(&packet.destination));
-    a.put_local(source[0]);
-    b.put_local(source[1]);
-    c.put_local(destination[0]);
-    d.put_local(destination[1]);
-    rest.put_local(
-        u64::from(packet.source_port)
-            | u64::from(packet.destination_port) << 16
-            | u64::from(packet.protocol) << 32
-            | u64::from(packet.detail) << 40
-            | u64::from(packet.hop_limit) << 48
-            | u64::from(packet.later_fragment) << 56
-            | u64::from(packet.fragment) << 57,
-    );
+    put_words(packed(packet));
+}
+
+/// The words that a packet is there.
+#[inline(always)]
+pub fn packed(packet: &Packet) -> [u64; WORDS] {
+    let ([a, b], [c, d]) = (words(&packet.source), words(&packet.destination));
+    let rest = u64::from(packet.source_port)
+        | u64::from(packet.destination_port) << 16
+        | u64::from(packet.protocol) << 32
+        | u64::from(packet.detail) << 40
+        | u64::from(packet.hop_limit) << 48
+        | u64::from(packet.later_fragment) << 56
+        | u64::from(packet.fragment) << 57;
+    [a, b, c, d, rest]
+}
+
+/// Puts those there.
+#[inline(always)]
+pub fn put_words(words: [u64; WORDS]) {
+    if let Some(cells) = cells() {
+        for (cell, word) in cells.into_iter().zip(words) {
+            cell.put_local(word);
+        }
+    }
 }
 
 /// Puts a packet there of which no more is known than its addresses.

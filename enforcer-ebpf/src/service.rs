@@ -6,6 +6,7 @@ use enforcer_common::layout::{
 };
 
 use crate::{
+    forget::forget,
     interface::Interface,
     maps::{POLICIES, SERVICES},
     parse::Packet,
@@ -56,12 +57,54 @@ fn lookup(interface: Interface, packet: &Packet, port: u16) -> Option<&'static S
     }
 }
 
-/// Where what a policy says is in the policies map.
+/// Where what a policy says is in the policies map: index and bank in one number, for each takes up a stack that is short.
 #[derive(Clone, Copy)]
-pub struct Place {
-    pub index: u32,
-    pub bank: u32,
+pub struct Place(u64);
+
+impl Place {
+    const BANK: u32 = 16;
+
+    #[inline(always)]
+    pub fn new(index: u32, bank: u32) -> Self {
+        Self(u64::from(index & 0xffff) | u64::from(bank & 1) << Self::BANK)
+    }
+
+    /// As a number below 2 to the 17th.
+    #[inline(always)]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Self::number`] gave, whatever is above it.
+    #[inline(always)]
+    pub fn from_number(number: u64) -> Self {
+        Self(number & ((1 << (Self::BANK + 1)) - 1))
+    }
+
+    /// The same, of which the compiler keeps no parts: see [`forget`].
+    #[inline(always)]
+    pub fn whole(self, zero: u64) -> Self {
+        Self(forget(self.0, zero))
+    }
+
+    #[inline(always)]
+    pub fn index(self) -> u32 {
+        self.0 as u32 & 0xffff
+    }
+
+    #[inline(always)]
+    pub fn bank(self) -> u32 {
+        (self.0 >> Self::BANK) as u32 & 1
+    }
+
+    /// The policy's number.
+    #[inline(always)]
+    pub fn policy(self) -> u32 {
+        self.0 as u32 & (MAX_POLICIES - 1)
+    }
 }
+
+const _: () = assert!(MAX_POLICIES.is_power_of_two());
 
 /// What `policy` says in the interface's slot, and where.
 #[inline(always)]
@@ -76,7 +119,7 @@ pub fn bank(interface: Interface, policy: u32) -> Option<(Place, &'static Bank)>
     let entry = POLICIES.get(index)?;
     let bank = (entry.select & 1) as u32;
     Some((
-        Place { index, bank },
+        Place::new(index, bank),
         if bank == 0 {
             &entry.banks[0]
         } else {

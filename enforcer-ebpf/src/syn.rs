@@ -50,7 +50,8 @@ impl Handshake {
     /// a connection is charged to them with the cookie that comes back, not with the SYN, which that ACK
     /// stands for.
     #[inline(always)]
-    fn new(kind: u64, packet: &Packet, is_new_flow: bool, zero: u64) -> Self {
+    pub fn new(kind: u64, packet: &Packet, is_new_flow: bool, zero: u64) -> Self {
+        let kind = kind.wrapping_add(zero);
         let traffic = packet.traffic();
         let opens = packet.opens_connection() || is_new_flow;
         let of_source = if opens { Question::OPENS_OF_SOURCE } else { 0 };
@@ -95,41 +96,22 @@ impl Handshake {
     }
 }
 
-/// What may be examined of a packet.
-#[derive(Clone, Copy)]
-pub enum Examined {
-    /// Its frame.
-    Frame(*mut xdp_md),
-    /// Nothing: it has no Ethernet header that an answer could have, or what is said of it only counts.
-    Nothing,
-}
-
-/// What the packet is; counts SYNs where the controller wants to know. `is_new_flow`: it opens a flow of UDP.
+/// What the packet is, for [`Handshake::new`]; counts SYNs where the controller wants to know.
 #[inline(always)]
-pub fn examine(
-    examined: Examined,
-    zero: u64,
-    bank: &Bank,
-    policy: u32,
-    packet: &Packet,
-    is_new_flow: bool,
-) -> Handshake {
+pub fn examine(ctx: *mut xdp_md, is_examined: bool, bank: &Bank, policy: u32, packet: &Packet) -> u64 {
     let is_tcp = packet.protocol == protocol::TCP && !packet.fragment;
     if bank.flags & policy_flag::SYN_COUNTED != 0
-        && matches!(examined, Examined::Frame(_))
         && packet.opens_connection()
         && let Some(count) = SYNS.get_ptr_mut(policy)
     {
         // SAFETY: a per-CPU map's value of eight bytes.
         unsafe { Cell::new(count) }.add_local(1);
     }
-    let kind = match examined {
-        Examined::Frame(ctx) if is_tcp && bank.flags & policy_flag::SYN_ANSWERED != 0 => {
-            enforcer_syn_examine(ctx)
-        }
-        _ => Handshake::NONE,
-    };
-    Handshake::new(kind.wrapping_add(zero), packet, is_new_flow, zero)
+    if is_tcp && bank.flags & policy_flag::SYN_ANSWERED != 0 && is_examined {
+        enforcer_syn_examine(ctx)
+    } else {
+        Handshake::NONE
+    }
 }
 
 /// The reason, given what the limits say; answers SYNs.

@@ -22,25 +22,16 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Flow {
     hash: u64,
-    /// [`NEW`]: it is counted, and the memory does not know it.
-    is_new: u64,
-    /// [`TRIED`], or zero.
-    memory: u64,
+    /// [`NEW`]: it is counted, and the memory does not know it. Beside that, [`TRIED`]. In one number, for each takes up a
+    /// stack that is short.
+    what: u64,
 }
 
 impl Flow {
     /// Of a packet, where a limit counts flows.
     #[inline(always)]
     pub fn of(bank: &Bank, packet: &Packet, now_ns: u64, zero: u64) -> Self {
-        let mut flow = Self {
-            hash: 0,
-            is_new: KNOWN,
-            memory: if bank.flags & policy_flag::SHADOW == 0 {
-                0
-            } else {
-                TRIED
-            },
-        };
+        let mut flow = Self { hash: 0, what: KNOWN };
         // A later fragment does not say which flow it is of.
         if bank.flags & policy_flag::UDP_FLOWS != 0
             && packet.protocol == protocol::UDP
@@ -50,42 +41,42 @@ impl Flow {
             let ports = u64::from(packet.source_port) << 16 | u64::from(packet.destination_port);
             let ports = u64::from(bank.udp_id) << 32 | ports;
             flow.hash = enforcer_udp_hash(source.0, source.1, destination.0, destination.1, ports);
-            flow.is_new = enforcer_udp_flow(flow.hash, now_ns, LOOKS | flow.memory);
+            let memory = if bank.flags & policy_flag::SHADOW == 0 {
+                0
+            } else {
+                TRIED
+            };
+            flow.what = memory | enforcer_udp_flow(flow.hash, now_ns, LOOKS | memory);
         }
         Self {
             hash: forget(flow.hash, zero),
-            is_new: forget(flow.is_new, zero),
-            memory: forget(flow.memory, zero),
+            what: forget(flow.what, zero),
         }
     }
 
     /// As numbers, for a map.
     #[inline(always)]
     pub fn numbers(self) -> [u64; 2] {
-        [self.hash, self.is_new | self.memory]
+        [self.hash, self.what]
     }
 
     /// What [`Self::numbers`] gave.
     #[inline(always)]
-    pub fn from_numbers([hash, rest]: [u64; 2]) -> Self {
-        Self {
-            hash,
-            is_new: rest & NEW,
-            memory: rest & TRIED,
-        }
+    pub fn from_numbers([hash, what]: [u64; 2]) -> Self {
+        Self { hash, what }
     }
 
     /// Whether its first datagram is yet to be admitted.
     #[inline(always)]
     pub fn is_new(self) -> bool {
-        self.is_new == NEW
+        self.what & NEW != 0
     }
 
     /// It was admitted.
     #[inline(always)]
     pub fn remember(self, now_ns: u64) {
         if self.is_new() {
-            enforcer_udp_flow(self.hash, now_ns, REMEMBERS | self.memory);
+            enforcer_udp_flow(self.hash, now_ns, REMEMBERS | self.what & TRIED);
         }
     }
 }

@@ -38,16 +38,24 @@ const ASKS: u64 = 1;
 
 /// In the word of the policy: above its number, its place, and whether an identity's limits are asked.
 const PLACE: u32 = 8;
-const BANK: u32 = 32;
 const OF_IDENTITY: u64 = 1 << 33;
 
 /// Keeps a packet for [`count`]: one that policies decide about, in [`scratch`].
 #[inline(always)]
 pub fn keep(packet: &Packet) {
-    scratch::put(packet);
+    let [a, b, c, d, rest] = scratch::packed(packet);
+    enforcer_keep(a, b, c, d, rest);
+}
+
+/// As [`keep`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn enforcer_keep(a: u64, b: u64, c: u64, d: u64, rest: u64) -> u64 {
+    scratch::put_words([a, b, c, d, rest]);
     if let Some([.., waits]) = cells() {
         waits.put_local(1);
     }
+    0
 }
 
 /// Asks the policy in shadow that the packet which waits would be under if it enforced, and counts what it says.
@@ -115,7 +123,7 @@ extern "C" fn enforcer_tried(index: u64, bytes: u64, now_ns: u64) -> u64 {
     } else {
         now_ns
     };
-    let mut policy = u64::from(policy) | u64::from(place.index) << PLACE | u64::from(place.bank) << BANK;
+    let mut policy = u64::from(policy) | place.number() << PLACE;
     let (high, low, question, flow);
     if let Some(identity) = flow::identity(control, bank, &packet) {
         policy |= OF_IDENTITY;
@@ -176,10 +184,7 @@ extern "C" fn enforcer_tried_limits(answer: u64, bytes: u64) -> u64 {
 
 #[inline(always)]
 fn reserve(control: &Control, packet: &Packet, policy: u64, now_ns: u64) -> Option<Reason> {
-    let place = Place {
-        index: (policy >> PLACE) as u32 & 0xffff,
-        bank: (policy >> BANK) as u32 & 1,
-    };
+    let place = Place::from_number(policy >> PLACE);
     let bank = limits::Question::new(place).bank()?;
     recent::check(control, place, bank, packet, now_ns)
 }

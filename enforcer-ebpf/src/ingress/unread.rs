@@ -5,7 +5,7 @@ use enforcer_common::{
     verdict::{Direction, Reason},
 };
 
-use super::{denied_automatically, denied_by_operator};
+use super::denied;
 use crate::{
     access,
     interface::{self, Interface},
@@ -29,9 +29,10 @@ pub extern "C" fn enforcer_unread(interface: u64, reading: u64, bytes: u64, now_
         reading::LINK_CONTROL | reading::OTHER => Finding::pass(NO_POLICY, Reason::NotIp),
         kind => {
             let reason = reading.reason();
+            // A source that cannot be is nobody's.
             let named = kind == reading::MISSHAPEN && !matches!(reason, Reason::Martian);
             let by_source = if named {
-                by_source(interface, bytes, now_ns)
+                by_source(interface, reason, bytes, now_ns)
             } else {
                 None
             };
@@ -66,20 +67,22 @@ pub fn opaque(index: u32, direction: Direction, bytes: u64) -> Option<Finding> {
 
 /// What is decided by the source alone, of a packet in [`scratch`] whose rest cannot be parsed.
 #[inline(always)]
-fn by_source(interface: Interface, bytes: u64, now_ns: u64) -> Option<Finding> {
+fn by_source(interface: Interface, reason: Reason, bytes: u64, now_ns: u64) -> Option<Finding> {
     let (control, packet) = (CONTROL.get(0)?, scratch::get()?);
-    if control.flags & control_flag::MANAGEMENT != 0 && lifeline::is_management(&packet.source, now_ns) {
+    // What contradicts itself is let in for nobody.
+    let may_pass = !matches!(reason, Reason::Malformed);
+    if may_pass
+        && control.flags & control_flag::MANAGEMENT != 0
+        && lifeline::is_management(&packet.source, now_ns)
+    {
         return Some(Finding::pass(NO_POLICY, Reason::Management));
     }
-    if let Some(finding) = denied_by_operator(control, &packet.source, now_ns) {
+    if let Some(finding) = denied(control, interface, &packet.source, bytes, now_ns) {
         return Some(finding);
     }
     let base = interface.base();
-    if let Some(finding) = denied_automatically(control, interface, base, &packet.source, bytes, now_ns) {
-        return Some(finding);
-    }
     let (_, bank) = service::bank(interface, base)?;
-    if bank.flags & policy_flag::ACCESS == 0 {
+    if !may_pass || bank.flags & policy_flag::ACCESS == 0 {
         return None;
     }
     let list = table(table_kind::INGRESS, interface.slot(), base);

@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn what_is_read_at_the_start_is_named() {
         for (new, field) in [
-            ("runtimeDir: /tmp/other", "runtimeDir"),
+            ("stateDir: /tmp/other", "stateDir"),
             ("log: {format: text}", "log.format"),
             ("kernel: {enabled: false}", "kernel.enabled"),
             ("kernel: {deadMan: 10s}", "kernel.deadMan"),

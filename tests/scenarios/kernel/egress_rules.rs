@@ -353,9 +353,17 @@ fn what_keeps_a_link_alive_leaves_and_nothing_else_gets_round() {
             ),
             closed("MPLS", ethernet(&[], 0x8847, &inner[14..])),
             closed("PPPoE", ethernet(&[], 0x8864, &inner[14..])),
-            closed(
-                "three tags",
-                ethernet(&[0x8100, 0x8100, 0x8100], 0x0800, &tcp_to("192.0.2.1", 443)[14..]),
+            side.sends(
+                "three tags around what is allowed",
+                ethernet(&[0x8100; 3], 0x0800, &tcp_to("192.0.2.1", 443)[14..]),
+                Reason::EgressAllowed,
+                "p",
+            ),
+            side.sends(
+                "nine tags",
+                ethernet(&[0x8100; 9], 0x0800, &tcp_to("192.0.2.1", 443)[14..]),
+                Reason::VlanTags,
+                "p",
             ),
             closed("a header that cannot be", misshapen("192.0.2.1")),
             side.sends(

@@ -267,7 +267,7 @@ fn h2c_what_cannot_be_parsed_is_judged_by_its_source() {
         }
         let other = frame(65, "2001:db8:7::1".parse().unwrap());
         let allowed = frame(65, "2001:db8:6::1".parse().unwrap());
-        if documents.contains("enforce") {
+        if documents.contains("mode: enforce") {
             rig.check(&[
                 Case::arrives("where one enforces", other, Reason::ExtensionHeaders, "p"),
                 Case::arrives("allowed", allowed, Reason::Allowed, "p"),

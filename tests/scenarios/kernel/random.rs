@@ -132,17 +132,23 @@ impl Random {
         header.hop_limit = self.of(&[64, 255, 255]);
         header.length = self.of(&[None, None, None, None, None, Some(0), Some(30)]);
         let extensions = match self.below(20) {
-            0 => 60 + self.below(10),
+            0 => 62 + self.below(8),
             1..10 => self.below(9),
             _ => 0,
         };
         for _ in 0..extensions {
-            header = match self.of(&[0, 43, 51, 60, 60, 135, 139, 140, 44]) {
+            let kinds: &[u8] = if extensions > 9 {
+                &[60]
+            } else {
+                &[0, 43, 51, 60, 60, 135, 139, 140, 44]
+            };
+            header = match self.of(kinds) {
                 44 => {
                     let field = self.of(&[0, 1, 1, 6, 8, 0x51]);
                     header.fragment(field)
                 }
                 51 => header.extended(51, self.of(&[8, 12, 24])),
+                kind if extensions > 9 => header.extended(kind, 8),
                 kind => header.extended(kind, self.of(&[8, 8, 16, 64])),
             };
         }
@@ -203,7 +209,7 @@ impl Policies {
             Reading::Opaque => none(Reason::Opaque),
             Reading::Refused(reason)
                 if self.wildcard
-                    && reason != Reason::Martian
+                    && !matches!(reason, Reason::Martian | Reason::Malformed)
                     && addresses(&frame).is_some_and(|[source, _]| first_bits(source, 2) == 1) =>
             {
                 (Reason::Allowed, Some("rest"))

@@ -11,7 +11,7 @@ use enforcer_common::verdict::{Direction, Reason, Verdict};
 use lab::frame::layers::{carried, packet, tcp, udp};
 
 use crate::{
-    egress_rules::{fresh, tcp_to},
+    egress_rules::fresh,
     packets::{ACK, CLIENT_V4, NODE_V4, SYN, TCP, UDP, ip, node, tcp_from, udp_from},
     rig::{Case, Counts, Rig, SECOND, document, moved, place},
 };
@@ -88,16 +88,6 @@ fn h2a_failing_authentication_buys_no_exemption() {
         "{by:?}"
     );
     assert_eq!(tried(&by, Some("a"), ingress, Reason::WithinLimits), 1, "{by:?}");
-    let flow = Flow {
-        peer: SocketAddr::new(ip("192.0.2.7"), 40_000),
-        local: SocketAddr::new(NODE_V4.into(), 80),
-    };
-    assert!(rig.offline.revoked.revoke(flow, HOUR).unwrap());
-    let decision = rig
-        .offline
-        .decide(Direction::Ingress, &syn("192.0.2.7", 80))
-        .unwrap();
-    assert_eq!(decision.reason, Reason::Revoked);
     // Past the dead man an automatic denial lapses, and what follows is asked.
     rig.offline.set_alive_until(now_ns, true).unwrap();
     rig.at(now_ns + 1);
@@ -107,6 +97,33 @@ fn h2a_failing_authentication_buys_no_exemption() {
         Reason::Denied,
         "p",
     )]);
+}
+
+/// Where all are in shadow, an automatic denial is counted and nothing is passed over: neither a revocation nor the list.
+#[test]
+fn h2a_a_denial_in_shadow_ends_no_evaluation() {
+    let Some((mut rig, _)) = rig(&[document("a", "shadow", "  deny: [192.0.2.0/24]")]) else {
+        return;
+    };
+    deny(&rig, "192.0.2.7/32", DeniedBy::Authentication);
+    let before = rig.tried();
+    rig.check(&[Case::arrives("on the list", syn("192.0.2.7", 80), Reason::Denied, "a").in_shadow()]);
+    let by = moved(&before, &rig.tried());
+    let denied = tried(&by, None, Direction::Ingress, Reason::DeniedForAuthentication);
+    assert_eq!(denied, 1, "{by:?}");
+    let flow = Flow {
+        peer: SocketAddr::new(ip("192.0.2.7"), 40_000),
+        local: SocketAddr::new(NODE_V4.into(), 80),
+    };
+    assert!(rig.offline.revoked.revoke(flow, HOUR).unwrap());
+    let decision = rig
+        .offline
+        .decide(Direction::Ingress, &syn("192.0.2.7", 80))
+        .unwrap();
+    assert_eq!(
+        (decision.reason, decision.verdict),
+        (Reason::Revoked, Verdict::Reset)
+    );
 }
 
 /// The usual course of an incident: an address is denied by itself, then an operator denies its network.
@@ -276,11 +293,11 @@ fn h2_a_policy_in_shadow_spends_nothing_of_others() {
 /// A default that denies in shadow neither ends an evaluation before the limits, nor lets anything out as a reply.
 #[test]
 fn h2_egress_in_shadow_ends_no_evaluation() {
-    let base = "  egress: {limits: [{per: interface, rate: 8kbit/s, burst: 65536}]}";
+    let base = "  egress: {limits: [{per: interface, rate: 8kbit/s, burst: 2000}]}";
     let trial = "  ports: [tcp/2]\n  egress: {default: deny}";
     let big = || {
         let to = ip("198.51.100.7");
-        carried(&packet(node(to), to, UDP, &udp(9, 9, 60_008, 60_000)))
+        carried(&packet(node(to), to, UDP, &udp(9, 9, 1_408, 1_400)))
     };
     let documents = [
         document("firm", "enforce", base),
@@ -313,6 +330,10 @@ fn h2_egress_memory_of_shadow_is_its_own() {
         TCP,
         &tcp(443, 40_000, 5, SYN),
     ));
+    let answer = || {
+        let to = ip("198.51.100.7");
+        carried(&packet(node(to), to, TCP, &tcp(40_000, 443, 5, SYN | ACK)))
+    };
     rig.check(&[
         Case::arrives(
             "a stranger speaks first",
@@ -320,53 +341,40 @@ fn h2_egress_memory_of_shadow_is_its_own() {
             Reason::WithinLimits,
             "trial",
         ),
-        Case::leaves(
-            "its answer",
-            tcp_to("198.51.100.7", 443),
-            Reason::EgressReply,
-            "trial",
-        ),
+        Case::leaves("its answer", answer(), Reason::EgressReply, "trial"),
     ]);
     rig.apply(&document("firm", "enforce", deny), crate::rig::START);
     rig.check(&[Case::leaves(
         "what was only tried",
-        tcp_to("198.51.100.7", 443),
+        answer(),
         Reason::EgressDefault,
         "firm",
     )]);
     rig.check(&[
         Case::arrives("a stranger speaks first", arrives, Reason::WithinLimits, "firm"),
-        Case::leaves(
-            "its answer",
-            tcp_to("198.51.100.7", 443),
-            Reason::EgressReply,
-            "firm",
-        ),
+        Case::leaves("its answer", answer(), Reason::EgressReply, "firm"),
     ]);
 }
 
 /// Nothing is answered in shadow, whatever it is that would be.
 #[test]
 fn h2_in_shadow_nothing_is_reset() {
-    let Some((mut rig, _)) = rig(&[
-        document("a", "shadow", ""),
-        document("p", "enforce", "  ports: [tcp/443]"),
-    ]) else {
-        return;
-    };
-    rig.offline
-        .denials
-        .deny(
-            "192.0.2.0/24".parse().unwrap(),
-            DeniedBy::Authentication,
-            "test",
-            HOUR,
-            Action::Reset,
-        )
-        .unwrap();
-    let (verdict, frame) = rig.offline.arrive(&syn("192.0.2.1", 80)).unwrap();
-    assert_eq!(verdict, Verdict::Pass);
-    assert_eq!(frame, syn("192.0.2.1", 80));
-    let (verdict, _) = rig.offline.arrive(&syn("192.0.2.1", 443)).unwrap();
-    assert_eq!(verdict, Verdict::Reset);
+    for (mode, expected) in [("shadow", Verdict::Pass), ("enforce", Verdict::Reset)] {
+        let Some((mut rig, _)) = rig(&[document("a", mode, "")]) else {
+            return;
+        };
+        rig.offline
+            .denials
+            .deny(
+                "192.0.2.0/24".parse().unwrap(),
+                DeniedBy::Authentication,
+                "test",
+                HOUR,
+                Action::Reset,
+            )
+            .unwrap();
+        let (verdict, frame) = rig.offline.arrive(&syn("192.0.2.1", 80)).unwrap();
+        assert_eq!(verdict, expected);
+        assert_eq!(frame == syn("192.0.2.1", 80), mode == "shadow");
+    }
 }

@@ -102,15 +102,17 @@ fn all_addresses_and_the_default_are_not_in_the_trie() {
         interface_flag::EGRESS | interface_flag::EGRESS_ROOT | interface_flag::EGRESS_MEMORY
     );
     let sets: BTreeSet<u32> = tables.rules.keys().map(|key| key.set).collect();
-    let roots = [true, false].map(|ipv4| egress_root(egress_side::NODE, GROUP, ipv4));
-    assert_eq!(sets, roots.into());
+    let [ipv4, ipv6] = [true, false].map(|ipv4| egress_root(egress_side::NODE, GROUP, ipv4));
+    let nameless = egress_nameless(egress_side::NODE, GROUP);
+    assert_eq!(sets, [ipv4, ipv6, nameless].into());
 }
 
 #[test]
 fn without_a_default_nothing_is_remembered() {
     let (tables, flags) = compiled(&[("enforce", "{deny: [10.0.0.0/8]}")]);
     assert_eq!(flags, interface_flag::EGRESS);
-    assert_eq!((tables.access.len(), tables.rules.len()), (1, 1));
+    // One rule is the list's, one is for what has no destination that can be read.
+    assert_eq!((tables.access.len(), tables.rules.len()), (1, 2));
 }
 
 #[test]
@@ -132,7 +134,7 @@ fn the_sides_have_lists_of_their_own() {
 fn sets_that_are_the_same_are_one() {
     let nets: Vec<String> = (0..200).map(|third| format!("198.51.{third}.0/24")).collect();
     let (tables, _) = compiled(&[("enforce", &format!("{{deny: [{}]}}", nets.join(", ")))]);
-    assert_eq!((tables.access.len(), tables.rules.len()), (200, 1));
+    assert_eq!((tables.access.len(), tables.rules.len()), (200, 2));
 }
 
 #[test]
