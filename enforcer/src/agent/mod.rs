@@ -5,6 +5,7 @@ pub mod controller;
 mod convert;
 pub mod events;
 pub mod explain;
+mod explain_egress;
 mod joining;
 pub mod kept;
 mod links;

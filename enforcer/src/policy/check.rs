@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
     files::{self, Files},
     load::{self, load_files},
+    model::{DenyEntry, PolicySet},
     problem::{Problem, Severity},
     yaml::place::{Sink, Source},
 };
@@ -43,17 +45,22 @@ pub fn check(paths: &[PathBuf]) -> Report {
     let mut count = configurations.len();
     let mut problems = sink.into_sorted();
     problems.extend(paths.iter().filter_map(|path| without_documents(path)));
+    let mut management = Vec::new();
     for source in configurations {
         let (config, found) = config::read(&source);
         problems.extend(found);
-        let named = config.map(|config| config.policies).unwrap_or_default();
+        let named = config.map(|config| {
+            management.extend(config.kernel.management);
+            config.policies
+        });
+        let named = named.unwrap_or_default();
         problems.extend(named.iter().filter_map(|path| without_documents(path)));
         policies.extend(named);
     }
     let sink = Sink::default();
     let files = files::read(&once(&policies), &sink);
     count += files.sources.len();
-    problems.extend(problems_of(files, sink));
+    problems.extend(problems_of(files, sink, &management));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     problems.dedup();
     for problem in &mut problems {
@@ -86,11 +93,44 @@ fn without_documents(path: &Path) -> Option<Problem> {
     })
 }
 
-fn problems_of(files: Files, sink: Sink) -> Vec<Problem> {
+fn problems_of(files: Files, sink: Sink, management: &[IpNet]) -> Vec<Problem> {
     match load_files(files, sink) {
-        Ok(loaded) => loaded.warnings,
+        Ok(loaded) => {
+            let mut problems = loaded.warnings;
+            problems.extend(still_passing(&loaded.set, management));
+            problems
+        }
         Err(problems) => problems.into_vec(),
     }
+}
+
+/// Warnings of denied prefixes with management inside, which passes all the same.
+fn still_passing(set: &PolicySet, management: &[IpNet]) -> Vec<Problem> {
+    let entries = set.packet_policies.iter().flat_map(|policy| {
+        let entries = policy.deny.iter();
+        entries.map(move |entry| (policy, entry))
+    });
+    let inside = |entry: &DenyEntry| {
+        let inside = management.iter().filter(|listed| entry.cidr.contains(*listed));
+        inside.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let found = entries.map(|(policy, entry)| (policy, entry, inside(entry)));
+    found
+        .filter(|(_, _, inside)| !inside.is_empty())
+        .map(|(policy, entry, inside)| {
+            let message = format!(
+                "{inside} inside {} still passes: `kernel.management` comes first",
+                entry.cidr
+            );
+            Problem {
+                severity: Severity::Warning,
+                line: entry.line.into(),
+                column: 1,
+                path: "spec.deny".to_owned(),
+                ..Problem::of_file(policy.origin.file.clone(), message, None)
+            }
+        })
+        .collect()
 }
 
 /// The files, each once, however it is named.
