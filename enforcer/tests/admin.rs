@@ -332,3 +332,114 @@ fn m3_a_runtime_directory_that_cannot_be_written_ends_the_start() {
     let text = said(&output);
     assert!(text.contains("set `runtimeDir` to a folder"), "{text}");
 }
+
+#[test]
+fn a_list_of_everybody_is_an_error_unless_it_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |spec: &str| {
+        let text = format!(
+            "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: feed}}\nspec:\n  interfaces: [lo]\n{spec}\n"
+        );
+        fs::write(folder.path().join("feed.yaml"), text).unwrap();
+        let output = enforcer(folder.path())
+            .args(["check", "feed.yaml"])
+            .output()
+            .unwrap();
+        (output.status.code(), said(&output))
+    };
+    for spec in [
+        "  deny: [0.0.0.0/0]",
+        "  deny: [\"::/0\"]",
+        "  deny: [0.0.0.0/1, 128.0.0.0/1]",
+        "  allow: [\"2001:db8::/32\"]\n  deny: [0.0.0.0/0]",
+        "  egress: {deny: [0.0.0.0/0]}",
+    ] {
+        let (code, text) = check(spec);
+        assert_eq!(code, Some(2), "{spec}: {text}");
+        assert!(text.contains("everything: true"), "{spec}: {text}");
+    }
+    for spec in [
+        "  deny: [{cidr: 0.0.0.0/0, everything: true}]",
+        "  deny: [0.0.0.0/1, {cidr: 128.0.0.0/1, everything: true}]",
+        "  allow: [192.0.2.0/24]\n  deny: [0.0.0.0/0]",
+        "  egress: {deny: [{cidr: 0.0.0.0/0, everything: true}]}",
+        "  egress: {deny: [{cidr: 0.0.0.0/0, ports: tcp/25}]}",
+        "  deny: [0.0.0.0/1]",
+    ] {
+        let (code, text) = check(spec);
+        assert_eq!(code, Some(0), "{spec}: {text}");
+    }
+}
+
+#[test]
+fn check_names_management_inside_a_denied_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), "127.0.0.1:9600", "");
+    let configuration = folder.path().join("enforcer.yaml");
+    let text = fs::read_to_string(&configuration).unwrap();
+    let text = text.replace("{enabled: false}", "{enabled: false, management: [10.77.0.9/32]}");
+    fs::write(&configuration, text).unwrap();
+    let policy = "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {name: edge}\nspec:\n  \
+                  interfaces: [lo]\n  deny:\n  - 192.0.2.0/24\n  - 10.77.0.0/24\n";
+    fs::write(folder.path().join("policies/edge.yaml"), policy).unwrap();
+    let output = enforcer(folder.path())
+        .args(["check", "enforcer.yaml"])
+        .output()
+        .unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("edge.yaml:8:1"), "{text}");
+    assert!(
+        text.contains("10.77.0.9/32 inside 10.77.0.0/24 still passes"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_key_that_no_document_has_is_not_revoked_without_a_yes() {
+    let gateway = format!(
+        "gateway: {{workers: 1, listeners: [{{name: plain, address: \"{}\"}}]}}\n",
+        free()
+    );
+    let agent = Agent::start("127.0.0.1", &gateway);
+    let keys = format!(
+        "apiVersion: enforcer.dev/v1\nkind: ApiKeys\nmetadata: {{name: partners}}\nspec:\n  keys:\n  \
+         - {{id: partner-a, owner: Partner A, hash: \"sha256:{}\"}}\n",
+        "ab".repeat(32)
+    );
+    fs::write(agent.folder.path().join("policies/keys.yaml"), keys).unwrap();
+    let revoke = |id: &str, more: &[&str]| {
+        let arguments = ["revoke", "api-key", id, "--for", "1h", "--reason", "leak"];
+        agent.command(&[&arguments[..], more].concat())
+    };
+    agent.wait_for("the keys", || revoke("partner-a", &[]).status.success());
+    let output = revoke("partner-b", &[]);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("no document has an API key `partner-b`; did you mean `partner-a`?"),
+        "{text}"
+    );
+    let listed = said(&agent.command(&["revoke", "list"]));
+    assert!(!listed.contains("partner-b"), "{listed}");
+    assert!(revoke("partner-b", &["--yes"]).status.success());
+    assert!(said(&agent.command(&["revoke", "list"])).contains("partner-b"));
+}
+
+#[test]
+fn denials_are_listed_and_explain_takes_a_port() {
+    let agent = Agent::start("127.0.0.1", "");
+    let output = agent.command(&["deny", "list"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).starts_with("no source is denied"),
+        "{}",
+        said(&output)
+    );
+    let output = agent.command(&["deny", "list", "--output", "json"]);
+    assert_eq!(said(&output).trim(), "[]");
+    let output = agent.command(&["explain", "192.0.2.7", "--port", "443"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let output = agent.command(&["explain", "192.0.2.7:80", "--port", "443"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}

@@ -9,12 +9,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use enforcer_common::verdict::Verdict;
-use time::format_description::well_known::Rfc3339;
+use ipnet::IpNet;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::revocations;
 use super::wire::{
-    AllowRequest, DenialStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus, KernelStatus,
-    PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
+    AllowRequest, DenialStatus, DeniedStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus,
+    KernelStatus, PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
 };
 use crate::{
     agent::{
@@ -25,7 +26,7 @@ use crate::{
     audit::record::Event,
     gateway::signal::Whom,
     kernel::{DeniedBy, KernelError, monotonic_ns, sockets},
-    policy::model::Mode,
+    policy::{PolicySet, model::Mode},
 };
 
 /// The longest reason that is kept, in bytes.
@@ -142,9 +143,13 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
     match denied {
         Ok(None) => {
             // The gateway refuses its next ones already. Who asks may hang up; what is begun is done all the same.
-            let work = tokio::spawn(async move { shared.end_behind(prefix).await });
+            let work = tokio::spawn(async move {
+                shared.end_behind(prefix).await;
+                shared.still_passing(&prefix)
+            });
             match work.await {
-                Ok(_) => StatusCode::NO_CONTENT.into_response(),
+                Ok(still_passes) if still_passes.is_empty() => StatusCode::NO_CONTENT.into_response(),
+                Ok(still_passes) => Json(DeniedStatus { still_passes }).into_response(),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
             }
         }
@@ -172,13 +177,35 @@ pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowR
             tracing::warn!(prefix = %request.prefix, "denial ended by the operator");
             StatusCode::NO_CONTENT.into_response()
         }
-        Ok(false) => (
-            StatusCode::NOT_FOUND,
-            format!("{} is not denied\n", request.prefix),
-        )
-            .into_response(),
+        Ok(false) => {
+            let listed = on_a_list(&shared.standing().set.clone(), &request.prefix);
+            let text = listed.unwrap_or_else(|| format!("{} is not denied", request.prefix));
+            (StatusCode::NOT_FOUND, format!("{text}\n")).into_response()
+        }
         Err(error) => failed(&error),
     }
+}
+
+/// Where a policy denies a prefix: that is ended by an edit of its file.
+fn on_a_list(set: &PolicySet, prefix: &IpNet) -> Option<String> {
+    let now = OffsetDateTime::now_utc();
+    let entries = set.packet_policies.iter().flat_map(|policy| {
+        let holding = policy
+            .deny
+            .iter()
+            .filter(move |entry| entry.until.is_none_or(|until| until > now));
+        holding.map(move |entry| (policy, entry))
+    });
+    let (policy, entry) = entries
+        .filter(|(_, entry)| entry.cidr.contains(prefix))
+        .max_by_key(|(_, entry)| entry.cidr.prefix_len())?;
+    Some(format!(
+        "{prefix} is not denied by an operator: {} is on the deny list of policy {} ({}:{}), edit that",
+        entry.cidr,
+        policy.name,
+        policy.origin.file.display(),
+        entry.line
+    ))
 }
 
 /// `POST /v1/revocations`

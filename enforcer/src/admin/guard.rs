@@ -23,9 +23,6 @@ pub const TOKEN_FILE: &str = "admin.token";
 /// The header that carries it.
 pub const TOKEN_HEADER: &str = "x-enforcer-token";
 
-/// The header that says for whom something is done, for the audit log.
-pub const BY_HEADER: &str = "x-enforcer-by";
-
 /// Where a request has come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {

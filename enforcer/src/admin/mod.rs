@@ -34,7 +34,7 @@ use guard::{Guard, Surface};
 use places::{Bounds, Places};
 use readers::Readers;
 
-pub use guard::{BY_HEADER, TOKEN_FILE, TOKEN_HEADER};
+pub use guard::{TOKEN_FILE, TOKEN_HEADER};
 pub use socket::SOCKET_FILE;
 
 /// Connections to the admin address.

@@ -18,8 +18,10 @@ use super::{
 use crate::{
     agent::state::Shared,
     policy::{
+        PolicySet,
         build::revocations::{certificate, text},
         model::{Credential, Name, Revocation},
+        yaml::mistake::nearest,
     },
 };
 
@@ -79,6 +81,11 @@ pub async fn restore(State(shared): State<Arc<Shared>>, Json(request): Json<Rest
 
 /// `POST /v1/revocations` of a proof.
 pub(super) async fn revoke(shared: Arc<Shared>, what: Credential, request: RevokeRequest) -> Response {
+    if !request.unknown
+        && let Some(why) = unknown_key(&shared.standing().set.clone(), &what)
+    {
+        return (StatusCode::NOT_FOUND, format!("{why}\n")).into_response();
+    }
     let lasts = std::time::Duration::from_secs(request.for_seconds);
     // Who asks may hang up; what is begun is done all the same.
     let work = tokio::spawn(async move { shared.revoke_proof(what, &request.reason, lasts).await });
@@ -87,6 +94,24 @@ pub(super) async fn revoke(shared: Arc<Shared>, what: Credential, request: Revok
         Ok(Err(error)) => not_revoked(&error),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// A key's id with a typing error would else be revoked, and the key that is meant would not. Subjects, tokens and
+/// certificates are in no document: there is nothing to compare them with.
+fn unknown_key(set: &PolicySet, what: &Credential) -> Option<String> {
+    let Credential::Key(id) = what else { return None };
+    let ids = || {
+        let documents = set.api_keys.iter();
+        documents.flat_map(|document| document.keys.iter().map(|key| &*key.id))
+    };
+    if ids().any(|known| known == &**id) {
+        return None;
+    }
+    let near = nearest(id, ids());
+    let meant = near.map_or_else(|| ".".to_owned(), |near| format!("; did you mean `{near}`?"));
+    Some(format!(
+        "no document has an API key `{id}`{meant} Nothing is revoked: --yes (`unknown: true`) revokes it all the same"
+    ))
 }
 
 pub(super) fn unprocessable(why: &str) -> Response {

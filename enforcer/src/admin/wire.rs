@@ -132,6 +132,14 @@ pub struct DenyRequest {
     pub action: Action,
 }
 
+/// A source is denied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeniedStatus {
+    /// Management inside the denied prefix, which passes all the same.
+    pub still_passes: Vec<IpNet>,
+}
+
 /// What becomes of the packets of a denied source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -169,6 +177,9 @@ pub struct RevokeRequest {
     pub reason: String,
     /// How long what still comes of them is dropped.
     pub for_seconds: u64,
+    /// Also a key that no document has.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
 }
 
 /// Whose connections are to end, or which proof is to hold no more.

@@ -9,11 +9,12 @@ use time::OffsetDateTime;
 
 use super::{
     events::EventView,
+    explain_egress,
     state::{KernelHalf, Shared, Standing},
 };
 use crate::{
     kernel::{KernelError, SourceState, monotonic_ns},
-    policy::model::{Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
+    policy::model::{DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
 };
 
 /// The answer.
@@ -36,6 +37,9 @@ pub struct Explanation {
     /// Its connections that are revoked.
     #[serde(default)]
     pub revoked: Vec<String>,
+    /// What the packet policies say of it as a destination.
+    #[serde(default)]
+    pub destination: Vec<String>,
     /// What each packet policy says of it.
     pub policies: Vec<PolicyView>,
     /// The latest of its packets that the kernel told of, if it is still kept.
@@ -135,6 +139,11 @@ impl Shared {
                 .as_ref()
                 .map(|kernel| revoked(kernel, address))
                 .unwrap_or_default(),
+            destination: explain_egress::views(
+                &self.standing().set.clone(),
+                address,
+                OffsetDateTime::now_utc(),
+            ),
             policies,
             last_event: self.journal.last_of(address),
         };
@@ -339,20 +348,26 @@ fn listed(policy: &PacketPolicy, address: IpAddr) -> Option<String> {
         .max_by_key(|prefix| prefix.prefix_len());
     let denied = policy.denies(address, OffsetDateTime::now_utc());
     match (allowed, denied) {
-        (Some(allow), Some(deny)) if allow.prefix_len() < deny.cidr.prefix_len() => Some(deny_words(deny)),
+        (Some(allow), Some(deny)) if allow.prefix_len() < deny.cidr.prefix_len() => {
+            Some(deny_words(policy, deny))
+        }
         (Some(allow), _) => Some(format!("passes: allow list ({allow})")),
-        (None, Some(deny)) => Some(deny_words(deny)),
+        (None, Some(deny)) => Some(deny_words(policy, deny)),
         (None, None) => None,
     }
 }
 
-fn deny_words(entry: &crate::policy::model::DenyEntry) -> String {
+fn deny_words(policy: &PacketPolicy, entry: &DenyEntry) -> String {
     let reason = entry
         .reason
         .as_deref()
         .map(|reason| format!(": {reason}"))
         .unwrap_or_default();
-    format!("dropped: deny list ({}{reason})", entry.cidr)
+    let file = policy.origin.file.display();
+    format!(
+        "dropped: deny list ({} at {file}:{}{reason})",
+        entry.cidr, entry.line
+    )
 }
 
 fn port_name(port: &Port) -> String {

@@ -75,6 +75,15 @@ impl Observer for Joining {
 
     fn denied(&self, client: IpAddr) -> Option<Arc<str>> {
         let kernel = self.shared.kernel.as_ref()?;
+        // Inside a denied prefix management passes, as in the kernel.
+        if self
+            .shared
+            .management
+            .iter()
+            .any(|listed| listed.contains(&client))
+        {
+            return None;
+        }
         kernel.denials.find(client).map(|(_, denial)| denial.reason)
     }
 

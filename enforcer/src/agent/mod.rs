@@ -8,6 +8,7 @@ mod convert;
 mod denying;
 pub mod events;
 pub mod explain;
+mod explain_egress;
 mod heartbeat;
 mod joining;
 pub mod kept;

@@ -362,7 +362,9 @@ impl Shared {
                 "the kernel half is off: `kernel.enabled` is false".to_owned(),
             ));
         };
-        if let Some(protected) = self.protected(&prefix) {
+        if let Some(protected) = self.protected(&prefix)
+            && (by != DeniedBy::Operator || protected.contains(&prefix))
+        {
             return Ok(Some(format!(
                 "{prefix} is on the management list ({protected}), which is never denied"
             )));
@@ -376,6 +378,13 @@ impl Shared {
         });
         tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
         Ok(None)
+    }
+
+    /// What of the management list is inside a denied prefix, and passes all the same: management comes first.
+    #[must_use]
+    pub fn still_passing(&self, prefix: &IpNet) -> Vec<IpNet> {
+        let inside = self.management.iter().filter(|listed| prefix.contains(*listed));
+        inside.copied().collect()
     }
 
     /// The entry of the management list that has to do with a prefix.

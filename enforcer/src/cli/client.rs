@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http::{
-    HeaderValue, Method, Request, StatusCode,
+    Method, Request, StatusCode,
     header::{CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt as _, Full};
@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::admin::{BY_HEADER, SOCKET_FILE, TOKEN_FILE, TOKEN_HEADER};
+use crate::admin::{SOCKET_FILE, TOKEN_FILE, TOKEN_HEADER};
 
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +54,6 @@ struct Ask<'a> {
     method: Method,
     path: &'a str,
     body: Bytes,
-    by: Option<&'a str>,
 }
 
 /// Nobody answers where the agent should.
@@ -104,18 +103,11 @@ impl Client {
     }
 
     /// Changes something, and reads what the agent says of it.
-    pub(super) fn change(
-        &self,
-        method: Method,
-        path: &str,
-        body: &impl Serialize,
-        by: Option<&str>,
-    ) -> anyhow::Result<Bytes> {
+    pub(super) fn change(&self, method: Method, path: &str, body: &impl Serialize) -> anyhow::Result<Bytes> {
         self.send(&Ask {
             method,
             path,
             body: serde_json::to_vec(body)?.into(),
-            by,
         })
     }
 
@@ -125,9 +117,8 @@ impl Client {
         method: Method,
         path: &str,
         body: &impl Serialize,
-        by: Option<&str>,
     ) -> anyhow::Result<T> {
-        let answer = self.change(method, path, body, by)?;
+        let answer = self.change(method, path, body)?;
         serde_json::from_slice(&answer).context(OTHER_VERSION)
     }
 
@@ -167,9 +158,6 @@ impl Client {
             .header(CONTENT_TYPE, "application/json");
         if let Some(token) = token {
             request = request.header(TOKEN_HEADER, token.trim());
-        }
-        if let Some(by) = ask.by.and_then(|by| HeaderValue::from_bytes(by.as_bytes()).ok()) {
-            request = request.header(BY_HEADER, by);
         }
         let request = request.body(Full::new(ask.body.clone()))?;
         let answer = async {
@@ -241,7 +229,6 @@ impl<'a> Ask<'a> {
             method: Method::GET,
             path,
             body: Bytes::new(),
-            by: None,
         }
     }
 }

@@ -19,12 +19,15 @@ use crate::agent::explain::{Explanation, LimitView};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   enforcer explain 192.0.2.7
-  enforcer explain 192.0.2.7:443        only policies about port 443
+  enforcer explain 192.0.2.7 --port 443 only policies about port 443 of this node
   enforcer explain [2001:db8::7]:443 --output json")]
 pub struct Explain {
-    /// The source's address, and the local port that it is limited at
+    /// The source's address. With a port behind it: the local port, as `--port`
     #[arg(value_name = "ADDRESS[:PORT]", value_parser = parse)]
     source: Source,
+    /// The local port that it is limited at
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
     #[command(flatten)]
     client: Client,
     /// How to print
@@ -50,11 +53,15 @@ fn parse(text: &str) -> Result<Source, String> {
 
 impl Explain {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let port = self
-            .source
-            .port
-            .map(|port| format!("&port={port}"))
-            .unwrap_or_default();
+        let port = match (self.source.port, self.port) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Failure::Invalid(anyhow::anyhow!(
+                    "the address names port {one}, and --port {other}: name one"
+                )));
+            }
+            (one, other) => other.or(one),
+        };
+        let port = port.map(|port| format!("&port={port}")).unwrap_or_default();
         let path = format!("/v1/explain?address={}{port}", self.source.address);
         let explanation: Explanation = self.client.get(&path)?;
         let mut out = io::BufWriter::new(io::stdout().lock());
@@ -84,6 +91,9 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     }
     for connection in &explanation.revoked {
         writeln!(out, "  revoked: {}", printable(connection))?;
+    }
+    for line in &explanation.destination {
+        writeln!(out, "  as a destination: {}", printable(line))?;
     }
     for view in &explanation.policies {
         let ports = if view.ports.is_empty() {
@@ -141,6 +151,7 @@ mod tests {
             verified: Vec::new(),
             verified_seconds_ago: None,
             revoked: Vec::new(),
+            destination: Vec::new(),
             policies: Vec::new(),
             last_event: None,
         };

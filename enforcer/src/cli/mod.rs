@@ -7,6 +7,7 @@ mod deny;
 mod detach;
 mod events;
 mod explain;
+mod left;
 mod replay;
 mod revoke;
 mod revoke_proof;

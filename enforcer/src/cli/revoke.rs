@@ -93,7 +93,7 @@ impl Revoke {
                 "{prefix} is a large part of the internet: name the networks that you mean, or add --yes"
             )));
         }
-        order(&self.client, whom, reason, lasts, self.output)
+        order(&self.client, whom, reason, lasts, false, self.output)
     }
 }
 
@@ -103,6 +103,7 @@ pub(super) fn order(
     whom: Revokee,
     reason: String,
     lasts: Duration,
+    yes: bool,
     output: Output,
 ) -> Result<(), Failure> {
     let for_seconds = lasts.as_secs();
@@ -110,8 +111,9 @@ pub(super) fn order(
         whom,
         reason,
         for_seconds,
+        unknown: yes,
     };
-    let revoked: RevokedStatus = client.ask(Method::POST, "/v1/revocations", &request, None)?;
+    let revoked: RevokedStatus = client.ask(Method::POST, "/v1/revocations", &request)?;
     let mut out = io::stdout().lock();
     match output {
         Output::Json => {

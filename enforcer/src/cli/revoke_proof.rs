@@ -93,6 +93,9 @@ pub(super) struct Order {
     /// End the revocation early instead
     #[arg(long, conflicts_with_all = ["lasts", "reason"])]
     undo: bool,
+    /// Yes, also an API key that no document has
+    #[arg(long)]
+    yes: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -145,12 +148,11 @@ impl Order {
         let (Some(lasts), Some(reason)) = (self.lasts, self.reason) else {
             // Without `--undo`, clap asks for both.
             let request = RestoreRequest { whom };
-            self.client
-                .change(Method::DELETE, "/v1/revocations", &request, None)?;
+            self.client.change(Method::DELETE, "/v1/revocations", &request)?;
             println!("the revocation has ended");
             return Ok(());
         };
-        order(&self.client, whom, reason, lasts, self.output)
+        order(&self.client, whom, reason, lasts, self.yes, self.output)
     }
 }
 

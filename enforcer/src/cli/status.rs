@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::{
     Failure, Output,
-    client::Client,
-    colors,
+    client::{Absent, Client},
+    colors, left,
     text::{Color, paint, table},
 };
 use crate::admin::wire;
@@ -27,7 +27,12 @@ pub struct Status {
 
 impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let status: wire::Status = self.client.get("/v1/status")?;
+        let status: wire::Status = self.client.get("/v1/status").map_err(|error| {
+            match (error.is::<Absent>(), left::in_force()) {
+                (true, Some(left)) => anyhow::anyhow!("{error}. {left}"),
+                _ => error,
+            }
+        })?;
         let mut out = io::BufWriter::new(io::stdout().lock());
         match self.output {
             Output::Json => writeln!(

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{
     files::{self, Files},
     load::{self, load_files},
+    model::{DenyEntry, PolicySet},
     problem::{Problem, Severity},
     served::unknown_names,
     yaml::place::{Sink, Source},
@@ -116,15 +118,50 @@ fn problems_of(files: Files, sink: Sink, configurations: &[Config]) -> Vec<Probl
             let outside = configurations
                 .iter()
                 .flat_map(|config| config.secrets.problems(&loaded.set, Severity::Error));
+            let management: Vec<IpNet> = configurations
+                .iter()
+                .flat_map(|config| config.kernel.management.iter().copied())
+                .collect();
+            let passing = still_passing(&loaded.set, &management);
             loaded
                 .warnings
                 .into_iter()
                 .chain(unknown)
                 .chain(outside)
+                .chain(passing)
                 .collect()
         }
         Err(problems) => problems.into_vec(),
     }
+}
+
+/// Warnings of denied prefixes with management inside, which passes all the same.
+fn still_passing(set: &PolicySet, management: &[IpNet]) -> Vec<Problem> {
+    let entries = set.packet_policies.iter().flat_map(|policy| {
+        let entries = policy.deny.iter();
+        entries.map(move |entry| (policy, entry))
+    });
+    let inside = |entry: &DenyEntry| {
+        let inside = management.iter().filter(|listed| entry.cidr.contains(*listed));
+        inside.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let found = entries.map(|(policy, entry)| (policy, entry, inside(entry)));
+    found
+        .filter(|(_, _, inside)| !inside.is_empty())
+        .map(|(policy, entry, inside)| {
+            let message = format!(
+                "{inside} inside {} still passes: `kernel.management` comes first",
+                entry.cidr
+            );
+            Problem {
+                severity: Severity::Warning,
+                line: entry.line.into(),
+                column: 1,
+                path: "spec.deny".to_owned(),
+                ..Problem::of_file(policy.origin.file.clone(), message, None)
+            }
+        })
+        .collect()
 }
 
 /// The files, each once, however it is named.

@@ -165,6 +165,8 @@ pub struct DenyEntry {
     /// Afterwards the entry no longer holds.
     pub until: Option<OffsetDateTime>,
     pub action: Action,
+    /// Where it stands in its policy's file, from 1.
+    pub line: u32,
 }
 
 /// What may leave by some interfaces, or from their other ends.

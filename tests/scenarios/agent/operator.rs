@@ -181,16 +181,24 @@ fn changes_take_the_token_and_spare_the_management() -> Result<()> {
     let elsewhere = deny(&attacker, "elsewhere");
     let (_, error) = run(&stage, 1, &elsewhere.each_ref().map(String::as_str))?;
     ensure!(
-        error.starts_with("enforcer: elsewhere/admin.token cannot be read: run this as the agent's user"),
+        error.starts_with("enforcer: no agent answers at elsewhere/admin.sock (No such file"),
         "{error}"
     );
-    for protected in [Neighbour::UpstreamA.ipv4().to_string(), "10.0.0.0/8".to_owned()] {
-        let (_, error) = run(&stage, 1, &deny(&protected, "run").each_ref().map(String::as_str))?;
-        ensure!(
-            error.contains("is on the management list (10.203.3.0/24), which is never denied"),
-            "{error}"
-        );
-    }
+    let protected = Neighbour::UpstreamA.ipv4().to_string();
+    let (_, error) = run(&stage, 1, &deny(&protected, "run").each_ref().map(String::as_str))?;
+    ensure!(
+        error.contains("is on the management list (10.203.3.0/24), which is never denied"),
+        "{error}"
+    );
+    let (text, _) = run(
+        &stage,
+        0,
+        &deny("10.203.2.0/23", "run").each_ref().map(String::as_str),
+    )?;
+    ensure!(text.contains("10.203.3.0/24 inside it still passes"), "{text}");
+    let (text, _) = run(&stage, 0, &["deny", "list"])?;
+    ensure!(text.starts_with("10.203.2.0/23 dropped for another "), "{text}");
+    run(&stage, 0, &["allow", "10.203.2.0/23"])?;
     for wrong in ["nobody", "10.0.0.0/33"] {
         let (_, error) = run(&stage, 2, &deny(wrong, "run").each_ref().map(String::as_str))?;
         ensure!(

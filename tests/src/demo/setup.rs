@@ -299,8 +299,8 @@ impl Stage {
         println!("  # what the agent says; policies are in {folder}/policies: edit them and look again");
         let attacker = Neighbour::Attacker.ipv4();
         for command in [
-            "status".to_owned(),
-            format!("explain {attacker}"),
+            format!("status --runtime-dir {folder}/run"),
+            format!("explain {attacker} --runtime-dir {folder}/run"),
             format!("deny {attacker} --for 10m --reason 'tried by hand' --runtime-dir {folder}/run"),
             format!("allow {attacker} --runtime-dir {folder}/run"),
         ] {

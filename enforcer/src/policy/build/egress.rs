@@ -6,7 +6,7 @@ use super::{
     distinct_of,
     levels::prefix,
     limit::{Draft, Measure},
-    packet::{default_burst, deny_entry, parse_port},
+    packet::{default_burst, deny_entry, parse_port, whole_families},
     values,
 };
 use crate::policy::{
@@ -32,11 +32,12 @@ pub(super) fn build(raw: raw::Egress, limits: &[PacketLimit], at: &Place<'_>) ->
         Some(raw::EgressDefault::Deny) => EgressDefault::Deny,
         Some(raw::EgressDefault::Allow) | None => EgressDefault::Allow,
     };
+    let allow = allow(raw.allow.unwrap_or_default(), default, at);
     Egress {
         of,
         default,
-        allow: allow(raw.allow.unwrap_or_default(), default, at),
         deny: deny(raw.deny.unwrap_or_default(), of, at),
+        allow,
         limits: egress_limits(raw.limits.unwrap_or_default(), limits, at),
     }
 }
@@ -66,12 +67,14 @@ fn allow(raw: Vec<raw::EgressAllow>, default: EgressDefault, at: &Place<'_>) -> 
 
 fn deny(raw: Vec<raw::EgressDeny>, of: EgressOf, at: &Place<'_>) -> Vec<EgressDeny> {
     let mut seen = Unique::new();
-    at.each("deny", raw, |(entry, at)| {
+    let (mut places, mut meant) = (Vec::new(), Vec::new());
+    let denied = at.each("deny", raw, |(entry, at)| {
         let raw::EgressDeny {
             cidr,
             ports,
             reason,
             until,
+            everything,
         } = entry;
         let traffic = traffic(ports, &at);
         // Who is told of a drop is somewhere else, so there is no action.
@@ -80,24 +83,29 @@ fn deny(raw: Vec<raw::EgressDeny>, of: EgressOf, at: &Place<'_>) -> Vec<EgressDe
             reason,
             until,
             action: None,
+            everything: None,
         };
         let entry = deny_entry(entry, Action::Drop, &at)?;
         let cidr = entry.cidr;
-        if cidr.prefix_len() == 0 && traffic.is_empty() {
-            let left = match of {
-                EgressOf::Node => "nothing is sent but to `kernel.management`",
-                EgressOf::Pod => "nothing is sent",
-            };
-            at.warning(
-                format!("{cidr} is everything: {left}"),
-                "name the networks that you mean",
-            );
-        }
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
+        if traffic.is_empty() {
+            if everything == Some(true) {
+                meant.push(cidr);
+            }
+            places.push((cidr, at));
+        }
         Some(EgressDeny { entry, traffic })
-    })
+    });
+    let all: Vec<_> = places.iter().map(|(cidr, place)| (*cidr, place)).collect();
+    // A denied destination stays denied where it is allowed too, so that no entry of `allow` makes this less.
+    let left = match of {
+        EgressOf::Node => "nothing is sent but to `kernel.management`",
+        EgressOf::Pod => "nothing is sent",
+    };
+    whole_families(&all, &[], &meant, left);
+    denied
 }
 
 fn traffic(raw: Option<raw::OneOrMany<raw::EgressPort>>, at: &Place<'_>) -> Vec<Traffic> {

@@ -55,8 +55,16 @@ pub(super) fn build(
     );
     let allow = distinct_of(at, "allow", raw.allow, cidr::parse);
     let action = action(raw.action).unwrap_or_default();
-    let deny = deny_entries(at, raw.deny.unwrap_or_default(), action);
+    let (deny, meant) = deny_entries(at, raw.deny.unwrap_or_default(), action);
     contradictions(&allow, &deny);
+    let denied: Vec<_> = deny.iter().map(|(entry, place)| (entry.cidr, place)).collect();
+    let allowed: Vec<IpNet> = allow.iter().map(|(net, _)| *net).collect();
+    whole_families(
+        &denied,
+        &allowed,
+        &meant,
+        "all traffic is dropped but what is allowed",
+    );
     everybody(&allow);
     let limits = limits(raw.limits.unwrap_or_default(), &ports, action, at);
     let speaks_of_verified = limits.iter().any(|limit| limit.per == PacketKey::Identity);
@@ -138,27 +146,27 @@ fn claim(
     }
 }
 
-/// `inherited`: what becomes of packets unless an entry says.
+/// The entries, and those of them that say `everything`. `inherited`: what becomes of packets unless an entry says.
 fn deny_entries<'a>(
     at: &Place<'a>,
     raw: Vec<raw::DenyEntry>,
     inherited: Action,
-) -> Vec<Located<'a, DenyEntry>> {
+) -> (Vec<Located<'a, DenyEntry>>, Vec<IpNet>) {
     let mut seen = Unique::new();
-    at.each("deny", raw, |(entry, at)| {
+    let mut meant = Vec::new();
+    let entries = at.each("deny", raw, |(entry, at)| {
+        let everything = entry.everything.unwrap_or_default();
         let entry = deny_entry(entry, inherited, &at)?;
         let cidr = entry.cidr;
-        if cidr.prefix_len() == 0 {
-            at.warning(
-                format!("{cidr} is everything: all traffic is dropped but what is allowed"),
-                "name the networks that you mean",
-            );
+        if everything {
+            meant.push(cidr);
         }
         seen.claim(cidr, &at, |first| {
             format!("{cidr} is denied at {first} already: write it once")
         });
         Some((entry, at))
-    })
+    });
+    (entries, meant)
 }
 
 pub(super) fn deny_entry(entry: raw::DenyEntry, inherited: Action, at: &Place<'_>) -> Option<DenyEntry> {
@@ -174,6 +182,7 @@ pub(super) fn deny_entry(entry: raw::DenyEntry, inherited: Action, at: &Place<'_
         reason,
         until,
         action: action(entry.action).unwrap_or(inherited),
+        line: u32::try_from(at.position().line).unwrap_or_default(),
     })
 }
 
@@ -218,6 +227,45 @@ fn contradictions(allow: &[Located<'_, IpNet>], deny: &[Located<'_, DenyEntry>])
                     first.reference()
                 ),
                 "take it out of one of the two lists",
+            );
+        }
+    }
+}
+
+/// A list that covers a family wholly cuts everybody off, and is more often a slip than meant: a feed gone wrong, or
+/// two halves. Beside allowed networks of the family it may be meant, and `everything: true` says that it is.
+pub(super) fn whole_families(
+    denied: &[(IpNet, &Place<'_>)],
+    allowed: &[IpNet],
+    meant: &[IpNet],
+    comes_of_it: &str,
+) {
+    for v4 in [true, false] {
+        let of_family = |net: &IpNet| matches!(net, IpNet::V4(_)) == v4;
+        let entries: Vec<_> = denied.iter().filter(|(net, _)| of_family(net)).collect();
+        let nets: Vec<IpNet> = entries.iter().map(|(net, _)| *net).collect();
+        let whole = IpNet::aggregate(&nets)
+            .into_iter()
+            .find(|net| net.prefix_len() == 0);
+        let widest = entries.iter().min_by_key(|(net, _)| net.prefix_len());
+        let (Some(whole), Some((net, place))) = (whole, widest) else {
+            continue;
+        };
+        let is_meant = meant.iter().any(of_family);
+        let message = match *net == whole {
+            true => format!("{whole} is everything: {comes_of_it}"),
+            false => {
+                format!("the entries of this list are {whole} together, which is everything: {comes_of_it}")
+            }
+        };
+        if allowed.iter().any(of_family) {
+            if !is_meant {
+                place.warning(message, "name the networks that you mean");
+            }
+        } else if !is_meant {
+            place.outdated(
+                message,
+                format!("name the networks that you mean, or write {{cidr: {net}, everything: true}} if you mean all"),
             );
         }
     }

@@ -242,9 +242,14 @@ entry!(
         ///
         /// - default: the policy's `action`
         /// - example: `reset`
-        action: Action
+        action: Action,
+        /// Yes, the list covers all sources of the entry's family, and nothing is allowed.
+        ///
+        /// - default: `false`
+        /// - example: `true`
+        everything: bool
     },
-    "a prefix like 198.51.100.0/24, or {cidr, reason, until, action}"
+    "a prefix like 198.51.100.0/24, or {cidr, reason, until, action, everything}"
 );
 entry!(
     /// Destinations that may be reached.
@@ -286,9 +291,14 @@ entry!(
         /// - default: never
         /// - range: a time (RFC 3339)
         /// - example: `"2099-01-01T00:00:00Z"`
-        until: String
+        until: String,
+        /// Yes, the list covers all destinations of the entry's family, and nothing is allowed.
+        ///
+        /// - default: `false`
+        /// - example: `true`
+        everything: bool
     },
-    "a prefix like 198.51.100.0/24, or {cidr, ports, reason, until}"
+    "a prefix like 198.51.100.0/24, or {cidr, ports, reason, until, everything}"
 );
 
 /// A limit's prefix, or several.

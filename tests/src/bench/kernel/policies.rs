@@ -62,6 +62,7 @@ pub(super) fn long_list() -> Result<Vec<DenyEntry>> {
                 reason: None,
                 until: None,
                 action: enforcer::policy::model::Action::Drop,
+                line: 1,
             })
         })
         .collect()
