@@ -1,4 +1,5 @@
 //! The admin address, the commands' socket and the address of metrics, against the real binary.
+#![expect(clippy::unwrap_used, reason = "what fails in a test fails the test")]
 
 use std::{
     fs,

@@ -33,7 +33,7 @@ fn nothing_denied_arrives(way: Way, hundredths: u64, wrapped: &[&str]) -> Result
         return Ok(());
     }
     let outcome = linux::run(way, share(hundredths)?, SEED ^ way as u64, &mut |line| {
-        println!("{line}")
+        println!("{line}");
     })?;
     println!("{outcome}");
     ensure!(

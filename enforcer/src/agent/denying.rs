@@ -23,6 +23,7 @@ use super::state::Shared;
 use crate::{
     adapt::failures::Failures,
     config::Ends,
+    gateway::signal::Flow,
     kernel::{DeniedBy, client_prefix, monotonic_ns, sockets},
     policy::{
         PolicySet,
@@ -178,17 +179,17 @@ fn end_all(shared: &Shared, ends: Ends, ending: &Ending) {
             "connections of denied sources ended"
         );
         if ends == Ends::All {
-            destroy(shared, &prefixes, own.into_iter().collect());
+            destroy(shared, &prefixes, &own.into_iter().collect());
         }
         thread::sleep(PAUSE);
     }
 }
 
 /// Destroys what other processes have open with the sources: one look through the node's sockets for all of them.
-fn destroy(shared: &Shared, prefixes: &HashSet<IpNet>, except: HashSet<crate::gateway::signal::Flow>) {
+fn destroy(shared: &Shared, prefixes: &HashSet<IpNet>, except: &HashSet<Flow>) {
     let _turn = shared.destroying.blocking_lock();
     let is_theirs = |peer: IpAddr| prefixes.contains(&client_prefix(peer));
-    match sockets::destroy_where(|flow| is_theirs(flow.peer.ip()), &except) {
+    match sockets::destroy_where(|flow| is_theirs(flow.peer.ip()), except) {
         Ok(destroyed) => {
             let metrics = &shared.metrics.sockets_destroyed;
             metrics.with_label_values(&["tcp"]).inc_by(destroyed.tcp as u64);

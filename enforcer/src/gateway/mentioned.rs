@@ -7,7 +7,10 @@
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
 use super::reserved::{is_same_field, remove_where};
-use crate::policy::model::{Part, RequestKey, Requirement, Route, Rule};
+use crate::policy::{
+    cel,
+    model::{Part, RequestKey, Requirement, Route, Rule},
+};
 
 /// The names of such fields.
 #[derive(Debug, Default)]
@@ -71,7 +74,7 @@ fn names(rule: &Rule) -> impl Iterator<Item = &HeaderName> {
             Part::Header(name) => Some(name),
             Part::Query(_) => None,
         });
-    let asked = rule.access.when.iter().flat_map(|when| when.headers());
+    let asked = rule.access.when.iter().flat_map(cel::Condition::headers);
     let counted = rule.limits.iter().flat_map(|limit| &limit.per);
     let counted = counted.filter_map(|key| match key {
         RequestKey::Header(name) => Some(name),

@@ -6,6 +6,7 @@
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::Collector as _,
+    proto::{LabelPair, MetricFamily},
 };
 
 use super::{
@@ -308,13 +309,11 @@ impl GatewayMetrics {
             .remove_label_values(&[listener])
             .unwrap_or_default();
         let families = self.handshakes.collect();
-        let series = families.iter().flat_map(|family| family.get_metric());
+        let series = families.iter().flat_map(MetricFamily::get_metric);
         for series in series {
             let value = |name| {
                 let mut labels = series.get_label().iter();
-                labels
-                    .find(|label| label.name() == name)
-                    .map(|label| label.value())
+                labels.find(|label| label.name() == name).map(LabelPair::value)
             };
             if let (Some(of), Some(result)) = (value("listener"), value("result"))
                 && of == listener

@@ -40,11 +40,11 @@ fn at(listener: &str) -> Name {
     listener.parse().unwrap()
 }
 
-fn served_at(route: Arc<Route>, listeners: &[&str]) -> Arc<Route> {
+fn served_at(route: &Arc<Route>, listeners: &[&str]) -> Arc<Route> {
     let listeners = listeners.iter().map(|name| at(name)).collect();
     Arc::new(Route {
         listeners,
-        ..Route::clone(&route)
+        ..Route::clone(route)
     })
 }
 
@@ -111,7 +111,7 @@ fn the_most_specific_host_decides_alone() {
 fn m5_a_route_is_served_at_its_listeners_alone() {
     let all = vec![(prefix("/"), vec![])];
     let passing = |name, listeners: &[&str]| {
-        let route = served_at(route(name, vec![host("db.example.com")], vec![]), listeners);
+        let route = served_at(&route(name, vec![host("db.example.com")], vec![]), listeners);
         let passthrough = Some(crate::policy::model::Passthrough {
             proxy_protocol: false,
         });
@@ -121,9 +121,9 @@ fn m5_a_route_is_served_at_its_listeners_alone() {
         })
     };
     let router = Router::new(&[
-        served_at(route("a", vec![host("api.example.com")], all.clone()), &["edge"]),
+        served_at(&route("a", vec![host("api.example.com")], all.clone()), &["edge"]),
         served_at(
-            route("b", vec![host("api.example.com")], all.clone()),
+            &route("b", vec![host("api.example.com")], all.clone()),
             &["partners"],
         ),
         route("c", vec![host("*")], all),
@@ -461,7 +461,7 @@ proptest! {
             .into_iter()
             .zip(served)
             .enumerate()
-            .map(|(i, ((hosts, rules), served))| served_at(route(&format!("r{i}"), hosts, rules), &served))
+            .map(|(i, ((hosts, rules), served))| served_at(&route(&format!("r{i}"), hosts, rules), &served))
             .collect();
         let path = if slash && path != "/" { path + "/" } else { path };
         let router = Router::new(&routes);

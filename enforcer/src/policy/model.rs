@@ -412,6 +412,10 @@ pub struct Rule {
 
 /// What a request must prove.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every rule has the large one, and reading it costs no further look-up"
+)]
 pub enum Requirement {
     /// The rule says nothing: nobody is admitted.
     Nobody,

@@ -40,7 +40,7 @@ fn asks(turn: u64) -> Ask {
         9 => Ask::get("/v1/revocations"),
         10 => {
             let prefix = format!(r#""prefix":"198.51.100.{which}/32""#);
-            if turn / PREFIXES % 2 == 0 {
+            if (turn / PREFIXES).is_multiple_of(2) {
                 changes(
                     Method::POST,
                     "/v1/denials",

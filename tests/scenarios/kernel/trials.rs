@@ -10,7 +10,7 @@ mod sets;
 use std::{
     collections::BTreeMap,
     env,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -181,10 +181,22 @@ fn shown(set: &Set, (base, with): &(Vec<Verdict>, Vec<Verdict>)) -> String {
     text
 }
 
+/// Listens, once the kernel has made sure that nobody else has the address (RFC 4862, section 5.4).
+fn listen(address: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(error) if Instant::now() > deadline => panic!("cannot listen on {address}: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
 fn search(sets: usize) {
     let listeners = [
-        TcpListener::bind((NODE_V4, sets::LISTENING)).unwrap(),
-        TcpListener::bind((NODE_V6, sets::LISTENING)).unwrap(),
+        listen((NODE_V4, sets::LISTENING).into()),
+        listen((NODE_V6, sets::LISTENING).into()),
     ];
     let mut bench = Bench::new(begin());
     let mut random = Random(SEED);

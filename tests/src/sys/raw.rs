@@ -58,7 +58,7 @@ pub(crate) fn send_frames(socket: &OwnedFd, frames: &[&[u8]]) -> io::Result<usiz
                 iov_len: frame.len(),
             })
             .collect();
-        let mut messages: Vec<libc::mmsghdr> = parts.iter_mut().map(|part| message(part)).collect();
+        let mut messages: Vec<libc::mmsghdr> = parts.iter_mut().map(message).collect();
         // SAFETY: each message names one part, which is a frame that outlives the call and is only read.
         let sent = unsafe {
             libc::sendmmsg(

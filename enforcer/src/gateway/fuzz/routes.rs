@@ -289,7 +289,7 @@ fn holds(condition: &Condition, asked: &Asked<'_>) -> bool {
 }
 
 /// The values of a parameter.
-fn parameters<'a>(query: Option<&'a str>, name: &str) -> impl Iterator<Item = String> {
+fn parameters(query: Option<&str>, name: &str) -> impl Iterator<Item = String> {
     let pairs = query.unwrap_or_default().split('&');
     let pairs = pairs.filter(|pair| !pair.is_empty());
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));

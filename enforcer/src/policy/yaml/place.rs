@@ -204,26 +204,32 @@ impl<'a> Place<'a> {
 
     /// Reports an error here.
     pub(crate) fn error(&self, message: impl Into<String>) {
-        self.report(Severity::Error, message.into(), None);
+        self.report(Severity::Error, &message.into(), None);
     }
 
     /// Reports an error here, and what would be right.
     pub(crate) fn error_with(&self, message: impl Into<String>, hint: impl Into<String>) {
-        self.report(Severity::Error, message.into(), Some(hint.into()));
+        self.report(Severity::Error, &message.into(), Some(hint.into()));
     }
 
     /// Reports a warning here, and what would be right.
     pub(crate) fn warning(&self, message: impl Into<String>, hint: impl Into<String>) {
-        self.report(Severity::Warning, message.into(), Some(hint.into()));
+        self.report(Severity::Warning, &message.into(), Some(hint.into()));
     }
 
     /// Reports what earlier versions took, and later ones will not: an error in `check`, a warning to the agent.
     pub(crate) fn outdated(&self, message: impl Into<String>, hint: impl Into<String>) {
-        self.report(Severity::Outdated, message.into(), Some(hint.into()));
+        self.report(Severity::Outdated, &message.into(), Some(hint.into()));
     }
 
     /// Reports an error at a position below here.
-    pub(crate) fn error_below(&self, path: &str, position: Position, message: String, hint: Option<String>) {
+    pub(crate) fn error_below(
+        &self,
+        path: &str,
+        position: Position,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
         let path = match (self.path.is_empty(), path.is_empty() || path.starts_with('[')) {
             (true, _) => path.to_owned(),
             (false, true) => format!("{}{path}", self.path),
@@ -234,30 +240,30 @@ impl<'a> Place<'a> {
             position,
             ..self.clone()
         };
-        below.report(Severity::Error, message, hint);
+        below.report(Severity::Error, &message.into(), hint);
     }
 
-    fn report(&self, severity: Severity, message: String, hint: Option<String>) {
+    fn report(&self, severity: Severity, message: &str, hint: Option<String>) {
         self.sink.push(self.problem(severity, message, hint));
     }
 
     /// Passes a judgement on, remembering a refusal that no error explains.
     fn judged<T>(&self, outcome: Option<T>) -> Option<T> {
         if outcome.is_none() && self.sink.errors.get() == 0 {
-            let problem = || self.problem(Severity::Error, "this is not understood".to_owned(), None);
+            let problem = || self.problem(Severity::Error, "this is not understood", None);
             self.sink.refused.borrow_mut().get_or_insert_with(problem);
         }
         outcome
     }
 
-    fn problem(&self, severity: Severity, message: String, hint: Option<String>) -> Problem {
+    fn problem(&self, severity: Severity, message: &str, hint: Option<String>) -> Problem {
         Problem {
             severity,
             file: self.source.file.clone(),
             line: self.position.line,
             column: self.position.column,
             path: self.path.clone(),
-            message: echoing(&message),
+            message: echoing(message),
             hint,
             source: self.source.line(self.position),
         }
