@@ -174,8 +174,11 @@ impl Random {
             length: self.of(&[None, None, None, None, Some(0), Some(8), Some(20)]),
             ..V6::new(source, destination, protocol)
         };
-        for _ in 0..self.of(&[0, 0, 0, 1, 2, 5, 6, 7, 64, 65]) {
-            header = match self.of(&EXTENSIONS) {
+        let count = self.of(&[0, 0, 0, 1, 2, 5, 6, 7, 64, 65]);
+        for _ in 0..count {
+            // So many must be short, that the frame holds them.
+            let kind = if count > 7 { 60 } else { self.of(&EXTENSIONS) };
+            header = match kind {
                 44 => {
                     let field = self.of(&[0, 1, 8, 9, 0xfff8]);
                     header.fragment(field)
@@ -185,7 +188,7 @@ impl Random {
                     header.extended(51, bytes)
                 }
                 kind => {
-                    let bytes = self.of(&[8, 8, 16, 40]);
+                    let bytes = if count > 7 { 8 } else { self.of(&[8, 8, 16, 40]) };
                     header.extended(kind, bytes)
                 }
             };

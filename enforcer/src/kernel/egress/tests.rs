@@ -102,17 +102,62 @@ fn all_addresses_and_the_default_are_not_in_the_trie() {
         interface_flag::EGRESS | interface_flag::EGRESS_ROOT | interface_flag::EGRESS_MEMORY
     );
     let sets: BTreeSet<u32> = tables.rules.keys().map(|key| key.set).collect();
-    let [ipv4, ipv6] = [true, false].map(|ipv4| egress_root(egress_side::NODE, GROUP, ipv4));
-    let nameless = egress_nameless(egress_side::NODE, GROUP);
-    assert_eq!(sets, [ipv4, ipv6, nameless].into());
+    let [v4, v6] = [true, false].map(|ipv4| egress_root(egress_side::NODE, GROUP, ipv4));
+    assert_eq!(sets, [v4, v6, egress_nameless(egress_side::NODE, GROUP)].into());
 }
 
 #[test]
 fn without_a_default_nothing_is_remembered() {
     let (tables, flags) = compiled(&[("enforce", "{deny: [10.0.0.0/8]}")]);
     assert_eq!(flags, interface_flag::EGRESS);
-    // One rule is the list's, one is for what has no destination that can be read.
+    // One for the list, and one for what names no destination.
     assert_eq!((tables.access.len(), tables.rules.len()), (1, 2));
+}
+
+#[test]
+fn h1_what_names_no_destination_is_denied_where_anything_is() {
+    let nameless = |egress: &str, mode: &str| {
+        let (tables, _) = compiled(&[(mode, egress)]);
+        tables
+            .rules
+            .iter()
+            .find(|(key, _)| key.set == egress_nameless(egress_side::NODE, GROUP))
+            .map(|(_, rule)| *rule)
+    };
+    for egress in [
+        "{deny: [10.0.0.0/8]}",
+        "{default: deny, allow: [0.0.0.0/0]}",
+        "{limits: [{per: interface, rate: 8Mbit/s}]}",
+    ] {
+        let enforced = nameless(egress, "enforce").unwrap();
+        assert_eq!(
+            (enforced.denied_by, enforced.denied_until_ns),
+            (0, u64::MAX),
+            "{egress}"
+        );
+        let tried = nameless(egress, "shadow").unwrap();
+        assert_eq!((tried.denied_by, tried.tried_by), (NO_POLICY, 0), "{egress}");
+    }
+    assert_eq!(nameless("{allow: [10.0.0.0/8]}", "enforce"), None);
+}
+
+/// A list about one port is about what may have that port.
+#[test]
+fn h2c_what_cannot_be_parsed_has_the_rule_of_the_strictest() {
+    let (tables, _) = compiled(&[(
+        "enforce",
+        "{default: deny, allow: [10.0.0.0/8, {cidr: 192.0.2.0/24, ports: tcp}], deny: [{cidr: 10.1.0.0/16, ports: tcp/25}]}",
+    )]);
+    let unparsed = |net| found(&tables, net, UNPARSED, 0);
+    assert_eq!(unparsed("10.0.0.0/8"), EgressRule::PASS);
+    assert_eq!(
+        (
+            unparsed("10.1.0.0/16").denied_by,
+            unparsed("10.1.0.0/16").default_by
+        ),
+        (0, NO_POLICY)
+    );
+    assert_eq!(unparsed("192.0.2.0/24").default_by, 0);
 }
 
 #[test]
