@@ -128,7 +128,10 @@ fn faults_5_interfaces_that_no_policy_names_change_nothing() -> Result<()> {
         return Ok(());
     };
     let node = stage.lab().node();
-    let add = |name: &str| node.ip(&["link", "add", name, "type", "dummy"]);
+    let add = |name: &str| {
+        let other = format!("of-{name}");
+        node.ip(&["link", "add", name, "type", "veth", "peer", "name", &other])
+    };
     let attached = |name: &str, times: usize| {
         stage
             .agent()

@@ -162,7 +162,9 @@ fn a_deny_list_denies_and_an_allow_list_goes_before_limits() -> Result<()> {
     let verdict = json(agent, &format!("/v1/explain?address={}", attacker.ipv4()))?["verdict"].clone();
     let verdict = verdict.as_str().unwrap_or_default().to_owned();
     ensure!(
-        verdict.starts_with("dropped: deny list (10.203.2.0/24: abuse 4711), by policy edge at "),
+        verdict.starts_with(
+            "dropped: deny list (10.203.2.0/24 at policies/edge.yaml:10: abuse 4711), by policy edge at "
+        ),
         "{verdict}"
     );
 
