@@ -94,6 +94,8 @@ fn f1_f6_a_disk_that_does_not_answer_stops_nothing() -> Result<()> {
         "revoke",
         "api-key",
         "nobody",
+        // No document has it.
+        "--yes",
         "--for",
         "1h",
         "--reason",

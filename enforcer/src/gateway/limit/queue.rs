@@ -5,7 +5,7 @@
 //! even if the limiter would admit it at once. Between workers there is no order.
 //!
 //! Nobody fills the room: a line has half of it at most, a source and the prefixes around it the shares that
-//! [`Held::has_share`] says. Who finds no place is refused at once.
+//! `Held::has_share` says. Who finds no place is refused at once.
 
 use std::{
     cell::{Cell, RefCell},
