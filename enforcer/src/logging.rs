@@ -13,6 +13,7 @@ use std::{
 };
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait to be written, and their bytes together.
@@ -55,6 +56,22 @@ struct Counts {
 pub struct Log {
     lines: Lines,
     thread: JoinHandle<()>,
+}
+
+/// Changes which lines are written while the process runs; clones stand for the same.
+#[derive(Clone)]
+pub struct Verbosity(Arc<dyn Fn(Level) + Send + Sync>);
+
+impl Verbosity {
+    /// `set` is told of each new level.
+    pub fn new(set: impl Fn(Level) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(set))
+    }
+
+    /// Writes lines of this level and more urgent ones, unless the environment says otherwise.
+    pub fn set(&self, level: Level) {
+        (self.0)(level);
+    }
 }
 
 /// The process's log, once it is set up.

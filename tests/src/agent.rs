@@ -52,6 +52,8 @@ pub enum Signal {
     Terminate,
     /// It has no say.
     Kill,
+    /// It reads everything again.
+    HangUp,
 }
 
 /// The agent's binary: [`BINARY_VARIABLE`], else beside the running one, else of the other profile.
@@ -193,6 +195,7 @@ impl Agent {
         let number = match signal {
             Signal::Terminate => libc::SIGTERM,
             Signal::Kill => libc::SIGKILL,
+            Signal::HangUp => libc::SIGHUP,
         };
         sys::send_signal(self.pid(), number).context("cannot signal the agent")
     }

@@ -14,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::revocations;
 use super::wire::{
-    AllowRequest, DenialStatus, DeniedStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus,
+    ConfigurationStatus, AllowRequest, DenialStatus, DeniedStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus,
     KernelStatus, PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
 };
 use crate::{
@@ -62,6 +62,15 @@ fn whole_status(shared: &Shared) -> Result<Status, KernelError> {
             .since
             .and_then(|since| since.truncate_to_second().format(&Rfc3339).ok()),
         refused: standing.refused.clone(),
+        configuration: ConfigurationStatus {
+            refused: standing.configured.refused.clone(),
+            needs_restart: standing
+                .configured
+                .needs_restart
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+        },
         kernel,
         policies,
         routes: standing

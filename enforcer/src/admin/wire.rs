@@ -21,6 +21,9 @@ pub struct Status {
     pub since: Option<String>,
     /// Why a later change of the policies is not in force.
     pub refused: Option<String>,
+    /// The configuration file, as it was read last.
+    #[serde(default)]
+    pub configuration: ConfigurationStatus,
     /// `None`: the kernel half is off.
     pub kernel: Option<KernelStatus>,
     pub policies: Vec<PolicyStatus>,
@@ -29,6 +32,16 @@ pub struct Status {
     /// Endpoints that get no requests now.
     #[serde(default)]
     pub unused_endpoints: Vec<UnusedEndpointStatus>,
+}
+
+/// What became of the configuration file when it was read last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationStatus {
+    /// Why the older configuration is still in force.
+    pub refused: Option<String>,
+    /// Fields whose new values need a restart.
+    pub needs_restart: Vec<String>,
 }
 
 /// An endpoint that gets no requests.

@@ -54,8 +54,6 @@ pub struct Running {
 pub struct Controller {
     shared: Arc<Shared>,
     target: Duration,
-    /// The TCP ports that the gateway listens on.
-    ports: Vec<u16>,
     policies: BTreeMap<Name, Watched>,
     syn: SynWatch,
     chores: Chores,
@@ -72,13 +70,12 @@ struct Watched {
 }
 
 impl Controller {
-    /// `target`: what the latency of services should stay below. `ports`: those that the gateway listens on.
+    /// `target`: what the latency of services should stay below.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, target: Duration, ports: Vec<u16>, chores: Chores) -> Self {
+    pub fn new(shared: Arc<Shared>, target: Duration, chores: Chores) -> Self {
         Self {
             shared,
             target,
-            ports,
             policies: BTreeMap::new(),
             syn: SynWatch::default(),
             chores,
@@ -130,7 +127,7 @@ impl Controller {
             syn.tick(&shared, kernel, &set, Duration::from_secs_f64(elapsed))
         });
         for policy in &set.packet_policies {
-            let latency = self.usual_latency(policy, &activity);
+            let latency = Self::usual_latency(policy, &activity);
             let adapted = self.adapt(kernel, policy, elapsed, latency);
             self.chores.run("adaptive-limits", || adapted);
         }
@@ -167,12 +164,12 @@ impl Controller {
     }
 
     /// What services usually took for requests that came under `policy`, by the gateway's ports that it is about.
-    fn usual_latency(&self, policy: &PacketPolicy, activity: &BTreeMap<u16, Latencies>) -> Option<f64> {
+    fn usual_latency(policy: &PacketPolicy, activity: &BTreeMap<u16, Latencies>) -> Option<f64> {
         let names = |port: &Port, number: u16| port.protocol == Transport::Tcp && port.number == number;
         let mut all = Latencies::default();
         for (number, latencies) in activity {
             let reaches = policy.ports.is_empty() || policy.ports.iter().any(|port| names(port, *number));
-            if reaches && self.ports.contains(number) {
+            if reaches {
                 all.add(latencies);
             }
         }

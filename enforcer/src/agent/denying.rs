@@ -10,25 +10,28 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
+use enforcer_common::limiter::ParamsError;
 use ipnet::IpNet;
 use prometheus::IntCounter;
 
 use super::state::Shared;
 use crate::{
     adapt::failures::Failures,
-    config::Ends,
+    config::{AuthFailures, Ends},
     gateway::signal::Flow,
     kernel::{DeniedBy, client_prefix, monotonic_ns, sockets},
     policy::{
         PolicySet,
         model::{Action, Mode},
     },
+    supervision::Part,
 };
 
 /// Failures that wait to be counted. More are not counted, and a metric says how many.
@@ -38,15 +41,48 @@ const ENDING: usize = 4_096;
 /// From one round of ending to the next at least: each looks through all connections.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// When a source is denied, for how long, and what of it ends.
+/// When a source is denied, and for how long.
 #[derive(Debug)]
-pub struct Rule {
+struct Rule {
     /// How often a source may fail.
-    pub failures: Failures,
+    failures: Failures,
     /// How long it is denied if it fails more often.
-    pub lasts: Duration,
-    /// What it has open that ends then.
-    pub ends: Ends,
+    lasts: Duration,
+}
+
+/// Says that a part is there, how often at least.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Why nobody can be denied.
+#[derive(Debug, thiserror::Error)]
+pub enum DenierError {
+    #[error("gateway.authFailures.rate: {0}")]
+    Rate(#[from] ParamsError),
+    #[error("no thread for automatic denials: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Who takes failures in, which can change while the agent runs.
+#[derive(Debug, Default)]
+pub struct Failing(ArcSwapOption<Denier>);
+
+impl Failing {
+    /// `None`: nobody is denied.
+    pub fn new(denier: Option<Denier>) -> Self {
+        Self(ArcSwapOption::from_pointee(denier))
+    }
+
+    /// From now on. What was counted so far is forgotten; who is denied stays so.
+    pub fn set(&self, denier: Option<Denier>) {
+        self.0.store(denier.map(Arc::new));
+    }
+
+    /// A credential from `source` was forged or guessed. Does not wait.
+    pub fn failed(&self, source: IpAddr) {
+        if let Some(denier) = self.0.load().as_deref() {
+            denier.failed(source);
+        }
+    }
 }
 
 /// Takes failures in.
@@ -75,18 +111,26 @@ impl Denier {
     /// Starts both threads. They end when this is dropped.
     ///
     /// # Errors
-    /// The system has no thread left.
-    pub fn start(shared: &Arc<Shared>, rule: Rule) -> io::Result<Self> {
+    /// No limiter keeps the rate, or the system has no thread left.
+    pub fn start(shared: &Arc<Shared>, limits: AuthFailures) -> Result<Self, DenierError> {
+        let rule = Rule {
+            failures: Failures::new(limits.rate)?,
+            lasts: limits.deny_for,
+        };
         let (queue, waiting) = sync_channel(WAITING);
         let ending = Arc::new(Ending::default());
         let (judge, end) = (Arc::clone(shared), Arc::clone(shared));
-        let (from, ends) = (Arc::clone(&ending), rule.ends);
-        thread::Builder::new()
-            .name("denials".to_owned())
-            .spawn(move || judge_all(&judge, rule, &waiting, &ending))?;
-        thread::Builder::new()
-            .name("denials-end".to_owned())
-            .spawn(move || end_all(&end, ends, &from))?;
+        let (from, ends) = (Arc::clone(&ending), limits.ends);
+        thread::Builder::new().name("denials".to_owned()).spawn(move || {
+            let part = judge.parts.part("denials");
+            judge_all(&judge, rule, &waiting, &ending, &part);
+            part.end();
+        })?;
+        thread::Builder::new().name("denials-end".to_owned()).spawn(move || {
+            let part = end.parts.part("denials-end");
+            end_all(&end, ends, &from, &part);
+            part.end();
+        })?;
         Ok(Self {
             queue,
             uncounted: shared.metrics.failures_uncounted.clone(),
@@ -101,8 +145,14 @@ impl Denier {
     }
 }
 
-fn judge_all(shared: &Shared, mut rule: Rule, failures: &Receiver<IpAddr>, ending: &Ending) {
-    while let Ok(source) = failures.recv() {
+fn judge_all(shared: &Shared, mut rule: Rule, failures: &Receiver<IpAddr>, ending: &Ending, part: &Part) {
+    loop {
+        part.beat();
+        let source = match failures.recv_timeout(BEAT) {
+            Ok(source) => source,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         if source.to_canonical().is_loopback() || !rule.failures.record(source, monotonic_ns()) {
             continue;
         }
@@ -166,8 +216,12 @@ fn enforces(set: &PolicySet) -> bool {
         .any(|policy| policy.mode == Mode::Enforce)
 }
 
-fn end_all(shared: &Shared, ends: Ends, ending: &Ending) {
+fn end_all(shared: &Shared, ends: Ends, ending: &Ending, part: &Part) {
     while let Some(prefixes) = ending.take() {
+        part.beat();
+        if prefixes.is_empty() {
+            continue;
+        }
         let prefixes = Arc::new(prefixes);
         let own = match shared.revoker() {
             Some(revoker) => revoker.end_clients(&prefixes),
@@ -217,16 +271,16 @@ impl Ending {
         self.changed.notify_one();
     }
 
-    /// Waits for prefixes and takes all of them. `None`: there will be no more.
+    /// Waits for prefixes for a [`BEAT`] at most and takes all of them. `None`: there will be no more.
     fn take(&self) -> Option<HashSet<IpNet>> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = |waiting: &mut Waiting| waiting.prefixes.is_empty() && !waiting.over;
-        let mut waiting = self
+        let (mut waiting, _) = self
             .changed
-            .wait_while(waiting, idle)
+            .wait_timeout_while(waiting, BEAT, idle)
             .unwrap_or_else(PoisonError::into_inner);
         let taken = std::mem::take(&mut waiting.prefixes);
-        (!taken.is_empty()).then_some(taken)
+        (!taken.is_empty() || !waiting.over).then_some(taken)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{denying::Denier, state::Shared};
+use super::{denying::Failing, state::Shared};
 use crate::{
     audit::Audit,
     gateway::signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
@@ -14,14 +14,14 @@ use crate::{
 /// Listens to the gateway on behalf of the kernel and the controller.
 pub struct Joining {
     shared: Arc<Shared>,
-    denier: Option<Denier>,
+    failing: Arc<Failing>,
 }
 
 impl Joining {
-    /// `denier`: denies who keeps failing. `None`: nobody is.
+    /// `failing`: denies who keeps failing.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, denier: Option<Denier>) -> Self {
-        Self { shared, denier }
+    pub fn new(shared: Arc<Shared>, failing: Arc<Failing>) -> Self {
+        Self { shared, failing }
     }
 }
 
@@ -68,9 +68,7 @@ impl Observer for Joining {
 
     fn authentication_failed(&self, source: IpAddr) {
         self.shared.metrics.authentication_failures.inc();
-        if let Some(denier) = &self.denier {
-            denier.failed(source);
-        }
+        self.failing.failed(source);
     }
 
     fn denied(&self, client: IpAddr) -> Option<Arc<str>> {

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub policy_load_failures: IntCounter,
     /// 1 while the files say something that is refused.
     pub policies_refused: IntGauge,
+    /// Readings of the changed configuration file that were refused.
+    pub configuration_failures: IntCounter,
+    /// 1 while that file says something that is refused.
+    pub configuration_refused: IntGauge,
     /// Connections entered into the kernel.
     pub flows_entered: IntCounter,
     /// Connections for which there was no room.
@@ -95,6 +99,14 @@ impl Metrics {
             policies_refused: gauge(
                 "enforcer_policies_refused",
                 "1 while the policy files say something that is refused and older policies stay in force.",
+            )?,
+            configuration_failures: counter(
+                "enforcer_configuration_load_failures_total",
+                "Readings of the configuration file on SIGHUP that were refused.",
+            )?,
+            configuration_refused: gauge(
+                "enforcer_configuration_refused",
+                "1 while the configuration file, as last read, is refused and the older configuration stays in force.",
             )?,
             flows_entered: counter(
                 "enforcer_verified_flows_entered_total",

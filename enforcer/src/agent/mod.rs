@@ -16,6 +16,7 @@ mod links;
 mod metrics;
 pub mod off_runtime;
 mod privileges;
+mod reload;
 pub mod revoke;
 mod revoke_proof;
 mod run;

@@ -2,11 +2,8 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        mpsc::{SyncSender, sync_channel},
-    },
-    thread,
+    path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,7 +14,7 @@ use super::{
     chores::Chores,
     controller::Controller,
     convert,
-    denying::{self, Denier},
+    denying::{Denier, DenierError, Failing},
     events,
     heartbeat::{self, LastInterval},
     joining::Joining,
@@ -25,20 +22,18 @@ use super::{
     links,
     metrics::Metrics,
     privileges,
+    reload::{Drain, Reload},
     state::{KernelHalf, Shared},
     stop::{self, Cause},
 };
 use crate::{
-    adapt::failures::Failures,
     admin::{self, AdminError, Bound},
     audit::{self, AuditError, record::Event},
-    config::{AuthFailures, Config, OnStop},
-    gateway::{
-        Gateway, GatewayError, Listeners, config::GatewayConfig, policies::Policies, signal::Observer,
-    },
+    config::{Config, OnStop},
+    gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError, memory, raise_descriptor_limit},
-    logging,
-    policy::{self, PolicySet, Problems, Watch, WatchError},
+    logging::{self, Verbosity},
+    policy::{self, PolicySet, Problems, WatchError},
     supervision::{
         Part,
         notify::{Message, Notifier},
@@ -84,10 +79,8 @@ pub enum RunError {
     Metrics(#[from] prometheus::Error),
     #[error("capabilities cannot be dropped: {0}")]
     Privileges(#[from] caps::errors::CapsError),
-    #[error("gateway.authFailures.rate: {0}")]
-    Failures(#[source] enforcer_common::limiter::ParamsError),
-    #[error("no thread for automatic denials: {0}")]
-    Denier(#[source] io::Error),
+    #[error(transparent)]
+    Denier(#[from] DenierError),
     #[error("no runtime or thread for the agent's own tasks: {0}")]
     Runtime(#[source] io::Error),
     /// It has run, and ends to be started again.
@@ -95,11 +88,11 @@ pub enum RunError {
     Failed(Arc<String>),
 }
 
-/// Runs until SIGTERM or SIGINT, then drains, and leaves in force what is to stay.
+/// Runs until SIGTERM or SIGINT, then drains, and leaves in force what is to stay. SIGHUP has `file` read again.
 ///
 /// # Errors
 /// Why it does not start. Once it runs, problems are logged and counted, and what was good stays.
-pub fn run(config: &Config) -> Result<(), RunError> {
+pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), RunError> {
     for warning in &config.warnings {
         tracing::warn!(%warning, "configuration");
     }
@@ -159,13 +152,22 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         tracing::warn!(%warning, "policy");
     }
     shared.apply(loaded)?;
+    let failures = config.gateway.auth_failures.filter(|_| gateway_config.is_some());
+    let denier = failures.map(|limits| Denier::start(&shared, limits)).transpose()?;
+    let failing = Arc::new(Failing::new(denier));
     let gateway = gateway_config
-        .map(|gateway| start_gateway(config, &gateway, &shared))
+        .map(|gateway| start_gateway(&gateway, &shared, &failing))
         .transpose()?;
     // Loading programs and policies takes several times what stays of it, and code that is not needed again.
     memory::give_back();
     memory::forget_code();
-    let result = serve(config, &shared, &runtimes, admin, gateway, digest);
+    let reading = Reading {
+        file,
+        verbosity,
+        failing,
+        digest,
+    };
+    let result = serve(config, &shared, &runtimes, admin, gateway, reading);
     shared.parts.stop();
     // Whoever is started next goes on where an agent has failed.
     let failed = matches!(result, Err(RunError::Failed(_)));
@@ -246,16 +248,11 @@ fn descriptors_needed(connections: u32) -> u64 {
 }
 
 fn start_gateway(
-    config: &Config,
     gateway: &GatewayConfig,
     shared: &Arc<Shared>,
+    failing: &Arc<Failing>,
 ) -> Result<Gateway, RunError> {
-    let denier = config
-        .gateway
-        .auth_failures
-        .map(|limits| start_denier(limits, shared))
-        .transpose()?;
-    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), denier));
+    let observer: Arc<dyn Observer> = Arc::new(Joining::new(Arc::clone(shared), Arc::clone(failing)));
     let Some(policies) = &shared.policies else {
         return Err(GatewayError::NoListener.into());
     };
@@ -267,13 +264,14 @@ fn start_gateway(
     Ok(started)
 }
 
-fn start_denier(limits: AuthFailures, shared: &Arc<Shared>) -> Result<Denier, RunError> {
-    let rule = denying::Rule {
-        failures: Failures::new(limits.rate).map_err(RunError::Failures)?,
-        lasts: limits.deny_for,
-        ends: limits.ends,
-    };
-    Denier::start(shared, rule).map_err(RunError::Denier)
+/// What is read again while the agent runs, and whom it concerns.
+struct Reading {
+    /// The configuration's.
+    file: PathBuf,
+    verbosity: Verbosity,
+    failing: Arc<Failing>,
+    /// Of the policies that were read.
+    digest: String,
 }
 
 /// Serves until the agent is to end, and then drains.
@@ -283,7 +281,7 @@ fn serve(
     runtimes: &Runtimes,
     admin: Bound,
     gateway: Option<Gateway>,
-    digest: String,
+    reading: Reading,
 ) -> Result<(), RunError> {
     let parts = &shared.parts;
     let admin = {
@@ -292,12 +290,12 @@ fn serve(
     };
     runtimes.admin.spawn(say_alive(parts.part("admin")));
     let (outcomes, changes) = mpsc::channel(WAITING_CHANGES);
-    let watch = Arc::new(policy::watch(config.policies.clone(), Some(digest), outcomes)?);
+    let watch = Arc::new(policy::watch(config.policies.clone(), Some(reading.digest), outcomes)?);
     let applying = applying::start(Arc::clone(shared), changes, parts.part("policies"));
     let applying = applying.map_err(RunError::Runtime)?;
     let last = LastInterval::new();
     let chores = Chores::new(&shared.metrics.registry)?;
-    let controller = Controller::new(Arc::clone(shared), config.adapt.latency, ports(config), chores)
+    let controller = Controller::new(Arc::clone(shared), config.adapt.latency, chores)
         .start(config.adapt.interval, last.clone(), parts.part("controller"))
         .map_err(RunError::Runtime)?;
     start_heartbeat(shared, last)?;
@@ -309,12 +307,24 @@ fn serve(
         parts.metrics(&shared.metrics.registry)?,
     )
     .map_err(RunError::Runtime)?;
-    let reload = start_reload(Arc::clone(&watch), gateway.as_ref().map(Gateway::listeners))?;
+    let drain_time = Arc::new(Drain::new(config.gateway.drain));
+    let reload = Reload {
+        shared: Arc::clone(shared),
+        watch: Arc::clone(&watch),
+        listeners: gateway.as_ref().map(Gateway::listeners),
+        failing: reading.failing,
+        drain: Arc::clone(&drain_time),
+        verbosity: reading.verbosity,
+        file: reading.file,
+        config: config.clone(),
+    };
+    let reload = reload.start().map_err(RunError::Runtime)?;
     // Full: one waits already, which reads everything too.
     let hang_up = move || {
         let _ = reload.try_send(());
     };
-    let causes = stop::listen(config.gateway.drain, parts.clone(), hang_up).map_err(RunError::Runtime)?;
+    let until = Arc::clone(&drain_time);
+    let causes = stop::listen(move || until.get(), parts.clone(), hang_up).map_err(RunError::Runtime)?;
     shared.set_ready(true);
     notifier.tell(Message::Ready);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -326,7 +336,7 @@ fn serve(
     for task in tasks {
         task.abort();
     }
-    drain(gateway, cause.drain(config.gateway.drain))?;
+    drain(gateway, cause.drain(drain_time.get()))?;
     // Until here limits are watched, and policies change.
     let deadline = Instant::now() + LAST_WORK;
     let ended = [applying.stop(deadline), controller.stop(deadline)];
@@ -386,26 +396,6 @@ fn follow_kernel(shared: &Arc<Shared>, runtime: &Runtime) -> Vec<JoinHandle<()>>
     tasks
 }
 
-/// SIGHUP: everything is read again, though changes are noticed without it. A thread of its own does, since disks may not
-/// answer; it begins with each message.
-fn start_reload(watch: Arc<Watch>, listeners: Option<Arc<Listeners>>) -> Result<SyncSender<()>, RunError> {
-    let (ask, asked) = sync_channel(1);
-    let run = move || {
-        while asked.recv().is_ok() {
-            tracing::info!("reloading");
-            watch.read_now();
-            if let Some(Err(error)) = listeners.as_deref().map(Listeners::reload_files) {
-                tracing::error!(%error, "certificates not reloaded; the old ones stay");
-            }
-        }
-    };
-    thread::Builder::new()
-        .name("reload".to_owned())
-        .spawn(run)
-        .map(|_| ask)
-        .map_err(RunError::Runtime)
-}
-
 fn drain(gateway: Option<Gateway>, within: Duration) -> Result<(), RunError> {
     let Some(gateway) = gateway else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -415,16 +405,6 @@ fn drain(gateway: Option<Gateway>, within: Duration) -> Result<(), RunError> {
     let cut = runtime.block_on(gateway.drain(Some(within)));
     tracing::info!(requests_cut = cut, "drained");
     Ok(())
-}
-
-/// The ports that the gateway listens on.
-fn ports(config: &Config) -> Vec<u16> {
-    config
-        .gateway
-        .listeners
-        .iter()
-        .map(|listener| listener.address.port())
-        .collect()
 }
 
 async fn take_in(events: Events, shared: Arc<Shared>) {

@@ -109,6 +109,8 @@ pub struct Standing {
     pub since: Option<OffsetDateTime>,
     /// Why a later change is not in force.
     pub refused: Option<String>,
+    /// The configuration file, as it was read last.
+    pub configured: Arc<Configured>,
     /// Each adaptive limit, as the controller has it.
     pub adaptive: BTreeMap<(Name, Name), AdaptiveRate>,
     /// Each policy's state.
@@ -117,6 +119,15 @@ pub struct Standing {
     pub answering: BTreeMap<Name, bool>,
     /// What SYN defence lacks.
     pub syn_shortfalls: Vec<Shortfall>,
+}
+
+/// What became of the configuration file when it was read last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configured {
+    /// Why it is not in force.
+    pub refused: Option<String>,
+    /// Fields whose new values need a restart.
+    pub needs_restart: Vec<&'static str>,
 }
 
 /// A limit that the controller moves.

@@ -50,12 +50,12 @@ impl Cause {
 }
 
 /// Hears signals from now on. What is returned says once why the agent is to end; from then on the process ends within
-/// the drain and [`GRACE`], or at once by another signal. `hang_up` must not block.
+/// `drain` and [`GRACE`], or at once by another signal. `drain` and `hang_up` must not block.
 ///
 /// # Errors
 /// Signals cannot be heard, or there is no thread to be had.
 pub fn listen(
-    drain: Duration,
+    drain: impl Fn() -> Duration + Send + 'static,
     parts: Parts,
     hang_up: impl Fn() + Send + 'static,
 ) -> io::Result<Receiver<Cause>> {
@@ -70,7 +70,13 @@ pub fn listen(
     Ok(causes)
 }
 
-async fn hear(signals: Signals, drain: Duration, parts: Parts, hang_up: impl Fn(), tell: SyncSender<Cause>) {
+async fn hear(
+    signals: Signals,
+    drain: impl Fn() -> Duration,
+    parts: Parts,
+    hang_up: impl Fn(),
+    tell: SyncSender<Cause>,
+) {
     let Signals {
         mut ends,
         mut hang_ups,
@@ -89,7 +95,7 @@ async fn hear(signals: Signals, drain: Duration, parts: Parts, hang_up: impl Fn(
         }
     };
     parts.stop();
-    let deadline = Instant::now() + cause.drain(drain) + GRACE;
+    let deadline = Instant::now() + cause.drain(drain()) + GRACE;
     // There is room for one, and whoever waits for it ends the process when it has gone.
     let _ = tell.try_send(cause);
     tokio::select! {

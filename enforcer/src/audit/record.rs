@@ -164,6 +164,10 @@ pub enum Event<'a> {
     },
     /// The last good ones stay.
     PoliciesRefused { why: &'a str },
+    /// The configuration file was read again, and these fields have new values.
+    ConfigurationApplied { changed: &'a [&'static str] },
+    /// It was read again and is refused.
+    ConfigurationRefused { why: &'a str },
     Denied {
         prefix: IpNet,
         /// Who did: as the kernel's reason is named.

@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Args;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::Level;
+use tracing_subscriber::{EnvFilter, filter::FromEnvError, fmt, reload::Handle};
 
 use super::Failure;
 use crate::{
     agent::{self, RunError},
     config::{Config, Log, LogFormat},
-    logging::{self, Lines},
+    logging::{self, Lines, Verbosity},
 };
 
 /// How long the end waits for the log to be written.
@@ -22,8 +23,8 @@ const LAST_LINES: Duration = Duration::from_millis(300);
 /// Run the agent: attach to the interfaces of the policies, serve the gateway, keep policies in force
 ///
 /// SIGTERM and SIGINT drain; the kernel programs stay in force for the next agent, if they are pinned
-/// (`kernel.pins`, `kernel.onStop`; `enforcer detach` takes them away). SIGHUP reads policies and certificates again (changes are
-/// noticed without it).
+/// (`kernel.pins`, `kernel.onStop`; `enforcer detach` takes them away). SIGHUP reads the configuration file again, and policies
+/// and certificates, whose changes are noticed without it too. What needs a restart is named in the log and by `enforcer status`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   enforcer run --config /etc/enforcer/enforcer.yaml
@@ -37,8 +38,8 @@ pub struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = Config::load(&self.config).map_err(|problems| Failure::Invalid(problems.into()))?;
-        let log = log(config.log)?;
-        let result = agent::run(&config).map_err(|error| match error {
+        let (log, verbosity) = log(config.log)?;
+        let result = agent::run(&config, self.config, verbosity).map_err(|error| match error {
             RunError::Policies(problems) => Failure::Invalid(problems.into()),
             error => Failure::Failed(error.into()),
         });
@@ -48,26 +49,46 @@ impl Run {
 }
 
 /// Logs go to standard error, one line each, by a thread of their own.
-fn log(log: Log) -> Result<logging::Log, Failure> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(log.level.into())
-        .with_env_var("ENFORCER_LOG")
-        .from_env()
-        .context("ENFORCER_LOG is no log filter: write for example enforcer=debug")?;
+fn log(log: Log) -> Result<(logging::Log, Verbosity), Failure> {
+    let filter =
+        filter(log.level).context("ENFORCER_LOG is no log filter: write for example enforcer=debug")?;
     let (lines, thread) =
         Lines::start(std::io::stderr(), agent::drop_own_privileges).context("no thread for the log")?;
     lines.install();
     let builder = fmt().with_env_filter(filter).with_writer(lines);
-    let result = match log.format {
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
+    let (verbosity, result) = match log.format {
+        LogFormat::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_filter_reloading();
+            (verbosity(builder.reload_handle()), builder.try_init())
+        }
+        LogFormat::Text => {
+            let builder = builder
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .with_filter_reloading();
+            (verbosity(builder.reload_handle()), builder.try_init())
+        }
     };
     result.map_err(|error| Failure::Failed(anyhow::anyhow!("logging cannot be set up: {error}")))?;
-    Ok(thread)
+    Ok((thread, verbosity))
+}
+
+/// What is logged at `level`. The environment goes first.
+fn filter(level: Level) -> Result<EnvFilter, FromEnvError> {
+    EnvFilter::builder()
+        .with_default_directive(level.into())
+        .with_env_var("ENFORCER_LOG")
+        .from_env()
+}
+
+fn verbosity<S: 'static>(handle: Handle<EnvFilter, S>) -> Verbosity {
+    Verbosity::new(move |level| {
+        let changed = filter(level).map(|filter| handle.reload(filter));
+        if !matches!(changed, Ok(Ok(()))) {
+            tracing::error!(%level, "the level of the log cannot be changed; restart the agent for it");
+        }
+    })
 }

@@ -73,6 +73,7 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
         )?;
         writeln!(out, "{why}")?;
     }
+    print_configuration(out, &status.configuration, color)?;
     match &status.kernel {
         None => writeln!(out, "\nkernel half: off")?,
         Some(kernel) => print_kernel(out, kernel, color)?,
@@ -91,6 +92,23 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
         };
         let line = format!("{}: {} is not used: {why}", each.service, each.endpoint);
         writeln!(out, "  {}", paint(&line, Color::Yellow, color))?;
+    }
+    Ok(())
+}
+
+fn print_configuration(
+    out: &mut impl Write,
+    configuration: &wire::ConfigurationStatus,
+    color: bool,
+) -> io::Result<()> {
+    if let Some(why) = &configuration.refused {
+        let line = "the configuration file says something that is refused; the older one stays in force:";
+        writeln!(out, "{}\n{why}", paint(line, Color::Red, color))?;
+    }
+    if !configuration.needs_restart.is_empty() {
+        let fields = configuration.needs_restart.join(", ");
+        let line = format!("restart the agent to put these changed fields in force: {fields}");
+        writeln!(out, "{}", paint(&line, Color::Yellow, color))?;
     }
     Ok(())
 }

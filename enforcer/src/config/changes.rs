@@ -1,6 +1,6 @@
 //! What of a changed configuration file can be put in force while the agent runs, and what cannot.
 
-use super::{Config, Gateway, Kernel, Log};
+use super::{Config, Gateway, Kernel, Log, PerSource};
 
 /// How a configuration differs from the one in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,10 +11,39 @@ pub struct Differences {
     pub auth_failures: bool,
     /// Listeners, or the budget of handshakes that they share.
     pub listeners: bool,
+    /// How much the gateway takes in, in all and of one source, and which requests it lets go when it is late.
+    pub limits: bool,
     /// How long requests under way may take when the agent stops.
     pub drain: bool,
     /// The changed fields that are read only when the agent starts.
     pub needs_restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// Takes over what of `new` can change while the agent runs: see [`Differences`].
+    pub fn take_over(&mut self, new: Self) {
+        self.log.level = new.log.level;
+        self.warnings = new.warnings;
+        let Gateway {
+            drain,
+            max_connections,
+            per_source,
+            shedding,
+            listeners,
+            auth_failures,
+            workers: _,
+            zone: _,
+        } = new.gateway;
+        let gateway = &mut self.gateway;
+        if listeners.is_empty() == gateway.listeners.is_empty() {
+            gateway.listeners = listeners;
+        }
+        gateway.drain = drain;
+        gateway.max_connections = max_connections;
+        gateway.per_source = per_source;
+        gateway.shedding = shedding;
+        gateway.auth_failures = auth_failures;
+    }
 }
 
 impl Differences {
@@ -91,20 +120,38 @@ impl Differences {
         } = new;
         self.drain = *drain != old.drain;
         self.auth_failures = *auth_failures != old.auth_failures;
-        self.listeners = *listeners != old.listeners || per_source.handshakes != old.per_source.handshakes;
+        let PerSource {
+            connections,
+            handshakes,
+            attempts,
+        } = per_source;
+        self.listeners = *listeners != old.listeners || *handshakes != old.per_source.handshakes;
+        self.limits = *max_connections != old.max_connections
+            || *connections != old.per_source.connections
+            || *attempts != old.per_source.attempts
+            || *shedding != old.shedding;
         self.note("gateway.workers", *workers != old.workers);
-        self.note("gateway.maxConnections", *max_connections != old.max_connections);
         self.note("gateway.zone", *zone != old.zone);
-        self.note(
-            "gateway.perSource.connections",
-            per_source.connections != old.per_source.connections,
-        );
-        self.note("gateway.shedding", *shedding != old.shedding);
         // Without listeners there is no gateway, and none is started or ended later.
         if listeners.is_empty() != old.listeners.is_empty() {
             self.listeners = false;
             self.note("gateway.listeners", true);
         }
+    }
+
+    /// The changed fields that are in force without a restart.
+    #[must_use]
+    pub fn changed(&self) -> Vec<&'static str> {
+        [
+            ("log.level", self.log),
+            ("gateway.listeners", self.listeners),
+            ("gateway limits", self.limits),
+            ("gateway.authFailures", self.auth_failures),
+            ("gateway.drain", self.drain),
+        ]
+        .into_iter()
+        .filter_map(|(field, differs)| differs.then_some(field))
+        .collect()
     }
 
     fn note(&mut self, field: &'static str, differs: bool) {
@@ -145,6 +192,24 @@ mod tests {
         let failures = between("", "gateway: {authFailures: {rate: 10/m, denyFor: 5m}}");
         assert!(failures.auth_failures && failures.needs_restart.is_empty());
         assert!(between("", "gateway: {drain: 7s}").drain);
+        for limit in [
+            "maxConnections: 20",
+            "perSource: {connections: 3}",
+            "shedding: {low: 1s}",
+        ] {
+            let limits = between("", &format!("gateway: {{{limit}}}"));
+            assert!(limits.limits && limits.needs_restart.is_empty(), "{limit}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_over_differs_no_more_and_the_rest_still_does() {
+        let mut config = read("");
+        let new = read("log: {level: debug}\ngateway: {drain: 7s, maxConnections: 20, workers: 3}\nadapt: {interval: 2s}");
+        config.take_over(new.clone());
+        let left = Differences::between(&config, &new);
+        assert_eq!(left.changed(), Vec::<&str>::new());
+        assert_eq!(left.needs_restart, ["adapt", "gateway.workers"]);
     }
 
     #[test]

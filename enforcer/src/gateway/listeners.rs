@@ -17,13 +17,13 @@ use tokio::sync::mpsc;
 
 use super::{
     GatewayError, HANDSHAKES,
-    config::{HandshakeBudget, Handshakes, ListenerConfig},
+    config::{GatewayConfig, HandshakeBudget, Handshakes, ListenerConfig},
     control, expiring,
     listener::{self, ListenerContext},
     metrics::GatewayMetrics,
     sources::Budgets,
     tls::{ListenerTls, Tickets},
-    worker::{Change, Command},
+    worker::{Change, Command, Limits},
 };
 use crate::policy::model::Name;
 
@@ -109,6 +109,21 @@ impl Listeners {
         listening
             .map(|each| (each.context.name.clone(), each.address))
             .collect()
+    }
+
+    /// Takes in as much from now on as `config` says: connections in all and of one source, refused credentials, and how
+    /// late a worker may be. Connections that there are stay; what sources have used up of refused credentials is forgotten.
+    ///
+    /// # Errors
+    /// No limiter keeps the rate of refused credentials. Nothing has changed then.
+    pub fn limit(&self, config: &GatewayConfig) -> Result<(), GatewayError> {
+        let limits = Limits::of(config, self.workers)?;
+        let workers = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in &workers.workers {
+            // A worker that has ended takes nothing in.
+            worker.send(Command::Limits(limits.clone())).unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Serves these listeners and no others from now on. Reads files and binds sockets: not for a worker's thread.

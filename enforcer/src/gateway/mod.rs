@@ -106,7 +106,7 @@ use self::{
     verified::VerifiedSources,
     worker::{Command, Drain, Setup},
 };
-use crate::policy::model::{Name, Rate};
+use crate::policy::model::Name;
 
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;
@@ -188,10 +188,8 @@ impl Gateway {
             workers: count,
             zone: config.zone.clone(),
         };
-        let max_connections = config.max_connections.get().div_ceil(count);
-        let max_per_source = config.per_source.connections.get().div_ceil(count);
+        let limits = worker::Limits::of(config, count)?;
         let verified = Arc::new(VerifiedSources::default());
-        let attempts = config.per_source.attempts.map(attempts).transpose()?;
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = mpsc::unbounded_channel();
             let (revoke, revocations) = mpsc::channel(live::WAITING);
@@ -201,13 +199,10 @@ impl Gateway {
                 listeners,
                 policies,
                 metrics,
-                max_connections,
+                limits: limits.clone(),
                 site: site.clone(),
-                max_per_source,
                 verified: Arc::clone(&verified),
-                attempts: attempts.clone(),
                 tokens,
-                shedding: config.shedding,
                 late: gateway
                     .metrics
                     .worker_late
@@ -315,12 +310,6 @@ impl Drop for Gateway {
             join(thread, last);
         }
     }
-}
-
-fn attempts(rate: Rate) -> Result<Arc<Budgets>, GatewayError> {
-    Budgets::new(rate, rate.amount())
-        .map(Arc::new)
-        .map_err(GatewayError::Budget)
 }
 
 /// A thread with a runtime of its own, on which `work` may spawn what stays on the thread.

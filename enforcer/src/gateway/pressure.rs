@@ -28,7 +28,7 @@ pub struct Shedding {
 /// How pressed one worker is.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
-    shedding: Shedding,
+    shedding: Cell<Shedding>,
     /// How late it has been lately, at least.
     late: Cell<Duration>,
 }
@@ -36,16 +36,21 @@ pub(super) struct Pressure {
 impl Pressure {
     pub(super) fn new(shedding: Shedding) -> Rc<Self> {
         Rc::new(Self {
-            shedding,
+            shedding: Cell::new(shedding),
             late: Cell::default(),
         })
+    }
+
+    /// Decides by this from now on.
+    pub(super) fn set(&self, shedding: Shedding) {
+        self.shedding.set(shedding);
     }
 
     /// Whether a request is refused because others come first.
     pub(super) fn sheds(&self, priority: Priority) -> bool {
         let tolerable = match priority {
-            Priority::Low => self.shedding.low,
-            Priority::Normal => self.shedding.normal,
+            Priority::Low => self.shedding.get().low,
+            Priority::Normal => self.shedding.get().normal,
             Priority::High => None,
         };
         tolerable.is_some_and(|tolerable| self.late.get() > tolerable)

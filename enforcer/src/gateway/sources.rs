@@ -4,7 +4,7 @@
 //! own: see [`super::levels`].
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     hash::{BuildHasher as _, RandomState},
     net::IpAddr,
     num::NonZeroU64,
@@ -94,7 +94,7 @@ impl Budgets {
 #[derive(Debug)]
 pub(super) struct Shares {
     /// Of each level.
-    most: [usize; LEVELS],
+    most: Cell<[usize; LEVELS]>,
     held: RefCell<Held>,
 }
 
@@ -108,17 +108,25 @@ pub(super) struct Part {
 impl Shares {
     /// A source has `most` connections at a time of `all`; the prefixes around it three quarters, if that is more.
     pub(super) fn new(most: usize, all: usize) -> Rc<Self> {
-        let wide = most.max(all - all / 4);
-        Rc::new(Self {
-            most: [most, wide, wide],
+        let shares = Self {
+            most: Cell::default(),
             held: RefCell::default(),
-        })
+        };
+        shares.set(most, all);
+        Rc::new(shares)
+    }
+
+    /// The same from now on. Who has more keeps what it has.
+    pub(super) fn set(&self, most: usize, all: usize) {
+        let wide = most.max(all - all / 4);
+        self.most.set([most, wide, wide]);
     }
 
     /// A part for one more connection of `source`, if its shares have one left.
     pub(super) fn take(self: &Rc<Self>, source: IpAddr) -> Option<Part> {
         let mut held = self.held.borrow_mut();
-        if levels(source).any(|(level, prefix)| held.of(&prefix) >= self.most[level]) {
+        let most = self.most.get();
+        if levels(source).any(|(level, prefix)| held.of(&prefix) >= most[level]) {
             return None;
         }
         held.add(source);

@@ -22,6 +22,8 @@ use tokio::{
 use self::accepting::{Accepting, At};
 pub(super) use self::policy::WorkerPolicy;
 use super::{
+    GatewayError,
+    config::GatewayConfig,
     connection,
     counters::WorkerMetrics,
     deadlines::Deadlines,
@@ -58,13 +60,10 @@ pub(super) struct Setup {
     pub(super) listeners: Vec<Change>,
     pub(super) policies: Policies,
     pub(super) metrics: GatewayMetrics,
-    pub(super) max_connections: usize,
+    pub(super) limits: Limits,
     pub(super) site: Site,
-    pub(super) max_per_source: usize,
     pub(super) verified: Arc<VerifiedSources>,
-    pub(super) attempts: Option<Arc<Budgets>>,
     pub(super) tokens: TokenCache,
-    pub(super) shedding: Shedding,
     /// How late the worker is, in seconds.
     pub(super) late: prometheus::Gauge,
     /// What says that the worker makes progress.
@@ -73,9 +72,41 @@ pub(super) struct Setup {
     pub(super) revocations: mpsc::Receiver<Revocation>,
 }
 
+/// How much a worker takes in, and how late it may be.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    max_connections: usize,
+    max_per_source: usize,
+    /// Credentials of each source that are refused; more are not looked at. `None`: there is no bound.
+    attempts: Option<Arc<Budgets>>,
+    shedding: Shedding,
+}
+
+impl Limits {
+    /// An equal share for each worker, rounded up.
+    ///
+    /// # Errors
+    /// No limiter keeps the rate of refused credentials.
+    pub(super) fn of(config: &GatewayConfig, workers: usize) -> Result<Self, GatewayError> {
+        let attempts = config.per_source.attempts.map(|rate| {
+            Budgets::new(rate, rate.amount())
+                .map(Arc::new)
+                .map_err(GatewayError::Budget)
+        });
+        Ok(Self {
+            max_connections: config.max_connections.get().div_ceil(workers),
+            max_per_source: config.per_source.connections.get().div_ceil(workers),
+            attempts: attempts.transpose()?,
+            shedding: config.shedding,
+        })
+    }
+}
+
 /// What a worker is told.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// Take in this much from now on.
+    Limits(Limits),
     /// Some listeners are others from now on.
     Listeners(Vec<Change>),
     Drain(Drain),
@@ -125,12 +156,10 @@ pub(super) struct Worker {
 
 /// Which connections a worker takes in.
 pub(super) struct Admission {
-    max_connections: usize,
+    limits: RefCell<Limits>,
     shares: Rc<Shares>,
     /// Sources that were verified lately.
     pub(super) verified: Arc<VerifiedSources>,
-    /// Credentials of each source that are refused; more are not looked at. `None`: there is no bound.
-    pub(super) attempts: Option<Arc<Budgets>>,
 }
 
 /// One of so many connections is kept for sources that were verified lately.
@@ -142,25 +171,21 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
         listeners,
         policies,
         metrics,
-        max_connections,
+        limits,
         site,
-        max_per_source,
         verified,
-        attempts,
         tokens,
-        shedding,
         late,
         part,
         mut commands,
         revocations,
     } = setup;
     let part = Rc::new(part);
-    let pressure = Pressure::new(shedding);
+    let pressure = Pressure::new(limits.shedding);
     let admission = Admission {
-        max_connections,
-        shares: Shares::new(max_per_source, max_connections),
+        shares: Shares::new(limits.max_per_source, limits.max_connections),
+        limits: RefCell::new(limits),
         verified,
-        attempts,
     };
     let worker = Rc::new(Worker::new(
         &policies,
@@ -193,6 +218,7 @@ pub(super) async fn run(setup: Setup, observer: Arc<dyn Observer>) {
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listeners(changes) => accepting.apply(changes),
+            Command::Limits(limits) => worker.limit(limits),
             Command::Drain(drain) => {
                 worker.drain(drain, accepting.into_tasks()).await;
                 break;
@@ -317,13 +343,9 @@ impl Worker {
     /// Whether a connection of `peer` may begin, before anything is spent on it. Its part of its source's share;
     /// `None`: whose that is is said by the header that is to come.
     fn admit(&self, listener: &ListenerContext, peer: SocketAddr) -> Result<Option<Part>, Handshake> {
-        let Admission {
-            max_connections: most,
-            verified,
-            ..
-        } = &self.admission;
-        let room = if verified.is_recent(peer.ip()) {
-            *most
+        let most = self.admission.limits.borrow().max_connections;
+        let room = if self.admission.verified.is_recent(peer.ip()) {
+            most
         } else {
             most - most / RESERVED
         };
@@ -358,16 +380,25 @@ impl Worker {
 
     /// A credential from `source` was refused.
     pub(super) fn attempted(&self, source: IpAddr) {
-        if let Some(attempts) = &self.admission.attempts {
+        if let Some(attempts) = &self.admission.limits.borrow().attempts {
             attempts.charge(source);
         }
+    }
+
+    /// Takes in as much as this from now on. Connections that there are stay.
+    fn limit(&self, limits: Limits) {
+        self.pressure.set(limits.shedding);
+        self.admission
+            .shares
+            .set(limits.max_per_source, limits.max_connections);
+        *self.admission.limits.borrow_mut() = limits;
     }
 
     /// Whether a credential from `source` that is not known to be good is looked at, after so many were refused.
     pub(super) fn may_attempt(&self, source: IpAddr) -> bool {
         let known = || self.admission.verified.is_recent(source);
-        let may = self
-            .admission
+        let limits = self.admission.limits.borrow();
+        let may = limits
             .attempts
             .as_ref()
             .is_none_or(|attempts| attempts.would_admit(source, known()));

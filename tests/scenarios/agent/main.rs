@@ -12,6 +12,7 @@ mod denial;
 mod egress;
 mod ending;
 mod exposition;
+mod hang_up;
 mod hooks;
 mod interfaces;
 mod limits;
