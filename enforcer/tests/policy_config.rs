@@ -558,19 +558,40 @@ fn an_empty_or_missing_file_is_said() {
 fn check_reads_standard_input_as_a_file() {
     let dash = || [PathBuf::from("-")];
     let service = "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {endpoints: ['http://a:1']}\n";
-    let report = policy::check_with(&dash(), service.as_bytes());
+    let report = policy::check_with(&dash(), service.as_bytes(), None);
     assert!(report.is_ok() && report.files == 1, "{report:?}");
-    let report = policy::check_with(&dash(), service.replace("a:1", "a").as_bytes());
+    let report = policy::check_with(&dash(), service.replace("a:1", "a").as_bytes(), None);
     assert_eq!(report.problems.len(), 1, "{report:?}");
     assert!(
         report.problems[0].to_string().starts_with("<stdin>:4:"),
         "{report:?}"
     );
-    let report = policy::check_with(&dash(), &b"admin: {adress: 127.0.0.1:1}\n"[..]);
+    let report = policy::check_with(&dash(), &b"admin: {adress: 127.0.0.1:1}\n"[..], None);
     let is_told = |problem: &Problem| problem.to_string().contains("did you mean `address`?");
     assert!(report.problems.iter().any(is_told), "{report:?}");
-    let report = policy::check_with(&dash(), &b"\xff"[..]);
+    let report = policy::check_with(&dash(), &b"\xff"[..], None);
     assert!(report.problems[0].message.contains("UTF-8"), "{report:?}");
+}
+
+#[test]
+fn check_on_the_node_warns_of_interfaces_that_are_not_there() {
+    let policy = "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {name: a}\n\
+                  spec: {interfaces: [eth0, eth7, 'veth*'], ports: [tcp/80]}\n";
+    let dash = || [PathBuf::from("-")];
+    let present = ["lo".to_owned(), "eth0".to_owned()];
+    let report = policy::check_with(&dash(), policy.as_bytes(), Some(&present));
+    assert!(report.is_ok());
+    let [warning] = &report.problems[..] else {
+        panic!("{report:?}")
+    };
+    let said = warning.to_string();
+    assert!(said.contains("this node has no interface `eth7`"), "{said}");
+    assert!(said.contains("this node has lo, eth0"), "{said}");
+    assert!(
+        policy::check_with(&dash(), policy.as_bytes(), None)
+            .problems
+            .is_empty()
+    );
 }
 
 #[test]

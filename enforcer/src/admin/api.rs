@@ -14,8 +14,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::revocations;
 use super::wire::{
-    ConfigurationStatus, AllowRequest, DenialStatus, DeniedStatus, DenyRequest, ExplainQuery, InterfaceFailure, InterfaceStatus,
-    KernelStatus, PolicyStatus, RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
+    AllowRequest, ConfigurationStatus, DenialStatus, DeniedStatus, DenyRequest, ExplainQuery,
+    InterfaceFailure, InterfaceStatus, KernelStatus, PolicyStatus, RevokeRequest, RevokedStatus, Revokee,
+    Status, UnusedEndpointStatus,
 };
 use crate::{
     agent::{
@@ -153,12 +154,15 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
         Ok(None) => {
             // The gateway refuses its next ones already. Who asks may hang up; what is begun is done all the same.
             let work = tokio::spawn(async move {
-                shared.end_behind(prefix).await;
-                shared.still_passing(&prefix)
+                let (kept, _) = tokio::join!(shared.keep_denials(), shared.end_behind(prefix));
+                DeniedStatus {
+                    still_passes: shared.still_passing(&prefix),
+                    unkept: kept.err(),
+                }
             });
             match work.await {
-                Ok(still_passes) if still_passes.is_empty() => StatusCode::NO_CONTENT.into_response(),
-                Ok(still_passes) => Json(DeniedStatus { still_passes }).into_response(),
+                Ok(denied) if denied == DeniedStatus::default() => StatusCode::NO_CONTENT.into_response(),
+                Ok(denied) => Json(denied).into_response(),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
             }
         }
@@ -184,7 +188,14 @@ pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowR
                 prefix: request.prefix,
             });
             tracing::warn!(prefix = %request.prefix, "denial ended by the operator");
-            StatusCode::NO_CONTENT.into_response()
+            match shared.keep_denials().await {
+                Ok(()) => StatusCode::NO_CONTENT.into_response(),
+                Err(why) => {
+                    let text =
+                        format!("the denial has ended, and may be in force again after a reboot: {why}\n");
+                    (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+                }
+            }
         }
         Ok(false) => {
             let listed = on_a_list(&shared.standing().set.clone(), &request.prefix);
@@ -267,6 +278,7 @@ pub(super) fn not_revoked(error: &RevokeError) -> Response {
         RevokeError::Protected(_) => StatusCode::CONFLICT,
         RevokeError::Nobody(_) => StatusCode::NOT_FOUND,
         RevokeError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
+        RevokeError::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
         RevokeError::NotKept(_) | RevokeError::Kernel(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     (status, format!("{error}\n")).into_response()

@@ -39,18 +39,24 @@ pub async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) 
         let lines: String = troubles.iter().map(|line| format!("{line}\n")).collect();
         return (StatusCode::SERVICE_UNAVAILABLE, format!("not healthy\n{lines}"));
     }
-    let text = match shared.kept.trouble() {
-        None => "ok\n".to_owned(),
-        Some(why) => format!("ok\nrevocations: {why}\n"),
-    };
-    (StatusCode::OK, text)
+    let unkept = shared.kept.troubles().into_iter();
+    let lines: String = unkept.map(|(of, why)| format!("{of}: {why}\n")).collect();
+    (StatusCode::OK, format!("ok\n{lines}"))
 }
 
-/// Ready: policies are in force, connections are accepted and all parts make progress; not while it drains.
+/// Ready: policies are in force, connections are accepted and all parts make progress; not while it drains. Names the
+/// interfaces that policies name and that are not filtered: one of many that is gone is no reason to take a node out.
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
     let troubles = shared.parts.troubles();
     match shared.is_ready() && troubles.is_empty() {
-        true => (StatusCode::OK, "ready\n".to_owned()),
+        true => {
+            let standing = shared.standing();
+            let failures = standing.kernel.failures.iter();
+            let lines: String = failures
+                .map(|(name, why)| format!("not filtered: {name}: {why}\n"))
+                .collect();
+            (StatusCode::OK, format!("ready\n{lines}"))
+        }
         false => {
             let lines: String = troubles.iter().map(|line| format!("{line}\n")).collect();
             (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}"))

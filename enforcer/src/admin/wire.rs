@@ -151,6 +151,9 @@ pub struct DenyRequest {
 pub struct DeniedStatus {
     /// Management inside the denied prefix, which passes all the same.
     pub still_passes: Vec<IpNet>,
+    /// Why the denial would not outlive a reboot.
+    #[serde(default)]
+    pub unkept: Option<String>,
 }
 
 /// What becomes of the packets of a denied source.

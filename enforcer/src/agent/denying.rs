@@ -126,11 +126,13 @@ impl Denier {
             judge_all(&judge, rule, &waiting, &ending, &part);
             part.end();
         })?;
-        thread::Builder::new().name("denials-end".to_owned()).spawn(move || {
-            let part = end.parts.part("denials-end");
-            end_all(&end, ends, &from, &part);
-            part.end();
-        })?;
+        thread::Builder::new()
+            .name("denials-end".to_owned())
+            .spawn(move || {
+                let part = end.parts.part("denials-end");
+                end_all(&end, ends, &from, &part);
+                part.end();
+            })?;
         Ok(Self {
             queue,
             uncounted: shared.metrics.failures_uncounted.clone(),

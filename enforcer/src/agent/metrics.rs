@@ -61,6 +61,7 @@ pub struct Metrics {
     verified_identities: IntGauge,
     recently_verified: IntGauge,
     revocations_unkept: IntGauge,
+    denials_unkept: IntGauge,
     denied_prefixes: IntGauge,
     interfaces: IntGaugeVec,
     interface_failures: IntGauge,
@@ -196,6 +197,10 @@ impl Metrics {
                 "enforcer_revocations_unkept",
                 "1 while the operator's revocations cannot be kept in the state directory, or were lost there.",
             )?,
+            denials_unkept: gauge(
+                "enforcer_denials_unkept",
+                "1 while the operator's denials cannot be kept in the state directory, or were lost there.",
+            )?,
             denied_prefixes: gauge(
                 "enforcer_denied_prefixes",
                 "Prefixes denied by operators or for failed authentication.",
@@ -243,9 +248,11 @@ impl Metrics {
         let reading = kernel
             .map(|kernel| Reading::take(kernel, &standing.kernel))
             .transpose()?;
-        let unkept = shared.kept.trouble().is_some();
+        let unkept = shared.kept.troubles();
+        let is_unkept = |of: &str| i64::from(unkept.iter().any(|(about, _)| *about == of));
         let _one_at_a_time = self.scrape.lock();
-        self.revocations_unkept.set(i64::from(unkept));
+        self.revocations_unkept.set(is_unkept("revocations"));
+        self.denials_unkept.set(is_unkept("denials"));
         self.refresh_states(&standing);
         if let Some(reading) = reading {
             self.refresh(&standing.kernel, &reading);

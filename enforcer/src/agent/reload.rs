@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use super::{
     convert,
     denying::{Denier, Failing},
+    descriptors::Descriptors,
     run::RunError,
     state::{Configured, Shared},
 };
@@ -55,6 +56,7 @@ pub struct Reload {
     pub failing: Arc<Failing>,
     pub drain: Arc<Drain>,
     pub verbosity: Verbosity,
+    pub descriptors: Descriptors,
     /// The configuration's file.
     pub file: PathBuf,
     /// As it is in force.
@@ -105,12 +107,13 @@ impl Reload {
             Some(limits) if differences.auth_failures => Some(Denier::start(&self.shared, limits)?),
             _ => None,
         };
-        if let (Some(listeners), Some(gateway)) = (&self.listeners, convert::gateway(&new)) {
+        if let (Some(listeners), Some(mut gateway)) = (&self.listeners, convert::gateway(&new)) {
             if differences.listeners {
                 let changes = listeners.change(&gateway.listeners, gateway.per_source.handshakes)?;
                 tracing::info!(?changes, "listeners have changed");
             }
             if differences.limits {
+                self.descriptors.fit(&mut gateway);
                 listeners.limit(&gateway)?;
             }
         }
@@ -139,7 +142,8 @@ impl Reload {
         }
         if !changed.is_empty() {
             tracing::info!(fields = changed.join(", "), "changed configuration in force");
-            self.shared.record(&Event::ConfigurationApplied { changed: &changed });
+            self.shared
+                .record(&Event::ConfigurationApplied { changed: &changed });
         }
         self.shared.metrics.configuration_refused.set(0);
         self.shared.change(|standing| {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use super::state::Shared;
+use super::{off_runtime::NoAnswer, state::Shared};
 use crate::{
     audit::record::Event,
     gateway::{
@@ -51,6 +51,8 @@ pub enum RevokeError {
     #[error("the revocation has ended, and will be in force again when the agent restarts: {0}")]
     NotKept(String),
     #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    #[error(transparent)]
     Kernel(#[from] KernelError),
 }
 
@@ -70,15 +72,12 @@ impl Shared {
         let mut revoked = Revoked::default();
         if let Whom::Source(prefix) = whom {
             // First, so that none comes in between.
-            match self.deny(*prefix, DeniedBy::Operator, reason, lasts, Action::Reset)? {
-                None => revoked.denied = true,
-                Some(why) => revoked.shortfalls.push(format!("{prefix} is not denied: {why}")),
-            }
+            self.deny_source(*prefix, reason, lasts, &mut revoked).await?;
         }
         let own = self.end(whom, &mut revoked).await;
         let flows: Vec<Flow> = own.iter().chain(&revoked.sockets.flows).copied().collect();
         if !revoked.denied {
-            self.mark(&flows, lasts, &mut revoked)?;
+            self.mark(&flows, lasts, &mut revoked).await?;
         }
         if flows.is_empty() {
             match whom {
@@ -149,6 +148,29 @@ impl Shared {
         }
     }
 
+    async fn deny_source(
+        self: &Arc<Self>,
+        prefix: IpNet,
+        reason: &str,
+        lasts: Duration,
+        revoked: &mut Revoked,
+    ) -> Result<(), RevokeError> {
+        let (shared, why) = (Arc::clone(self), reason.to_owned());
+        let deny = move || shared.deny(prefix, DeniedBy::Operator, &why, lasts, Action::Reset);
+        match self.rooms.change(deny).await?? {
+            None => {
+                revoked.denied = true;
+                if let Err(why) = self.keep_denials().await {
+                    revoked
+                        .shortfalls
+                        .push(format!("the denial would not outlive a reboot: {why}"));
+                }
+            }
+            Some(why) => revoked.shortfalls.push(format!("{prefix} is not denied: {why}")),
+        }
+        Ok(())
+    }
+
     /// Closes the gateway's connections, and destroys other sockets. The gateway's.
     async fn end(self: &Arc<Self>, whom: &Whom, revoked: &mut Revoked) -> Vec<Flow> {
         let own = match self.revoker() {
@@ -183,23 +205,23 @@ impl Shared {
     }
 
     /// Has what still comes of connections dropped for a while.
-    pub(super) fn mark(
-        &self,
+    pub(super) async fn mark(
+        self: &Arc<Self>,
         flows: &[Flow],
         lasts: Duration,
         revoked: &mut Revoked,
     ) -> Result<(), RevokeError> {
-        let Some(kernel) = &self.kernel else {
+        if self.kernel.is_none() {
             revoked
                 .shortfalls
                 .push("the kernel half is off: what the peers still send is not dropped".to_owned());
             return Ok(());
-        };
-        for flow in flows {
-            if kernel.revoked.revoke(*flow, lasts)? {
-                revoked.marked += 1;
-            }
         }
+        let (shared, marked) = (Arc::clone(self), flows.to_vec());
+        revoked.marked = self
+            .rooms
+            .change(move || shared.mark_all(&marked, lasts))
+            .await??;
         let unmarked = flows.len() - revoked.marked;
         if unmarked > 0 {
             revoked.shortfalls.push(format!(
@@ -207,6 +229,16 @@ impl Shared {
             ));
         }
         Ok(())
+    }
+
+    /// How many of them are marked: there may be no room for more.
+    fn mark_all(&self, flows: &[Flow], lasts: Duration) -> Result<usize, KernelError> {
+        let Some(kernel) = &self.kernel else { return Ok(0) };
+        let mut marked = 0;
+        for flow in flows {
+            marked += usize::from(kernel.revoked.revoke(*flow, lasts)?);
+        }
+        Ok(marked)
     }
 }
 

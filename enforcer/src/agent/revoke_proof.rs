@@ -64,7 +64,7 @@ impl Shared {
                 .shortfalls
                 .push(format!("the revocation ends when the agent does: {why}"));
         }
-        self.mark(&flows, lasts.min(DROPPED), &mut revoked)?;
+        self.mark(&flows, lasts.min(DROPPED), &mut revoked).await?;
         self.record(&Event::Revoked {
             whom: shown.clone(),
             reason,
@@ -87,7 +87,7 @@ impl Shared {
     /// Writes what is revoked into the state directory.
     async fn keep(self: &Arc<Self>) -> Result<(), String> {
         let kept = match &self.policies {
-            Some(policies) => self.kept.save(policies.revocations()).await,
+            Some(policies) => self.kept.revocations.save(policies.revocations()).await,
             None => Ok(()),
         };
         if let Err(error) = &kept {

@@ -15,6 +15,7 @@ use super::{
     controller::Controller,
     convert,
     denying::{Denier, DenierError, Failing},
+    descriptors::Descriptors,
     events,
     heartbeat::{self, LastInterval},
     joining::Joining,
@@ -31,7 +32,7 @@ use crate::{
     audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Events, Kernel, KernelError, memory, raise_descriptor_limit},
+    kernel::{Events, Kernel, KernelError, memory},
     logging::{self, Verbosity},
     policy::{self, PolicySet, Problems, WatchError},
     supervision::{
@@ -55,9 +56,6 @@ const LAST_WORK: Duration = Duration::from_millis(200);
 
 /// Changes of policies that wait to be applied.
 const WAITING_CHANGES: usize = 4;
-
-/// File descriptors for all but clients and upstreams: maps, programs, sockets, files.
-const OWN_DESCRIPTORS: u64 = 256;
 
 /// Why the agent does not start or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +97,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     if let Err(error) = privileges::forbid_dumps() {
         tracing::warn!(%error, "a crash may leave a file with keys and tokens: set LimitCORE=0 in the unit");
     }
-    raise_descriptors(config);
+    let descriptors = Descriptors::raise();
     if let Err(error) = memory::small_pages() {
         tracing::info!(%error, "the agent may have huge pages, and more memory than it needs");
     }
@@ -119,7 +117,10 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     // Nothing but this thread is there yet, and the log's.
     privileges::drop_unneeded()?;
     let runtimes = Runtimes::new().map_err(RunError::Runtime)?;
-    let gateway_config = convert::gateway(config);
+    let mut gateway_config = convert::gateway(config);
+    if let Some(gateway) = &mut gateway_config {
+        descriptors.fit(gateway);
+    }
     let policies = gateway_config
         .as_ref()
         .map(|_| Policies::new(PolicySet::default(), runtimes.agent.handle().clone()));
@@ -128,13 +129,19 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
         policies,
         Metrics::new()?,
         config.kernel.management.clone(),
-        Kept::new(config.state_dir.clone()),
+        Kept::new(&config.state_dir),
     ));
     shared.parts.watch_panics();
     logging::register(&shared.metrics.registry)?;
     if let Some(policies) = &shared.policies {
-        shared.kept.restore(policies.revocations());
+        shared.kept.revocations.restore(policies.revocations());
     }
+    shared.restore_denials();
+    let keeping = Arc::clone(&shared);
+    // Those that the maps hold, for the day when they do not. What is wrong is logged, and shown by a metric.
+    runtimes
+        .agent
+        .spawn(async move { keeping.keep_denials().await.unwrap_or_default() });
     let audit = config
         .audit
         .as_ref()
@@ -153,7 +160,9 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     }
     shared.apply(loaded)?;
     let failures = config.gateway.auth_failures.filter(|_| gateway_config.is_some());
-    let denier = failures.map(|limits| Denier::start(&shared, limits)).transpose()?;
+    let denier = failures
+        .map(|limits| Denier::start(&shared, limits))
+        .transpose()?;
     let failing = Arc::new(Failing::new(denier));
     let gateway = gateway_config
         .map(|gateway| start_gateway(&gateway, &shared, &failing))
@@ -162,6 +171,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     memory::give_back();
     memory::forget_code();
     let reading = Reading {
+        descriptors,
         file,
         verbosity,
         failing,
@@ -185,7 +195,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     runtimes.shutdown(LAST_WORK);
     if !shared.kept.stop(deadline) {
         tracing::error!(
-            "the last change of the operator's revocations is not written: the disk does not answer"
+            "the last change of what operators have denied or revoked is not written: the disk does not answer"
         );
     }
     if let Some(audit) = audit {
@@ -222,31 +232,6 @@ impl Runtimes {
     }
 }
 
-/// Without descriptors no connection is accepted and no interface is found.
-fn raise_descriptors(config: &Config) {
-    let limit = match raise_descriptor_limit() {
-        Ok(limit) => limit,
-        Err(error) => {
-            tracing::warn!(%error, "file descriptors");
-            return;
-        }
-    };
-    let needed = descriptors_needed(config.gateway.max_connections);
-    if !config.gateway.listeners.is_empty() && limit < needed {
-        tracing::warn!(
-            limit,
-            needed,
-            "gateway.maxConnections needs more file descriptors than there may be: raise LimitNOFILE= of the unit, \
-             or lower gateway.maxConnections"
-        );
-    }
-}
-
-/// A client's connection may need one to an upstream, and the agent some of its own.
-fn descriptors_needed(connections: u32) -> u64 {
-    2 * u64::from(connections) + OWN_DESCRIPTORS
-}
-
 fn start_gateway(
     gateway: &GatewayConfig,
     shared: &Arc<Shared>,
@@ -266,6 +251,7 @@ fn start_gateway(
 
 /// What is read again while the agent runs, and whom it concerns.
 struct Reading {
+    descriptors: Descriptors,
     /// The configuration's.
     file: PathBuf,
     verbosity: Verbosity,
@@ -290,7 +276,11 @@ fn serve(
     };
     runtimes.admin.spawn(say_alive(parts.part("admin")));
     let (outcomes, changes) = mpsc::channel(WAITING_CHANGES);
-    let watch = Arc::new(policy::watch(config.policies.clone(), Some(reading.digest), outcomes)?);
+    let watch = Arc::new(policy::watch(
+        config.policies.clone(),
+        Some(reading.digest),
+        outcomes,
+    )?);
     let applying = applying::start(Arc::clone(shared), changes, parts.part("policies"));
     let applying = applying.map_err(RunError::Runtime)?;
     let last = LastInterval::new();
@@ -314,6 +304,7 @@ fn serve(
         listeners: gateway.as_ref().map(Gateway::listeners),
         failing: reading.failing,
         drain: Arc::clone(&drain_time),
+        descriptors: reading.descriptors,
         verbosity: reading.verbosity,
         file: reading.file,
         config: config.clone(),

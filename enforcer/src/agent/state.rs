@@ -21,12 +21,12 @@ use crate::{
     audit::{Audit, record::Event},
     gateway::{Revoker, policies::Policies, signal::Identity},
     kernel::{
-        self, Counters, Denials, DeniedBy, EventCounts, Events, Flows, Generations, Heartbeat, InForce,
-        Kernel, KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
+        self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
+        KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
     },
     policy::{
         Loaded, PolicySet, Problems,
-        model::{Action, Level, Name},
+        model::{Level, Name},
     },
     supervision::Parts,
     sync::{Guard, Rank, Ranked, Serial},
@@ -46,7 +46,7 @@ pub struct Shared {
     pub journal: Journal,
     /// Sources that are never denied.
     pub management: Vec<IpNet>,
-    /// The operator's revocations, as they outlive the agent.
+    /// What operators have ordered, as it outlives the agent.
     pub kept: Kept,
     /// Which parts of the agent make progress.
     pub parts: Parts,
@@ -356,53 +356,6 @@ impl Shared {
         }
     }
 
-    /// Denies a prefix in the kernel. `Ok(Some(why))` says why it was not done.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn deny(
-        &self,
-        prefix: IpNet,
-        by: DeniedBy,
-        reason: &str,
-        lasts: Duration,
-        action: Action,
-    ) -> Result<Option<String>, KernelError> {
-        let Some(kernel) = &self.kernel else {
-            return Ok(Some(
-                "the kernel half is off: `kernel.enabled` is false".to_owned(),
-            ));
-        };
-        if let Some(protected) = self.protected(&prefix)
-            && (by != DeniedBy::Operator || protected.contains(&prefix))
-        {
-            return Ok(Some(format!(
-                "{prefix} is on the management list ({protected}), which is never denied"
-            )));
-        }
-        kernel.denials.deny(prefix, by, reason, lasts, action)?;
-        self.record(&Event::Denied {
-            prefix,
-            by: by.reason().name(),
-            reason,
-            seconds: lasts.as_secs(),
-        });
-        tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
-        Ok(None)
-    }
-
-    /// What of the management list is inside a denied prefix, and passes all the same: management comes first.
-    #[must_use]
-    pub fn still_passing(&self, prefix: &IpNet) -> Vec<IpNet> {
-        let inside = self.management.iter().filter(|listed| prefix.contains(*listed));
-        inside.copied().collect()
-    }
-
-    /// The entry of the management list that has to do with a prefix.
-    pub(super) fn protected(&self, prefix: &IpNet) -> Option<&IpNet> {
-        self.management.iter().find(|listed| overlap(listed, prefix))
-    }
-
     /// The audit log, if there is one.
     #[must_use]
     pub fn audit(&self) -> Option<&Audit> {
@@ -528,8 +481,4 @@ fn is_empty(set: &PolicySet) -> bool {
         && set.issuers.is_empty()
         && set.services.is_empty()
         && set.routes.is_empty()
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }

@@ -5,10 +5,14 @@ use std::{
     path::PathBuf,
 };
 
+use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Output, colors};
-use crate::policy::{self, Severity};
+use crate::{
+    kernel::interface_names,
+    policy::{self, Severity},
+};
 
 /// Validate configuration and policies, offline
 ///
@@ -16,6 +20,7 @@ use crate::policy::{self, Severity};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   enforcer check /etc/enforcer/enforcer.yaml       the configuration, and the policies that it names
+  enforcer check --on-node /etc/enforcer/enforcer.yaml   also whether the interfaces are there
   enforcer check policies/ extra.yaml              files and directories, as one set
   enforcer check --strict - < candidate.yaml       what comes by the pipe; warnings fail too, as in CI
   enforcer check --output json policies/ | jq .problems")]
@@ -26,6 +31,9 @@ pub struct Check {
     /// Fail (exit code 2) on warnings too
     #[arg(long)]
     strict: bool,
+    /// Warn of interfaces that policies name and this machine does not have: for the node that the files are for
+    #[arg(long)]
+    on_node: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -33,7 +41,13 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let report = policy::check_with(&self.paths, io::stdin().lock());
+        let present: Option<Vec<String>> = self.on_node.then(|| interface_names().into_values().collect());
+        if present.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Failure::Failed(anyhow!(
+                "the interfaces of this machine cannot be listed"
+            )));
+        }
+        let report = policy::check_with(&self.paths, io::stdin().lock(), present.as_deref());
         let mut out = io::BufWriter::new(io::stdout().lock());
         match self.output {
             Output::Text => report.print(&mut out, colors())?,

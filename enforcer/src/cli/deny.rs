@@ -108,6 +108,9 @@ impl Deny {
         for management in denied.still_passes {
             println!("{management} inside it still passes: `kernel.management` protects it");
         }
+        if let Some(why) = denied.unkept {
+            println!("it would not outlive a reboot: {}", printable(&why));
+        }
         Ok(())
     }
 }

@@ -205,7 +205,9 @@ mod tests {
     #[test]
     fn what_is_taken_over_differs_no_more_and_the_rest_still_does() {
         let mut config = read("");
-        let new = read("log: {level: debug}\ngateway: {drain: 7s, maxConnections: 20, workers: 3}\nadapt: {interval: 2s}");
+        let new = read(
+            "log: {level: debug}\ngateway: {drain: 7s, maxConnections: 20, workers: 3}\nadapt: {interval: 2s}",
+        );
         config.take_over(new.clone());
         let left = Differences::between(&config, &new);
         assert_eq!(left.changed(), Vec::<&str>::new());

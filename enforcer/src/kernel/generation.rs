@@ -105,9 +105,13 @@ impl Generations {
         tracing::debug!(written = self.store.writes(), "tables written by difference");
         self.follow(&entries, &present);
         for name in missing(set, &present) {
-            self.failures
-                .entry(name)
-                .or_insert_with(|| "no such interface yet".to_owned());
+            self.failures.entry(name).or_insert_with_key(|name| {
+                tracing::warn!(
+                    interface = name,
+                    "a policy names this interface, which is not there: nothing is filtered on it until it comes"
+                );
+                "no such interface yet".to_owned()
+            });
         }
         self.present = present;
         self.sweep()

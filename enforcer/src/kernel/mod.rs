@@ -61,7 +61,7 @@ pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
 pub use decision::Decision;
-pub use denials::{Denial, Denials, DeniedBy};
+pub use denials::{Denial, Denials, DeniedBy, MAX_DENIALS};
 pub use descriptors::raise_descriptor_limit;
 pub use error::KernelError;
 pub use events::{Event, EventCounts, EventRate, Events, Seen};

@@ -36,12 +36,13 @@ const STDIN: &str = "-";
 /// those that configuration files among them name; any other file is the agent's configuration.
 #[must_use]
 pub fn check(paths: &[PathBuf]) -> Report {
-    check_with(paths, io::empty())
+    check_with(paths, io::empty(), None)
 }
 
-/// As [`check`]; `-` among the paths stands for what is read from `input`.
+/// As [`check`]; `-` among the paths stands for what is read from `input`. `present`: the interfaces of the node that the
+/// files are for, if this is it; those that policies name and that are not there are warned of.
 #[must_use]
-pub fn check_with(paths: &[PathBuf], input: impl Read) -> Report {
+pub fn check_with(paths: &[PathBuf], input: impl Read, present: Option<&[String]>) -> Report {
     let sink = Sink::default();
     let mut policies = Vec::new();
     let mut configurations = Vec::new();
@@ -78,7 +79,7 @@ pub fn check_with(paths: &[PathBuf], input: impl Read) -> Report {
     let mut files = files::read(&once(&policies), &sink);
     files.sources.extend(piped);
     count += files.sources.len();
-    problems.extend(problems_of(files, sink, &configured));
+    problems.extend(problems_of(files, sink, &configured, present));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     problems.dedup();
     for problem in &mut problems {
@@ -111,7 +112,12 @@ fn without_documents(path: &Path) -> Option<Problem> {
     })
 }
 
-fn problems_of(files: Files, sink: Sink, configurations: &[Config]) -> Vec<Problem> {
+fn problems_of(
+    files: Files,
+    sink: Sink,
+    configurations: &[Config],
+    present: Option<&[String]>,
+) -> Vec<Problem> {
     match load_files(files, sink) {
         Ok(loaded) => {
             let unknown = unknown_names(&loaded.set, configurations);
@@ -129,10 +135,34 @@ fn problems_of(files: Files, sink: Sink, configurations: &[Config]) -> Vec<Probl
                 .chain(unknown)
                 .chain(outside)
                 .chain(passing)
+                .chain(present.map_or_else(Vec::new, |present| absent(&loaded.set, present)))
                 .collect()
         }
         Err(problems) => problems.into_vec(),
     }
+}
+
+/// Warnings of interfaces that policies name and that are not there.
+fn absent(set: &PolicySet, present: &[String]) -> Vec<Problem> {
+    let named = set.packet_policies.iter().flat_map(|policy| {
+        let exact = policy.interfaces.iter().filter_map(|pattern| pattern.exact());
+        exact.map(move |name| (policy, name))
+    });
+    named
+        .filter(|(_, name)| !present.iter().any(|there| there == name))
+        .map(|(policy, name)| {
+            let message =
+                format!("this node has no interface `{name}`: nothing is filtered on it until it comes");
+            let hint = format!("this node has {}", present.join(", "));
+            Problem {
+                severity: Severity::Warning,
+                line: policy.origin.line,
+                column: 1,
+                path: "spec.interfaces".to_owned(),
+                ..Problem::of_file(policy.origin.file.clone(), message, Some(hint))
+            }
+        })
+        .collect()
 }
 
 /// Warnings of denied prefixes with management inside, which passes all the same.

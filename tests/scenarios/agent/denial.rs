@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use http::StatusCode;
 use lab::{
+    agent::Signal,
     client::{Ask, Protocol},
     demo::setup::Stage,
     topology::Neighbour,
@@ -177,5 +178,43 @@ fn neighbours_of_verified_clients_and_management_are_spared() -> Result<()> {
     stage.agent().wait_for("the denial", |metrics| {
         metrics.sum("enforcer_authentication_denials_total", &[]) == 1.0
     })?;
+    Ok(())
+}
+
+/// With `pins: off` nothing in the kernel outlives the agent, as nothing outlives a reboot or another layout of the maps.
+#[test]
+fn an_operators_denial_outlives_the_maps_and_what_was_allowed_again_does_not() -> Result<()> {
+    let Some(mut stage) = setting().stage()? else {
+        return Ok(());
+    };
+    for prefix in ["192.0.2.0/24", "2001:db8::/32"] {
+        let denied = stage
+            .agent()
+            .command(&["deny", prefix, "--for", "10m", "--reason", "ticket 4711"])?;
+        ensure!(denied.status.success(), "{denied:?}");
+    }
+    ensure!(
+        stage
+            .agent()
+            .command(&["allow", "192.0.2.0/24"])?
+            .status
+            .success()
+    );
+    stage.agent().signal(Signal::Terminate)?;
+    stage.agent_mut().wait_until_ended()?;
+    stage.restart_agent()?;
+    let denied = json(stage.agent(), "/v1/denials")?;
+    let denied = denied.as_array().context("a list")?;
+    ensure!(denied.len() == 1, "{denied:?}");
+    ensure!(denied[0]["prefix"] == "2001:db8::/32", "{denied:?}");
+    ensure!(denied[0]["reason"] == "ticket 4711", "{denied:?}");
+    let left = denied[0]["endsInSeconds"].as_u64();
+    ensure!(left.is_some_and(|left| (500..600).contains(&left)), "{denied:?}");
+    ensure!(
+        stage
+            .agent()
+            .log()
+            .contains("the operator's denials are in force again")
+    );
     Ok(())
 }

@@ -45,7 +45,8 @@ fn client(stage: &Stage, port: u16) -> Result<Client> {
 
 fn answers(stage: &Stage, port: u16) -> Result<bool> {
     let answer = stage.ask(client(stage, port)?, Ask::get(OPEN))?;
-    Ok(answer.is_ok_and(|answer| answer.status == StatusCode::OK || answer.status == StatusCode::UNAUTHORIZED))
+    Ok(answer
+        .is_ok_and(|answer| answer.status == StatusCode::OK || answer.status == StatusCode::UNAUTHORIZED))
 }
 
 #[test]
@@ -71,8 +72,13 @@ fn what_can_change_does_and_what_cannot_is_named() -> Result<()> {
         Ok(configured(agent)?["needsRestart"] == serde_json::json!(["adapt"]))
     })?;
     let status = String::from_utf8(agent.command(&["status"])?.stdout)?;
-    ensure!(status.contains("restart the agent to put these changed fields in force: adapt"), "{status}");
-    wait_until("lines of the new level", || Ok(agent.log().contains("\"level\":\"DEBUG\"")))?;
+    ensure!(
+        status.contains("restart the agent to put these changed fields in force: adapt"),
+        "{status}"
+    );
+    wait_until("lines of the new level", || {
+        Ok(agent.log().contains("\"level\":\"DEBUG\""))
+    })?;
     ensure!(answers(&stage, 8443)?, "the first listener goes on");
 
     // The new rate of failures denies who fails four times within a minute.
@@ -83,7 +89,9 @@ fn what_can_change_does_and_what_cannot_is_named() -> Result<()> {
         let _refused = attacker.once(&stage.gateway_client(None)?.at(node), &ask)?;
     }
     wait_until("the source is denied", || {
-        Ok(json(agent, "/v1/denials")?.as_array().is_some_and(|denials| denials.len() == 1))
+        Ok(json(agent, "/v1/denials")?
+            .as_array()
+            .is_some_and(|denials| denials.len() == 1))
     })?;
 
     // Back: the listener goes, nothing needs a restart any more.
@@ -114,7 +122,11 @@ fn a_broken_configuration_changes_nothing_and_is_said_in_three_places() -> Resul
     reload(&stage, &broken)?;
     refused(1.0)?;
     let status = String::from_utf8(agent.command(&["status"])?.stdout)?;
-    for part in ["the older one stays in force", "enforcer.yaml:", "gateway.workers"] {
+    for part in [
+        "the older one stays in force",
+        "enforcer.yaml:",
+        "gateway.workers",
+    ] {
         ensure!(status.contains(part), "`{part}` is not in:\n{status}");
     }
     ensure!(agent.log().contains("the changed configuration is refused"));

@@ -1,0 +1,65 @@
+//! File descriptors: without one no connection is accepted, no interface is found and no file is read.
+
+use std::num::NonZeroUsize;
+
+use crate::{gateway::config::GatewayConfig, kernel::raise_descriptor_limit};
+
+/// For all but clients and services: maps, programs, sockets, files.
+const OWN: u64 = 256;
+/// A client's connection may need one of its own and one to a service.
+const OF_A_CONNECTION: u64 = 2;
+
+/// How many this process may have open.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptors(u64);
+
+impl Descriptors {
+    /// Raises the soft limit to the hard one.
+    pub fn raise() -> Self {
+        Self(raise_descriptor_limit().unwrap_or_else(|error| {
+            tracing::warn!(%error, "file descriptors");
+            u64::MAX
+        }))
+    }
+
+    /// Lowers `maxConnections` to what there are descriptors for, so that the agent keeps its own.
+    pub fn fit(self, gateway: &mut GatewayConfig) {
+        let affordable = (self.0.saturating_sub(OWN) / OF_A_CONNECTION).max(1);
+        let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
+        let Some(affordable) = NonZeroUsize::new(affordable) else {
+            return;
+        };
+        if gateway.max_connections > affordable {
+            tracing::warn!(
+                configured = gateway.max_connections,
+                lowered = affordable,
+                descriptors = self.0,
+                "gateway.maxConnections is lowered to the file descriptors that there are: raise LimitNOFILE= of the \
+                 unit, or write a lower gateway.maxConnections"
+            );
+            gateway.max_connections = affordable;
+            gateway.per_source.connections = gateway.per_source.connections.min(affordable);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{agent::convert, config::Config};
+
+    #[test]
+    fn connections_are_lowered_to_the_descriptors_and_the_agent_keeps_its_own() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("enforcer.yaml");
+        let text = "policies: [.]\ngateway: {maxConnections: 1000, listeners: [{name: a, address: '127.0.0.1:0'}]}\n";
+        std::fs::write(&file, text).unwrap();
+        let gateway = convert::gateway(&Config::load(&file).unwrap()).unwrap();
+        for (descriptors, connections) in [(u64::MAX, 1000), (2256, 1000), (1256, 500), (300, 22), (10, 1)] {
+            let mut fitted = gateway.clone();
+            Descriptors(descriptors).fit(&mut fitted);
+            assert_eq!(fitted.max_connections.get(), connections, "{descriptors}");
+            assert!(fitted.per_source.connections <= fitted.max_connections);
+        }
+    }
+}
