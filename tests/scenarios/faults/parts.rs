@@ -36,8 +36,9 @@ fn hang(part: &str, limits_hold: bool) -> Result<()> {
     wait_for_trigger(&systemd)?;
     let took = began.elapsed();
     println!("{part}: systemd is told after {took:?}");
+    // The supervisor counts the time in which it has a processor itself: less than passes on a busy machine.
     ensure!(
-        (NAMED_AFTER - SLACK..NAMED_AFTER + GRACE + SLACK).contains(&took),
+        (NAMED_AFTER - SLACK..2 * NAMED_AFTER + GRACE).contains(&took),
         "{took:?}"
     );
     let said = bench.agent.log();
