@@ -1,11 +1,11 @@
 //! What the command line asks for.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Query, State},
-    http::StatusCode,
+    extract::{FromRequestParts, Query, State},
+    http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use enforcer_common::verdict::Verdict;
@@ -15,20 +15,39 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::revocations;
 use super::wire::{
     AllowRequest, ConfigurationStatus, DenialStatus, DeniedStatus, DenyRequest, ExplainQuery,
-    InterfaceFailure, InterfaceStatus, KernelStatus, PolicyStatus, RevokeRequest, RevokedStatus, Revokee,
-    Status, UnusedEndpointStatus,
+    InterfaceFailure, InterfaceStatus, IssuerStatus, KernelStatus, ListenerStatus, PolicyStatus,
+    RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
 };
 use crate::{
     agent::{
+        denials::Order,
         off_runtime::NoAnswer,
         revoke::{RevokeError, Revoked},
         state::{KernelHalf, Shared, Standing},
     },
     audit::record::Event,
-    gateway::signal::Whom,
+    gateway::{Listeners, policies::Policies, signal::Whom},
     kernel::{DeniedBy, KernelError, monotonic_ns, sockets},
     policy::{PolicySet, model::Mode},
 };
+
+/// The header field in which a command says whose it is, and how many bytes of it are kept.
+pub const OPERATOR_HEADER: &str = "enforcer-operator";
+const LONGEST_OPERATOR: usize = 64;
+
+/// Who says to be the operator: for the audit log, and no proof of anything.
+pub struct Operator(pub Option<Arc<str>>);
+
+impl<S: Sync> FromRequestParts<S> for Operator {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let named = parts.headers.get(OPERATOR_HEADER);
+        let named = named.and_then(|value| value.to_str().ok()).map(str::trim);
+        let fits = |name: &&str| !name.is_empty() && name.len() <= LONGEST_OPERATOR;
+        Ok(Self(named.filter(fits).map(Into::into)))
+    }
+}
 
 /// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 200;
@@ -86,6 +105,8 @@ fn whole_status(shared: &Shared) -> Result<Status, KernelError> {
             .iter()
             .map(|service| service.name.to_string())
             .collect(),
+        listeners: listeners(shared),
+        issuers: issuers(shared),
         unused_endpoints: shared.policies.as_ref().map_or_else(Vec::new, |policies| {
             let unused = policies.unused_endpoints().into_iter();
             unused
@@ -98,6 +119,35 @@ fn whole_status(shared: &Shared) -> Result<Status, KernelError> {
                 .collect()
         }),
     })
+}
+
+fn listeners(shared: &Shared) -> Vec<ListenerStatus> {
+    let known = shared.listeners().map(Listeners::status);
+    let known = known.unwrap_or_default().into_iter();
+    known
+        .map(|each| ListenerStatus {
+            name: each.name.to_string(),
+            address: each.address,
+            files: each.files.iter().map(ToString::to_string).collect(),
+            failures: each.failures,
+        })
+        .collect()
+}
+
+fn issuers(shared: &Shared) -> Vec<IssuerStatus> {
+    let known = shared.policies.as_ref().map(Policies::issuers);
+    let known = known.unwrap_or_default().into_iter();
+    known
+        .map(|each| {
+            let read = each.state.last_success;
+            IssuerStatus {
+                name: each.name.to_string(),
+                keys: each.keys,
+                age_seconds: read.and_then(|read| read.elapsed().ok()).map(|age| age.as_secs()),
+                failure: each.state.last_error.map(|why| why.to_string()),
+            }
+        })
+        .collect()
 }
 
 /// `GET /v1/explain?address=192.0.2.1&port=443`
@@ -133,18 +183,26 @@ pub async fn denials(State(shared): State<Arc<Shared>>) -> Json<Vec<DenialStatus
 }
 
 /// `POST /v1/denials`
-pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyRequest>) -> Response {
+pub async fn deny(
+    State(shared): State<Arc<Shared>>,
+    Operator(operator): Operator,
+    Json(request): Json<DenyRequest>,
+) -> Response {
     if request.for_seconds == 0 || request.reason.len() > LONGEST_REASON {
         let text =
             format!("a denial lasts at least a second, and its reason has at most {LONGEST_REASON} bytes\n");
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
-    let lasts = Duration::from_secs(request.for_seconds);
+    let order = Order {
+        operator,
+        reason: request.reason.into(),
+        lasts: Duration::from_secs(request.for_seconds),
+    };
     let asked = Arc::clone(&shared);
     let (prefix, action) = (request.prefix, request.action.into());
     let denied = shared
         .rooms
-        .change(move || asked.deny(prefix, DeniedBy::Operator, &request.reason, lasts, action))
+        .change(move || asked.deny(prefix, DeniedBy::Operator, &order, action))
         .await;
     let denied = match denied {
         Ok(denied) => denied,
@@ -172,7 +230,11 @@ pub async fn deny(State(shared): State<Arc<Shared>>, Json(request): Json<DenyReq
 }
 
 /// `DELETE /v1/denials`
-pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowRequest>) -> Response {
+pub async fn allow(
+    State(shared): State<Arc<Shared>>,
+    Operator(operator): Operator,
+    Json(request): Json<AllowRequest>,
+) -> Response {
     let asked = Arc::clone(&shared);
     let work = move || match &asked.kernel {
         None => Ok(false),
@@ -186,8 +248,9 @@ pub async fn allow(State(shared): State<Arc<Shared>>, Json(request): Json<AllowR
         Ok(true) => {
             shared.record(&Event::DenialEnded {
                 prefix: request.prefix,
+                operator: operator.as_deref(),
             });
-            tracing::warn!(prefix = %request.prefix, "denial ended by the operator");
+            tracing::warn!(prefix = %request.prefix, operator = operator.as_deref(), "denial ended by the operator");
             match shared.keep_denials().await {
                 Ok(()) => StatusCode::NO_CONTENT.into_response(),
                 Err(why) => {
@@ -229,28 +292,36 @@ fn on_a_list(set: &PolicySet, prefix: &IpNet) -> Option<String> {
 }
 
 /// `POST /v1/revocations`
-pub async fn revoke(State(shared): State<Arc<Shared>>, Json(request): Json<RevokeRequest>) -> Response {
+pub async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    Operator(operator): Operator,
+    Json(request): Json<RevokeRequest>,
+) -> Response {
     if request.for_seconds == 0 || request.reason.len() > LONGEST_REASON {
         let text = format!(
             "a revocation lasts at least a second, and its reason has at most {LONGEST_REASON} bytes\n"
         );
         return (StatusCode::UNPROCESSABLE_ENTITY, text).into_response();
     }
-    let lasts = Duration::from_secs(request.for_seconds);
+    let order = Order {
+        operator,
+        reason: request.reason.as_str().into(),
+        lasts: Duration::from_secs(request.for_seconds),
+    };
     let whom = match &request.whom {
         Revokee::Prefix(prefix) => Whom::Source(prefix.trunc()),
         Revokee::Endpoint(peer) => Whom::Endpoint(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
         Revokee::Identity(name) => Whom::Identity(name.as_str().into()),
         proof => {
             return match proof.credential() {
-                Ok(Some(what)) => revocations::revoke(shared, what, request).await,
+                Ok(Some(what)) => revocations::revoke(shared, what, order, request.unknown).await,
                 Ok(None) => revocations::unprocessable("this is no proof"),
                 Err(why) => revocations::unprocessable(&why),
             };
         }
     };
     // As above.
-    let work = tokio::spawn(async move { shared.revoke(&whom, &request.reason, lasts).await });
+    let work = tokio::spawn(async move { shared.revoke(&whom, &order).await });
     match work.await {
         Ok(Ok(revoked)) => ended(revoked),
         Ok(Err(error)) => not_revoked(&error),

@@ -34,6 +34,7 @@ use guard::{Guard, Surface};
 use places::{Bounds, Places};
 use readers::Readers;
 
+pub use api::OPERATOR_HEADER;
 pub use guard::{TOKEN_FILE, TOKEN_HEADER};
 pub use socket::SOCKET_FILE;
 

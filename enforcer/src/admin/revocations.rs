@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    api::{ended, not_revoked},
-    wire::{CertificateName, RevokeRequest, Revokee},
+    api::{Operator, ended, not_revoked},
+    wire::{CertificateName, Revokee},
 };
 use crate::{
-    agent::state::Shared,
+    agent::{denials::Order, state::Shared},
     policy::{
         PolicySet,
         build::revocations::{certificate, text},
@@ -66,9 +66,13 @@ pub async fn revocations(State(shared): State<Arc<Shared>>) -> Json<Vec<Revocati
 }
 
 /// `DELETE /v1/revocations`
-pub async fn restore(State(shared): State<Arc<Shared>>, Json(request): Json<RestoreRequest>) -> Response {
+pub async fn restore(
+    State(shared): State<Arc<Shared>>,
+    Operator(operator): Operator,
+    Json(request): Json<RestoreRequest>,
+) -> Response {
     match request.whom.credential() {
-        Ok(Some(what)) => match shared.restore_proof(&what).await {
+        Ok(Some(what)) => match shared.restore_proof(&what, operator.as_deref()).await {
             Ok(()) => StatusCode::NO_CONTENT.into_response(),
             Err(error) => not_revoked(&error),
         },
@@ -80,15 +84,12 @@ pub async fn restore(State(shared): State<Arc<Shared>>, Json(request): Json<Rest
 }
 
 /// `POST /v1/revocations` of a proof.
-pub(super) async fn revoke(shared: Arc<Shared>, what: Credential, request: RevokeRequest) -> Response {
-    if !request.unknown
-        && let Some(why) = unknown_key(&shared.standing().set.clone(), &what)
-    {
+pub(super) async fn revoke(shared: Arc<Shared>, what: Credential, order: Order, unknown: bool) -> Response {
+    if !unknown && let Some(why) = unknown_key(&shared.standing().set.clone(), &what) {
         return (StatusCode::NOT_FOUND, format!("{why}\n")).into_response();
     }
-    let lasts = std::time::Duration::from_secs(request.for_seconds);
     // Who asks may hang up; what is begun is done all the same.
-    let work = tokio::spawn(async move { shared.revoke_proof(what, &request.reason, lasts).await });
+    let work = tokio::spawn(async move { shared.revoke_proof(what, &order).await });
     match work.await {
         Ok(Ok(revoked)) => ended(revoked),
         Ok(Err(error)) => not_revoked(&error),

@@ -29,6 +29,11 @@ pub struct Status {
     pub policies: Vec<PolicyStatus>,
     pub routes: Vec<String>,
     pub services: Vec<String>,
+    #[serde(default)]
+    pub listeners: Vec<ListenerStatus>,
+    /// Whose keys verify tokens.
+    #[serde(default)]
+    pub issuers: Vec<IssuerStatus>,
     /// Endpoints that get no requests now.
     #[serde(default)]
     pub unused_endpoints: Vec<UnusedEndpointStatus>,
@@ -42,6 +47,31 @@ pub struct ConfigurationStatus {
     pub refused: Option<String>,
     /// Fields whose new values need a restart.
     pub needs_restart: Vec<String>,
+}
+
+/// A listener of the gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    pub name: String,
+    pub address: SocketAddr,
+    /// Its files of certificates, each with the time until which it is valid (RFC 3339).
+    pub files: Vec<String>,
+    /// Why changed files are not in use: the older ones are.
+    pub failures: Vec<String>,
+}
+
+/// An issuer whose keys are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerStatus {
+    pub name: String,
+    /// Keys in use.
+    pub keys: usize,
+    /// Since when they were read last. `None`: they never were.
+    pub age_seconds: Option<u64>,
+    /// Why the last reading failed.
+    pub failure: Option<String>,
 }
 
 /// An endpoint that gets no requests.

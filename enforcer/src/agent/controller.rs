@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     adapt::{
-        law::{Observation, Regulator, Step, next_rate},
+        law::{Observation, Regulator, State, Step, next_rate},
         services::Latencies,
     },
     kernel::{Count, KernelError, monotonic_ns},
@@ -67,6 +67,25 @@ struct Watched {
     over: u64,
     /// Counters have been read once, so that differences mean something.
     known: bool,
+}
+
+/// Says that a policy's state has changed. That it is calm again is no warning.
+fn tell_state(policy: &PacketPolicy, before: State, step: &Step, seen: &Observation) {
+    let (policy, from, to) = (&policy.name, before, step.state);
+    let (arrived, over) = (seen.arrived.round(), seen.over.round());
+    if to == State::Calm {
+        tracing::info!(%policy, %from, %to, arrived_per_second = arrived, "state changed");
+    } else {
+        tracing::warn!(
+            %policy,
+            %from,
+            %to,
+            arrived_per_second = arrived,
+            over_limits_per_second = over,
+            latency_seconds = seen.latency,
+            "state changed"
+        );
+    }
 }
 
 impl Controller {
@@ -148,15 +167,7 @@ impl Controller {
         let before = watched.regulator.state();
         let step = watched.regulator.observe(&seen);
         if step.state != before {
-            tracing::warn!(
-                policy = %policy.name,
-                from = %before,
-                to = %step.state,
-                arrived_per_second = seen.arrived.round(),
-                over_limits_per_second = seen.over.round(),
-                latency_seconds = seen.latency,
-                "state changed"
-            );
+            tell_state(policy, before, &step, &seen);
         }
         self.shared
             .change(|standing| standing.states.insert(policy.name.clone(), step.state));

@@ -1,6 +1,6 @@
 //! What is denied in the kernel by operators and by the agent, and what outlives it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -11,6 +11,17 @@ use crate::{
     policy::model::Action,
 };
 
+/// What an operator, or the agent, wants done for a while.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Who says to be the operator.
+    pub operator: Option<Arc<str>>,
+    /// Why.
+    pub reason: Arc<str>,
+    /// For how long.
+    pub lasts: Duration,
+}
+
 impl Shared {
     /// Denies a prefix in the kernel. `Ok(Some(why))` says why it was not done.
     ///
@@ -20,8 +31,7 @@ impl Shared {
         &self,
         prefix: IpNet,
         by: DeniedBy,
-        reason: &str,
-        lasts: Duration,
+        order: &Order,
         action: Action,
     ) -> Result<Option<String>, KernelError> {
         let Some(kernel) = &self.kernel else {
@@ -36,14 +46,20 @@ impl Shared {
                 "{prefix} is on the management list ({protected}), which is never denied"
             )));
         }
-        kernel.denials.deny(prefix, by, reason, lasts, action)?;
+        let Order {
+            operator,
+            reason,
+            lasts,
+        } = order;
+        kernel.denials.deny(prefix, by, reason, *lasts, action)?;
         self.record(&Event::Denied {
             prefix,
             by: by.reason().name(),
+            operator: operator.as_deref(),
             reason,
             seconds: lasts.as_secs(),
         });
-        tracing::warn!(%prefix, reason, lasts = ?lasts, by = by.reason().name(), "denied in the kernel");
+        tracing::warn!(%prefix, %reason, ?lasts, operator = operator.as_deref(), by = by.reason().name(), "denied in the kernel");
         Ok(None)
     }
 

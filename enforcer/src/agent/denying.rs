@@ -21,7 +21,7 @@ use enforcer_common::limiter::ParamsError;
 use ipnet::IpNet;
 use prometheus::IntCounter;
 
-use super::state::Shared;
+use super::{denials::Order, state::Shared};
 use crate::{
     adapt::failures::Failures,
     config::{AuthFailures, Ends},
@@ -193,8 +193,12 @@ fn deny(shared: &Shared, source: IpAddr, lasts: Duration) -> Option<IpNet> {
         spared("verified-client");
         return None;
     }
-    let reason = "authentication keeps failing";
-    match shared.deny(prefix, DeniedBy::Authentication, reason, lasts, Action::Drop) {
+    let order = Order {
+        operator: None,
+        reason: "authentication keeps failing".into(),
+        lasts,
+    };
+    match shared.deny(prefix, DeniedBy::Authentication, &order, Action::Drop) {
         Ok(None) => {
             shared.metrics.denials.inc();
             Some(prefix)

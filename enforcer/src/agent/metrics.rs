@@ -10,6 +10,7 @@ use prometheus::{
 use super::state::{KernelHalf, Shared, Standing};
 use crate::{
     adapt::law::State,
+    gateway::identity::verifier::IssuerStatus,
     kernel::{Count, KernelError, View},
     policy::model::Name,
     sync::{Rank, Ranked},
@@ -67,6 +68,8 @@ pub struct Metrics {
     interface_failures: IntGauge,
     states: IntGaugeVec,
     sketch_bytes: IntGauge,
+    issuer_keys_age: GaugeVec,
+    issuer_keys_failing: IntGaugeVec,
     syn_answering: IntGaugeVec,
     syn_shortfalls: IntGaugeVec,
     /// One scrape at a time: what is read from the kernel is filled in anew for each.
@@ -229,6 +232,21 @@ impl Metrics {
                 "1 for each sysctl that SYN defence needs otherwise and the agent cannot set.",
                 &["sysctl"],
             )?,
+            issuer_keys_age: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "enforcer_issuer_keys_age_seconds",
+                        "Since when the keys of an issuer, as they are used, were read last; absent until they are.",
+                    ),
+                    &["issuer"],
+                )?,
+            )?,
+            issuer_keys_failing: gauges(
+                "enforcer_issuer_keys_failing",
+                "1 while the last reading of an issuer's keys has failed.",
+                &["issuer"],
+            )?,
             sketch_bytes: gauge(
                 "enforcer_sketch_bytes",
                 "Memory of the sketch of limiters, constant.",
@@ -236,6 +254,23 @@ impl Metrics {
             registry,
             scrape: Ranked::new(Rank::Scrape, ()),
         })
+    }
+
+    fn refresh_issuers(&self, issuers: &[IssuerStatus]) {
+        self.issuer_keys_age.reset();
+        self.issuer_keys_failing.reset();
+        for issuer in issuers {
+            let labels = [issuer.name.as_str()];
+            let read = issuer.state.last_success;
+            if let Some(age) = read.and_then(|read| read.elapsed().ok()) {
+                self.issuer_keys_age
+                    .with_label_values(&labels)
+                    .set(age.as_secs_f64());
+            }
+            self.issuer_keys_failing
+                .with_label_values(&labels)
+                .set(i64::from(issuer.state.last_error.is_some()));
+        }
     }
 
     /// All metrics as they are now. The kernel is asked first, and what it says is filled in then.
@@ -254,6 +289,9 @@ impl Metrics {
         self.revocations_unkept.set(is_unkept("revocations"));
         self.denials_unkept.set(is_unkept("denials"));
         self.refresh_states(&standing);
+        if let Some(policies) = &shared.policies {
+            self.refresh_issuers(&policies.issuers());
+        }
         if let Some(reading) = reading {
             self.refresh(&standing.kernel, &reading);
         }

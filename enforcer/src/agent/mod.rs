@@ -5,7 +5,7 @@ mod applying;
 mod chores;
 pub mod controller;
 mod convert;
-mod denials;
+pub mod denials;
 mod denying;
 mod descriptors;
 pub mod events;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{off_runtime::NoAnswer, state::Shared};
+use super::{denials::Order, off_runtime::NoAnswer, state::Shared};
 use crate::{
     audit::record::Event,
     gateway::{
@@ -62,17 +62,13 @@ impl Shared {
     ///
     /// # Errors
     /// It is on the management list or this node itself; nobody is connected so; the kernel refuses.
-    pub async fn revoke(
-        self: &Arc<Self>,
-        whom: &Whom,
-        reason: &str,
-        lasts: Duration,
-    ) -> Result<Revoked, RevokeError> {
+    pub async fn revoke(self: &Arc<Self>, whom: &Whom, order: &Order) -> Result<Revoked, RevokeError> {
+        let lasts = order.lasts;
         self.spare(whom)?;
         let mut revoked = Revoked::default();
         if let Whom::Source(prefix) = whom {
             // First, so that none comes in between.
-            self.deny_source(*prefix, reason, lasts, &mut revoked).await?;
+            self.deny_source(*prefix, order, &mut revoked).await?;
         }
         let own = self.end(whom, &mut revoked).await;
         let flows: Vec<Flow> = own.iter().chain(&revoked.sockets.flows).copied().collect();
@@ -97,7 +93,8 @@ impl Shared {
         }
         self.record(&Event::Revoked {
             whom: whom.to_string(),
-            reason,
+            operator: order.operator.as_deref(),
+            reason: &order.reason,
             seconds: lasts.as_secs(),
             gateway_connections: revoked.gateway,
             tcp_sockets: revoked.sockets.tcp,
@@ -106,7 +103,8 @@ impl Shared {
         });
         tracing::warn!(
             ?whom,
-            reason,
+            reason = %order.reason,
+            operator = order.operator.as_deref(),
             ?lasts,
             gateway = revoked.gateway,
             tcp = revoked.sockets.tcp,
@@ -151,12 +149,11 @@ impl Shared {
     async fn deny_source(
         self: &Arc<Self>,
         prefix: IpNet,
-        reason: &str,
-        lasts: Duration,
+        order: &Order,
         revoked: &mut Revoked,
     ) -> Result<(), RevokeError> {
-        let (shared, why) = (Arc::clone(self), reason.to_owned());
-        let deny = move || shared.deny(prefix, DeniedBy::Operator, &why, lasts, Action::Reset);
+        let (shared, order) = (Arc::clone(self), order.clone());
+        let deny = move || shared.deny(prefix, DeniedBy::Operator, &order, Action::Reset);
         match self.rooms.change(deny).await?? {
             None => {
                 revoked.denied = true;

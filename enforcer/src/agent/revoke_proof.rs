@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use time::OffsetDateTime;
 
 use super::{
+    denials::Order,
     revoke::{RevokeError, Revoked},
     state::Shared,
 };
@@ -28,9 +29,9 @@ impl Shared {
     pub async fn revoke_proof(
         self: &Arc<Self>,
         what: Credential,
-        reason: &str,
-        lasts: Duration,
+        order: &Order,
     ) -> Result<Revoked, RevokeError> {
+        let lasts = order.lasts;
         let policies = self.policies.as_ref().ok_or_else(no_gateway)?;
         if let Some(issuer) = issuer(&what)
             && self.standing().set.issuer(issuer).is_none()
@@ -42,7 +43,7 @@ impl Shared {
         let shown = what.to_string();
         let entry = Revocation {
             what,
-            reason: Some(reason.into()),
+            reason: Some(Arc::clone(&order.reason)),
             until: Some(OffsetDateTime::now_utc() + lasts.min(LONGEST)),
         };
         policies.revocations().add(entry)?;
@@ -67,7 +68,8 @@ impl Shared {
         self.mark(&flows, lasts.min(DROPPED), &mut revoked).await?;
         self.record(&Event::Revoked {
             whom: shown.clone(),
-            reason,
+            operator: order.operator.as_deref(),
+            reason: &order.reason,
             seconds: lasts.as_secs(),
             gateway_connections: revoked.gateway,
             tcp_sockets: 0,
@@ -76,7 +78,8 @@ impl Shared {
         });
         tracing::warn!(
             what = shown,
-            reason,
+            reason = %order.reason,
+            operator = order.operator.as_deref(),
             ?lasts,
             gateway = revoked.gateway,
             "proof revoked"
@@ -100,14 +103,19 @@ impl Shared {
     ///
     /// # Errors
     /// There is none.
-    pub async fn restore_proof(self: &Arc<Self>, what: &Credential) -> Result<(), RevokeError> {
+    pub async fn restore_proof(
+        self: &Arc<Self>,
+        what: &Credential,
+        operator: Option<&str>,
+    ) -> Result<(), RevokeError> {
         let policies = self.policies.as_ref().ok_or_else(no_gateway)?;
         if policies.revocations().remove(what) {
             self.keep().await.map_err(RevokeError::NotKept)?;
             self.record(&Event::RevocationEnded {
                 whom: what.to_string(),
+                operator,
             });
-            tracing::warn!(%what, "revocation ended by the operator");
+            tracing::warn!(%what, operator, "revocation ended by the operator");
             return Ok(());
         }
         Err(RevokeError::Nobody(format!(

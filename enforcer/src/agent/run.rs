@@ -243,6 +243,7 @@ fn start_gateway(
     };
     let started = Gateway::start(gateway, policies, &observer, &shared.metrics.registry)?;
     shared.set_revoker(started.revoker());
+    shared.set_listeners(started.listeners());
     for (name, address) in started.addresses() {
         tracing::info!(listener = %name, %address, workers = gateway.workers, "listening");
     }

@@ -19,7 +19,7 @@ use super::{events::Journal, kept::Kept, metrics::Metrics, off_runtime::Rooms};
 use crate::{
     adapt::{law::State, services::Services},
     audit::{Audit, record::Event},
-    gateway::{Revoker, policies::Policies, signal::Identity},
+    gateway::{Listeners, Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
         KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
@@ -53,6 +53,7 @@ pub struct Shared {
     /// Held while sockets are looked through.
     pub(super) destroying: tokio::sync::Mutex<()>,
     revoker: OnceLock<Revoker>,
+    listeners: OnceLock<Arc<Listeners>>,
     audit: OnceLock<Audit>,
     ready: AtomicBool,
     /// How things stand: a snapshot, replaced in whole.
@@ -224,6 +225,7 @@ impl Shared {
             parts: Parts::default(),
             destroying: tokio::sync::Mutex::default(),
             revoker: OnceLock::new(),
+            listeners: OnceLock::new(),
             audit: OnceLock::new(),
             ready: AtomicBool::new(false),
             standing: ArcSwap::default(),
@@ -383,6 +385,17 @@ impl Shared {
     /// Says what does. Only the first counts: there is one gateway.
     pub fn set_revoker(&self, revoker: Revoker) {
         self.revoker.get_or_init(|| revoker);
+    }
+
+    /// The gateway's listeners, once it has started.
+    #[must_use]
+    pub fn listeners(&self) -> Option<&Listeners> {
+        self.listeners.get().map(Arc::as_ref)
+    }
+
+    /// Says which these are. Only the first count: there is one gateway.
+    pub fn set_listeners(&self, listeners: Arc<Listeners>) {
+        self.listeners.get_or_init(|| listeners);
     }
 
     /// Whether anybody is verified at the addresses of one client.

@@ -268,6 +268,7 @@ mod tests {
         let denied = |by| Event::Denied {
             prefix: "192.0.2.1/32".parse().unwrap(),
             by,
+            operator: None,
             reason: "test",
             seconds: 1,
         };
@@ -278,6 +279,7 @@ mod tests {
         audit.event(&denied(Reason::DeniedByOperator.name()));
         audit.event(&Event::DenialEnded {
             prefix: "192.0.2.1/32".parse().unwrap(),
+            operator: Some("alice"),
         });
         assert_eq!(messages.try_iter().count(), 2);
         assert_eq!(of_operators.try_iter().count(), 2);

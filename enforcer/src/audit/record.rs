@@ -172,16 +172,29 @@ pub enum Event<'a> {
         prefix: IpNet,
         /// Who did: as the kernel's reason is named.
         by: &'a str,
+        /// Who says to be the operator.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operator: Option<&'a str>,
         reason: &'a str,
         seconds: u64,
     },
     /// By the operator, before its time.
-    DenialEnded { prefix: IpNet },
+    DenialEnded {
+        prefix: IpNet,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operator: Option<&'a str>,
+    },
     /// A proof holds again: by the operator, before its time.
-    RevocationEnded { whom: String },
+    RevocationEnded {
+        whom: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operator: Option<&'a str>,
+    },
     /// By the operator.
     Revoked {
         whom: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        operator: Option<&'a str>,
         reason: &'a str,
         seconds: u64,
         gateway_connections: usize,

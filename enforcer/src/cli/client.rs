@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use clap::Args;
 use http::{
-    Method, Request, StatusCode,
+    HeaderValue, Method, Request, StatusCode,
     header::{CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt as _, Full};
@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::admin::{SOCKET_FILE, TOKEN_FILE, TOKEN_HEADER};
+use crate::admin::{OPERATOR_HEADER, SOCKET_FILE, TOKEN_FILE, TOKEN_HEADER};
 
 /// How long the agent may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,6 +47,15 @@ pub struct Client {
         env = "ENFORCER_RUNTIME_DIR"
     )]
     runtime_dir: PathBuf,
+}
+
+/// Who gives the order, for the audit log: `ENFORCER_OPERATOR`, else whoever became root, else the user.
+fn operator() -> Option<HeaderValue> {
+    ["ENFORCER_OPERATOR", "SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|variable| std::env::var(variable).ok())
+        .find(|name| !name.is_empty())
+        .and_then(|name| HeaderValue::try_from(name).ok())
 }
 
 /// A request to the agent.
@@ -156,6 +165,9 @@ impl Client {
             .uri(ask.path)
             .header(HOST, self.admin.as_deref().unwrap_or("localhost"))
             .header(CONTENT_TYPE, "application/json");
+        if let Some(operator) = operator().filter(|_| ask.method != Method::GET) {
+            request = request.header(OPERATOR_HEADER, operator);
+        }
         if let Some(token) = token {
             request = request.header(TOKEN_HEADER, token.trim());
         }

@@ -145,6 +145,13 @@ fn print_notes(out: &mut impl Write, report: &Report) -> io::Result<()> {
             "recorded without a time: replayed at that of the packet before".to_owned(),
         ),
     ];
+    if report.packets > 0 && report.verdicts.iter().all(|row| row.direction != "egress") {
+        writeln!(
+            out,
+            "note: no packet left the node: if the recording has both directions, say --local what the node's own \
+             addresses are"
+        )?;
+    }
     for (count, note) in notes.iter().filter(|(count, _)| *count > 0) {
         writeln!(out, "note: {count} {note}")?;
     }

@@ -10,7 +10,7 @@ use clap::Args;
 use tracing::Level;
 use tracing_subscriber::{EnvFilter, filter::FromEnvError, fmt, reload::Handle};
 
-use super::Failure;
+use super::{Failure, text::with_causes};
 use crate::{
     agent::{self, RunError},
     config::{Config, Log, LogFormat},
@@ -43,6 +43,10 @@ impl Run {
             RunError::Policies(problems) => Failure::Invalid(problems.into()),
             error => Failure::Failed(error.into()),
         });
+        // Whoever reads the log finds there what the command says in the end.
+        if let Err(Failure::Invalid(error) | Failure::Failed(error)) = &result {
+            tracing::error!(error = with_causes(error), "the agent ends");
+        }
         log.stop(Instant::now() + LAST_LINES);
         result
     }

@@ -8,7 +8,7 @@ use super::{
     Failure, Output,
     client::{Absent, Client},
     colors, left,
-    text::{Color, paint, table},
+    text::{Color, paint, printable, table},
 };
 use crate::admin::wire;
 
@@ -84,6 +84,7 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
     }
     writeln!(out, "\nroutes    {}", list(&status.routes))?;
     writeln!(out, "services  {}", list(&status.services))?;
+    print_gateway(out, status, color)?;
     for each in &status.unused_endpoints {
         let why = match (each.unhealthy, each.ejected) {
             (true, true) => "its checks and requests fail",
@@ -92,6 +93,37 @@ fn print(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result
         };
         let line = format!("{}: {} is not used: {why}", each.service, each.endpoint);
         writeln!(out, "  {}", paint(&line, Color::Yellow, color))?;
+    }
+    Ok(())
+}
+
+/// Listeners, and the keys of issuers.
+fn print_gateway(out: &mut impl Write, status: &wire::Status, color: bool) -> io::Result<()> {
+    for each in &status.listeners {
+        let files = each.files.iter().map(|file| printable(file));
+        let files: Vec<_> = files.collect();
+        writeln!(
+            out,
+            "listener  {} {} {}",
+            each.name,
+            each.address,
+            files.join(", ")
+        )?;
+        for why in &each.failures {
+            let line = format!("changed files are not in use: {}", printable(why));
+            writeln!(out, "  {}", paint(&line, Color::Red, color))?;
+        }
+    }
+    for each in &status.issuers {
+        let age = match each.age_seconds {
+            Some(age) => format!("read {age} s ago"),
+            None => "never read".to_owned(),
+        };
+        writeln!(out, "issuer    {}: {} keys, {age}", each.name, each.keys)?;
+        if let Some(why) = &each.failure {
+            let line = format!("its keys cannot be read: {}", printable(why));
+            writeln!(out, "  {}", paint(&line, Color::Yellow, color))?;
+        }
     }
     Ok(())
 }

@@ -82,6 +82,28 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         &at.field("kernel"),
     );
     let gateway = gateway(raw.gateway.unwrap_or_default(), &at.field("gateway"));
+    for (position, listener) in gateway.listeners.iter().enumerate() {
+        let others = [
+            ("admin", Some(admin.address)),
+            ("metrics", metrics.map(|metrics| metrics.address)),
+        ];
+        let taken = others
+            .into_iter()
+            .find(|(_, other)| other.is_some_and(|other| collide(other, listener.address)));
+        if let Some((what, Some(other))) = taken {
+            let items = at.field("gateway").field("listeners").items();
+            let place = items
+                .get(position)
+                .map_or_else(|| at.clone(), |item| item.field("address"));
+            place.error_with(
+                format!(
+                    "{} and `{what}.address` {other} are the same port",
+                    listener.address
+                ),
+                "write another port",
+            );
+        }
+    }
     if !kernel.enabled && gateway.auth_failures.is_some() {
         at.field("gateway").field("authFailures").warning(
             "sources are denied in the kernel, and `kernel.enabled` is false",
@@ -102,6 +124,12 @@ pub(super) fn config(raw: raw::Config, at: &Place<'_>) -> Option<Config> {
         audit: at.optional("audit", raw.audit, audit::audit),
         warnings: Vec::new(),
     })
+}
+
+/// Whether two listening sockets get into each other's way. `::` is taken for every address of both families.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = |address: SocketAddr| address.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || is_any(one) || is_any(other))
 }
 
 fn log(raw: &raw::Log) -> Log {

@@ -144,8 +144,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
         match proxy_protocol::introduced(&mut place, &mut stream, flow).await {
             Ok(introduced) => whose = introduced,
             Err(refused) => {
-                let name = &place.listener.name;
-                place.worker.metrics.handshake(name.as_str(), refused);
+                place.worker.metrics.handshake(&place.listener, refused);
                 return reset(stream.tcp());
             }
         }
@@ -175,7 +174,7 @@ async fn begin(mut place: Place, mut stream: Socket, flow: Flow, mark: &Rc<Mark>
                 Ok(Welcome::Passing(_)) => Handshake::Passed,
                 Err(reason) => reason.counts_as(),
             };
-            worker.metrics.handshake(listener.name.as_str(), result);
+            worker.metrics.handshake(listener, result);
             match greeted {
                 Ok(Welcome::Passing(passing)) => {
                     // Who it is is for the service to ask.

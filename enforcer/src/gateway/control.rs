@@ -80,6 +80,7 @@ pub(super) async fn run(
             _ = files.tick() => {
                 // The error is logged and counted; the next look may find better files.
                 listeners.reload_files().unwrap_or_default();
+                listeners.sweep();
                 for tls in generation.tls.iter().flatten() {
                     if !tls.reload() {
                         metrics.reload_failures.inc();
@@ -106,7 +107,9 @@ pub(super) fn reload(listener: &ListenerContext, metrics: &GatewayMetrics) -> Re
     let name = &listener.name;
     let Reload { changed, errors } = tls.reload();
     if changed {
-        tracing::info!(listener = %name, "new certificate files are in use");
+        let files = tls.expiries().into_iter().map(|expiry| expiry.to_string());
+        let files: Vec<_> = files.collect();
+        tracing::info!(listener = %name, files = files.join(", "), "new certificate files are in use");
         expiring::show_listener(listener, metrics);
     }
     // The files are looked at all the time, and stay bad for longer.

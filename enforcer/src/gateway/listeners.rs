@@ -22,7 +22,7 @@ use super::{
     listener::{self, ListenerContext},
     metrics::GatewayMetrics,
     sources::Budgets,
-    tls::{ListenerTls, Tickets},
+    tls::{Expiry, ListenerTls, Tickets},
     worker::{Change, Command, Limits},
 };
 use crate::policy::model::Name;
@@ -38,6 +38,8 @@ pub struct Listeners {
     state: Mutex<State>,
     /// Those whose files are looked at: all that serve a connection.
     watched: ArcSwap<Vec<Arc<ListenerContext>>>,
+    /// Those that are served, and where; read without waiting for a change that is under way.
+    served: ArcSwap<Vec<(SocketAddr, Arc<ListenerContext>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,17 @@ struct Listening {
     address: SocketAddr,
     /// What connections from before a change of its settings still have.
     earlier: Vec<Weak<ListenerContext>>,
+}
+
+/// How a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerStatus {
+    pub name: Name,
+    pub address: SocketAddr,
+    /// Until when its files are valid.
+    pub files: Vec<Expiry>,
+    /// Why changed files are not in use.
+    pub failures: Vec<String>,
 }
 
 /// What became of listeners, by name.
@@ -94,6 +107,7 @@ impl Listeners {
             workers,
             state: Mutex::default(),
             watched: ArcSwap::default(),
+            served: ArcSwap::default(),
         }
     }
 
@@ -104,11 +118,47 @@ impl Listeners {
 
     /// Where each listener listens, in the order of the configuration.
     pub(super) fn addresses(&self) -> Vec<(Name, SocketAddr)> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let listening = state.listening.iter();
-        listening
-            .map(|each| (each.context.name.clone(), each.address))
+        let served = self.served.load();
+        let named = served.iter();
+        named
+            .map(|(address, context)| (context.name.clone(), *address))
             .collect()
+    }
+
+    /// How each of them is, in the same order.
+    #[must_use]
+    pub fn status(&self) -> Vec<ListenerStatus> {
+        let served = self.served.load();
+        let each = served.iter();
+        each.map(|(address, context)| {
+            let tls = context.tls.as_ref();
+            ListenerStatus {
+                name: context.name.clone(),
+                address: *address,
+                files: tls.map_or_else(Vec::new, |tls| tls.expiries()),
+                failures: tls.map_or_else(Vec::new, |tls| tls.failures()),
+            }
+        })
+        .collect()
+    }
+
+    /// Forgets listeners that have gone once their last connection has ended, and what was counted for them meanwhile. Not
+    /// while listeners change: the next time will do.
+    pub(super) fn sweep(&self) {
+        let is_over = |each: &&Arc<ListenerContext>| each.is_retired() && Arc::strong_count(each) == 1;
+        if !self.watched.load().iter().any(|each| is_over(&each)) {
+            return;
+        }
+        let Ok(state) = self.state.try_lock() else { return };
+        let watched = self.watched.load_full();
+        let (over, left): (Vec<_>, Vec<_>) = watched.iter().partition(is_over);
+        let names: Vec<_> = over.iter().map(|each| each.name.clone()).collect();
+        self.watched.store(Arc::new(left.into_iter().cloned().collect()));
+        for name in names {
+            if !state.listening.iter().any(|each| each.config.name == name) {
+                self.metrics.forget_listener(name.as_str());
+            }
+        }
     }
 
     /// Takes in as much from now on as `config` says: connections in all and of one source, refused credentials, and how
@@ -211,6 +261,9 @@ impl Listeners {
             // A worker that has ended has no listeners.
             worker.send(Command::Listeners(changes)).unwrap_or_default();
         }
+        let served = prepared.listening.iter();
+        let served = served.map(|each| (each.address, Arc::clone(&each.context)));
+        self.served.store(Arc::new(served.collect()));
         state.listening = prepared.listening;
         prepared.changes
     }

@@ -12,6 +12,7 @@ use prometheus::{
 use super::{
     counters::{EXCHANGES, RETRY_CAUSES, exchange_label},
     identity::reason::REASONS,
+    listener::ListenerContext,
     mirror::MIRRORED,
     signal::Verdict,
     upstream::{BOUNDS, outlier::CAUSES},
@@ -342,11 +343,13 @@ impl GatewayMetrics {
         }
     }
 
-    /// Counts a handshake.
-    pub(super) fn handshake(&self, listener: &str, result: Handshake) {
-        self.handshakes
-            .with_label_values(&[listener, result.label()])
-            .inc();
+    /// Counts a handshake, unless the listener is gone and what was counted for it is forgotten.
+    pub(super) fn handshake(&self, listener: &ListenerContext, result: Handshake) {
+        if !listener.is_retired() {
+            self.handshakes
+                .with_label_values(&[listener.name.as_str(), result.label()])
+                .inc();
+        }
     }
 }
 

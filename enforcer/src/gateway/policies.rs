@@ -15,7 +15,10 @@ use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     clock,
-    identity::{api_key::KeyRing, verifier::Verifier},
+    identity::{
+        api_key::KeyRing,
+        verifier::{IssuerStatus, Verifier},
+    },
     limit::{KeyParts, Meter, RequestLimiters, RuleLimits},
     revocation::RevocationStore,
     router::{Router, RuleIndex},
@@ -162,6 +165,12 @@ impl Policies {
                 ejected: endpoint.is_ejected(),
             })
             .collect()
+    }
+
+    /// How the keys of issuers are, in order of name. Issuers that are asked have none.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerStatus> {
+        self.current().verifier.status()
     }
 
     pub(super) fn latest(&self) -> Latest {

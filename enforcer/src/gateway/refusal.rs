@@ -105,12 +105,14 @@ impl Refusal {
 
     /// The credentials cannot be read.
     pub(super) fn unreadable<'a>(error: BearerError, realm: impl Into<Realm<'a>>) -> Self {
-        Self::challenging(&Challenge::Unreadable(error), error.to_string(), realm)
+        let refusal = Self::challenging(&Challenge::Unreadable(error), error.to_string(), realm);
+        refusal.because(Reason::TokenUnreadable)
     }
 
     /// The token does not hold.
     pub(super) fn token<'a>(error: TokenError, realm: impl Into<Realm<'a>>) -> Self {
         let refusal = Self::challenging(&Challenge::TokenRefused(error), error.to_string(), realm);
+        let refusal = refusal.because(error.reason());
         match error {
             // Places come free with each answer.
             error if error.is_over_share() => refusal.retry_after(1),
@@ -138,10 +140,18 @@ impl Refusal {
     /// The proof of the token's key does not hold.
     pub(super) fn proof<'a>(error: ProofError, realm: impl Into<Realm<'a>>) -> Self {
         let refusal = Self::challenging(&Challenge::ProofRefused(error), error.to_string(), realm);
+        let refusal = refusal.because(Reason::TokenProof);
         match error {
             // Places come free each second.
             ProofError::OverShare | ProofError::Full => refusal.retry_after(1),
             _ => refusal,
+        }
+    }
+
+    fn because(self, reason: Reason) -> Self {
+        Self {
+            denied: Some(reason),
+            ..self
         }
     }
 

@@ -235,7 +235,7 @@ async fn accept(worker: Rc<Worker>, mut acceptor: Acceptor, at: Rc<At>) {
         let place = match worker.admit(&context, peer) {
             Ok(part) => Place::new(Rc::clone(&worker), context, handshakes, part),
             Err(refused) => {
-                worker.metrics.handshake(context.name.as_str(), refused);
+                worker.metrics.handshake(&context, refused);
                 return reset(&stream);
             }
         };

@@ -133,11 +133,13 @@ fn a_broken_configuration_changes_nothing_and_is_said_in_three_places() -> Resul
     ensure!(!answers(&stage, SECOND)? && answers(&stage, 8443)?);
 
     // A good file with a listener that cannot be served is refused as a whole.
-    let taken = with_listener(&config, "second", 9600).replace("[::]:9600", "127.0.0.1:9600");
-    reload(&stage, &taken.replace("level: info", "level: debug"))?;
+    let second = listener(&config, "second", SECOND);
+    let without = second.replace("server.pem", "missing.pem");
+    let unserved = with_listener(&config, "second", SECOND).replace(&second, &without);
+    reload(&stage, &unserved.replace("level: info", "level: debug"))?;
     refused(2.0)?;
     let why = configured(agent)?["refused"].to_string();
-    ensure!(why.contains("second") && why.contains("127.0.0.1:9600"), "{why}");
+    ensure!(why.contains("missing.pem"), "{why}");
     ensure!(!agent.log().contains("\"level\":\"DEBUG\""));
 
     reload(&stage, &config)?;

@@ -23,10 +23,22 @@ pub enum Reason {
     KeyExpired,
     KeyElsewhere,
     Revoked,
+    TokenUnreadable,
+    TokenAlgorithm,
+    TokenType,
+    TokenUnknownKey,
+    TokenSignature,
+    TokenAudience,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenInactive,
+    TokenProof,
+    TooManyAttempts,
+    IssuerUnavailable,
 }
 
 /// All of them, in the order of their numbers.
-pub const REASONS: [Reason; 20] = [
+pub const REASONS: [Reason; 32] = [
     Reason::Nobody,
     Reason::Source,
     Reason::CertificateMissing,
@@ -47,6 +59,18 @@ pub const REASONS: [Reason; 20] = [
     Reason::KeyExpired,
     Reason::KeyElsewhere,
     Reason::Revoked,
+    Reason::TokenUnreadable,
+    Reason::TokenAlgorithm,
+    Reason::TokenType,
+    Reason::TokenUnknownKey,
+    Reason::TokenSignature,
+    Reason::TokenAudience,
+    Reason::TokenExpired,
+    Reason::TokenNotYetValid,
+    Reason::TokenInactive,
+    Reason::TokenProof,
+    Reason::TooManyAttempts,
+    Reason::IssuerUnavailable,
 ];
 
 impl Reason {
@@ -74,6 +98,18 @@ impl Reason {
             Self::KeyExpired => "key_expired",
             Self::KeyElsewhere => "key_elsewhere",
             Self::Revoked => "revoked",
+            Self::TokenUnreadable => "token_unreadable",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenType => "token_type",
+            Self::TokenUnknownKey => "token_unknown_key",
+            Self::TokenSignature => "token_signature",
+            Self::TokenAudience => "token_audience",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenInactive => "token_inactive",
+            Self::TokenProof => "token_proof",
+            Self::TooManyAttempts => "too_many_attempts",
+            Self::IssuerUnavailable => "issuer_unavailable",
         }
     }
 }

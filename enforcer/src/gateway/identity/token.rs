@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::{
     claims, json,
     jwks::{Choice, KeySet},
+    reason::Reason,
     scope::Scopes,
 };
 use crate::policy::model::{Issuer, Name};
@@ -134,6 +135,36 @@ pub enum TokenError {
 }
 
 impl TokenError {
+    /// What metrics and the audit log call it.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::TooLong
+            | Self::Malformed
+            | Self::NotJson
+            | Self::Header
+            | Self::Critical
+            | Self::Shape
+            | Self::Missing(_)
+            | Self::Invalid(_) => Reason::TokenUnreadable,
+            Self::Algorithm | Self::Unsigned | Self::OtherAlgorithm => Reason::TokenAlgorithm,
+            Self::Type => Reason::TokenType,
+            Self::UnknownIssuer | Self::Issuer => Reason::TokenIssuer,
+            Self::UnknownKey | Self::AmbiguousKey => Reason::TokenUnknownKey,
+            Self::Signature => Reason::TokenSignature,
+            Self::Audience => Reason::TokenAudience,
+            Self::Expired => Reason::TokenExpired,
+            Self::NotYetValid | Self::IssuedInFuture => Reason::TokenNotYetValid,
+            Self::Inactive => Reason::TokenInactive,
+            Self::TooManyAttempts => Reason::TooManyAttempts,
+            Self::KeysUnavailable
+            | Self::KeysOutdated
+            | Self::NotIntrospected
+            | Self::TooManyQuestions
+            | Self::OverShare => Reason::IssuerUnavailable,
+        }
+    }
+
     /// Whether the client is to blame, and another token would help.
     #[must_use]
     pub fn is_clients(self) -> bool {

@@ -15,6 +15,7 @@ mod watched;
 
 use std::{
     collections::BTreeSet,
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -27,6 +28,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::CertificateDer;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use x509_parser::{
     prelude::{FromDer, X509Certificate},
     time::ASN1Time,
@@ -83,6 +85,17 @@ pub struct Expiry {
     pub file: PathBuf,
     /// In seconds since 1970.
     pub at: i64,
+}
+
+impl fmt::Display for Expiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        let at = OffsetDateTime::from_unix_timestamp(self.at).ok();
+        match at.and_then(|at| at.format(&Rfc3339).ok()) {
+            Some(at) => write!(f, " until {at}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether a certificate and its key make a server, without one.
@@ -192,6 +205,12 @@ impl ListenerTls {
         let known = std::mem::replace(&mut *failed, messages);
         let is_new = |error: &&TlsError| !known.contains(&error.to_string());
         errors.iter().filter(is_new).collect()
+    }
+
+    /// What is wrong with the files, as they were last looked at.
+    pub(super) fn failures(&self) -> Vec<String> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.iter().cloned().collect()
     }
 
     /// Takes the files over that have changed. May read them, so not for a worker's thread.

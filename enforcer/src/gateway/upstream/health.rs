@@ -66,7 +66,11 @@ pub(in crate::gateway) async fn keep_checked(endpoint: Arc<SharedEndpoint>, heal
             endpoint.set_healthy(streak.healthy);
             gauge.set(i64::from(streak.healthy));
             let (service, name, healthy) = (&endpoint.service, &endpoint.authority, streak.healthy);
-            tracing::info!(%service, endpoint = %name, healthy, "an endpoint's health has changed");
+            if healthy {
+                tracing::info!(%service, endpoint = %name, "an endpoint is healthy again");
+            } else {
+                tracing::warn!(%service, endpoint = %name, "an endpoint is unhealthy: its checks fail");
+            }
         }
     }
 }
