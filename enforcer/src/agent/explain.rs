@@ -1,6 +1,6 @@
 //! Why a source is limited or not: kernel, identity and policy in one answer.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use enforcer_common::layout::Limit as KernelLimit;
 use ipnet::IpNet;
@@ -97,6 +97,20 @@ pub struct LimitView {
     /// What the source could send at once; `None` for limits that are not by source.
     pub remaining: Option<u64>,
     /// Milliseconds until the source is admitted again, if it is over this limit now.
+    pub retry_after_ms: Option<u64>,
+    /// Of a limit per identity: what each identity that is connected from the source has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<IdentityView>,
+}
+
+/// What an identity has of a limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityView {
+    pub identity: String,
+    /// What it could send at once.
+    pub remaining: u64,
+    /// Milliseconds until it is admitted again, if it is over the limit now.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -213,6 +227,10 @@ fn limit_view(
             decisive = Some((state, prefix, level.times.get()));
         }
     }
+    let identities = match running.first() {
+        Some(running) if limit.per == PacketKey::Identity => kernel.flows.budgets_at(address, running)?,
+        _ => BTreeMap::new(),
+    };
     let state = decisive.map(|(state, ..)| state);
     let times = decisive.map_or(1.0, |(_, _, times)| f64::from(times));
     let adapted = standing
@@ -234,10 +252,20 @@ fn limit_view(
         rate_per_second: limit.budget.rate.per_second() * times,
         adapted_per_second: adapted,
         remaining: state.map(|state| state.remaining),
-        retry_after_ms: state
-            .filter(|state| state.retry_after_ns > 0)
-            .map(|state| state.retry_after_ns.div_ceil(1_000_000)),
+        retry_after_ms: state.and_then(retry_after_ms),
+        identities: identities
+            .into_iter()
+            .map(|(identity, state)| IdentityView {
+                identity,
+                remaining: state.remaining,
+                retry_after_ms: retry_after_ms(state),
+            })
+            .collect(),
     })
+}
+
+fn retry_after_ms(state: SourceState) -> Option<u64> {
+    (state.retry_after_ns > 0).then(|| state.retry_after_ns.div_ceil(1_000_000))
 }
 
 impl Explanation {

@@ -114,7 +114,7 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
                 .map(str::to_owned)
                 .to_vec(),
         ];
-        rows.extend(view.limits.iter().map(row));
+        rows.extend(view.limits.iter().flat_map(limit_rows));
         if rows.len() > 1 {
             table(out, &rows)?;
         }
@@ -125,16 +125,29 @@ fn print(out: &mut impl Write, explanation: &Explanation) -> io::Result<()> {
     Ok(())
 }
 
-fn row(limit: &LimitView) -> Vec<String> {
+/// A limit, and below it each identity that is connected.
+fn limit_rows(limit: &LimitView) -> Vec<Vec<String>> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    vec![
+    let wait = |ms: Option<u64>| or_dash(ms.map(|ms| format!("{ms} ms")));
+    let own = vec![
         limit.limit.clone(),
         limit.prefix.clone().unwrap_or_else(|| limit.per.clone()),
         format!("{:.0}/s", limit.rate_per_second),
         or_dash(limit.adapted_per_second.map(|rate| format!("{rate:.0}/s"))),
         or_dash(limit.remaining.map(|remaining| remaining.to_string())),
-        or_dash(limit.retry_after_ms.map(|ms| format!("{ms} ms"))),
-    ]
+        wait(limit.retry_after_ms),
+    ];
+    let identities = limit.identities.iter().map(|each| {
+        vec![
+            String::new(),
+            printable(&each.identity),
+            String::new(),
+            String::new(),
+            each.remaining.to_string(),
+            wait(each.retry_after_ms),
+        ]
+    });
+    std::iter::once(own).chain(identities).collect()
 }
 
 #[cfg(test)]

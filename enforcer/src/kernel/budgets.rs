@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use enforcer_common::{
-    layout::{CELLS_PER_IDENTITY, MAX_IDENTITIES},
+    layout::{CELLS_PER_IDENTITY, Limit, MAX_IDENTITIES},
     limiter::FRESH,
 };
 
-use super::{KernelError, elements::Elements as _, object::Array};
+use super::{KernelError, clock::monotonic_ns, elements::Elements as _, object::Array, sketch::SourceState};
+use crate::sync::system_call;
 
 /// The states, for those who give identities places and those who give limits columns.
 #[derive(Clone)]
@@ -18,6 +19,17 @@ impl Budgets {
     #[must_use]
     pub fn new(map: Array<u64>) -> Self {
         Self(Arc::new(map))
+    }
+
+    /// What a limit per identity has to say of the identity at a place now.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn state(&self, limit: &Limit, place: u32) -> Result<SourceState, KernelError> {
+        system_call("BUDGETS");
+        let cell = limit.shared + place;
+        let state = self.0.get(&cell, 0).map_err(KernelError::map("BUDGETS"))?;
+        Ok(SourceState::of(&limit.params, state, monotonic_ns()))
     }
 
     /// Fills all limiters of the identity at a place, for another one.

@@ -2,7 +2,7 @@
 //! to that identity's own budget.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
 };
@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use aya::maps::MapData;
 use enforcer_common::{
     hash::Key,
-    layout::{Flow as FlowEntry, FlowKey, MAX_IDENTITIES, control_flag},
+    layout::{Flow as FlowEntry, FlowKey, Limit, MAX_IDENTITIES, control_flag},
 };
 use ipnet::IpNet;
 
@@ -22,6 +22,7 @@ use super::{
     control::ControlBlock,
     elements::Elements as _,
     object::Array,
+    sketch::SourceState,
     turns::Turns,
 };
 use crate::{
@@ -263,6 +264,26 @@ impl Flows {
             .filter(|(flow, _)| at(flow))
             .map(|(flow, (identity, _))| (*flow, identity.clone()))
             .collect()
+    }
+
+    /// What a limit per identity has to say of each identity behind the connections from `source`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn budgets_at(
+        &self,
+        source: IpAddr,
+        limit: &Limit,
+    ) -> Result<BTreeMap<String, SourceState>, KernelError> {
+        let places: Vec<_> = {
+            let here = self.identities_at(source);
+            let state = self.state.lock();
+            let place =
+                |identity: &Identity| Some((identity.to_string(), state.identities.get(identity)?.index));
+            here.iter().filter_map(|(_, identity)| place(identity)).collect()
+        };
+        let read = |(identity, place)| Ok((identity, self.budgets.state(limit, place)?));
+        places.into_iter().map(read).collect()
     }
 
     /// An identity as the map knows it: a hash under the sketch's secret, so that nobody can choose to share

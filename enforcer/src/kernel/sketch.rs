@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use enforcer_common::{
     layout::Limit,
+    limiter::Params,
     sketch::{CELLS, Line, Place, ROWS, words},
 };
 
@@ -26,6 +27,16 @@ pub struct SourceState {
     pub remaining: u64,
     /// How long until one unit is admitted, in ns. Zero: now.
     pub retry_after_ns: u64,
+}
+
+impl SourceState {
+    /// By a limiter's state.
+    pub(super) fn of(params: &Params, state: u64, now_ns: u64) -> Self {
+        Self {
+            remaining: params.remaining(state, now_ns),
+            retry_after_ns: params.charge(state, now_ns, 1).retry_after_ns,
+        }
+    }
 }
 
 impl Sketch {
@@ -64,9 +75,6 @@ impl Sketch {
         let params = &limit.params;
         let cells = (0..ROWS).map(|row| params.settled(line.cells[place.cell(row)], now_ns));
         let state = cells.reduce(|a, b| params.less_used(a, b)).unwrap_or_default();
-        Ok(SourceState {
-            remaining: params.remaining(state, now_ns),
-            retry_after_ns: params.charge(state, now_ns, 1).retry_after_ns,
-        })
+        Ok(SourceState::of(params, state, now_ns))
     }
 }

@@ -40,6 +40,25 @@ fn m4_paths_are_written_in_their_normal_form() {
     ]);
 }
 
+/// `check` calls it an error; an agent that is upgraded starts all the same, for one release.
+#[test]
+fn m4_an_agent_takes_other_escapes_for_the_normal_form_and_warns() {
+    let route =
+        rule("{service: orders, require: {anonymous: true}, match: {path: {exact: '/v1/users%3Adelete'}}}");
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("route.yaml"), route.replace(MARK, "")).unwrap();
+    let loaded = enforcer::policy::load(&[folder.path().to_owned()]).unwrap();
+    let rule = &loaded.set.routes[0].rules[0];
+    assert_eq!(rule.path.to_string(), "/v1/users:delete");
+    let [warning] = &loaded.warnings[..] else {
+        panic!("{:?}", loaded.warnings)
+    };
+    assert!(
+        warning.to_string().contains("write `/v1/users:delete`"),
+        "{warning}"
+    );
+}
+
 /// The warnings of a route with these rules.
 fn warnings(rules: &str) -> Vec<String> {
     let route = document("Route", &format!("hosts: [a.example.com]\nrules:\n{rules}"));

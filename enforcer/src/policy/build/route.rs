@@ -18,7 +18,7 @@ use super::{
     values, variants,
 };
 use crate::policy::{
-    leaf::{HostPattern, PathMatch, quantity},
+    leaf::{HostPattern, PathMatch, other_escapes, quantity},
     model::{Destination, Mode, Name, RequestKey, RequestLimit, Requirement, Route, Rule, Upgrade},
     raw,
     yaml::place::{Place, Unique, parsed},
@@ -392,10 +392,29 @@ fn limits(
     })
 }
 
+/// A path that is written with other escapes than the normal form is taken for that form, for one release.
+fn path_of<S: AsRef<str>>(
+    parse: impl FnOnce(&str) -> Result<PathMatch, String>,
+    text: S,
+    at: &Place<'_>,
+) -> Option<PathMatch> {
+    let text = text.as_ref();
+    match other_escapes(text) {
+        None => parsed(parse)(text, at),
+        Some(right) => {
+            at.outdated(
+                format!("`{text}` is not in the normal form, in which paths are matched and forwarded"),
+                format!("write `{right}`, which it is taken for"),
+            );
+            parsed(parse)(right, at)
+        }
+    }
+}
+
 fn path(raw: raw::PathMatch, at: &Place<'_>) -> Option<PathMatch> {
     match raw {
-        raw::PathMatch::Prefix(text) => parsed(PathMatch::prefix)(text, &at.field("prefix")),
-        raw::PathMatch::Exact(text) => parsed(PathMatch::exact)(text, &at.field("exact")),
+        raw::PathMatch::Prefix(text) => path_of(PathMatch::prefix, text, &at.field("prefix")),
+        raw::PathMatch::Exact(text) => path_of(PathMatch::exact, text, &at.field("exact")),
         raw::PathMatch::Regex(text) => parsed(PathMatch::regex)(text, &at.field("regex")),
     }
 }

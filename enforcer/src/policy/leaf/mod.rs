@@ -24,6 +24,7 @@ pub use host::HostPattern;
 pub use interface::InterfacePattern;
 pub use literals::misspelt_literal;
 pub use path::PathMatch;
+pub(crate) use path::other_escapes;
 pub use pattern::Pattern;
 pub use rate::{Rate, Unit};
 pub use spiffe::{SpiffePattern, TrustDomain};

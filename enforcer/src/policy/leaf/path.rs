@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{Pattern, misspelt_literal};
-use crate::gateway::path_spelling;
+use crate::gateway::{path_part_spelling, path_spelling};
 
 /// What a path must be. Paths are compared after normalisation, by segment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +80,12 @@ impl fmt::Display for PathMatch {
     }
 }
 
+/// The spelling that is right for a path that earlier versions took as it is: other escapes of the same path.
+pub(crate) fn other_escapes(text: &str) -> Option<String> {
+    let right = path_spelling(text).ok().filter(|right| right != text)?;
+    (path_part_spelling(text) == right).then_some(right)
+}
+
 /// Paths are matched after normalisation (RFC 3986, 6.2.2), so one that is not normal never matches.
 fn check_path(text: &str) -> Result<(), String> {
     if !text.starts_with('/') {
@@ -140,6 +146,13 @@ mod tests {
         }
         for good in ["/v1/users:delete", "/caf%C3%A9", "/a@b,c=d", "/users/%7Bid%7D"] {
             assert!(PathMatch::exact(good).is_ok(), "{good}");
+        }
+        assert_eq!(
+            other_escapes("/v1/users%3Adelete").as_deref(),
+            Some("/v1/users:delete")
+        );
+        for other in ["/v1", "/a/../b", "//a", "/a%2Fb"] {
+            assert_eq!(other_escapes(other), None, "{other}");
         }
         assert!(PathMatch::prefix("/v1").unwrap().matches("/v1/a"));
         assert!(!PathMatch::prefix("/v1").unwrap().matches("/v10"));
