@@ -574,6 +574,37 @@ fn check_reads_standard_input_as_a_file() {
 }
 
 #[test]
+fn check_warns_of_tries_that_take_longer_than_a_rule_and_of_ports_that_collide() {
+    let policies = "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: a}\n\
+                    spec: {endpoints: ['http://a:1'], retries: {attempts: 2, perTry: 30s}}\n---\n\
+                    apiVersion: enforcer.dev/v1\nkind: Route\nmetadata: {name: r}\n\
+                    spec: {hosts: [a.example.com], rules: [{service: a, timeout: 10s, require: {anonymous: true}}]}\n";
+    let dash = || [PathBuf::from("-")];
+    let report = policy::check_with(&dash(), policies.as_bytes(), None);
+    let said: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+    assert!(report.is_ok() && said.len() == 1, "{said:?}");
+    assert!(
+        said[0].contains("may take 30s") && said[0].contains("the rule ends after 10s"),
+        "{said:?}"
+    );
+    for (admin, listener) in [
+        ("127.0.0.1:9600", "0.0.0.0:9600"),
+        ("127.0.0.1:9600", "[::]:9600"),
+    ] {
+        let config = format!(
+            "policies: [/etc/enforcer/policies]\nadmin: {{address: '{admin}'}}\n\
+             gateway: {{listeners: [{{name: a, address: '{listener}', tls: {{certificate: a.pem, key: a.key}}}}]}}\n"
+        );
+        let report = policy::check_with(&dash(), config.as_bytes(), None);
+        let said: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+        assert!(
+            said.iter().any(|said| said.contains("are the same port")),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn check_on_the_node_warns_of_interfaces_that_are_not_there() {
     let policy = "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {name: a}\n\
                   spec: {interfaces: [eth0, eth7, 'veth*'], ports: [tcp/80]}\n";

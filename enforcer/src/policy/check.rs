@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     files::{self, Files},
     load::{self, load_files},
-    model::{DenyEntry, PolicySet},
+    model::{DenyEntry, Name, PolicySet},
     problem::{Problem, Severity},
     served::unknown_names,
     yaml::place::{Sink, Source},
@@ -135,6 +135,7 @@ fn problems_of(
                 .chain(unknown)
                 .chain(outside)
                 .chain(passing)
+                .chain(long_tries(&loaded.set))
                 .chain(present.map_or_else(Vec::new, |present| absent(&loaded.set, present)))
                 .collect()
         }
@@ -163,6 +164,33 @@ fn absent(set: &PolicySet, present: &[String]) -> Vec<Problem> {
             }
         })
         .collect()
+}
+
+/// Warnings of tries of a service that may take longer than a rule that leads there: the rule's time ends them.
+fn long_tries(set: &PolicySet) -> Vec<Problem> {
+    let per_try = |name: &Name| set.service(name)?.retries.per_try;
+    let mut found = Vec::new();
+    for route in &set.routes {
+        for (position, rule) in route.rules.iter().enumerate() {
+            let services = rule.destination.services().iter().map(|each| &each.service);
+            let long = services.filter_map(|name| Some((name, per_try(name)?)));
+            for (name, per_try) in long.filter(|(_, per_try)| *per_try > rule.timeout) {
+                let message = format!(
+                    "a try of the service `{name}` may take {per_try:?} (`retries.perTry`), and the rule ends after {:?}: \
+                     no second one is made",
+                    rule.timeout
+                );
+                found.push(Problem {
+                    severity: Severity::Warning,
+                    line: route.origin.line,
+                    column: 1,
+                    path: format!("spec.rules[{position}].timeout"),
+                    ..Problem::of_file(route.origin.file.clone(), message, None)
+                });
+            }
+        }
+    }
+    found
 }
 
 /// Warnings of denied prefixes with management inside, which passes all the same.

@@ -9,6 +9,7 @@ mod capabilities;
 mod check;
 mod debug;
 mod denial;
+mod descriptors;
 mod egress;
 mod ending;
 mod exposition;
