@@ -15,6 +15,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
+use crate::supervision;
+
 /// The locks, in the order in which they may be taken. Serial ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
@@ -146,13 +148,14 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-/// To be called before a system call that may take its time, `what`.
+/// To be called before a system call that may take its time, `what`. It is progress of the part whose thread this is.
 ///
 /// # Panics
 /// In builds with debug assertions: this thread holds a lock about memory, or is answering a request.
 #[inline]
 pub fn system_call(what: &'static str) {
     rules::system_call(what);
+    supervision::progress();
 }
 
 /// Does what must wait for nobody's system calls: the heartbeat's and the gateway's work.

@@ -40,7 +40,14 @@ pub async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) 
         return (StatusCode::SERVICE_UNAVAILABLE, format!("not healthy\n{lines}"));
     }
     let unkept = shared.kept.troubles().into_iter();
-    let lines: String = unkept.map(|(of, why)| format!("{of}: {why}\n")).collect();
+    let unread = shared.parts.unread().into_iter().map(|what| {
+        let why = "the disk does not answer: changes are not seen";
+        (what, why.to_owned())
+    });
+    let lines: String = unkept
+        .chain(unread)
+        .map(|(of, why)| format!("{of}: {why}\n"))
+        .collect();
     (StatusCode::OK, format!("ok\n{lines}"))
 }
 

@@ -40,6 +40,8 @@ pub fn start(shared: Arc<Shared>, mut changes: mpsc::Receiver<Outcome>, part: Pa
     let stopped = Arc::new(AtomicBool::new(false));
     let stop = Arc::clone(&stopped);
     let apply = async move {
+        // Large lists take longer than a beat: each table that is written is progress.
+        part.is_here();
         let mut ticks = interval(BEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -111,6 +111,7 @@ impl Controller {
         let thread = thread::Builder::new()
             .name("controller".to_owned())
             .spawn(move || {
+                part.is_here();
                 let mut due = Instant::now();
                 loop {
                     self.tick();

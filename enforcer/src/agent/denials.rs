@@ -89,11 +89,11 @@ impl Shared {
         kept
     }
 
-    /// Puts what operators have denied in force again, where the maps do not hold it.
-    pub fn restore_denials(&self) {
-        let Some(kernel) = &self.kernel else { return };
+    /// Puts what operators have denied in force again, unless the maps hold it. Whether it was read from the file.
+    pub fn restore_denials(&self) -> bool {
+        let Some(kernel) = &self.kernel else { return true };
         if kernel.began.fresh.is_none() {
-            return;
+            return false;
         }
         let mut restored = 0_usize;
         for each in self.kept.denials.restore() {
@@ -117,6 +117,7 @@ impl Shared {
         if restored > 0 {
             tracing::info!(denials = restored, "the operator's denials are in force again");
         }
+        true
     }
 }
 

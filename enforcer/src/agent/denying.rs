@@ -26,7 +26,7 @@ use crate::{
     adapt::failures::Failures,
     config::{AuthFailures, Ends},
     gateway::signal::Flow,
-    kernel::{DeniedBy, client_prefix, monotonic_ns, sockets},
+    kernel::{DeniedBy, View, client_prefix, monotonic_ns, sockets},
     policy::{
         PolicySet,
         model::{Action, Mode},
@@ -159,6 +159,7 @@ fn judge_all(shared: &Shared, mut rule: Rule, failures: &Receiver<IpAddr>, endin
             continue;
         }
         if let Some(prefix) = deny(shared, source, rule.lasts)
+            && enforces_everywhere(&shared.standing().kernel)
             && !ending.add(prefix)
         {
             shared.metrics.endings_skipped.inc();
@@ -215,11 +216,22 @@ fn deny(shared: &Shared, source: IpAddr, lasts: Duration) -> Option<IpNet> {
     }
 }
 
-/// Whether a denial would drop anything: in shadow nothing is dropped, and so nothing is ended either.
+/// Whether a denial would drop anything.
 fn enforces(set: &PolicySet) -> bool {
     set.packet_policies
         .iter()
         .any(|policy| policy.mode == Mode::Enforce)
+}
+
+/// Whether a denial drops what comes, by whatever interface. Where policies only watch nothing is dropped, and so nothing is
+/// ended and nobody refused either; and by which interface a connection came the gateway does not know.
+pub(super) fn enforces_everywhere(view: &View) -> bool {
+    let enforces = |interface: &str| {
+        let about = view.set.packet_policies.iter();
+        let mut about = about.filter(|policy| policy.interfaces.iter().any(|each| each.matches(interface)));
+        about.any(|policy| policy.mode == Mode::Enforce)
+    };
+    view.attached.iter().all(|each| enforces(&each.interface))
 }
 
 fn end_all(shared: &Shared, ends: Ends, ending: &Ending, part: &Part) {

@@ -3,12 +3,15 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{denying::Failing, state::Shared};
+use super::{
+    denying::{Failing, enforces_everywhere},
+    state::Shared,
+};
 use crate::{
     audit::Audit,
     gateway::signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
-    kernel::{Full, monotonic_ns},
-    supervision::Part,
+    kernel::{DeniedBy, Full, monotonic_ns},
+    supervision::{Part, Reader},
 };
 
 /// Listens to the gateway on behalf of the kernel and the controller.
@@ -82,7 +85,10 @@ impl Observer for Joining {
         {
             return None;
         }
-        kernel.denials.find(client).map(|(_, denial)| denial.reason)
+        let (_, denial) = kernel.denials.find(client)?;
+        // Where policies only watch, what the agent has decided by itself drops nothing.
+        let holds = denial.by == DeniedBy::Operator || enforces_everywhere(&self.shared.standing().kernel);
+        holds.then_some(denial.reason)
     }
 
     fn audit(&self) -> Option<&Audit> {
@@ -91,6 +97,12 @@ impl Observer for Joining {
 
     fn part(&self, name: &str) -> Part {
         self.shared.parts.part(name)
+    }
+
+    fn reader(&self, what: &'static str) -> Reader {
+        let reader = Reader::new(what);
+        self.shared.parts.watch_reader(&reader);
+        reader
     }
 
     fn authentication_failed_behind(&self, proxy: IpAddr) {

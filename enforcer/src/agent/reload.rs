@@ -30,6 +30,7 @@ use crate::{
     gateway::Listeners,
     logging::Verbosity,
     policy::Watch,
+    supervision::Reader,
 };
 
 /// What is in force while the agent runs, for those who ask when it ends.
@@ -70,9 +71,11 @@ impl Reload {
     /// There is no thread to be had.
     pub fn start(mut self) -> io::Result<SyncSender<()>> {
         let (ask, asked) = sync_channel(1);
+        let reader = Reader::new("configuration");
+        self.shared.parts.watch_reader(&reader);
         let run = move || {
             while asked.recv().is_ok() {
-                self.run();
+                reader.during(|| self.run());
             }
         };
         thread::Builder::new().name("reload".to_owned()).spawn(run)?;
@@ -81,8 +84,8 @@ impl Reload {
 
     fn run(&mut self) {
         tracing::info!("reloading");
-        self.configure();
         self.watch.read_now();
+        self.configure();
         if let Some(Err(error)) = self.listeners.as_deref().map(Listeners::reload_files) {
             tracing::error!(%error, "certificates not reloaded; the old ones stay");
         }

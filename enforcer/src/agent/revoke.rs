@@ -9,6 +9,7 @@ use super::{denials::Order, off_runtime::NoAnswer, state::Shared};
 use crate::{
     audit::record::Event,
     gateway::{
+        Ended,
         revocation::Full,
         signal::{Flow, Whom},
     },
@@ -56,6 +57,20 @@ pub enum RevokeError {
     Kernel(#[from] KernelError),
 }
 
+impl Revoked {
+    /// Counts what the gateway has ended. Which connections these were.
+    pub(super) fn take(&mut self, ended: Ended) -> Vec<Flow> {
+        self.gateway = ended.flows.len();
+        if ended.silent > 0 {
+            self.shortfalls.push(format!(
+                "{} workers of the gateway do not answer: what they serve ends when they go on",
+                ended.silent
+            ));
+        }
+        ended.flows
+    }
+}
+
 impl Shared {
     /// Ends the connections of `whom`, and drops what still comes of them for a while. A whole source is denied
     /// for that time.
@@ -77,7 +92,7 @@ impl Shared {
         }
         if flows.is_empty() {
             match whom {
-                Whom::Source(_) | Whom::Named(_) => {}
+                Whom::Source(_) | Whom::Named { .. } => {}
                 Whom::Endpoint(peer) => {
                     return Err(RevokeError::Nobody(format!(
                         "no connection from {peer} ends at this node"
@@ -119,7 +134,11 @@ impl Shared {
     /// the source, and does not see that. How many connections.
     pub async fn end_behind(&self, prefix: IpNet) -> usize {
         let Some(revoker) = self.revoker() else { return 0 };
-        let ended = revoker.revoke(&Whom::Named(prefix.trunc())).await;
+        let whom = Whom::Named {
+            prefix: prefix.trunc(),
+            except: self.still_passing(&prefix).into(),
+        };
+        let ended = revoker.revoke(&whom).await.flows;
         if !ended.is_empty() {
             tracing::info!(%prefix, connections = ended.len(), "connections of a denied source behind load balancers ended");
         }
@@ -129,7 +148,7 @@ impl Shared {
     /// Management and the node itself are never cut off.
     fn spare(&self, whom: &Whom) -> Result<(), RevokeError> {
         let prefix = match whom {
-            Whom::Source(prefix) | Whom::Named(prefix) => *prefix,
+            Whom::Source(prefix) | Whom::Named { prefix, .. } => *prefix,
             Whom::Endpoint(peer) => IpNet::from(peer.ip().to_canonical()),
             Whom::Identity(_) => return Ok(()),
         };
@@ -170,11 +189,11 @@ impl Shared {
 
     /// Closes the gateway's connections, and destroys other sockets. The gateway's.
     async fn end(self: &Arc<Self>, whom: &Whom, revoked: &mut Revoked) -> Vec<Flow> {
-        let own = match self.revoker() {
+        let ended = match self.revoker() {
             Some(revoker) => revoker.revoke(whom).await,
-            None => Vec::new(),
+            None => Ended::default(),
         };
-        revoked.gateway = own.len();
+        let own = revoked.take(ended);
         // Nobody has proved to other processes who they are, as far as this one knows.
         if matches!(whom, Whom::Identity(_)) {
             return own;

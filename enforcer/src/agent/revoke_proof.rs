@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     audit::record::Event,
+    gateway::Ended,
     policy::model::{Credential, Name, Revocation},
 };
 
@@ -50,16 +51,16 @@ impl Shared {
         let end = async {
             match self.revoker() {
                 Some(revoker) => revoker.end_revoked().await,
-                None => Vec::new(),
+                None => Ended::default(),
             }
         };
         // The disk may take its time: connections end meanwhile.
-        let (kept, flows) = tokio::join!(self.keep(), end);
+        let (kept, ended) = tokio::join!(self.keep(), end);
         let mut revoked = Revoked {
-            gateway: flows.len(),
             refused: true,
             ..Revoked::default()
         };
+        let flows = revoked.take(ended);
         if let Err(why) = kept {
             revoked
                 .shortfalls

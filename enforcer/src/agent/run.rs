@@ -136,12 +136,12 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     if let Some(policies) = &shared.policies {
         shared.kept.revocations.restore(policies.revocations());
     }
-    shared.restore_denials();
-    let keeping = Arc::clone(&shared);
-    // Those that the maps hold, for the day when they do not. What is wrong is logged, and shown by a metric.
-    runtimes
-        .agent
-        .spawn(async move { keeping.keep_denials().await.unwrap_or_default() });
+    if !shared.restore_denials() {
+        // Those that the maps hold, for the day when they do not. What is wrong is logged, and shown by a metric.
+        let keeping = Arc::clone(&shared);
+        let keep = async move { keeping.keep_denials().await.unwrap_or_default() };
+        runtimes.agent.spawn(keep);
+    }
     let audit = config
         .audit
         .as_ref()
@@ -282,6 +282,7 @@ fn serve(
         Some(reading.digest),
         outcomes,
     )?);
+    parts.watch_reader(watch.disk());
     let applying = applying::start(Arc::clone(shared), changes, parts.part("policies"));
     let applying = applying.map_err(RunError::Runtime)?;
     let last = LastInterval::new();

@@ -1,5 +1,4 @@
-//! What the gateway does beside requests, on a thread of its own: health checks, names, certificate
-//! files.
+//! What the gateway does beside requests, on a thread of its own: health checks and names.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,21 +14,17 @@ use tokio::{
 };
 
 use super::{
-    expiring::{self, Shown},
+    expiring,
     listener::ListenerContext,
-    listeners::Listeners,
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
     tls::{Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
 };
-use crate::policy::model::Name;
+use crate::{policy::model::Name, supervision::Part};
 
-/// How often is looked whether certificate files have changed. Only those that have are read.
-const LOOK_AT_FILES: Duration = Duration::from_millis(250);
-
-/// How often is said that a certificate is not valid, or not for long.
-const LOOK_AT_VALIDITY: Duration = Duration::from_secs(86_400);
+/// How often it says that it is there.
+const BEAT: Duration = Duration::from_millis(500);
 
 /// Tasks for one endpoint.
 struct Watch {
@@ -40,35 +35,30 @@ struct Watch {
 /// Runs until the gateway is gone.
 pub(super) async fn run(
     policies: Policies,
-    listeners: Arc<Listeners>,
     metrics: GatewayMetrics,
+    part: Part,
     gone: oneshot::Receiver<()>,
 ) {
     let mut changes = policies.changes();
     let mut tasks = JoinSet::new();
     let mut watches = HashMap::new();
-    let mut files = tokio::time::interval(LOOK_AT_FILES);
-    files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // At the start all is looked at below.
-    let mut validity = tokio::time::interval_at(Instant::now() + LOOK_AT_VALIDITY, LOOK_AT_VALIDITY);
+    let mut beats = tokio::time::interval(BEAT);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut gone = gone;
     let mut generation = policies.current();
     let mut keeper = Keeper::default();
-    let mut shown = Shown::default();
     let mut next_look = keeper.look(&generation, &metrics, Instant::now());
     update(&mut watches, &mut tasks, &generation, &metrics);
-    shown.look(&generation, &metrics, true);
     loop {
         tokio::select! {
-            _ = &mut gone => return,
+            _ = &mut gone => break,
             changed = changes.changed() => {
                 if changed.is_err() {
-                    return;
+                    break;
                 }
                 let old = std::mem::replace(&mut generation, policies.current());
                 forget(&old, &generation, &metrics);
                 update(&mut watches, &mut tasks, &generation, &metrics);
-                shown.look(&generation, &metrics, false);
                 next_look = keeper.look(&generation, &metrics, Instant::now());
             }
             () = policies.board().alarm() => {
@@ -77,25 +67,12 @@ pub(super) async fn run(
             () = tokio::time::sleep_until(next_look) => {
                 next_look = keeper.look(&generation, &metrics, Instant::now());
             }
-            _ = files.tick() => {
-                // The error is logged and counted; the next look may find better files.
-                listeners.reload_files().unwrap_or_default();
-                listeners.sweep();
-                for tls in generation.tls.iter().flatten() {
-                    if !tls.reload() {
-                        metrics.reload_failures.inc();
-                    }
-                }
-                shown.look(&generation, &metrics, false);
-            }
-            _ = validity.tick() => {
-                listeners.show_validity();
-                shown.look(&generation, &metrics, true);
-            }
+            _ = beats.tick() => part.beat(),
             // Only aborted tasks end.
             Some(_) = tasks.join_next() => {}
         }
     }
+    part.end();
 }
 
 /// Looks at a listener's files and takes them over that have changed.

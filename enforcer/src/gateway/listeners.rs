@@ -40,6 +40,8 @@ pub struct Listeners {
     watched: ArcSwap<Vec<Arc<ListenerContext>>>,
     /// Those that are served, and where; read without waiting for a change that is under way.
     served: ArcSwap<Vec<(SocketAddr, Arc<ListenerContext>)>>,
+    /// Whom to tell of changes, in order. Not in the state, which a change that waits for a disk holds.
+    told: ArcSwap<Vec<mpsc::UnboundedSender<Command>>>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,6 @@ struct State {
     listening: Vec<Listening>,
     budget: Option<HandshakeBudget>,
     budgets: Option<Arc<Budgets>>,
-    workers: Vec<mpsc::UnboundedSender<Command>>,
 }
 
 /// A listener that is served.
@@ -108,12 +109,13 @@ impl Listeners {
             state: Mutex::default(),
             watched: ArcSwap::default(),
             served: ArcSwap::default(),
+            told: ArcSwap::default(),
         }
     }
 
     /// Says whom to tell of changes from now on: each worker, in order.
     pub(super) fn tell(&self, workers: Vec<mpsc::UnboundedSender<Command>>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).workers = workers;
+        self.told.store(Arc::new(workers));
     }
 
     /// Where each listener listens, in the order of the configuration.
@@ -168,8 +170,7 @@ impl Listeners {
     /// No limiter keeps the rate of refused credentials. Nothing has changed then.
     pub fn limit(&self, config: &GatewayConfig) -> Result<(), GatewayError> {
         let limits = Limits::of(config, self.workers)?;
-        let workers = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        for worker in &workers.workers {
+        for worker in self.told.load().iter() {
             // A worker that has ended takes nothing in.
             worker.send(Command::Limits(limits.clone())).unwrap_or_default();
         }
@@ -257,7 +258,7 @@ impl Listeners {
         for listening in &prepared.listening {
             expiring::show_listener(&listening.context, &self.metrics);
         }
-        for (worker, changes) in state.workers.iter().zip(prepared.workers) {
+        for (worker, changes) in self.told.load().iter().zip(prepared.workers) {
             // A worker that has ended has no listeners.
             worker.send(Command::Listeners(changes)).unwrap_or_default();
         }

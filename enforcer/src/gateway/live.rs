@@ -1,21 +1,16 @@
-//! A worker's open connections, so that some can be ended at once: see [`Revoker`].
+//! A worker's open connections, so that some can be ended at once: see [`super::Revoker`].
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
-use ipnet::IpNet;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     clock,
@@ -24,88 +19,15 @@ use super::{
     proof::Proof,
     proxy_protocol::Whose,
     revocation::Table,
+    revoker::{About, Revocation},
     signal::{Flow, Identity, Whom},
 };
 use crate::kernel::client_prefix;
-
-/// Revocations that wait for one worker; who asks for another waits too.
-pub(super) const WAITING: usize = 64;
 
 /// Connections that are looked out for at once when there is no room, since each look goes through all of them.
 const CANDIDATES: usize = 32;
 /// How long is not looked again after there was none.
 const AGAIN: Duration = Duration::from_millis(50);
-
-/// Asks a worker to end connections, and is told which it was.
-#[derive(Debug)]
-pub(super) struct Revocation {
-    about: About,
-    ended: oneshot::Sender<Vec<Flow>>,
-}
-
-/// Which connections are to end.
-#[derive(Clone, Debug)]
-enum About {
-    Whom(Whom),
-    /// Those that rest on a proof that is revoked.
-    Revoked,
-    /// Those of these clients, each by its [`client_prefix`].
-    Clients(Arc<HashSet<IpNet>>),
-}
-
-/// Ends connections of the gateway, on all workers.
-#[derive(Clone, Debug)]
-pub struct Revoker(Arc<[mpsc::Sender<Revocation>]>);
-
-impl Revoker {
-    pub(super) fn new(workers: Vec<mpsc::Sender<Revocation>>) -> Self {
-        Self(workers.into())
-    }
-
-    /// Ends the connections of `whom` at once, whatever they are doing: their peers get a reset. Which they were.
-    pub async fn revoke(&self, whom: &Whom) -> Vec<Flow> {
-        self.end(About::Whom(whom.clone())).await
-    }
-
-    /// Ends the same way all connections that rest on a proof that is revoked, or have a request under way that does.
-    /// Which they were.
-    pub async fn end_revoked(&self) -> Vec<Flow> {
-        self.end(About::Revoked).await
-    }
-
-    /// Ends the same way all connections of `clients`, each named by its [`client_prefix`]. Which they were. Blocks the
-    /// thread, so that it must not be one of a runtime.
-    pub fn end_clients(&self, clients: &Arc<HashSet<IpNet>>) -> Vec<Flow> {
-        let mut asked = Vec::new();
-        for worker in self.0.iter() {
-            let (ended, answer) = oneshot::channel();
-            let about = About::Clients(Arc::clone(clients));
-            // A worker that has ended has no connections.
-            if worker.blocking_send(Revocation { about, ended }).is_ok() {
-                asked.push(answer);
-            }
-        }
-        let answers = asked.into_iter().map(oneshot::Receiver::blocking_recv);
-        answers.flat_map(Result::unwrap_or_default).collect()
-    }
-
-    async fn end(&self, about: About) -> Vec<Flow> {
-        let mut asked = Vec::new();
-        for worker in self.0.iter() {
-            let (ended, answer) = oneshot::channel();
-            let about = about.clone();
-            // A worker that has ended has no connections.
-            if worker.send(Revocation { about, ended }).await.is_ok() {
-                asked.push(answer);
-            }
-        }
-        let mut flows = Vec::new();
-        for answer in asked {
-            flows.extend(answer.await.unwrap_or_default());
-        }
-        flows
-    }
-}
 
 /// The open connections of a worker; bounded as they are.
 #[derive(Debug, Default)]
@@ -263,8 +185,11 @@ impl Mark {
     /// Whether the connection is one of those that are meant: by its flow, or by the client that was named.
     fn is(&self, whom: &Whom) -> bool {
         let whose = self.whose.get();
-        if let Whom::Named(prefix) = whom {
-            return whose.named().is_some_and(|client| prefix.contains(&client.ip()));
+        if let Whom::Named { prefix, except } = whom {
+            let is_meant = |client: IpAddr| {
+                prefix.contains(&client) && !except.iter().any(|spared| spared.contains(&client))
+            };
+            return whose.named().is_some_and(|client| is_meant(client.ip()));
         }
         let identity = self.identity.borrow();
         let named = Flow {
@@ -387,6 +312,10 @@ mod tests {
         task::Wake,
     };
 
+    use std::sync::Arc;
+
+    use tokio::sync::oneshot;
+
     use super::*;
 
     fn flow(peer: &str) -> Flow {
@@ -445,9 +374,28 @@ mod tests {
         handed_on
             .mark
             .belongs_to(behind("192.0.2.7:3", Some("198.51.100.1:4")));
-        assert_eq!(end(&live, Whom::Named(prefix)), [handed_on.mark.flow]);
+        assert_eq!(end(&live, named_in(prefix)), [handed_on.mark.flow]);
         drop((handed_on, direct));
         assert!(live.open.borrow().is_empty());
+    }
+
+    fn named_in(prefix: ipnet::IpNet) -> Whom {
+        let except = Arc::from([]);
+        Whom::Named { prefix, except }
+    }
+
+    #[test]
+    fn clients_that_are_spared_stay() {
+        let live = Rc::new(Live::default());
+        let proxy = "192.0.2.7:3";
+        let named = live.enter(flow(proxy));
+        named.mark.belongs_to(behind(proxy, Some("10.1.0.1:4")));
+        let whom = |except: &str| Whom::Named {
+            prefix: "10.0.0.0/8".parse().unwrap(),
+            except: Arc::from([except.parse().unwrap()]),
+        };
+        assert_eq!(end(&live, whom("10.1.0.0/16")), []);
+        assert_eq!(end(&live, whom("10.2.0.0/16")), [named.mark.flow]);
     }
 
     #[test]
@@ -457,12 +405,12 @@ mod tests {
         let prefix = "192.0.2.7/32".parse().unwrap();
         let unnamed = live.enter(flow(proxy));
         unnamed.mark.belongs_to(behind(proxy, None));
-        assert_eq!(end(&live, Whom::Named(prefix)), []);
+        assert_eq!(end(&live, named_in(prefix)), []);
         assert_eq!(end(&live, Whom::Source(prefix)), [unnamed.mark.flow]);
         // It names a client at its own address.
         let named = live.enter(flow(proxy));
         named.mark.belongs_to(behind(proxy, Some(proxy)));
-        assert_eq!(end(&live, Whom::Named(prefix)), [named.mark.flow]);
+        assert_eq!(end(&live, named_in(prefix)), [named.mark.flow]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod counters;
 mod deadlines;
 mod driving;
 mod expiring;
+mod files;
 mod forwarding;
 mod framing;
 pub(crate) mod fuzz;
@@ -53,6 +54,7 @@ mod refusal;
 mod request;
 mod reserved;
 pub mod revocation;
+mod revoker;
 pub mod router;
 pub mod signal;
 mod socket;
@@ -88,25 +90,26 @@ pub(crate) use hop::is_of_hop;
 pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
 pub use listeners::{ListenerChanges, Listeners};
-pub use live::Revoker;
 pub(crate) use reserved::is_ours;
+pub use revoker::{Ended, Revoker};
 pub(crate) use sources::Budgets;
 pub(crate) use target::{spelling as path_spelling, spelling_of_part as path_part_spelling};
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
     config::GatewayConfig,
+    files::Files,
     identity::cache::{self, TokenCache},
-    live::Revocation,
     metrics::GatewayMetrics,
     policies::Policies,
+    revoker::Revocation,
     signal::Observer,
     tls::TlsError,
     upstream::send::Site,
     verified::VerifiedSources,
     worker::{Command, Drain, Setup},
 };
-use crate::policy::model::Name;
+use crate::{policy::model::Name, supervision::Part};
 
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;
@@ -123,6 +126,7 @@ pub struct Gateway {
     metrics: GatewayMetrics,
     drain: Duration,
     control: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    files: Option<Files>,
 }
 
 #[derive(Debug)]
@@ -182,8 +186,12 @@ impl Gateway {
             metrics,
             drain: config.drain,
             control: None,
+            files: None,
         };
-        gateway.control = Some(gateway.start_control(policies)?);
+        gateway.control = Some(gateway.start_control(policies, observer.part("gateway-control"))?);
+        let (watched, reader) = (Arc::clone(&gateway.listeners), observer.reader("certificates"));
+        let files = files::start(policies.clone(), watched, gateway.metrics.clone(), reader);
+        gateway.files = Some(files.map_err(GatewayError::Thread)?);
         let site = Site {
             workers: count,
             zone: config.zone.clone(),
@@ -192,7 +200,7 @@ impl Gateway {
         let verified = Arc::new(VerifiedSources::default());
         for (index, listeners) in sockets.into_iter().enumerate() {
             let (sender, commands) = mpsc::unbounded_channel();
-            let (revoke, revocations) = mpsc::channel(live::WAITING);
+            let (revoke, revocations) = mpsc::channel(revoker::WAITING);
             let (policies, metrics) = (policies.clone(), gateway.metrics.clone());
             let tokens = TokenCache::new(cache::DEFAULT_CAPACITY).map_err(|_| GatewayError::Random)?;
             let setup = Setup {
@@ -227,12 +235,12 @@ impl Gateway {
     fn start_control(
         &self,
         policies: &Policies,
+        part: Part,
     ) -> Result<(oneshot::Sender<()>, JoinHandle<()>), GatewayError> {
         let (running, gone) = oneshot::channel();
-        let listeners = Arc::clone(&self.listeners);
         let (policies, metrics) = (policies.clone(), self.metrics.clone());
         let thread = thread("gateway-control", move || {
-            control::run(policies, listeners, metrics, gone)
+            control::run(policies, metrics, part, gone)
         })?;
         Ok((running, thread))
     }
@@ -302,6 +310,10 @@ impl Drop for Gateway {
             threads.push(thread);
         }
         if let Some((running, thread)) = self.control.take() {
+            drop(running);
+            threads.push(thread);
+        }
+        if let Some(Files { running, thread }) = self.files.take() {
             drop(running);
             threads.push(thread);
         }

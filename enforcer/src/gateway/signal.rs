@@ -10,7 +10,11 @@ use std::{
 use ipnet::IpNet;
 
 use super::config::AuthorityId;
-use crate::{audit::Audit, policy::model::Name, supervision::Part};
+use crate::{
+    audit::Audit,
+    policy::model::Name,
+    supervision::{Part, Reader},
+};
 
 /// A TCP connection as its packets name it when they arrive. IPv4-mapped addresses are unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +100,11 @@ pub enum Whom {
     /// Those from a prefix.
     Source(IpNet),
     /// Of those, the ones that a load balancer has handed on: the kernel does not see whose they are.
-    Named(IpNet),
+    Named {
+        prefix: IpNet,
+        /// Clients that are left alone.
+        except: Arc<[IpNet]>,
+    },
     /// Those from one address and port.
     Endpoint(SocketAddr),
     /// Those behind which somebody has proved to be, by the name that `explain` shows.
@@ -107,7 +115,7 @@ pub enum Whom {
 impl fmt::Display for Whom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Source(prefix) | Self::Named(prefix) => prefix.fmt(f),
+            Self::Source(prefix) | Self::Named { prefix, .. } => prefix.fmt(f),
             Self::Endpoint(peer) => peer.fmt(f),
             Self::Identity(name) => f.write_str(name),
         }
@@ -121,7 +129,7 @@ impl Whom {
         match self {
             Self::Source(prefix) => prefix.contains(&flow.peer.ip()),
             // By the client's name alone, which no flow has.
-            Self::Named(_) => false,
+            Self::Named { .. } => false,
             Self::Endpoint(peer) => flow.peer == *peer,
             Self::Identity(name) => identity.is_some_and(|identity| identity.to_string() == **name),
         }
@@ -189,5 +197,9 @@ pub trait Observer: Send + Sync + 'static {
     /// What a part of the gateway says by that it makes progress. Unless somebody wants to know, nobody does.
     fn part(&self, _name: &str) -> Part {
         Part::unwatched()
+    }
+    /// What a thread that reads files says by that it does.
+    fn reader(&self, what: &'static str) -> Reader {
+        Reader::new(what)
     }
 }

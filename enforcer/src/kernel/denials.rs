@@ -42,6 +42,10 @@ pub type Reasons = HashMap<MapData, DeniedPrefix, DenialReason>;
 /// Of those, how many failed authentication cannot use up.
 const FOR_OPERATORS: usize = 4_096;
 
+/// How many automatic denials a network of that length may have, the narrowest first.
+const SHARES_OF_IPV4: [(u8, usize); 1] = [(16, 8_192)];
+const SHARES_OF_IPV6: [(u8, usize); 3] = [(56, 256), (48, 1_024), (32, 8_192)];
+
 /// The denials in force. A clone speaks of the same ones. The memory is locked for moments; the kernel is told by each
 /// thread for itself.
 #[derive(Clone)]
@@ -88,6 +92,31 @@ impl Entries {
             DeniedBy::Operator => &mut self.operator,
             DeniedBy::Authentication => &mut self.automatic,
         }
+    }
+
+    /// The share that a network around `prefix` has used up, so that there is no automatic denial in it any more: whoever has
+    /// a whole network does not use up everybody's.
+    fn share_used_up(&self, prefix: &IpNet) -> Option<usize> {
+        if self.automatic.contains_key(prefix) {
+            return None;
+        }
+        let shares = match prefix {
+            IpNet::V4(_) => &SHARES_OF_IPV4[..],
+            IpNet::V6(_) => &SHARES_OF_IPV6[..],
+        };
+        let is_used_up = |&(length, most): &(u8, usize)| {
+            let Ok(around) = IpNet::new(prefix.network(), length) else {
+                return false;
+            };
+            let inside = self
+                .automatic
+                .range(around.trunc()..=IpNet::from(around.broadcast()));
+            inside.take(most).count() == most
+        };
+        shares
+            .iter()
+            .find(|share| is_used_up(share))
+            .map(|(_, most)| *most)
     }
 
     fn len(&self) -> usize {
@@ -216,7 +245,10 @@ impl Denials {
             action,
         };
         without_waiting(|| {
-            self.expire()?;
+            // What has ended makes room for operators; the controller sees to it for the others, each interval.
+            if by == DeniedBy::Operator {
+                self.expire()?;
+            }
             self.0.enter(prefix, &denial)
         })
     }
@@ -309,6 +341,12 @@ impl Inner {
         };
         if entries.get((by, prefix)).is_none() && entries.len() >= room {
             let (what, limit) = ("denials", room);
+            return Err(KernelError::TooMany { what, limit });
+        }
+        if by == DeniedBy::Authentication
+            && let Some(limit) = entries.share_used_up(&prefix)
+        {
+            let what = "denials of one network";
             return Err(KernelError::TooMany { what, limit });
         }
         let before = entries.of_mut(by).insert(prefix, denial.clone());
@@ -440,6 +478,34 @@ fn text(reason: &DenialReason) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn m7_one_network_does_not_use_up_the_automatic_denials() {
+        let mut entries = Entries::default();
+        let denial = Denial {
+            by: DeniedBy::Authentication,
+            reason: "test".into(),
+            expires_ns: 0,
+            action: Action::Drop,
+        };
+        let client = |network: u128, n: u128| -> IpNet {
+            let address = std::net::Ipv6Addr::from((0x2001_0db8_u128 << 96) | (network << 80) | (n << 64));
+            IpNet::new(address.into(), 64).unwrap()
+        };
+        let mut taken = 0;
+        for n in 0..2_000 {
+            let prefix = client(1, n);
+            if entries.share_used_up(&prefix).is_none() {
+                entries.automatic.insert(prefix, denial.clone());
+                taken += 1;
+            }
+        }
+        assert_eq!(taken, 1_024, "a /48");
+        assert_eq!(entries.share_used_up(&client(1, 0)), None, "it is denied already");
+        assert_eq!(entries.share_used_up(&client(1, 1_999)), Some(1_024));
+        assert_eq!(entries.share_used_up(&client(2, 0)), None, "another /48");
+        assert_eq!(entries.share_used_up(&"192.0.2.1/32".parse().unwrap()), None);
+    }
 
     #[test]
     fn the_longest_prefix_that_holds_is_found() {

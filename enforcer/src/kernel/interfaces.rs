@@ -34,7 +34,15 @@ pub fn list() -> io::Result<Vec<Interface>> {
         return Err(io::Error::last_os_error());
     }
     let mut found = Vec::new();
-    let types = Types::open();
+    // Without it a tun device would be taken for one with Ethernet headers, and nothing of it be judged.
+    let types = match Types::open() {
+        Ok(types) => types,
+        Err(error) => {
+            // SAFETY: `head` came from `if_nameindex` and is freed once.
+            unsafe { libc::if_freenameindex(head) };
+            return Err(error);
+        }
+    };
     let mut entry = head;
     loop {
         // SAFETY: `entry` stays within the array, for the closing entry ends the loop.
@@ -47,10 +55,7 @@ pub fn list() -> io::Result<Vec<Interface>> {
         found.push(Interface {
             name: name.to_string_lossy().into_owned(),
             index: current.if_index,
-            is_bare: types
-                .as_ref()
-                .and_then(|types| types.of(name))
-                .is_some_and(|kind| BARE.contains(&kind)),
+            is_bare: types.of(name).is_some_and(|kind| BARE.contains(&kind)),
         });
         // SAFETY: this was not the closing entry.
         entry = unsafe { entry.add(1) };
@@ -65,11 +70,14 @@ pub fn list() -> io::Result<Vec<Interface>> {
 struct Types(OwnedFd);
 
 impl Types {
-    fn open() -> Option<Self> {
+    fn open() -> io::Result<Self> {
         // SAFETY: takes and returns numbers.
         let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: a descriptor that is new and nobody else's.
-        (socket >= 0).then(|| Self(unsafe { OwnedFd::from_raw_fd(socket) }))
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) }))
     }
 
     /// `ARPHRD_*` of a device. `None`: it has gone, or the kernel does not say.

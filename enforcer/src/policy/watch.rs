@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{Loaded, Problems, files, load::load_files, yaml::place::Sink};
+use crate::supervision;
 
 mod directories;
 
@@ -74,6 +75,7 @@ pub struct Watch {
     /// Wakes the thread. It holds one wake-up: one that waits is as good as many.
     wake: SyncSender<()>,
     thread: Option<thread::JoinHandle<()>>,
+    disk: supervision::Reader,
 }
 
 /// Watches `paths`, and sends what each change leads to. Contents with the digest `known` are not
@@ -104,7 +106,9 @@ pub fn watch(
         source,
     })?;
     directories.follow(&paths)?;
+    let disk = supervision::Reader::new("policies");
     let reader = Reader {
+        disk: disk.clone(),
         paths,
         known,
         outcomes,
@@ -124,10 +128,17 @@ pub fn watch(
         asked,
         wake,
         thread: Some(thread),
+        disk,
     })
 }
 
 impl Watch {
+    /// What says whether the disk of the policies answers.
+    #[must_use]
+    pub fn disk(&self) -> &supervision::Reader {
+        &self.disk
+    }
+
     /// Has everything read at once, and sends it, even if it is the same as before. Does not wait for it.
     pub fn read_now(&self) {
         self.asked.store(true, Ordering::Release);
@@ -155,6 +166,7 @@ impl Drop for Watch {
 
 /// The thread's state.
 struct Reader {
+    disk: supervision::Reader,
     paths: Vec<PathBuf>,
     /// The digest of what was read last.
     known: Option<String>,
@@ -206,13 +218,17 @@ impl Reader {
 
     /// Reads everything, and sends it if it is new. `false`: nobody listens.
     fn read(&mut self) -> bool {
-        // First the watches, so that what changes while the files are read is seen again.
-        if let Err(error) = self.directories.follow(&self.paths) {
-            tracing::warn!(%error, "changes of some policies may go unseen");
-        }
-        let asked = self.asked.swap(false, Ordering::AcqRel);
         let sink = Sink::default();
-        let files = files::read(&self.paths, &sink);
+        let (asked, files) = self.disk.during(|| {
+            // First the watches, so that what changes while the files are read is seen again.
+            if let Err(error) = self.directories.follow(&self.paths) {
+                tracing::warn!(%error, "changes of some policies may go unseen");
+            }
+            (
+                self.asked.swap(false, Ordering::AcqRel),
+                files::read(&self.paths, &sink),
+            )
+        });
         self.retry = files
             .unreadable
             .then(|| self.retry.map_or(FIRST_RETRY, |last| LONGEST_RETRY.min(last * 2)));

@@ -9,9 +9,11 @@
 
 pub mod faults;
 pub mod notify;
+mod reading;
 pub mod supervisor;
 
 use std::{
+    cell::RefCell,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -22,6 +24,8 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus::{IntCounter, IntGaugeVec, Opts, Registry};
+
+pub use self::reading::Reader;
 
 /// How long a part may make no progress.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +38,7 @@ pub struct Parts(Arc<Inner>);
 struct Inner {
     began: Instant,
     parts: ArcSwap<Vec<Arc<State>>>,
+    readers: ArcSwap<Vec<Arc<reading::State>>>,
     /// When the supervisor has looked last, in milliseconds since the begin.
     looked: AtomicU64,
     supervised: AtomicBool,
@@ -77,7 +82,22 @@ pub struct Guard(Option<(Parts, Arc<State>)>);
 #[derive(Clone, Debug)]
 pub struct PartMetrics {
     stalled: IntGaugeVec,
+    unread: IntGaugeVec,
     panics: IntCounter,
+}
+
+thread_local! {
+    /// The part whose thread this is.
+    static HERE: RefCell<Option<Arc<State>>> = const { RefCell::new(None) };
+}
+
+/// Says that the part whose thread this is makes progress, if it is one's.
+pub fn progress() {
+    HERE.with_borrow(|here| {
+        if let Some(state) = here {
+            state.progress.fetch_add(1, Ordering::Relaxed);
+        }
+    });
 }
 
 impl Default for Parts {
@@ -85,6 +105,7 @@ impl Default for Parts {
         Self(Arc::new(Inner {
             began: Instant::now(),
             parts: ArcSwap::default(),
+            readers: ArcSwap::default(),
             looked: AtomicU64::new(0),
             supervised: AtomicBool::new(false),
             failure: ArcSwapOption::empty(),
@@ -155,6 +176,23 @@ impl Parts {
             troubles.push(format!("supervisor: no progress for {PATIENCE:?}"));
         }
         troubles
+    }
+
+    /// Says which of them wait for their disk.
+    pub fn watch_reader(&self, reader: &Reader) {
+        self.0.readers.rcu(|readers| {
+            let mut readers = Vec::clone(readers);
+            readers.push(reader.state());
+            readers
+        });
+    }
+
+    /// What is read for longer than [`PATIENCE`]: its disk does not answer, and changes there are not seen.
+    #[must_use]
+    pub fn unread(&self) -> Vec<&'static str> {
+        let readers = self.0.readers.load();
+        let waiting = readers.iter().filter(|reader| reader.waits());
+        waiting.map(|reader| reader.what()).collect()
     }
 
     /// Whether every part makes progress.
@@ -229,9 +267,21 @@ impl Parts {
             "enforcer_panics_total",
             "Panics of threads and tasks of the agent.",
         )?;
+        let unread = IntGaugeVec::new(
+            Opts::new(
+                "enforcer_files_unread",
+                "1 while the disk of these files does not answer, so that changes of them are not seen.",
+            ),
+            &["files"],
+        )?;
         registry.register(Box::new(stalled.clone()))?;
+        registry.register(Box::new(unread.clone()))?;
         registry.register(Box::new(panics.clone()))?;
-        Ok(PartMetrics { stalled, panics })
+        Ok(PartMetrics {
+            stalled,
+            unread,
+            panics,
+        })
     }
 
     fn show(&self, metrics: &PartMetrics) {
@@ -240,6 +290,10 @@ impl Parts {
                 .stalled
                 .with_label_values(&[&part.name])
                 .set(i64::from(part.condition() != Condition::Sound));
+        }
+        for reader in self.0.readers.load().iter() {
+            let waits = i64::from(reader.waits());
+            metrics.unread.with_label_values(&[reader.what()]).set(waits);
         }
         let panics = self.0.panics.load(Ordering::Relaxed);
         metrics.panics.inc_by(panics.saturating_sub(metrics.panics.get()));
@@ -293,6 +347,12 @@ impl Part {
     #[must_use]
     pub fn guard(&self) -> Guard {
         Guard(self.0.clone())
+    }
+
+    /// Says that this thread is the part's own, so that what it gets done counts: see [`progress`].
+    pub fn is_here(&self) {
+        let state = self.0.as_ref().map(|(_, state)| Arc::clone(state));
+        HERE.set(state);
     }
 
     /// Says that the part ends as it should.

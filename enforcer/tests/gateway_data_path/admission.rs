@@ -173,11 +173,22 @@ async fn tokens() {
             .unwrap()
             .starts_with("Bearer")
     );
-    assert_eq!(bearer(&mut client, "no.token.this").await.status, 401);
+    let signed = |token: String| {
+        token
+            .rsplit_once('.')
+            .map(|(text, name)| (text.to_owned(), name.to_owned()))
+    };
+    let (text, _) = signed(corp.token("orders:read")).unwrap();
+    let (_, other) = signed(corp.token("orders:write")).unwrap();
+    assert_eq!(bearer(&mut client, &format!("{text}.{other}")).await.status, 401);
     assert_eq!(bearer(&mut client, &corp.token("orders:write")).await.status, 403);
     assert_eq!(origin.requests(), 0);
     lab.recorder.look(|seen| {
-        assert_eq!(seen.failed.len(), 1, "only the token that does not hold");
+        assert_eq!(
+            seen.failed.len(),
+            1,
+            "only the token whose signature does not hold"
+        );
         assert!(
             seen.verified.is_empty(),
             "a token that does not suffice proves nothing here"

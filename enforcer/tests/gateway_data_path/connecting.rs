@@ -176,7 +176,7 @@ async fn a_rule_asks_for_proofs_and_the_tunnel_ends_with_its_revocation() {
         until: None,
     };
     lab.policies.revocations().add(entry).unwrap();
-    assert_eq!(lab.gateway.revoker().end_revoked().await.len(), 1);
+    assert_eq!(lab.gateway.revoker().end_revoked().await.flows.len(), 1);
     assert!(in_time("the end", stream.read_u8()).await.is_err());
 }
 

@@ -336,7 +336,7 @@ async fn revocation_and_silence_end_it_and_new_policies_do_not() {
         .revoker()
         .revoke(&Whom::Source("127.0.0.0/8".parse().unwrap()))
         .await;
-    assert_eq!(ended.len(), 1);
+    assert_eq!(ended.flows.len(), 1);
     assert!(in_time("a reset", stream.read_u8()).await.is_err());
 
     let mut rule = policy::open_rule();

@@ -167,7 +167,7 @@ async fn a_revoked_proof_is_refused_and_what_rests_on_it_ends() {
             let begins = Instant::now();
             store.add(revocation(what.clone(), None)).unwrap();
             let ended = lab.gateway.revoker().end_revoked().await;
-            assert_eq!(ended.len(), 2, "{what}: {ended:?}");
+            assert_eq!(ended.flows.len(), 2, "{what}: {ended:?}");
             eventually("the agent is told", async || {
                 lab.recorder.look(|seen| seen.closed.len() >= closed + 2)
             })
@@ -211,7 +211,10 @@ async fn a_revoked_proof_is_refused_and_what_rests_on_it_ends() {
             // One that has ended holds no more.
             let past = OffsetDateTime::now_utc() - Duration::from_secs(1);
             store.add(revocation(what.clone(), Some(past))).unwrap();
-            assert!(lab.gateway.revoker().end_revoked().await.is_empty(), "{what}");
+            assert!(
+                lab.gateway.revoker().end_revoked().await.flows.is_empty(),
+                "{what}"
+            );
             assert_eq!(alice.ask(&mut again, "/").await.unwrap().status, 200, "{what}");
             store.remove(&what);
         }

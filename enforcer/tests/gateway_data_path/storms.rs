@@ -97,17 +97,23 @@ async fn h3_only_forged_tokens_are_blamed() {
     let long = format!("{}.b.c", "a".repeat(9_000));
     assert_eq!(bearer(&mut client, &long).await.status, 401);
     assert_eq!(client.get("/").await.status, 401);
-    assert_eq!(failed(&lab), 0, "an old key, a long token, none at all");
+    let of_no_key = SigningKey::new("mine").token_with(&json!({}));
+    for token in ["a.b.c", "opaque", &of_no_key] {
+        assert_eq!(bearer(&mut client, token).await.status, 401);
+    }
+    assert_eq!(
+        failed(&lab),
+        0,
+        "an old key, a long token, none at all, an opaque one, a key that the issuer does not have (any more)"
+    );
 
     let other_signature = {
         let other = corp.token_with(&json!({"sub": "bob"}));
         let (message, _) = good.rsplit_once('.').unwrap();
         format!("{message}.{}", other.rsplit_once('.').unwrap().1)
     };
-    let forged = SigningKey::new("mine").token_with(&json!({}));
     let same_name = SigningKey::new("1").token_with(&json!({}));
-    let guesses = ["a.b.c", &other_signature, &forged, &same_name, "guess"];
-    for (before, token) in guesses.iter().enumerate() {
+    for (before, token) in [&other_signature, &same_name].into_iter().enumerate() {
         assert_eq!(bearer(&mut client, token).await.status, 401);
         assert_eq!(failed(&lab), before + 1, "{token}");
     }
@@ -156,10 +162,11 @@ async fn l6_refused_credentials_have_a_rate_that_does_not_concern_good_ones() {
     for _ in 0..3 {
         assert_eq!(bearer(&mut client, &expired).await.status, 401);
     }
+    let forged = SigningKey::new("1").token_with(&json!({}));
     for _ in 0..2 {
-        assert_eq!(bearer(&mut client, "a.b.c").await.status, 401);
+        assert_eq!(bearer(&mut client, &forged).await.status, 401);
     }
-    for token in ["a.b.c", expired.as_str()] {
+    for token in [forged.as_str(), expired.as_str()] {
         let reply = bearer(&mut client, token).await;
         assert_eq!(reply.status, 429);
         assert_eq!(reply.headers["retry-after"], "1");

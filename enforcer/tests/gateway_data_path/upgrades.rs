@@ -291,7 +291,7 @@ async fn revocation_ends_what_was_switched() {
     converse(&mut second).await;
     let whom = Whom::Identity(format!("certificate {CLIENT}").into());
     let ended = lab.gateway.revoker().revoke(&whom).await;
-    assert_eq!(ended.len(), 2, "{ended:?}");
+    assert_eq!(ended.flows.len(), 2, "{ended:?}");
     let end = in_time("the end", first.next()).await;
     assert!(!matches!(end, Some(Ok(_))), "{end:?}");
     let end = in_time("the end", second.next()).await;
@@ -326,7 +326,7 @@ async fn a_revoked_token_ends_what_was_switched_by_it() {
     };
     lab.policies.revocations().add(entry).unwrap();
     let ended = lab.gateway.revoker().end_revoked().await;
-    assert_eq!(ended.len(), 2, "{ended:?}");
+    assert_eq!(ended.flows.len(), 2, "{ended:?}");
     let end = in_time("the end", first.next()).await;
     assert!(!matches!(end, Some(Ok(_))), "{end:?}");
     let end = in_time("the end", second.next()).await;

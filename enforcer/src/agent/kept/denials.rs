@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(kept.trouble(), None);
     }
 
-    #[test]
-    fn a_file_that_cannot_be_read_is_kept_and_named() {
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_kept_and_named() {
         for text in [
             "{",
             r#"{"version":2,"denials":[]}"#,
@@ -189,6 +189,13 @@ mod tests {
             assert_eq!(kept.restore(), []);
             let trouble = kept.trouble().unwrap();
             assert!(trouble.contains("denials.json cannot be read"), "{trouble}");
+            // It stays as it is until an operator orders something.
+            assert_eq!(
+                fs::read_to_string(folder.path().join("denials.json")).unwrap(),
+                text
+            );
+            kept.save(Vec::new).await.unwrap();
+            assert_eq!(kept.trouble(), None);
             assert_eq!(
                 fs::read_to_string(folder.path().join("denials.unreadable.json")).unwrap(),
                 text

@@ -52,6 +52,8 @@ struct Saving {
     since: Option<Instant>,
     /// Why the file does not hold what is in force.
     trouble: Option<String>,
+    /// The file could not be read, and is still there: it is moved aside before another is written.
+    unread: bool,
 }
 
 #[derive(Debug)]
@@ -76,25 +78,24 @@ impl File {
         path(&self.folder, self.name)
     }
 
-    /// What the file says. `None`: there is none, or it cannot be read; then it is moved aside, named in the log, and the
-    /// agent goes on without it.
+    /// What the file says. `None`: there is none, or it cannot be read; then it is named in the log, stays where it is until
+    /// another has to be written, and the agent goes on without it.
     pub(super) fn restore<D: DeserializeOwned, T>(&self, take: impl FnOnce(D) -> io::Result<T>) -> Option<T> {
         let path = self.path();
         match read(&path).and_then(|text| text.map(|text| take(serde_json::from_slice(&text)?)).transpose()) {
             Ok(found) => found,
             Err(error) => {
-                let aside = self.folder.join(format!("{}.unreadable.json", self.name));
-                let kept = match fs::rename(&path, &aside) {
-                    Ok(()) => format!("it is kept as {}", aside.display()),
-                    Err(error) => format!("it cannot be moved aside: {error}"),
-                };
-                let (name, path) = (self.name, path.display());
+                let (name, path, aside) = (self.name, path.display(), aside(&self.folder, self.name));
                 let why = format!(
-                    "the operator's {name} in {path} cannot be read, and none of them is in force: {error}; {kept}. \
-                     Order anew what is to stay in force"
+                    "the operator's {name} in {path} cannot be read, and none of them is in force: {error}. Mend the file \
+                     and restart the agent, or order anew what is to be in force: the file is then kept as {}",
+                    aside.display()
                 );
                 tracing::error!("{why}");
-                self.state.send_modify(|state| state.trouble = Some(why));
+                self.state.send_modify(|state| {
+                    state.trouble = Some(why);
+                    state.unread = true;
+                });
                 None
             }
         }
@@ -153,8 +154,13 @@ impl File {
     ) -> io::Result<Writer> {
         let (wake, woken) = sync_channel(1);
         let (folder, name, state) = (self.folder.clone(), self.name, Arc::clone(&self.state));
+        let unread = Arc::clone(&self.state);
         let save = move || {
             let text = serde_json::to_vec(&document()?)?;
+            if unread.borrow().unread {
+                fs::rename(path(&folder, name), aside(&folder, name))?;
+                unread.send_modify(|state| state.unread = false);
+            }
             write(&folder, name, &text)
         };
         let place = self.path();
@@ -194,6 +200,10 @@ impl File {
 
 fn path(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}.json"))
+}
+
+fn aside(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.unreadable.json"))
 }
 
 /// The thread: writes what is in force whenever it is woken, until nobody can wake it.

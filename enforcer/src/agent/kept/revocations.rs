@@ -188,12 +188,12 @@ mod tests {
                 trouble.contains("state/revocations.json cannot be read"),
                 "{trouble}"
             );
+            store.add(entry("anew", 600)).unwrap();
+            kept.save(&store).await.unwrap();
             assert_eq!(
                 fs::read_to_string(state.join("revocations.unreadable.json")).unwrap(),
                 text
             );
-            store.add(entry("anew", 600)).unwrap();
-            kept.save(&store).await.unwrap();
             assert_eq!(kept.trouble(), None);
             assert_eq!(restored(&folder).0.len(), 1);
         }
@@ -224,8 +224,8 @@ mod tests {
         kept.restore(&store);
         let trouble = kept.trouble().unwrap();
         assert!(trouble.contains("not a regular file"), "{trouble}");
-        assert!(state.join("revocations.unreadable.json").exists());
         kept.save(&store).await.unwrap();
+        assert!(state.join("revocations.unreadable.json").exists());
         assert_eq!(kept.trouble(), None);
         assert!(kept.stop(Instant::now()));
     }

@@ -180,20 +180,13 @@ impl TokenError {
         )
     }
 
-    /// Whether the token was forged or guessed: no issuer has made it, and it would have been let in had it held. All
-    /// others (expired, for another audience, of a form that the policy does not admit, not active) are refused and
-    /// say nothing about whoever sent them. Of one that is not active nobody can tell whether its issuer ever made it.
+    /// Whether the token was forged: it names a key of the issuer that has not signed it, or is not signed at all. All others
+    /// are refused and say nothing about whoever sent them: one that is expired, for another audience or of a form that the
+    /// policy does not admit, an opaque one, one of a key that the issuer has withdrawn or that is too new to be known, and
+    /// one that is not active, of which nobody can tell whether its issuer ever made it.
     #[must_use]
     pub fn is_forged(self) -> bool {
-        matches!(
-            self,
-            Self::Malformed
-                | Self::NotJson
-                | Self::Header
-                | Self::Unsigned
-                | Self::UnknownKey
-                | Self::Signature
-        )
+        matches!(self, Self::Unsigned | Self::Signature)
     }
 
     /// Whether the client has to wait, and others do not.

@@ -52,6 +52,7 @@ pub struct ListenerTls {
     tickets: Arc<Tickets>,
     provider: Arc<CryptoProvider>,
     current: ArcSwap<Served>,
+    /// Held while files are read, however long that takes: by the thread that does, and by nobody else.
     parts: Mutex<Parts>,
     /// The last failures, until files are taken over again.
     failed: Mutex<Vec<String>>,
@@ -62,6 +63,8 @@ pub struct ListenerTls {
 pub struct Served {
     pub server: Arc<ServerConfig>,
     pub trust: Arc<Trust>,
+    /// What can expire.
+    dated: Vec<Dated>,
 }
 
 #[derive(Debug)]
@@ -161,11 +164,12 @@ impl ListenerTls {
 
     /// When each certificate in use expires, and the first of each file of clients' authorities.
     pub(super) fn expiries(&self) -> Vec<Expiry> {
-        let expiry = |dated: Dated| Expiry {
+        let current = self.current.load();
+        let expiry = |dated: &Dated| Expiry {
             at: dated.expires(),
-            file: dated.file,
+            file: dated.file.clone(),
         };
-        self.parts().dated().map(expiry).collect()
+        current.dated.iter().map(expiry).collect()
     }
 
     /// When the lists of each file of revocation lists in use should have been replaced; 0 where they
@@ -183,9 +187,9 @@ impl ListenerTls {
 
     /// What is wrong with the validity of what is in use, or will be soon.
     pub(super) fn concerns(&self, now: ASN1Time) -> Vec<String> {
-        let parts = self.parts();
-        let certificates = parts.dated().filter_map(|dated| dated.concern(now));
-        let lists = parts.trust.value().next_updates.iter();
+        let current = self.current.load();
+        let certificates = current.dated.iter().filter_map(|dated| dated.concern(now));
+        let lists = current.trust.next_updates.iter();
         let lists = lists.filter_map(|(file, at)| {
             let over = at.is_some_and(|at| at < now.timestamp());
             over.then(|| {
@@ -273,6 +277,7 @@ impl Parts {
         Ok(Served {
             server: Arc::new(server),
             trust,
+            dated: self.dated().collect(),
         })
     }
 }

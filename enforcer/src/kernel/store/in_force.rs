@@ -141,6 +141,15 @@ impl InForce {
             .iter()
             .try_for_each(|(index, entry)| self.enter(*index, *entry));
         if let Err(error) = result {
+            let new: Vec<u32> = self
+                .switched
+                .keys()
+                .copied()
+                .filter(|index| !before.contains_key(index))
+                .collect();
+            for index in new {
+                self.vacate(index)?;
+            }
             for (index, entry) in before {
                 // What was written a moment ago can be written again.
                 self.enter(index, entry)?;

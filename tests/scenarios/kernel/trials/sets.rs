@@ -171,16 +171,25 @@ pub fn random_set(random: &mut Random, number: usize) -> Set {
     // The order of names is that of policies.
     let mut names = ["a", "b", "c", "d", "e"].to_vec();
     let mut name = |random: &mut Random| names.remove(random.below(names.len()));
-    let trial = name(random);
-    let trial = document(random, trial, "shadow");
+    // Of one mode, a port is one policy's. One in shadow is often about what an enforced one is about.
+    let (mut enforced, mut watched) = (Claims::default(), Claims::default());
+    let mut about = Vec::new();
     // An interface that no policy names has no programs; from the first on, operators' decisions hold there.
     let base = (0..random.of(&[1, 1, 2, 2, 3]))
         .map(|_| {
-            let mode = random.of(&["enforce", "enforce", "enforce", "shadow"]);
             let name = name(random);
-            document(random, name, mode)
+            if random.one_in(4) {
+                let ports = watched.take(random, &about);
+                return document(random, name, "shadow", &ports);
+            }
+            let ports = enforced.take(random, &[]);
+            about.push(ports.clone());
+            document(random, name, "enforce", &ports)
         })
         .collect();
+    let trial = name(random);
+    let ports = watched.take(random, &about);
+    let trial = document(random, trial, "shadow", &ports);
     let mut denials: Vec<(IpNet, DeniedBy, Action)> = Vec::new();
     for _ in 0..random.of(&[0, 0, 1, 2, 3]) {
         let prefix: IpNet = random.of(&PREFIXES).trim_matches('\'').parse().unwrap();
@@ -224,18 +233,36 @@ fn source(random: &mut Random) -> IpAddr {
     random.of(&all)
 }
 
-fn document(random: &mut Random, name: &str, mode: &str) -> String {
+/// What policies of one mode are about already: ports, or all other traffic.
+#[derive(Default)]
+struct Claims(Vec<&'static str>);
+
+impl Claims {
+    /// Ports for another policy, the empty one for all other traffic: often what a policy of the other mode is about.
+    fn take(&mut self, random: &mut Random, others: &[Vec<&'static str>]) -> Vec<&'static str> {
+        let is_free = |port: &&str| !self.0.contains(port);
+        let theirs = (!others.is_empty() && !random.one_in(3)).then(|| &others[random.below(others.len())]);
+        let theirs = theirs.filter(|ports| ports.iter().all(is_free));
+        let ports = theirs.cloned().unwrap_or_else(|| {
+            let mut free = ["", "tcp/443", "udp/53", "tcp/80", "tcp/25", "udp/443"].to_vec();
+            free.retain(is_free);
+            let mut ports = vec![free.remove(random.below(free.len()))];
+            free.retain(|port| !port.is_empty());
+            if !ports[0].is_empty() && free.len() > 2 && random.one_in(4) {
+                ports.push(random.of(&free));
+            }
+            ports
+        });
+        self.0.extend(&ports);
+        ports
+    }
+}
+
+fn document(random: &mut Random, name: &str, mode: &str, ports: &[&str]) -> String {
     let mut spec = vec![format!("mode: {mode}"), format!("interfaces: [{INTERFACE}]")];
-    if random.one_in(2) {
-        let ports = [
-            "tcp/443",
-            "udp/53",
-            "tcp/80",
-            "tcp/443, udp/53",
-            "tcp/25, tcp/80",
-            "udp/443",
-        ];
-        spec.push(format!("ports: [{}]", random.of(&ports)));
+    let ports: Vec<&str> = ports.iter().copied().filter(|port| !port.is_empty()).collect();
+    if !ports.is_empty() {
+        spec.push(format!("ports: [{}]", ports.join(", ")));
     }
     if random.one_in(3) {
         spec.push("action: reset".to_owned());
