@@ -7,6 +7,12 @@
 #[cfg(not(debug_assertions))]
 pub fn point(_name: &str) {}
 
+/// Where files of that kind are read: by the name `read-KIND`.
+pub fn reading(_kind: &str) {
+    #[cfg(debug_assertions)]
+    point(&format!("read-{_kind}"));
+}
+
 /// Where the part `name` hangs or panics, if it is to.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, faults};
 
 /// A thread that reads; clones stand for the same.
 #[derive(Clone, Debug)]
@@ -34,9 +34,10 @@ impl Reader {
         }))
     }
 
-    /// Notes that `read` is under way while it is.
+    /// Notes that `read` is under way while it is. Also the place where tests have the disk not answer: see [`faults`].
     pub fn during<T>(&self, read: impl FnOnce() -> T) -> T {
         self.0.since.store(self.0.now(), Ordering::Release);
+        faults::reading(self.0.what);
         let result = read();
         self.0.since.store(0, Ordering::Release);
         result

@@ -79,6 +79,56 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
+/// What is read hangs, as on a network file system whose server is gone: it is named, and nothing else waits.
+fn unread(what: &str) -> Result<()> {
+    let Some(mut bench) = Bench::start("", |_| {})? else {
+        return Ok(());
+    };
+    bench.fault(&format!("read-{what}"), "hang")?;
+    bench.agent.signal(Signal::HangUp)?;
+    let unread = |wanted: f64| {
+        bench.agent.wait_for("the files are named", |metrics| {
+            metrics.sum("enforcer_files_unread", &[("files", what)]) == wanted
+        })
+    };
+    unread(1.0)?;
+    let answer = bench.agent.get("/healthz")?;
+    let said = String::from_utf8(answer.body.to_vec())?;
+    ensure!(
+        answer.status == StatusCode::OK,
+        "a restart would not help: {said}"
+    );
+    ensure!(
+        said.contains(&format!("{what}: the disk does not answer")),
+        "{said}"
+    );
+    for _ in 0..6 {
+        bench.expect("/metrics", StatusCode::OK)?;
+        bench.expect("/v1/status", StatusCode::OK)?;
+        bench.expect("/readyz", StatusCode::OK)?;
+    }
+    bench.expect_limits()?;
+    let began = Instant::now();
+    let status = bench.expect_end()?;
+    println!("{what}: {status} after {:?}", began.elapsed());
+    Ok(())
+}
+
+#[test]
+fn f1_certificates_that_cannot_be_read_stop_nothing() -> Result<()> {
+    unread("certificates")
+}
+
+#[test]
+fn f1_policies_that_cannot_be_read_stop_nothing() -> Result<()> {
+    unread("policies")
+}
+
+#[test]
+fn f1_a_configuration_that_cannot_be_read_stops_nothing() -> Result<()> {
+    unread("configuration")
+}
+
 #[test]
 fn f1_f6_a_disk_that_does_not_answer_stops_nothing() -> Result<()> {
     let disk = Disk::mount()?;

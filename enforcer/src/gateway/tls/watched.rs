@@ -125,11 +125,12 @@ fn stamps(paths: &[PathBuf]) -> Result<Vec<Stamp>, TlsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    if fs::metadata(path)
-        .map_err(|source| unreadable(path, source))?
-        .len()
-        > MAX_FILE
-    {
+    let data = fs::metadata(path).map_err(|source| unreadable(path, source))?;
+    if !data.is_file() {
+        // Opening a FIFO would wait for whoever writes.
+        return Err(unreadable(path, io::Error::other("it is not a regular file")));
+    }
+    if data.len() > MAX_FILE {
         return Err(TlsError::TooLarge {
             path: path.to_owned(),
         });
