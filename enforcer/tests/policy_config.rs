@@ -607,7 +607,7 @@ fn check_warns_of_tries_that_take_longer_than_a_rule_and_of_ports_that_collide()
 #[test]
 fn check_on_the_node_warns_of_interfaces_that_are_not_there() {
     let policy = "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {name: a}\n\
-                  spec: {interfaces: [eth0, eth7, 'veth*'], ports: [tcp/80]}\n";
+                  spec: {interfaces: [eth0, eth7, 'eth*'], ports: [tcp/80]}\n";
     let dash = || [PathBuf::from("-")];
     let present = ["lo".to_owned(), "eth0".to_owned()];
     let report = policy::check_with(&dash(), policy.as_bytes(), Some(&present));

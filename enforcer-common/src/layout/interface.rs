@@ -74,6 +74,8 @@ pub mod interface_flag {
     pub const TRIED_POD_MEMORY: u32 = 1 << 11;
     /// All policies are in shadow.
     pub const SHADOW: u32 = 1 << 12;
+    /// Beside the base a policy decides about some ports, so that of a packet without a readable port nobody knows which does.
+    pub const BASE_AND_PORTS: u32 = 1 << 13;
 }
 
 /// A protocol and port of a group of interfaces.

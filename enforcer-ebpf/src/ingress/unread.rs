@@ -82,7 +82,8 @@ fn by_source(interface: Interface, reason: Reason, bytes: u64, now_ns: u64) -> O
     }
     let base = interface.base();
     let (_, bank) = service::bank(interface, base)?;
-    if !may_pass || bank.flags & policy_flag::ACCESS == 0 {
+    // Where another policy decides about some ports, its deny list may name whom the base's allows.
+    if !may_pass || bank.flags & policy_flag::ACCESS == 0 || interface.has(interface_flag::BASE_AND_PORTS) {
         return None;
     }
     let list = table(table_kind::INGRESS, interface.slot(), base);

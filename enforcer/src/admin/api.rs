@@ -261,12 +261,29 @@ pub async fn allow(
             }
         }
         Ok(false) => {
-            let listed = on_a_list(&shared.standing().set.clone(), &request.prefix);
-            let text = listed.unwrap_or_else(|| format!("{} is not denied", request.prefix));
+            let text = inside_a_denial(&shared, &request.prefix)
+                .or_else(|| on_a_list(&shared.standing().set.clone(), &request.prefix))
+                .unwrap_or_else(|| format!("{} is not denied", request.prefix));
             (StatusCode::NOT_FOUND, format!("{text}\n")).into_response()
         }
         Err(error) => failed(&error),
     }
+}
+
+/// Which wider prefix is denied.
+fn inside_a_denial(shared: &Shared, prefix: &IpNet) -> Option<String> {
+    let denials = shared.kernel.as_ref()?.denials.list();
+    let around: Vec<_> = denials
+        .iter()
+        .filter(|(denied, _)| denied.contains(prefix))
+        .map(|(denied, _)| format!("`enforcer allow {denied}`"))
+        .collect();
+    (!around.is_empty()).then(|| {
+        format!(
+            "{prefix} is denied as part of a wider prefix, whose denial ends as a whole: {}",
+            around.join(", ")
+        )
+    })
 }
 
 /// Where a policy denies a prefix: that is ended by an edit of its file.

@@ -59,9 +59,15 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
         true => {
             let standing = shared.standing();
             let failures = standing.kernel.failures.iter();
-            let lines: String = failures
+            let mut lines: String = failures
                 .map(|(name, why)| format!("not filtered: {name}: {why}\n"))
                 .collect();
+            if shared.kernel.is_some()
+                && !standing.set.packet_policies.is_empty()
+                && standing.kernel.attached.is_empty()
+            {
+                lines += "no interface is filtered: packet policies name none that is there\n";
+            }
             (StatusCode::OK, format!("ready\n{lines}"))
         }
         false => {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     runtime::Builder,
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{MissedTickBehavior, interval},
 };
 
@@ -27,8 +27,15 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// The running thread.
 pub struct Applying {
-    stopped: Arc<AtomicBool>,
+    stopped: Arc<Stopped>,
     thread: JoinHandle<()>,
+}
+
+/// Whether nothing more is to be applied.
+#[derive(Default)]
+struct Stopped {
+    is_so: AtomicBool,
+    told: Notify,
 }
 
 /// Applies what comes out of `changes` until nobody sends any more.
@@ -37,7 +44,7 @@ pub struct Applying {
 /// There is no thread to be had.
 pub fn start(shared: Arc<Shared>, mut changes: mpsc::Receiver<Outcome>, part: Part) -> io::Result<Applying> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
-    let stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::new(Stopped::default());
     let stop = Arc::clone(&stopped);
     let apply = async move {
         // Large lists take longer than a beat: each table that is written is progress.
@@ -47,9 +54,10 @@ pub fn start(shared: Arc<Shared>, mut changes: mpsc::Receiver<Outcome>, part: Pa
         loop {
             tokio::select! {
                 outcome = changes.recv() => match outcome {
-                    Some(outcome) if !stop.load(Ordering::Acquire) => take(&shared, outcome),
+                    Some(outcome) if !stop.is_so.load(Ordering::Acquire) => take(&shared, outcome),
                     _ => break,
                 },
+                () = stop.told.notified() => break,
                 _ = ticks.tick() => {}
             }
             part.beat();
@@ -77,7 +85,8 @@ fn take(shared: &Shared, outcome: Outcome) {
 impl Applying {
     /// Applies nothing more, and waits for what is under way until `deadline` at most. Whether it has ended.
     pub fn stop(self, deadline: Instant) -> bool {
-        self.stopped.store(true, Ordering::Release);
+        self.stopped.is_so.store(true, Ordering::Release);
+        self.stopped.told.notify_one();
         while !self.thread.is_finished() && Instant::now() < deadline {
             thread::sleep(POLL);
         }

@@ -13,7 +13,22 @@ const OF_A_CONNECTION: u64 = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptors(u64);
 
+/// Fewer connections than this make no gateway.
+const FEWEST: u64 = 64;
+
 impl Descriptors {
+    /// Whether there are enough to begin with. The number that there must be, if not.
+    pub fn are_too_few_for(self, gateway: &GatewayConfig) -> Option<u64> {
+        let wanted = FEWEST.min(gateway.max_connections.get() as u64);
+        let needed = OWN + OF_A_CONNECTION * wanted;
+        (self.0 < needed).then_some(needed)
+    }
+
+    /// How many there are.
+    pub fn count(self) -> u64 {
+        self.0
+    }
+
     /// Raises the soft limit to the hard one.
     pub fn raise() -> Self {
         Self(raise_descriptor_limit().unwrap_or_else(|error| {
@@ -55,7 +70,10 @@ mod tests {
         let text = "policies: [.]\ngateway: {maxConnections: 1000, listeners: [{name: a, address: '127.0.0.1:0'}]}\n";
         std::fs::write(&file, text).unwrap();
         let gateway = convert::gateway(&Config::load(&file).unwrap()).unwrap();
-        for (descriptors, connections) in [(u64::MAX, 1000), (2256, 1000), (1256, 500), (300, 22), (10, 1)] {
+        for (descriptors, needed) in [(u64::MAX, None), (384, None), (383, Some(384)), (10, Some(384))] {
+            assert_eq!(Descriptors(descriptors).are_too_few_for(&gateway), needed);
+        }
+        for (descriptors, connections) in [(u64::MAX, 1000), (2256, 1000), (1256, 500), (384, 64)] {
             let mut fitted = gateway.clone();
             Descriptors(descriptors).fit(&mut fitted);
             assert_eq!(fitted.max_connections.get(), connections, "{descriptors}");

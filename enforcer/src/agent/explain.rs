@@ -279,8 +279,8 @@ impl Explanation {
         }
         if let Some(denied) = &self.denied {
             return format!(
-                "dropped: {} ({}), for another {} s",
-                denied.kind, denied.reason, denied.ends_in_seconds
+                "dropped: {} {} ({}), for another {} s",
+                denied.kind, denied.prefix, denied.reason, denied.ends_in_seconds
             );
         }
         let shadow = |view: &PolicyView| {

@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Differences},
     gateway::Listeners,
     logging::Verbosity,
-    policy::Watch,
+    policy::{self, Problems, Watch},
     supervision::Reader,
 };
 
@@ -105,6 +105,10 @@ impl Reload {
 
     /// What can fail comes first, and changes nothing if it does.
     fn follow(&mut self, new: Config) -> Result<Differences, RunError> {
+        let unknown = policy::unknown_names(&self.shared.standing().set, &new);
+        if let Some(problems) = Problems::of(&unknown) {
+            return Err(RunError::Policies(problems));
+        }
         let differences = Differences::between(&self.config, &new);
         let denier = match new.gateway.auth_failures {
             Some(limits) if differences.auth_failures => Some(Denier::start(&self.shared, limits)?),
@@ -131,6 +135,7 @@ impl Reload {
             tracing::warn!(%warning, "configuration");
         }
         self.config.take_over(new);
+        self.shared.is_configured_as(&self.config);
         Ok(differences)
     }
 
@@ -143,7 +148,9 @@ impl Reload {
                 "these fields of the configuration have changed and need a restart; until then the old values hold"
             );
         }
-        if !changed.is_empty() {
+        if changed.is_empty() {
+            tracing::info!("nothing that can change without a restart has changed in the configuration");
+        } else {
             tracing::info!(fields = changed.join(", "), "changed configuration in force");
             self.shared
                 .record(&Event::ConfigurationApplied { changed: &changed });

@@ -25,7 +25,7 @@ use super::{
     privileges,
     reload::{Drain, Reload},
     state::{KernelHalf, Shared},
-    stop::{self, Cause},
+    stop::{self, Cause, HangUps},
 };
 use crate::{
     admin::{self, AdminError, Bound},
@@ -79,6 +79,10 @@ pub enum RunError {
     Privileges(#[from] caps::errors::CapsError),
     #[error(transparent)]
     Denier(#[from] DenierError),
+    #[error(
+        "there may be {there} file descriptors, and a gateway takes {needed} at least: raise LimitNOFILE= of the unit (`ulimit -n`)"
+    )]
+    Descriptors { there: u64, needed: u64 },
     #[error("no runtime or thread for the agent's own tasks: {0}")]
     Runtime(#[source] io::Error),
     /// It has run, and ends to be started again.
@@ -97,6 +101,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     if let Err(error) = privileges::forbid_dumps() {
         tracing::warn!(%error, "a crash may leave a file with keys and tokens: set LimitCORE=0 in the unit");
     }
+    let hang_ups = HangUps::take().map_err(RunError::Runtime)?;
     let descriptors = Descriptors::raise();
     if let Err(error) = memory::small_pages() {
         tracing::info!(%error, "the agent may have huge pages, and more memory than it needs");
@@ -119,6 +124,10 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     let runtimes = Runtimes::new().map_err(RunError::Runtime)?;
     let mut gateway_config = convert::gateway(config);
     if let Some(gateway) = &mut gateway_config {
+        if let Some(needed) = descriptors.are_too_few_for(gateway) {
+            let there = descriptors.count();
+            return Err(RunError::Descriptors { there, needed });
+        }
         descriptors.fit(gateway);
     }
     let policies = gateway_config
@@ -154,23 +163,22 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     shared.record(&Event::Started {
         version: env!("CARGO_PKG_VERSION"),
     });
+    if let Some(problems) = Problems::of(&policy::unknown_names(&loaded.set, config)) {
+        return Err(problems.into());
+    }
+    shared.is_configured_as(config);
     let digest = loaded.digest.clone();
     for warning in &loaded.warnings {
         tracing::warn!(%warning, "policy");
     }
     shared.apply(loaded)?;
-    let failures = config.gateway.auth_failures.filter(|_| gateway_config.is_some());
-    let denier = failures
-        .map(|limits| Denier::start(&shared, limits))
-        .transpose()?;
-    let failing = Arc::new(Failing::new(denier));
-    let gateway = gateway_config
-        .map(|gateway| start_gateway(&gateway, &shared, &failing))
-        .transpose()?;
+    let begun = begin_gateway(config, gateway_config.as_ref(), &shared);
+    let (gateway, failing) = begun.inspect_err(|_| give_up(&shared))?;
     // Loading programs and policies takes several times what stays of it, and code that is not needed again.
     memory::give_back();
     memory::forget_code();
     let reading = Reading {
+        hang_ups,
         descriptors,
         file,
         verbosity,
@@ -232,6 +240,35 @@ impl Runtimes {
     }
 }
 
+/// The gateway, if there is one, and who denies those whose authentication keeps failing.
+fn begin_gateway(
+    config: &Config,
+    gateway: Option<&GatewayConfig>,
+    shared: &Arc<Shared>,
+) -> Result<(Option<Gateway>, Arc<Failing>), RunError> {
+    let failures = config.gateway.auth_failures.filter(|_| gateway.is_some());
+    let denier = failures.map(|limits| Denier::start(shared, limits)).transpose()?;
+    let failing = Arc::new(Failing::new(denier));
+    let gateway = gateway
+        .map(|gateway| start_gateway(gateway, shared, &failing))
+        .transpose()?;
+    Ok((gateway, failing))
+}
+
+/// Takes back what a start that has failed has attached, unless it has taken it over from an agent before.
+fn give_up(shared: &Shared) {
+    let Some(kernel) = &shared.kernel else { return };
+    if kernel.began.fresh.is_none() {
+        tracing::warn!("the programs of the agent before stay in force; `enforcer detach` takes them away");
+        return;
+    }
+    let detached = kernel.generations().detach();
+    match detached {
+        Ok(()) => tracing::info!("detached from all interfaces: this start has failed"),
+        Err(error) => tracing::error!(%error, "not detached everywhere; `enforcer detach` does it"),
+    }
+}
+
 fn start_gateway(
     gateway: &GatewayConfig,
     shared: &Arc<Shared>,
@@ -252,6 +289,7 @@ fn start_gateway(
 
 /// What is read again while the agent runs, and whom it concerns.
 struct Reading {
+    hang_ups: HangUps,
     descriptors: Descriptors,
     /// The configuration's.
     file: PathBuf,
@@ -317,7 +355,8 @@ fn serve(
         let _ = reload.try_send(());
     };
     let until = Arc::clone(&drain_time);
-    let causes = stop::listen(move || until.get(), parts.clone(), hang_up).map_err(RunError::Runtime)?;
+    let causes = stop::listen(reading.hang_ups, move || until.get(), parts.clone(), hang_up)
+        .map_err(RunError::Runtime)?;
     shared.set_ready(true);
     notifier.tell(Message::Ready);
     tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use enforcer_common::limiter::Params;
 use ipnet::IpNet;
 use time::OffsetDateTime;
@@ -19,13 +19,14 @@ use super::{events::Journal, kept::Kept, metrics::Metrics, off_runtime::Rooms};
 use crate::{
     adapt::{law::State, services::Services},
     audit::{Audit, record::Event},
+    config::Config,
     gateway::{Listeners, Revoker, policies::Policies, signal::Identity},
     kernel::{
         self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
         KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
     },
     policy::{
-        Loaded, PolicySet, Problems,
+        self, Loaded, PolicySet, Problems,
         model::{Level, Name},
     },
     supervision::Parts,
@@ -54,6 +55,7 @@ pub struct Shared {
     pub(super) destroying: tokio::sync::Mutex<()>,
     revoker: OnceLock<Revoker>,
     listeners: OnceLock<Arc<Listeners>>,
+    configuration: ArcSwapOption<Config>,
     audit: OnceLock<Audit>,
     ready: AtomicBool,
     /// How things stand: a snapshot, replaced in whole.
@@ -226,6 +228,7 @@ impl Shared {
             destroying: tokio::sync::Mutex::default(),
             revoker: OnceLock::new(),
             listeners: OnceLock::new(),
+            configuration: ArcSwapOption::empty(),
             audit: OnceLock::new(),
             ready: AtomicBool::new(false),
             standing: ArcSwap::default(),
@@ -348,6 +351,9 @@ impl Shared {
                 );
             }
             Ok(loaded) => {
+                if let Some(problems) = self.unknown_names(&loaded.set) {
+                    return self.refuse(&problems.to_string());
+                }
                 for warning in &loaded.warnings {
                     tracing::warn!(%warning, "policy");
                 }
@@ -396,6 +402,17 @@ impl Shared {
     /// Says which these are. Only the first count: there is one gateway.
     pub fn set_listeners(&self, listeners: Arc<Listeners>) {
         self.listeners.get_or_init(|| listeners);
+    }
+
+    /// Says what is in force beside the policies.
+    pub fn is_configured_as(&self, config: &Config) {
+        self.configuration.store(Some(Arc::new(config.clone())));
+    }
+
+    /// What policies name and the configuration does not have.
+    fn unknown_names(&self, set: &PolicySet) -> Option<Problems> {
+        let config = self.configuration.load_full()?;
+        Problems::of(&policy::unknown_names(set, &config))
     }
 
     /// Whether anybody is verified at the addresses of one client.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
@@ -49,21 +49,44 @@ impl Cause {
     }
 }
 
+/// SIGHUP, which does not end the process from the moment when this is there: a hook that has renewed a certificate may come
+/// while the agent starts.
+pub struct HangUps {
+    runtime: Runtime,
+    signal: Signal,
+}
+
+impl HangUps {
+    /// Takes SIGHUP. What comes is heard by [`listen`].
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn take() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let signal = {
+            let _here = runtime.enter();
+            signal(SignalKind::hangup())?
+        };
+        Ok(Self { runtime, signal })
+    }
+}
+
 /// Hears signals from now on. What is returned says once why the agent is to end; from then on the process ends within
 /// `drain` and [`GRACE`], or at once by another signal. `drain` and `hang_up` must not block.
 ///
 /// # Errors
 /// Signals cannot be heard, or there is no thread to be had.
 pub fn listen(
+    hang_ups: HangUps,
     drain: impl Fn() -> Duration + Send + 'static,
     parts: Parts,
     hang_up: impl Fn() + Send + 'static,
 ) -> io::Result<Receiver<Cause>> {
     let (tell, causes) = sync_channel(1);
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let HangUps { runtime, signal } = hang_ups;
     let signals = {
         let _here = runtime.enter();
-        Signals::new()?
+        Signals::new(signal)?
     };
     let run = move || runtime.block_on(hear(signals, drain, parts, hang_up, tell));
     thread::Builder::new().name("signals".to_owned()).spawn(run)?;
@@ -117,10 +140,10 @@ struct Signals {
 struct Ends([Signal; 2]);
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    fn new(hang_ups: Signal) -> io::Result<Self> {
         Ok(Self {
             ends: Ends([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]),
-            hang_ups: signal(SignalKind::hangup())?,
+            hang_ups,
         })
     }
 }

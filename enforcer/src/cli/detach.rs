@@ -17,8 +17,8 @@ const CONFIG: &str = "/etc/enforcer/enforcer.yaml";
 /// Detach what a stopped agent has left in force, and remove its pinned maps
 ///
 /// An agent that is told to stop leaves its programs attached, so that the next one goes on where it was
-/// (`kernel.onStop`). This takes them away: afterwards packets pass unlimited, and limiter states and denials
-/// are forgotten. Stop the agent first.
+/// (`kernel.onStop`). This takes them away: afterwards packets pass unlimited, and limiter states and automatic
+/// denials are forgotten. What operators have denied comes back with the next start (`denials.json` in `stateDir`). Stop the agent first.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   systemctl stop enforcer && enforcer detach

@@ -13,6 +13,8 @@ pub struct Differences {
     pub listeners: bool,
     /// How much the gateway takes in, in all and of one source, and which requests it lets go when it is late.
     pub limits: bool,
+    /// Which fields of these.
+    limit_fields: Vec<&'static str>,
     /// How long requests under way may take when the agent stops.
     pub drain: bool,
     /// The changed fields that are read only when the agent starts.
@@ -126,10 +128,20 @@ impl Differences {
             attempts,
         } = per_source;
         self.listeners = *listeners != old.listeners || *handshakes != old.per_source.handshakes;
-        self.limits = *max_connections != old.max_connections
-            || *connections != old.per_source.connections
-            || *attempts != old.per_source.attempts
-            || *shedding != old.shedding;
+        let limits = [
+            ("gateway.maxConnections", *max_connections != old.max_connections),
+            (
+                "gateway.perSource.connections",
+                *connections != old.per_source.connections,
+            ),
+            ("gateway.shedding", *shedding != old.shedding),
+        ];
+        self.limit_fields = limits
+            .into_iter()
+            .filter_map(|(field, differs)| differs.then_some(field))
+            .collect();
+        // The last is a part of `authFailures`.
+        self.limits = !self.limit_fields.is_empty() || *attempts != old.per_source.attempts;
         self.note("gateway.workers", *workers != old.workers);
         self.note("gateway.zone", *zone != old.zone);
         // Without listeners there is no gateway, and none is started or ended later.
@@ -145,12 +157,12 @@ impl Differences {
         [
             ("log.level", self.log),
             ("gateway.listeners", self.listeners),
-            ("gateway limits", self.limits),
             ("gateway.authFailures", self.auth_failures),
             ("gateway.drain", self.drain),
         ]
         .into_iter()
         .filter_map(|(field, differs)| differs.then_some(field))
+        .chain(self.limit_fields.iter().copied())
         .collect()
     }
 

@@ -240,7 +240,7 @@ impl Listeners {
         }
         let current = prepared.listening.iter();
         let mut watched: Vec<_> = current.map(|each| Arc::clone(&each.context)).collect();
-        watched.extend(prepared.retired.iter().map(|each| Arc::clone(&each.context)));
+        // Those that retire now are among these.
         watched.extend(
             self.watched
                 .load()

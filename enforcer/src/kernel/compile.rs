@@ -183,6 +183,12 @@ fn describe(about: &[(u32, &PacketPolicy)], slot: u32, group: Group, position: u
     if about.iter().any(|(_, policy)| !policy.ports.is_empty()) {
         flags |= interface_flag::PORTS;
     }
+    if deciding
+        .iter()
+        .any(|(number, policy)| *number != base && !policy.ports.is_empty())
+    {
+        flags |= interface_flag::BASE_AND_PORTS;
+    }
     if !tried.is_empty() {
         flags |= interface_flag::MIXED;
     }

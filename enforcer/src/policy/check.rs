@@ -14,7 +14,7 @@ use super::{
     load::{self, load_files},
     model::{DenyEntry, Name, PolicySet},
     problem::{Problem, Severity},
-    served::unknown_names,
+    served::unknown_to_all,
     yaml::place::{Sink, Source},
 };
 use crate::config::{self, Config};
@@ -77,6 +77,15 @@ pub fn check_with(paths: &[PathBuf], input: impl Read, present: Option<&[String]
     }
     let sink = Sink::default();
     let mut files = files::read(&once(&policies), &sink);
+    if let Some(source) = &piped
+        && load::parse(source, &Sink::default()).documents.is_empty()
+    {
+        let message = "no document came by standard input".to_owned();
+        problems.push(Problem {
+            severity: Severity::Warning,
+            ..Problem::of_file(&source.file, message, None)
+        });
+    }
     files.sources.extend(piped);
     count += files.sources.len();
     problems.extend(problems_of(files, sink, &configured, present));
@@ -120,7 +129,7 @@ fn problems_of(
 ) -> Vec<Problem> {
     match load_files(files, sink) {
         Ok(loaded) => {
-            let unknown = unknown_names(&loaded.set, configurations);
+            let unknown = unknown_to_all(&loaded.set, configurations);
             let outside = configurations
                 .iter()
                 .flat_map(|config| config.secrets.problems(&loaded.set, Severity::Error));
@@ -146,14 +155,21 @@ fn problems_of(
 /// Warnings of interfaces that policies name and that are not there.
 fn absent(set: &PolicySet, present: &[String]) -> Vec<Problem> {
     let named = set.packet_policies.iter().flat_map(|policy| {
-        let exact = policy.interfaces.iter().filter_map(|pattern| pattern.exact());
-        exact.map(move |name| (policy, name))
+        let patterns = policy.interfaces.iter();
+        patterns.map(move |pattern| (policy, pattern))
     });
     named
-        .filter(|(_, name)| !present.iter().any(|there| there == name))
-        .map(|(policy, name)| {
-            let message =
-                format!("this node has no interface `{name}`: nothing is filtered on it until it comes");
+        .filter(|(_, pattern)| !present.iter().any(|there| pattern.matches(there)))
+        .map(|(policy, pattern)| {
+            let message = match pattern.exact() {
+                Some(name) => {
+                    format!("this node has no interface `{name}`: nothing is filtered on it until it comes")
+                }
+                None => format!(
+                    "no interface of this node is like `{}`: nothing is filtered until one comes",
+                    pattern.as_str()
+                ),
+            };
             let hint = format!("this node has {}", present.join(", "));
             Problem {
                 severity: Severity::Warning,

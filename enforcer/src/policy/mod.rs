@@ -22,6 +22,7 @@ mod revocations;
 mod routing;
 pub mod secrets;
 mod served;
+pub use served::unknown_names;
 pub mod service;
 mod tokens;
 pub mod watch;

@@ -9,9 +9,15 @@ use super::{
 };
 use crate::config::{Config, Listener};
 
+/// What the routes of `set` name and no listener of the agent's configuration has, or is.
+#[must_use]
+pub fn unknown_names(set: &PolicySet, config: &Config) -> Vec<Problem> {
+    unknown_to_all(set, std::slice::from_ref(config))
+}
+
 /// What the routes of `set` name and no listener of `configurations` has, or is. Nothing, where there are no listeners:
 /// the configuration may be elsewhere.
-pub(super) fn unknown_names(set: &PolicySet, configurations: &[Config]) -> Vec<Problem> {
+pub(super) fn unknown_to_all(set: &PolicySet, configurations: &[Config]) -> Vec<Problem> {
     let listeners = || configurations.iter().flat_map(|config| &config.gateway.listeners);
     let names: BTreeSet<&str> = listeners().map(|listener| listener.name.as_str()).collect();
     if names.is_empty() {

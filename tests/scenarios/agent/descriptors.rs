@@ -13,7 +13,7 @@ use lab::{
 use crate::setting::{EDGE, OPEN, Setting, json, listener, packet_policy, wait_until};
 
 /// Connections that the descriptors below leave room for, and how many more are tried.
-const ROOM: usize = 22;
+const ROOM: usize = 72;
 const TRIED: usize = 400;
 
 #[test]
@@ -25,7 +25,7 @@ fn connections_are_bounded_by_the_descriptors_that_there_are() -> Result<()> {
     stage.agent_mut().wait_until_ended()?;
     let limited = stage.workspace().path().join("limited");
     let script = format!(
-        "#!/bin/sh\nulimit -n 300\nexec {} \"$@\"\n",
+        "#!/bin/sh\nulimit -n 400\nexec {} \"$@\"\n",
         agent::binary()?.display()
     );
     fs::write(&limited, script)?;

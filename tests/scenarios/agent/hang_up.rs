@@ -11,7 +11,10 @@ use lab::{
     topology::Neighbour,
 };
 
-use crate::setting::{BAD_TOKEN, BY_TOKEN, Caller, OPEN, Setting, json, wait_until};
+use crate::setting::{
+    BAD_TOKEN, BY_TOKEN, Caller, GATEWAY, OPEN, REPORTS_PER_MINUTE, Setting, gateway, json, put_in_force,
+    wait_until,
+};
 
 const SECOND: u16 = 9443;
 
@@ -141,6 +144,20 @@ fn a_broken_configuration_changes_nothing_and_is_said_in_three_places() -> Resul
     let why = configured(agent)?["refused"].to_string();
     ensure!(why.contains("missing.pem"), "{why}");
     ensure!(!agent.log().contains("\"level\":\"DEBUG\""));
+
+    // Nor may a listener go that a route names.
+    let named = gateway(setting.health, REPORTS_PER_MINUTE).replace("hosts:", "listeners: [edge]\n  hosts:");
+    put_in_force(&stage, GATEWAY, &named)?;
+    reload(&stage, &config.replace("name: edge", "name: other"))?;
+    refused(3.0)?;
+    let why = configured(agent)?["refused"].to_string();
+    ensure!(why.contains("names the listener `edge`"), "{why}");
+    let misspelt = named.replace("listeners: [edge]", "listeners: [egde]");
+    stage.workspace().write_policy(GATEWAY, &misspelt)?;
+    agent.wait_for("a listener that is not there refused", |metrics| {
+        metrics.sum("enforcer_policies_refused", &[]) == 1.0
+    })?;
+    put_in_force(&stage, GATEWAY, &named)?;
 
     reload(&stage, &config)?;
     agent.wait_for("the configuration in force", |metrics| {

@@ -88,7 +88,7 @@ fn an_operator_denies_explains_and_allows() -> Result<()> {
             "{own} is denied and connects"
         );
         let (text, _) = run(&stage, 0, &["explain", &own])?;
-        let verdict = format!("{own}: dropped: denied-by-operator (ticket 4711), for another ");
+        let verdict = format!("{own}: dropped: denied-by-operator {prefix} (ticket 4711), for another ");
         ensure!(text.starts_with(&verdict), "{text}");
         let (text, _) = run(&stage, 0, &["explain", &own, "--output", "json"])?;
         let denied = serde_json::from_str::<Value>(&text)?["denied"].clone();

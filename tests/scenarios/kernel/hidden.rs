@@ -280,6 +280,41 @@ fn h2c_what_cannot_be_parsed_is_judged_by_its_source() {
     }
 }
 
+/// Whose port it is cannot be read, so that the base's list lets nothing by a deny list of another policy.
+#[test]
+fn h2c_an_allow_list_of_the_base_lets_nothing_by_a_deny_list_of_a_port() {
+    let frame = |count: usize, source: &str| {
+        let mut header = v6(TCP);
+        header.source = source.parse().unwrap();
+        let header = (0..count).fold(header, |header, _| header.extended(60, 8));
+        carried(&header.packet(&tcp(1, 443, 5, ACK)))
+    };
+    let documents = document("a", "enforce", "  allow: [\"2001:db8::/32\"]")
+        + &document(
+            "p",
+            "enforce",
+            "  ports: [tcp/443]\n  deny: [\"2001:db8:bad::/48\"]",
+        );
+    let Some(mut rig) = Rig::new(&documents) else {
+        return;
+    };
+    rig.check(&[
+        Case::arrives("followed", frame(3, "2001:db8:bad::1"), Reason::Denied, "p"),
+        Case::arrives(
+            "not followed",
+            frame(65, "2001:db8:bad::1"),
+            Reason::ExtensionHeaders,
+            "a",
+        ),
+        Case::arrives(
+            "nor of others",
+            frame(65, "2001:db8:6::1"),
+            Reason::ExtensionHeaders,
+            "a",
+        ),
+    ]);
+}
+
 /// A list about one port is about what may have that port.
 #[test]
 fn h2c_egress_lists_about_ports_hold_for_what_cannot_be_parsed() {
