@@ -214,7 +214,8 @@ fn d1_whatever_is_asked_at_once_is_answered_in_time() -> Result<()> {
         "{} answers, {reloads} reloads",
         took.len()
     );
-    ensure!(generation(stage.agent())? > 3.0, "policies were not applied");
+    // What is written every 100 ms is read every two seconds.
+    ensure!(generation(stage.agent())? > 2.0, "policies were not applied");
     ensure!(end.1 <= middle.1 + 16, "descriptors: {middle:?}, {end:?}");
     ensure!(end.0 <= middle.0 + 8 * 1_024, "memory: {middle:?}, {end:?}");
     ensure!(!full || of(99) < Duration::from_millis(100), "p99 {:?}", of(99));

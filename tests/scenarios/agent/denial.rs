@@ -91,8 +91,9 @@ fn expect_denied_for_a_while(stage: &Stage, node: IpAddr, own: IpAddr, prefix: &
 
     let output = agent.command(&["explain", &own.to_string()])?;
     let text = String::from_utf8(output.stdout)?;
-    let sentence =
-        format!("{own}: dropped: denied-for-authentication (authentication keeps failing), for another ");
+    let sentence = format!(
+        "{own}: dropped: denied-for-authentication {prefix} (authentication keeps failing), for another "
+    );
     let seconds = text
         .strip_prefix(&sentence)
         .and_then(|rest| rest.split_once(" s\n"))
