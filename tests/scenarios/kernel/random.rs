@@ -207,13 +207,7 @@ impl Policies {
             Reading::Arp => none(Reason::Lifeline),
             Reading::Other => none(Reason::NotIp),
             Reading::Opaque => none(Reason::Opaque),
-            Reading::Refused(reason)
-                if self.wildcard
-                    && !matches!(reason, Reason::Martian | Reason::Malformed)
-                    && addresses(&frame).is_some_and(|[source, _]| first_bits(source, 2) == 1) =>
-            {
-                (Reason::Allowed, Some("rest"))
-            }
+            // Whom `rest` allows, `a-web` may deny.
             Reading::Refused(reason) => (reason, Some(if self.wildcard { "rest" } else { "a-web" })),
             Reading::Packet(packet) if packet.neighbour_discovery => none(Reason::Lifeline),
             Reading::Packet(packet) => match self.of(&packet, packet.ports.1) {
