@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    num::NonZeroU32,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -200,7 +201,8 @@ fn a_second_agent_on_the_node_does_not_disturb_the_first() -> Result<()> {
     let hooks = Hooks::of(stage.lab().node(), interface)?;
     let load = Load {
         connections: 4,
-        pace: Pace::Closed,
+        // Less than the handshakes that one source may begin.
+        pace: Pace::PerSecond(NonZeroU32::new(100).expect("100 is not 0")),
         reuse: Reuse::PerRequest,
         warm_up: Duration::ZERO,
         duration: Duration::from_secs(3),
