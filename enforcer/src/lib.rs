@@ -10,6 +10,8 @@ pub mod admin;
 #[forbid(unsafe_code)]
 pub mod agent;
 #[forbid(unsafe_code)]
+pub mod agent_lock;
+#[forbid(unsafe_code)]
 pub mod audit;
 #[forbid(unsafe_code)]
 pub mod cli;

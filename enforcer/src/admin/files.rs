@@ -9,8 +9,9 @@ use super::{
     connections::{self, Listener},
     guard::Guard,
     places::Places,
-    socket::{self, Bound, Lock},
+    socket::{self, Bound},
 };
+use crate::agent_lock::AgentLock;
 
 /// How often it is looked at.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -18,7 +19,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// What is looked after.
 pub(super) struct Files {
     pub(super) guard: Arc<Guard>,
-    pub(super) lock: Arc<Lock>,
+    pub(super) lock: Arc<AgentLock>,
     pub(super) folder: PathBuf,
     /// `None`: the agent has no socket.
     pub(super) socket: Option<(UnixListener, Bound)>,
@@ -66,7 +67,7 @@ pub(super) async fn keep(files: Files, places: Arc<Places>, router: Router) {
 
 fn look(
     guard: &Guard,
-    lock: &Lock,
+    lock: &AgentLock,
     folder: &std::path::Path,
     bound: Option<Bound>,
 ) -> (Option<Bound>, Option<UnixListener>) {

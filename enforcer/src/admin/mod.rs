@@ -27,7 +27,12 @@ use std::{
 use axum::{Extension, Router, middleware, routing::get};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{agent::state::Shared, gateway::port_taken, sync};
+use crate::{
+    agent::state::Shared,
+    agent_lock::{AgentLock, AgentLockError},
+    gateway::port_taken,
+    sync,
+};
 use connections::Listener;
 use files::Files;
 use guard::{Guard, Surface};
@@ -66,13 +71,10 @@ pub enum AdminError {
         address: SocketAddr,
         source: io::Error,
     },
-    #[error("cannot write {path}: {source}; set `runtimeDir` to a folder that the agent may write")]
-    RuntimeDir { path: String, source: io::Error },
-    #[error(
-        "the runtime directory {folder} belongs to {}, which runs: give each agent a `runtimeDir` of its own, or stop that one first",
-        another(*process)
-    )]
-    Shared { folder: String, process: Option<u32> },
+    #[error(transparent)]
+    RuntimeDir(#[from] AgentLockError),
+    #[error("cannot write into {folder}: {source}; set `runtimeDir` to a folder that the agent may write")]
+    Sign { folder: PathBuf, source: io::Error },
     #[error(
         "cannot write the admin token into {path}: {source}; set `runtimeDir` to a folder that the agent may write"
     )]
@@ -85,13 +87,6 @@ pub enum AdminError {
     Watch(#[source] io::Error),
     #[error("the system gives no randomness for the admin token")]
     Randomness,
-}
-
-fn another(process: Option<u32>) -> String {
-    match process {
-        Some(process) => format!("another agent (process {process})"),
-        None => "another agent".to_owned(),
-    }
 }
 
 /// Where the agent is asked.
@@ -111,7 +106,7 @@ pub struct Bound {
     metrics: Option<std::net::TcpListener>,
     socket: Option<(std::os::unix::net::UnixListener, socket::Bound)>,
     guard: Guard,
-    lock: socket::Lock,
+    lock: AgentLock,
     runtime_dir: PathBuf,
 }
 
@@ -122,7 +117,11 @@ pub struct Bound {
 /// One of them is taken, or not this machine's, or the directory cannot be written.
 pub fn bind(addresses: Addresses<'_>) -> Result<Bound, AdminError> {
     let admin = listen("admin", addresses.admin)?;
-    let lock = socket::lock(addresses.runtime_dir)?;
+    let mut lock = AgentLock::take(addresses.runtime_dir, "runtimeDir")?;
+    lock.sign().map_err(|source| AdminError::Sign {
+        folder: addresses.runtime_dir.to_owned(),
+        source,
+    })?;
     let socket = match socket::listen(addresses.runtime_dir, &lock) {
         Ok(socket) => Some(socket),
         // What the system says of a path that is too long. The agent served without a socket before there was one.
@@ -177,7 +176,7 @@ fn listen(what: &'static str, address: SocketAddr) -> Result<std::net::TcpListen
 #[derive(Debug)]
 pub struct Admin {
     servers: Vec<JoinHandle<()>>,
-    lock: Arc<socket::Lock>,
+    lock: Arc<AgentLock>,
 }
 
 impl Admin {

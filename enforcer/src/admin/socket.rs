@@ -1,13 +1,11 @@
-//! What an agent has in its runtime directory: the lock, which says that the directory is its own, and the socket
-//! that the commands use. Nobody else can take or block that: the directory and the socket are the agent's alone.
+//! The socket that the commands use, in the runtime directory. Nobody else can take or block it: the directory and the
+//! socket are the agent's alone.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
-    io::{self, Read as _, Write as _},
+    fs::{self, Permissions},
+    io,
     os::unix::{
-        fs::{
-            DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-        },
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixListener,
     },
     path::{Path, PathBuf},
@@ -15,60 +13,10 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::AdminError;
+use crate::agent_lock::AgentLock;
 
 /// The socket in the runtime directory.
 pub const SOCKET_FILE: &str = "admin.sock";
-/// The file that a running agent has locked. Its content is the agent's process.
-const LOCK_FILE: &str = "agent.lock";
-
-/// Held by the agent that the runtime directory belongs to.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _file: File,
-}
-
-/// Makes the directory, if there is none, and takes it for this agent.
-///
-/// # Errors
-/// It cannot be written, or another agent has it.
-pub(super) fn lock(folder: &Path) -> Result<Lock, AdminError> {
-    let path = folder.join(LOCK_FILE);
-    let failed = |source| AdminError::RuntimeDir {
-        path: path.display().to_string(),
-        source,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut process = String::new();
-            drop((&file).take(16).read_to_string(&mut process));
-            return Err(AdminError::Shared {
-                folder: folder.display().to_string(),
-                process: process.trim().parse().ok(),
-            });
-        }
-        Err(TryLockError::Error(source)) => return Err(failed(source)),
-    }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(failed)?;
-    Ok(Lock { _file: file })
-}
-
 /// The socket, for as long as it is the one that its path leads to.
 #[derive(Debug)]
 pub(super) struct Bound {
@@ -83,7 +31,7 @@ pub(super) struct Bound {
 ///
 /// # Errors
 /// Something else is there, or the path is too long for a socket.
-pub(super) fn listen(folder: &Path, _: &Lock) -> io::Result<(UnixListener, Bound)> {
+pub(super) fn listen(folder: &Path, _: &AgentLock) -> io::Result<(UnixListener, Bound)> {
     let path = folder.join(SOCKET_FILE);
     if let Ok(there) = fs::symlink_metadata(&path) {
         if !there.file_type().is_socket() {
@@ -154,24 +102,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m3_a_runtime_directory_belongs_to_one_agent() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = lock(folder.path()).unwrap();
-        let said = lock(folder.path()).unwrap_err().to_string();
-        assert!(
-            said.contains(&format!("process {}", std::process::id())),
-            "{said}"
-        );
-        assert!(said.contains("runtimeDir"), "{said}");
-        drop(first);
-        lock(folder.path()).unwrap();
-    }
-
-    #[test]
     fn m3_the_socket_is_its_owners_and_replaces_a_dead_one_alone() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("made");
-        let held = lock(&folder).unwrap();
+        let held = AgentLock::take(&folder, "runtimeDir").unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
         let (listener, bound) = listen(&folder, &held).unwrap();
         let path = folder.join(SOCKET_FILE);

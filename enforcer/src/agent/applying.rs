@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -27,15 +24,8 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// The running thread.
 pub struct Applying {
-    stopped: Arc<Stopped>,
+    stop: Arc<Notify>,
     thread: JoinHandle<()>,
-}
-
-/// Whether nothing more is to be applied.
-#[derive(Default)]
-struct Stopped {
-    is_so: AtomicBool,
-    told: Notify,
 }
 
 /// Applies what comes out of `changes` until nobody sends any more.
@@ -44,8 +34,8 @@ struct Stopped {
 /// There is no thread to be had.
 pub fn start(shared: Arc<Shared>, mut changes: mpsc::Receiver<Outcome>, part: Part) -> io::Result<Applying> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
-    let stopped = Arc::new(Stopped::default());
-    let stop = Arc::clone(&stopped);
+    let stop = Arc::new(Notify::new());
+    let stopped = Arc::clone(&stop);
     let apply = async move {
         // Large lists take longer than a beat: each table that is written is progress.
         part.is_here();
@@ -53,11 +43,13 @@ pub fn start(shared: Arc<Shared>, mut changes: mpsc::Receiver<Outcome>, part: Pa
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                // Who is to stop applies nothing that waits.
+                biased;
+                () = stopped.notified() => break,
                 outcome = changes.recv() => match outcome {
-                    Some(outcome) if !stop.is_so.load(Ordering::Acquire) => take(&shared, outcome),
-                    _ => break,
+                    Some(outcome) => take(&shared, outcome),
+                    None => break,
                 },
-                () = stop.told.notified() => break,
                 _ = ticks.tick() => {}
             }
             part.beat();
@@ -67,7 +59,7 @@ pub fn start(shared: Arc<Shared>, mut changes: mpsc::Receiver<Outcome>, part: Pa
     let thread = thread::Builder::new()
         .name("policies".to_owned())
         .spawn(move || runtime.block_on(apply))?;
-    Ok(Applying { stopped, thread })
+    Ok(Applying { stop, thread })
 }
 
 /// Writing large access lists takes a while.
@@ -85,8 +77,7 @@ fn take(shared: &Shared, outcome: Outcome) {
 impl Applying {
     /// Applies nothing more, and waits for what is under way until `deadline` at most. Whether it has ended.
     pub fn stop(self, deadline: Instant) -> bool {
-        self.stopped.is_so.store(true, Ordering::Release);
-        self.stopped.told.notify_one();
+        self.stop.notify_one();
         while !self.thread.is_finished() && Instant::now() < deadline {
             thread::sleep(POLL);
         }

@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Differences},
     gateway::Listeners,
     logging::Verbosity,
-    policy::{self, Problems, Watch},
+    policy::{self, Problems, Watch, model::Name},
     supervision::Reader,
 };
 
@@ -117,7 +117,12 @@ impl Reload {
         if let (Some(listeners), Some(mut gateway)) = (&self.listeners, convert::gateway(&new)) {
             if differences.listeners {
                 let changes = listeners.change(&gateway.listeners, gateway.per_source.handshakes)?;
-                tracing::info!(?changes, "listeners have changed");
+                tracing::info!(
+                    added = names(&changes.added),
+                    changed = names(&changes.changed),
+                    removed = names(&changes.removed),
+                    "listeners have changed"
+                );
             }
             if differences.limits {
                 self.descriptors.fit(&mut gateway);
@@ -180,4 +185,9 @@ impl Reload {
             });
         });
     }
+}
+
+fn names(names: &[Name]) -> String {
+    let names: Vec<_> = names.iter().map(Name::as_str).collect();
+    names.join(", ")
 }

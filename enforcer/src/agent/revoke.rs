@@ -117,14 +117,14 @@ impl Shared {
             shortfalls: &revoked.shortfalls,
         });
         tracing::warn!(
-            ?whom,
+            %whom,
             reason = %order.reason,
             operator = order.operator.as_deref(),
             ?lasts,
             gateway = revoked.gateway,
             tcp = revoked.sockets.tcp,
             udp = revoked.sockets.udp,
-            shortfalls = ?revoked.shortfalls,
+            shortfalls = revoked.shortfalls.join("; "),
             "connections revoked"
         );
         Ok(revoked)

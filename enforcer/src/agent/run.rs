@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     admin::{self, AdminError, Bound},
+    agent_lock::{AgentLock, AgentLockError},
     audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
@@ -41,6 +42,8 @@ use crate::{
         supervisor,
     },
 };
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Threads of a runtime, and those of the admin address that may block.
 const RUNTIME_THREADS: usize = 2;
@@ -73,6 +76,8 @@ pub enum RunError {
     Watch(#[from] WatchError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    StateDir(#[from] AgentLockError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("capabilities cannot be dropped: {0}")]
@@ -114,6 +119,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
         metrics: config.metrics.map(|metrics| metrics.address),
         runtime_dir: &config.runtime_dir,
     })?;
+    take_state_dir(config)?;
     let kernel = config
         .kernel
         .enabled
@@ -160,9 +166,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
         shared.set_audit(audit);
         thread
     });
-    shared.record(&Event::Started {
-        version: env!("CARGO_PKG_VERSION"),
-    });
+    shared.record(&Event::Started { version: VERSION });
     if let Some(problems) = Problems::of(&policy::unknown_names(&loaded.set, config)) {
         return Err(problems.into());
     }
@@ -197,7 +201,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
             config.kernel.on_stop
         },
     );
-    shared.record(&Event::Stopping);
+    shared.record(&Event::Stopping { version: VERSION });
     let deadline = Instant::now() + LAST_WORDS;
     // What still waits for something has nobody left to answer to.
     runtimes.shutdown(LAST_WORK);
@@ -210,6 +214,22 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
         audit.stop(deadline);
     }
     result
+}
+
+/// Takes the folder of what operators have ordered, which two agents would write over each other.
+fn take_state_dir(config: &Config) -> Result<(), RunError> {
+    let (state, runtime) = (&config.state_dir, &config.runtime_dir);
+    let is_runtime_dir = || Some(state.canonicalize().ok()? == runtime.canonicalize().ok()?);
+    if is_runtime_dir() == Some(true) {
+        return Ok(());
+    }
+    match AgentLock::take(state, "stateDir") {
+        Ok(lock) => lock.keep(),
+        Err(error @ AgentLockError::Taken { .. }) => return Err(error.into()),
+        // Without it the agent has done its work before, and says so when there is something to write.
+        Err(error) => tracing::warn!(%error, "whether another agent uses the same `stateDir` is not known"),
+    }
+    Ok(())
 }
 
 /// The agent's own tasks, and those of the admin address, of which none keeps the others from being done.
@@ -359,10 +379,10 @@ fn serve(
         .map_err(RunError::Runtime)?;
     shared.set_ready(true);
     notifier.tell(Message::Ready);
-    tracing::info!(admin = %config.admin.address, version = env!("CARGO_PKG_VERSION"), "ready");
+    tracing::info!(admin = %config.admin.address, version = VERSION, "ready");
     // The thread that tells it ends with the process.
     let cause = causes.recv().unwrap_or(Cause::Asked);
-    tracing::info!(?cause, "stopping");
+    tracing::info!(%cause, "stopping");
     notifier.tell(Message::Stopping);
     shared.set_ready(false);
     for task in tasks {

@@ -30,11 +30,13 @@ const LOOK: Duration = Duration::from_millis(100);
 const LAST_LINE: Duration = Duration::from_millis(50);
 
 /// Why the agent ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// By SIGTERM or SIGINT.
+    #[error("asked by a signal")]
     Asked,
     /// A part has failed.
+    #[error("{0}")]
     Failed(Arc<String>),
 }
 

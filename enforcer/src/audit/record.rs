@@ -153,7 +153,7 @@ pub enum Event<'a> {
     /// The agent has begun.
     Started { version: &'a str },
     /// It ends.
-    Stopping,
+    Stopping { version: &'a str },
     PoliciesApplied {
         generation: u64,
         digest: &'a str,

@@ -17,6 +17,9 @@ use crate::{
     logging::{self, Lines, Verbosity},
 };
 
+/// A log filter, which goes before `log.level`.
+const VARIABLE: &str = "ENFORCER_LOG";
+
 /// How long the end waits for the log to be written.
 const LAST_LINES: Duration = Duration::from_millis(300);
 
@@ -84,12 +87,15 @@ fn log(log: Log) -> Result<(logging::Log, Verbosity), Failure> {
 fn filter(level: Level) -> Result<EnvFilter, FromEnvError> {
     EnvFilter::builder()
         .with_default_directive(level.into())
-        .with_env_var("ENFORCER_LOG")
+        .with_env_var(VARIABLE)
         .from_env()
 }
 
 fn verbosity<S: 'static>(handle: Handle<EnvFilter, S>) -> Verbosity {
     Verbosity::new(move |level| {
+        if std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty()) {
+            tracing::info!("{VARIABLE} goes before `log.level`: what it names keeps its level");
+        }
         let changed = filter(level).map(|filter| handle.reload(filter));
         if !matches!(changed, Ok(Ok(()))) {
             tracing::error!(%level, "the level of the log cannot be changed; restart the agent for it");

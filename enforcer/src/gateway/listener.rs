@@ -59,15 +59,16 @@ impl ListenerContext {
     }
 }
 
-/// `count` sockets at `address`.
+/// `count` sockets at `address`, which no other process listens on. `is_ours`: sockets of this process have the port, and
+/// it is shared with them.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub(super) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+pub(super) fn bind(address: SocketAddr, count: usize, is_ours: bool) -> io::Result<Vec<StdListener>> {
     let mut address = address;
     let mut listeners = Vec::with_capacity(count);
-    for _ in 0..count {
-        let listener = bind_one(address)?;
+    for number in 0..count {
+        let listener = bind_one(address, number > 0 || is_ours)?;
         // The first socket decides where port 0 is.
         address = listener.local_addr()?;
         listeners.push(listener);
@@ -83,12 +84,15 @@ pub(crate) fn port_taken(error: &io::Error) -> &'static str {
     }
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
+/// Without `is_shared`, the socket shares its port only once it has it: Linux refuses it where another process has the
+/// port, even one that would share it.
+fn bind_one(address: SocketAddr, is_shared: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    socket.set_reuse_port(is_shared)?;
     socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -170,6 +174,38 @@ fn is_due(last: &mut Option<Instant>, now: Instant) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a second agent would: with the same options.
+    #[test]
+    fn f9_a_port_that_another_listens_on_is_not_shared() {
+        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2, false).unwrap();
+        let address = first[0].local_addr().unwrap();
+        let taken = |address| bind(address, 2, false).map_err(|error| error.kind()).unwrap_err();
+        assert_eq!(taken(address), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            taken(SocketAddr::from(([0, 0, 0, 0], address.port()))),
+            io::ErrorKind::AddrInUse
+        );
+        let more = bind(address, 2, true).unwrap();
+        drop((first, more));
+        bind(address, 2, false).unwrap();
+    }
+
+    /// Every socket of a listener gets its share.
+    #[test]
+    fn the_sockets_of_a_listener_share_its_connections() {
+        let sockets = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 2, false).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        let clients: Vec<_> = (0..64)
+            .map(|_| std::net::TcpStream::connect(address).unwrap())
+            .collect();
+        let accepted = sockets
+            .iter()
+            .map(|socket| std::iter::from_fn(|| socket.accept().ok()).count());
+        let accepted: Vec<_> = accepted.collect();
+        assert_eq!(accepted.iter().sum::<usize>(), clients.len());
+        assert!(!accepted.contains(&0), "{accepted:?}");
+    }
 
     #[test]
     fn pausing_is_said_once_in_a_while() {

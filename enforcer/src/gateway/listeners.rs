@@ -330,7 +330,13 @@ impl Listeners {
             address: config.address,
             source,
         };
-        let sockets: Vec<StdListener> = listener::bind(config.address, self.workers).map_err(failed)?;
+        let port = config.address.port();
+        let served = self.served.load();
+        let mut ours = served.iter().map(|(address, _)| address);
+        let mut new = prepared.listening.iter().map(|each| &each.address);
+        let is_ours = ours.any(|address| address.port() == port) || new.any(|address| address.port() == port);
+        let sockets: Vec<StdListener> =
+            listener::bind(config.address, self.workers, is_ours).map_err(failed)?;
         let address = sockets[0].local_addr().map_err(failed)?;
         for (socket, changes) in sockets.into_iter().zip(&mut prepared.workers) {
             changes.push(Change::Open(socket, Arc::clone(&context)));

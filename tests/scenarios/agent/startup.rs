@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 use lab::{
     agent,
     client::Ask,
-    demo::policies::HOST,
+    demo::{policies::HOST, setup::Stage},
     load::{Load, Pace, Reuse},
     netns::Namespace,
     pki::Authority,
@@ -210,17 +210,22 @@ fn a_second_agent_on_the_node_does_not_disturb_the_first() -> Result<()> {
     let load = load.run(stage.verified_client()?, Ask::get(OPEN));
     let pending = stage.client_thread().begin(load);
     for _ in 0..3 {
-        let mut second = stage.lab().node().command(stage.agent().binary())?;
-        let log = stage.workspace().path().join("startup.log");
-        second
-            .args(["run", "--config", "enforcer.yaml"])
-            .current_dir(stage.workspace().path())
-            .stderr(std::fs::File::create(&log)?);
-        let code = exit_code(second)?;
-        let said = std::fs::read_to_string(log)?;
+        let said = second_agent(&stage, "enforcer.yaml")?;
         let expected = "enforcer: cannot listen on the admin address 127.0.0.1:9600: Address already in use";
-        ensure!(code == Some(1) && said.contains(expected), "{code:?}\n{said}");
+        ensure!(said.contains(expected), "{said}");
     }
+    // With an admin address and a folder of its own, too: it would share the first's connections.
+    let config = std::fs::read_to_string(stage.workspace().path().join("enforcer.yaml"))?
+        .replace(":9600", ":9601")
+        .replace("runtimeDir: run", "runtimeDir: second");
+    std::fs::write(stage.workspace().path().join("second.yaml"), &config)?;
+    let said = second_agent(&stage, "second.yaml")?;
+    let expected = "enforcer: listener edge: cannot listen on [::]:8443: Address already in use";
+    ensure!(said.contains(expected), "{said}");
+    let config = format!("{config}stateDir: run\n");
+    std::fs::write(stage.workspace().path().join("second.yaml"), config)?;
+    let said = second_agent(&stage, "second.yaml")?;
+    ensure!(said.contains("enforcer: run belongs to another agent"), "{said}");
     let report = pending.wait()?;
     ensure!(report.failures.is_empty() && report.succeeded > 50, "{report:?}");
     ensure!(Hooks::of(stage.lab().node(), interface)? == hooks);
@@ -241,4 +246,18 @@ fn a_second_agent_on_the_node_does_not_disturb_the_first() -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
+}
+
+/// Runs an agent beside the stage's, which should not start, and gives what it said.
+fn second_agent(stage: &Stage, config: &str) -> Result<String> {
+    let mut second = stage.lab().node().command(stage.agent().binary())?;
+    let log = stage.workspace().path().join("startup.log");
+    second
+        .args(["run", "--config", config])
+        .current_dir(stage.workspace().path())
+        .stderr(std::fs::File::create(&log)?);
+    let code = exit_code(second)?;
+    let said = std::fs::read_to_string(log)?;
+    ensure!(code == Some(1), "{code:?}\n{said}");
+    Ok(said)
 }

@@ -13,14 +13,11 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::file::File;
+use super::file::{self, File, VERSION};
 use crate::{
     admin::wire::Action,
     kernel::{Denial, DeniedBy, MAX_DENIALS, monotonic_ns},
 };
-
-/// The only form so far.
-const VERSION: u32 = 1;
 
 /// `denials.json`, with as many entries as can be in force ([`MAX_DENIALS`]).
 #[derive(Debug)]
@@ -103,17 +100,7 @@ impl Document {
     }
 
     fn ordered(self) -> io::Result<Vec<Ordered>> {
-        if self.version != VERSION {
-            let version = self.version;
-            return Err(io::Error::other(format!(
-                "it is of version {version}, not {VERSION}"
-            )));
-        }
-        if self.denials.len() > MAX_DENIALS {
-            return Err(io::Error::other(format!(
-                "it has more than {MAX_DENIALS} entries"
-            )));
-        }
+        file::check(self.version, self.denials.len(), MAX_DENIALS)?;
         let now = OffsetDateTime::now_utc();
         let entries: io::Result<Vec<_>> = self
             .denials

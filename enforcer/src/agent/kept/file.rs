@@ -25,6 +25,9 @@ use tokio::sync::watch;
 /// The largest file that is read and written, in bytes.
 const LARGEST: u64 = 256 << 20;
 
+/// The only form of the documents so far.
+pub(super) const VERSION: u32 = 1;
+
 /// How long a change waits until it is written.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -196,6 +199,22 @@ impl File {
             self.path().display()
         )
     }
+}
+
+/// Whether a document has the form and the size of those that are written.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check(version: u32, entries: usize, most: usize) -> io::Result<()> {
+    if version != VERSION {
+        return Err(io::Error::other(format!(
+            "it is of version {version}, not {VERSION}"
+        )));
+    }
+    if entries > most {
+        return Err(io::Error::other(format!("it has more than {most} entries")));
+    }
+    Ok(())
 }
 
 fn path(folder: &Path, name: &str) -> PathBuf {

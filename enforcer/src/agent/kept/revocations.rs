@@ -5,15 +5,12 @@ use std::{io, path::Path, time::Instant};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::file::File;
+use super::file::{self, File, VERSION};
 use crate::{
     admin::wire::Revokee,
     gateway::revocation::{MOST, RevocationStore},
     policy::model::Revocation,
 };
-
-/// The only form so far.
-const VERSION: u32 = 1;
 
 /// `revocations.json`, with as many entries as can be in force ([`MOST`]).
 #[derive(Debug)]
@@ -82,15 +79,7 @@ impl Document {
 
     /// Those that have not ended.
     fn entries(self) -> io::Result<Vec<Revocation>> {
-        if self.version != VERSION {
-            let version = self.version;
-            return Err(io::Error::other(format!(
-                "it is of version {version}, not {VERSION}"
-            )));
-        }
-        if self.revocations.len() > MOST {
-            return Err(io::Error::other(format!("it has more than {MOST} entries")));
-        }
+        file::check(self.version, self.revocations.len(), MOST)?;
         let entries: io::Result<Vec<_>> = self.revocations.into_iter().map(Entry::revocation).collect();
         let now = OffsetDateTime::now_utc();
         let mut entries = entries?;

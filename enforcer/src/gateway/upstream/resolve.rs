@@ -46,7 +46,8 @@ async fn refresh(endpoint: &SharedEndpoint, failing: &mut bool) {
         Ok(addresses) => {
             *failing = false;
             if **endpoint.addresses() != addresses {
-                tracing::info!(%service, %name, ?addresses, "an endpoint's name has other addresses");
+                let now: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                tracing::info!(%service, %name, addresses = now.join(", "), "an endpoint's name has other addresses");
                 endpoint.set_addresses(addresses);
             }
         }
