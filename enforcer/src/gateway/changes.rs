@@ -10,13 +10,13 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 
-use super::{
+use super::refusal::Refusal;
+use crate::policy::model::{FieldChanges, PathChange, Pattern, Redirect, Rewrite};
+use enforcer_http_rules::{
     host::Host,
-    refusal::Refusal,
     reserved::{is_same_field, remove_where},
     target,
 };
-use crate::policy::model::{FieldChanges, PathChange, Pattern, Redirect, Rewrite};
 
 /// Removes, sets and adds fields.
 pub(super) fn apply(changes: &FieldChanges, fields: &mut HeaderMap) {

@@ -6,7 +6,8 @@ use http::{
     request::Parts,
 };
 
-use super::{present::Present, refusal::Refusal, signal::Verdict};
+use super::{refusal::Refusal, signal::Verdict};
+use enforcer_http_rules::known_fields::Present;
 
 /// Makes one of several equal `Content-Length`, which HTTP/2 admits, and which services would read in different ways.
 ///

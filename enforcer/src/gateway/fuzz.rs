@@ -25,7 +25,6 @@ pub(super) use self::routes::plain;
 pub(crate) use self::routes::routes;
 use super::{
     framing,
-    host::Host,
     identity::{
         bearer::{Offered, Scheme},
         dpop::{Asked, DPOP, ProofChecker},
@@ -33,11 +32,15 @@ use super::{
         scope::Scopes,
         token::{self, Binding, VerifiedToken},
     },
-    present::Present,
     proxy_protocol,
-    target::{normalise, origin_form},
 };
 use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
+use enforcer_http_rules::{
+    host::Host,
+    known_fields::Present,
+    target::{normalise, origin_form},
+};
+use percent_encoding::percent_decode_str;
 
 pub(crate) use lengths::lengths;
 
@@ -63,7 +66,10 @@ pub(crate) fn target(bytes: &[u8]) {
     let path = forwarded.path();
     assert!(path.starts_with('/') && !path.contains("//"), "{path}");
     // Nobody can write the same path in another way that passes.
-    for (segment, raw) in path.split('/').map(|segment| (segment, unescaped(segment))) {
+    for (segment, raw) in path
+        .split('/')
+        .map(|segment| (segment, percent_decode_str(segment).collect::<Vec<u8>>()))
+    {
         let lower: String = raw.iter().map(|byte| format!("%{byte:02x}")).collect();
         let again = normalise(&format!("/{lower}"))
             .ok()
@@ -71,7 +77,7 @@ pub(crate) fn target(bytes: &[u8]) {
         assert_eq!(again.as_deref(), Some(segment), "{path}");
     }
     // As a server reads it that decodes escapes before it looks for segments, or afterwards.
-    let decoded: Vec<u8> = unescaped(path);
+    let decoded: Vec<u8> = percent_decode_str(path).collect();
     assert_eq!(
         decoded.iter().filter(|byte| **byte == b'/').count(),
         path.matches('/').count(),
@@ -82,27 +88,6 @@ pub(crate) fn target(bytes: &[u8]) {
         let harmful = |byte: &u8| matches!(byte, b'\\' | b';' | 0..0x20 | 0x7f);
         assert!(!segment.iter().any(harmful), "{path}");
     }
-}
-
-/// The path with its escapes decoded once.
-pub(super) fn unescaped(path: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = path.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        let escaped = rest
-            .get(..2)
-            .filter(|_| byte == b'%')
-            .and_then(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok());
-        match escaped {
-            Some(value) => {
-                out.push(value);
-                rest = &rest[2..];
-            }
-            None => out.push(byte),
-        }
-    }
-    out
 }
 
 /// A request's target, `Host` and codings, each on a line: whose host it is has one reading, and at most one coding

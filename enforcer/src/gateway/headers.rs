@@ -1,6 +1,6 @@
 //! Which header fields cross the gateway.
 //!
-//! Fields that concern one connection stay on it: see [`super::hop`]. Fields by which a gateway
+//! Fields that concern one connection stay on it: see [`enforcer_http_rules::hop_by_hop`]. Fields by which a gateway
 //! tells its upstream who a client is are removed from every request, whatever the client wrote, and
 //! then set from what the gateway knows. So are fields by which some frameworks replace the method
 //! or the path that the policy has looked at. `authorization` is forwarded, unless a rule says otherwise.
@@ -10,12 +10,12 @@ use http::{
     header::{CONNECTION, COOKIE, EXPECT, HOST, TE},
 };
 
-use super::{
-    hop,
+use super::spoken::{Proven, Spoken, UnspeakableIdentity};
+use enforcer_http_rules::{
+    hop_by_hop,
     host::Host,
-    present::Present,
+    known_fields::Present,
     reserved::{is_ours, remove_where},
-    spoken::{Proven, Spoken, UnspeakableIdentity},
 };
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -54,8 +54,8 @@ pub(super) fn prepare_request(
     host: Host,
     client: &Client<'_>,
 ) -> Result<(), UnspeakableIdentity> {
-    let trailers = present.has(Present::TE) && hop::wants_trailers(headers);
-    hop::strip(headers, present);
+    let trailers = present.has(Present::TE) && hop_by_hop::wants_trailers(headers);
+    hop_by_hop::strip(headers, present);
     if present.has(Present::EXPECT) {
         headers.remove(EXPECT);
     }
@@ -115,8 +115,8 @@ pub(super) fn join_cookies(fields: &mut HeaderMap) {
 /// Takes out of a response's fields what concerns only the upstream's connection.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
     let present = Present::in_response(headers);
-    hop::strip_named(headers, present);
-    hop::strip(headers, present);
+    hop_by_hop::strip_named(headers, present);
+    hop_by_hop::strip(headers, present);
 }
 
 /// Takes out of trailers what may not come from a client.
@@ -160,7 +160,7 @@ mod tests {
         };
         let present = Present::in_request(&headers);
         let host = Host::of(&Uri::from_static("/"), &headers).unwrap();
-        hop::strip_named(&mut headers, present);
+        hop_by_hop::strip_named(&mut headers, present);
         prepare_request(&mut headers, present, host, &client).unwrap();
         headers
     }
@@ -360,10 +360,10 @@ mod tests {
         fn services_get_what_they_got_from_a_look_for_each(fields in fields()) {
             let headers = prepared(&fields);
             let mut expected = map(&fields);
-            let trailers = hop::wants_trailers(&expected);
+            let trailers = hop_by_hop::wants_trailers(&expected);
             let present = Present::in_response(&expected);
-            hop::strip_named(&mut expected, present);
-            hop::strip(&mut expected, present);
+            hop_by_hop::strip_named(&mut expected, present);
+            hop_by_hop::strip(&mut expected, present);
             strip_ours(&mut expected);
             expected.remove(EXPECT);
             if trailers {

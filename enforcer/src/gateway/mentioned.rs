@@ -6,11 +6,11 @@
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
-use super::reserved::{is_same_field, remove_where};
 use crate::policy::{
     cel,
     model::{Part, RequestKey, Requirement, Route, Rule},
 };
+use enforcer_http_rules::reserved::{is_same_field, remove_where};
 
 /// The names of such fields.
 #[derive(Debug, Default)]

@@ -30,8 +30,6 @@ mod handshakes;
 mod headers;
 mod hello;
 mod hold;
-mod hop;
-mod host;
 pub mod identity;
 mod lengths;
 mod levels;
@@ -40,19 +38,16 @@ mod listener;
 mod listeners;
 mod live;
 mod mentioned;
-mod methods;
 mod metrics;
 mod mirror;
 mod passthrough;
 pub mod policies;
-mod present;
 pub mod pressure;
 pub mod problem;
 mod proof;
 mod proxy_protocol;
 mod refusal;
 mod request;
-mod reserved;
 pub mod revocation;
 mod revoker;
 pub mod router;
@@ -61,7 +56,6 @@ mod socket;
 mod sources;
 mod spoken;
 mod stamp;
-mod target;
 pub mod tls;
 mod tunnel;
 mod upgrade;
@@ -86,14 +80,10 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use hop::is_of_hop;
-pub(crate) use host::value as host_value;
 pub(crate) use listener::port_taken;
 pub use listeners::{ListenerChanges, Listeners};
-pub(crate) use reserved::is_ours;
 pub use revoker::{Ended, Revoker};
 pub(crate) use sources::Budgets;
-pub(crate) use target::{spelling as path_spelling, spelling_of_part as path_part_spelling};
 pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{

@@ -23,23 +23,20 @@ use super::{
     connection::{Connection, UnderWay},
     forwarding, framing, grpc, headers,
     hold::Held,
-    hop,
-    host::Host,
     identity::{authorize::Denial, bearer::Scheme, dpop::DPOP, reason::Reason, token::VerifiedToken},
     limit::{self, Meter},
-    methods, metrics, mirror,
-    present::Present,
+    metrics, mirror,
     refusal::Refusal,
     revocation::Proofs,
     router::{Asked, RuleIndex},
     signal::{Outcome, Verdict},
-    target,
     tunnel::Tunnel,
     upgrade::{self, Told},
     upstream::send::Sender,
     worker::WorkerPolicy,
 };
 use crate::policy::model::{ApiKey, Destination, Mode, Requirement};
+use enforcer_http_rules::{hop_by_hop, host::Host, known_fields::Present, methods, target};
 
 /// Stands for the status of a request whose client went away, as others use it.
 const CLIENT_CLOSED: u16 = 499;
@@ -161,7 +158,7 @@ impl<'a> Passage<'a> {
         let asked = upgrade::asked(&mut parts, present)?;
         self.check_method(&parts.method)?;
         let host = Host::of(&parts.uri, &parts.headers).map_err(Refusal::invalid)?;
-        hop::strip_named(&mut parts.headers, present);
+        hop_by_hop::strip_named(&mut parts.headers, present);
         parts.uri = match parts.method {
             Method::CONNECT => connecting::target(&parts.uri)?,
             _ => target::origin_form(std::mem::take(&mut parts.uri)).map_err(Refusal::invalid)?,

@@ -21,12 +21,12 @@ use hyper_util::rt::TokioIo;
 
 use super::{
     connection::{Connection, UnderWay},
-    present::Present,
     refusal::Refusal,
     signal::Verdict,
     tunnel::Tunnel,
 };
 use crate::policy::model::{Rule, Upgrade};
+use enforcer_http_rules::known_fields::Present;
 
 const WEBSOCKET: &str = "websocket";
 

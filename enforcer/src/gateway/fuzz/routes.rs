@@ -1,20 +1,18 @@
 //! A request among routes: the router finds the rule that a plain reader of the documentation finds.
 
+use percent_encoding::percent_decode_str;
 use std::{cmp::Reverse, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
 use crate::{
-    gateway::{
-        host::Host,
-        router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided},
-        target::origin_form,
-    },
+    gateway::router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided},
     policy::model::{
         Access, Condition, Destination, HostPattern, Mode, Origin, Part, Passthrough, PathMatch, Pattern,
         Requirement, Route, Routing, Rule, Test,
     },
 };
+use enforcer_http_rules::{host::Host, target::origin_form};
 
 /// No more lines are read, and no longer regular expressions: compiling them is what takes time.
 const MAX_LINES: usize = 64;
@@ -300,6 +298,6 @@ fn parameters(query: Option<&str>, name: &str) -> impl Iterator<Item = String> {
 
 /// A part of a query as its writer meant it.
 fn decoded(text: &str) -> String {
-    let bytes = super::unescaped(&text.replace('+', " "));
+    let bytes = percent_decode_str(&text.replace('+', " ")).collect::<Vec<u8>>();
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -8,14 +8,13 @@ use super::Passage;
 use crate::{
     gateway::{
         connection::{Connection, attempted, blame},
-        host::Host,
         identity::{
             api_key::KeyError,
             authorize::{Denial, admit_source, authorize, authorize_key},
             bearer::{self, BearerError, Offered, Scheme},
             challenge::Realm,
-            condition, dpop,
-            dpop::ProofError,
+            condition,
+            dpop::{self, ProofError},
             facts::Facts,
             introspection::Asker,
             token::{TokenError, VerifiedToken},
@@ -29,6 +28,7 @@ use crate::{
     },
     policy::model::{ApiKey, ApiKeyRequirement, Mode, Requirement, Rule},
 };
+use enforcer_http_rules::host::Host;
 
 impl<'a> Passage<'a> {
     /// Whether the request may go on: by its proofs, then by its limits.

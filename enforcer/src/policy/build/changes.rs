@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use http::{HeaderName, HeaderValue};
 
 use super::distinct_of;
-use crate::{
-    gateway::{host_value, is_of_hop, is_ours, path_spelling},
-    policy::{
-        destination::{FieldChanges, PathChange, Rewrite},
-        leaf::{PathMatch, Template},
-        raw,
-        yaml::place::{Place, Unique, parsed},
-    },
+use crate::policy::{
+    destination::{FieldChanges, PathChange, Rewrite},
+    leaf::{PathMatch, Template},
+    raw,
+    yaml::place::{Place, Unique, parsed},
 };
+use enforcer_http_rules::{hop_by_hop::is_of_hop, host::value, reserved::is_ours, target::spelling};
 
 /// The most changes of each kind.
 const MAX_CHANGES: usize = 32;
@@ -99,7 +97,7 @@ fn normal(path: &str, at: &Place<'_>) -> bool {
         ));
         return false;
     }
-    match path_spelling(path) {
+    match spelling(path) {
         Ok(right) if right == path => true,
         Ok(right) => {
             at.error(format!(
@@ -116,7 +114,7 @@ fn normal(path: &str, at: &Place<'_>) -> bool {
 
 /// A host, with a port where there is one.
 pub(super) fn host(text: &str, at: &Place<'_>) -> Option<HeaderValue> {
-    let value = host_value(text);
+    let value = value(text);
     if value.is_none() {
         at.error(format!(
             "`{text}` is no host: write a name like api.example.com or api.example.com:8080"

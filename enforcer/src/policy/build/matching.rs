@@ -2,15 +2,13 @@
 
 use http::HeaderName;
 
-use crate::{
-    gateway::{is_of_hop, is_ours},
-    policy::{
-        leaf::Pattern,
-        matching::{Condition, Part, Test},
-        raw,
-        yaml::place::{Place, Unique, parsed},
-    },
+use crate::policy::{
+    leaf::Pattern,
+    matching::{Condition, Part, Test},
+    raw,
+    yaml::place::{Place, Unique, parsed},
 };
+use enforcer_http_rules::{hop_by_hop::is_of_hop, reserved::is_ours};
 
 /// The most conditions of one kind in a rule.
 const MAX_CONDITIONS: usize = 16;

@@ -7,10 +7,8 @@ use super::{
     check::Checker,
     tree::{Constant, Node, Place, TextTest},
 };
-use crate::{
-    gateway::{path_part_spelling, path_spelling},
-    policy::leaf::misspelt_literal,
-};
+use crate::policy::leaf::misspelt_literal;
+use enforcer_http_rules::target::{spelling, spelling_of_part};
 
 impl Checker<'_> {
     /// `node`, which `expression` stands for, unless it compares the path with what is not in its normal form, or the
@@ -74,7 +72,7 @@ fn whole(place: &Place, constant: &Constant) -> Option<Wrong> {
         return None;
     };
     match place {
-        Place::Path => match path_spelling(text) {
+        Place::Path => match spelling(text) {
             Ok(right) if right == **text => None,
             Ok(right) => Some(Wrong::path(text, right)),
             Err(error) => Some(Wrong {
@@ -100,7 +98,7 @@ fn part(test: TextTest, text: &str) -> Option<Wrong> {
             hint: Some(format!("/{text}")),
         });
     }
-    let right = path_part_spelling(text);
+    let right = spelling_of_part(text);
     (right != text).then(|| Wrong::path(text, right))
 }
 

@@ -5,7 +5,7 @@ use regex_syntax::{
     hir::{Hir, HirKind},
 };
 
-use crate::gateway::path_part_spelling;
+use enforcer_http_rules::target::spelling_of_part;
 
 /// A literal of the expression that is in no normalised path, and how such a path has it. Nothing where the
 /// expression has none, as far as can be told: `%3[Aa]` is none.
@@ -24,7 +24,7 @@ fn find(part: &Hir) -> Option<(String, String)> {
     match part.kind() {
         HirKind::Literal(literal) => {
             let text = str::from_utf8(&literal.0).ok()?;
-            let right = path_part_spelling(text);
+            let right = spelling_of_part(text);
             (right != text).then(|| (text.to_owned(), right))
         }
         HirKind::Repetition(repeated) => find(&repeated.sub),

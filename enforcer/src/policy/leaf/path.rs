@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{Pattern, misspelt_literal};
-use crate::gateway::{path_part_spelling, path_spelling};
+use enforcer_http_rules::target::{spelling, spelling_of_part};
 
 /// What a path must be. Paths are compared after normalisation, by segment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,8 +82,8 @@ impl fmt::Display for PathMatch {
 
 /// The spelling that is right for a path that earlier versions took as it is: other escapes of the same path.
 pub(crate) fn other_escapes(text: &str) -> Option<String> {
-    let right = path_spelling(text).ok().filter(|right| right != text)?;
-    (path_part_spelling(text) == right).then_some(right)
+    let right = spelling(text).ok().filter(|right| right != text)?;
+    (spelling_of_part(text) == right).then_some(right)
 }
 
 /// Paths are matched after normalisation (RFC 3986, 6.2.2), so one that is not normal never matches.
@@ -101,7 +101,7 @@ fn check_path(text: &str) -> Result<(), String> {
             "`{text}` has a `*`, which is no wildcard in paths: use `prefix`, or `regex` for an asterisk"
         ));
     }
-    match path_spelling(text) {
+    match spelling(text) {
         Ok(right) if right == text => Ok(()),
         Ok(right) => Err(format!(
             "`{text}` is not in the normal form, in which paths are matched and forwarded, and would never match: write `{right}`"

@@ -23,7 +23,8 @@ use super::{
     bearer::{Offered, Scheme},
     token::{Binding, VerifiedToken},
 };
-use crate::{gateway::host::Host, policy::model::Issuer};
+use crate::policy::model::Issuer;
+use enforcer_http_rules::host::Host;
 
 /// The field that has the proof (RFC 9449, section 4.1).
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");
@@ -39,7 +40,7 @@ pub(in crate::gateway) struct Asked<'a> {
     /// Whether the client's connection is TLS, and so the scheme `https`.
     pub(in crate::gateway) tls: bool,
     pub(in crate::gateway) host: &'a Host,
-    /// In its one form: see [`crate::gateway::target`].
+    /// In its one form: see [`enforcer_http_rules::target`].
     pub(in crate::gateway) path: &'a str,
 }
 

@@ -5,7 +5,7 @@
 use http::{HeaderMap, Uri};
 
 use super::Asked;
-use crate::gateway::{host::Host, target};
+use enforcer_http_rules::{host::Host, target};
 
 /// Whether `address`, an `htu`, means the request.
 pub(super) fn is_for(address: &str, asked: &Asked<'_>) -> bool {

@@ -51,7 +51,7 @@ const REGISTERED: [&str; 39] = [
 
 /// The method that `method` is but for case: a registered one, or one of `named`. Nothing for what is written as it
 /// should be, and for what resembles none.
-pub(super) fn meant<'a>(method: &Method, named: &'a [Method]) -> Option<&'a str> {
+pub fn meant<'a>(method: &Method, named: &'a [Method]) -> Option<&'a str> {
     let text = method.as_str();
     if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return None;

@@ -68,7 +68,7 @@ const fn place(letter: u8) -> usize {
 /// Whether only the gateway may set the field. Servers that hand fields on by CGI's rules (RFC 3875
 /// section 4.1.18) make no difference between `-` and `_`, and some none between these and whatever else is neither
 /// letter nor digit, so neither does this.
-pub(crate) fn is_ours(name: &str) -> bool {
+pub fn is_ours(name: &str) -> bool {
     may_be_ours(name) && is_listed(name)
 }
 
@@ -84,13 +84,13 @@ fn may_be_ours(name: &str) -> bool {
 }
 
 /// Whether services may take a field for `ours`.
-pub(super) fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
+pub fn is_same_field(name: &HeaderName, ours: &HeaderName) -> bool {
     let (name, ours) = (name.as_str(), ours.as_str());
     name.len() == ours.len() && name.bytes().map(fold).eq(ours.bytes().map(fold))
 }
 
 /// Takes the fields out whose names are such.
-pub(super) fn remove_where(fields: &mut HeaderMap, is: impl Fn(&HeaderName) -> bool) {
+pub fn remove_where(fields: &mut HeaderMap, is: impl Fn(&HeaderName) -> bool) {
     let removed: Vec<_> = fields.keys().filter(|name| is(name)).cloned().collect();
     for name in removed {
         fields.remove(name);

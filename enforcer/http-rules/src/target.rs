@@ -12,7 +12,7 @@
 //!   segment (RFC 3986 section 3.3), so that they read `/admin` where the policy has seen `/admin;x`.
 //!
 //! The query is forwarded as it came. Rules that look at it read it as forms are read: see
-//! [`crate::policy::model::Part::Query`].
+//! [`enforcer::policy::model::Part::Query`].
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ use http::{Uri, uri::PathAndQuery};
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TargetError {
+pub enum TargetError {
     #[error("the target is not a path: it must begin with `/`")]
     NotAPath,
     #[error("the path has a `%` that two hexadecimal digits do not follow")]
@@ -39,7 +39,7 @@ pub(crate) enum TargetError {
 ///
 /// # Errors
 /// Why it is refused.
-pub(super) fn origin_form(uri: Uri) -> Result<Uri, TargetError> {
+pub fn origin_form(uri: Uri) -> Result<Uri, TargetError> {
     let path = normalise(uri.path())?;
     let whole = uri.path_and_query();
     // A target may have a query and no path: it is read as `/`, and must not be written as it is (RFC 9113, 8.3.1).
@@ -61,7 +61,7 @@ pub(super) fn origin_form(uri: Uri) -> Result<Uri, TargetError> {
 ///
 /// # Errors
 /// Why the path is refused.
-pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, TargetError> {
+pub fn normalise(path: &str) -> Result<Cow<'_, str>, TargetError> {
     if !path.starts_with('/') {
         return Err(TargetError::NotAPath);
     }
@@ -76,13 +76,13 @@ pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, TargetError> {
 ///
 /// # Errors
 /// Why requests with such a path are refused.
-pub(crate) fn spelling(path: &str) -> Result<String, TargetError> {
+pub fn spelling(path: &str) -> Result<String, TargetError> {
     normalise(&spelling_of_part(path)).map(Cow::into_owned)
 }
 
 /// A part of a path, as the one form of paths writes it. Neither dot segments nor slashes are looked at, and an escape
 /// that the part's ends cut through stays as it is.
-pub(crate) fn spelling_of_part(part: &str) -> String {
+pub fn spelling_of_part(part: &str) -> String {
     let mut out = String::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -336,7 +336,9 @@ mod tests {
 
     /// The bytes that a path's segments stand for.
     fn meaning(path: &str) -> Vec<Vec<u8>> {
-        path.split('/').map(crate::gateway::fuzz::unescaped).collect()
+        path.split('/')
+            .map(|segment| percent_encoding::percent_decode_str(segment).collect())
+            .collect()
     }
 
     proptest! {

@@ -5,10 +5,10 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, EXPECT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
 };
 
-use super::present::Present;
+use crate::known_fields::Present;
 
 /// Fields that end at this hop, besides those that `Connection` names.
-pub(super) static HOP_BY_HOP: [HeaderName; 9] = [
+pub static HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
     TE,
     TRANSFER_ENCODING,
@@ -21,7 +21,7 @@ pub(super) static HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Takes those out that `Connection` names. Of a request before anything is judged by them: the service gets none.
-pub(super) fn strip_named(headers: &mut HeaderMap, present: Present) {
+pub fn strip_named(headers: &mut HeaderMap, present: Present) {
     if !present.has(Present::CONNECTION) {
         return;
     }
@@ -39,7 +39,7 @@ pub(super) fn strip_named(headers: &mut HeaderMap, present: Present) {
 }
 
 /// Takes the others out of a message that has the fields that are `present`.
-pub(super) fn strip(headers: &mut HeaderMap, present: Present) {
+pub fn strip(headers: &mut HeaderMap, present: Present) {
     if !present.has(Present::OF_HOP) {
         return;
     }
@@ -61,7 +61,7 @@ fn ends_here_unnamed(name: &[u8]) -> bool {
 }
 
 /// Whether `TE` says that its sender takes trailers.
-pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
+pub fn wants_trailers(headers: &HeaderMap) -> bool {
     headers
         .get_all(TE)
         .iter()
@@ -71,7 +71,7 @@ pub(super) fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the field is about one connection, or about how a message is carried on it.
-pub(crate) fn is_of_hop(name: &HeaderName) -> bool {
+pub fn is_of_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name) || matches!(*name, CONTENT_LENGTH | EXPECT | TRAILER)
 }
 

@@ -16,28 +16,28 @@ use super::reserved::is_ours;
 /// A set of fields. Those of a message are as they were when it was looked at: what has been removed since still
 /// counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Present(u16);
+pub struct Present(u16);
 
 impl Present {
-    pub(super) const HOST: Self = Self(1);
-    pub(super) const CONNECTION: Self = Self(1 << 1);
-    pub(super) const TE: Self = Self(1 << 2);
-    pub(super) const TRANSFER_ENCODING: Self = Self(1 << 3);
-    pub(super) const UPGRADE: Self = Self(1 << 4);
-    pub(super) const EXPECT: Self = Self(1 << 5);
-    pub(super) const COOKIE: Self = Self(1 << 6);
-    pub(super) const DPOP: Self = Self(1 << 7);
+    pub const HOST: Self = Self(1);
+    pub const CONNECTION: Self = Self(1 << 1);
+    pub const TE: Self = Self(1 << 2);
+    pub const TRANSFER_ENCODING: Self = Self(1 << 3);
+    pub const UPGRADE: Self = Self(1 << 4);
+    pub const EXPECT: Self = Self(1 << 5);
+    pub const COOKIE: Self = Self(1 << 6);
+    pub const DPOP: Self = Self(1 << 7);
     /// Of those that only the gateway may set.
-    pub(super) const OURS: Self = Self(1 << 8);
+    pub const OURS: Self = Self(1 << 8);
     /// Of those that end at this hop and have no place of their own here.
     const OTHER_OF_HOP: Self = Self(1 << 9);
     /// Of all that end at this hop.
-    pub(super) const OF_HOP: Self = Self(
+    pub const OF_HOP: Self = Self(
         Self::CONNECTION.0 | Self::TE.0 | Self::TRANSFER_ENCODING.0 | Self::UPGRADE.0 | Self::OTHER_OF_HOP.0,
     );
 
     /// The fields of a request.
-    pub(super) fn in_request(headers: &HeaderMap) -> Self {
+    pub fn in_request(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), |all, name| {
             let one = Self::named(name);
             // What is something else is in no table of what is the gateway's.
@@ -47,14 +47,14 @@ impl Present {
     }
 
     /// The fields of a response. Services may set what is the gateway's in requests.
-    pub(super) fn in_response(headers: &HeaderMap) -> Self {
+    pub fn in_response(headers: &HeaderMap) -> Self {
         headers
             .keys()
             .fold(Self::default(), |all, name| all.with(Self::named(name)))
     }
 
     /// The place of a field, whoever may set it.
-    pub(super) fn named(name: &HeaderName) -> Self {
+    pub fn named(name: &HeaderName) -> Self {
         match *name {
             HOST => Self::HOST,
             CONNECTION => Self::CONNECTION,
@@ -73,7 +73,7 @@ impl Present {
     }
 
     /// Whether one of `fields` is there.
-    pub(super) fn has(self, fields: Self) -> bool {
+    pub fn has(self, fields: Self) -> bool {
         self.0 & fields.0 != 0
     }
 
@@ -88,7 +88,7 @@ mod tests {
     use proptest::{prelude::*, sample::select};
 
     use super::*;
-    use crate::gateway::{hop::HOP_BY_HOP, identity::dpop::DPOP};
+    use crate::hop_by_hop::HOP_BY_HOP;
 
     /// With names like those that are looked for.
     const NAMES: [&str; 34] = [
@@ -138,7 +138,7 @@ mod tests {
             (Present::UPGRADE, &UPGRADE),
             (Present::EXPECT, &EXPECT),
             (Present::COOKIE, &COOKIE),
-            (Present::DPOP, &DPOP),
+            (Present::DPOP, &HeaderName::from_static("dpop")),
         ] {
             assert_eq!(present.has(fields), headers.contains_key(name), "{name}");
         }

@@ -11,7 +11,7 @@ const MAX_LENGTH: usize = 259;
 
 /// The host of a request, as it is matched and forwarded.
 #[derive(Clone, Debug)]
-pub(super) struct Host {
+pub struct Host {
     /// `name` or `name:port`: the request's own value, if it reads so.
     value: HeaderValue,
     name_length: usize,
@@ -20,7 +20,7 @@ pub(super) struct Host {
 
 /// Why a request's host is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HostError {
+pub enum HostError {
     #[error("the request names no host")]
     Missing,
     #[error("the request names its host more than once")]
@@ -36,7 +36,7 @@ impl Host {
     ///
     /// # Errors
     /// When they do not, or name none.
-    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, HostError> {
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, HostError> {
         let mut fields = headers.get_all(HOST).iter();
         let field = fields.next();
         if fields.next().is_some() {
@@ -57,25 +57,25 @@ impl Host {
 
     /// The name alone, for matching.
     #[must_use]
-    pub(super) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.text()[..self.name_length]
     }
 
     /// Name and port, for forwarding.
     #[must_use]
-    pub(super) fn value(&self) -> &HeaderValue {
+    pub fn value(&self) -> &HeaderValue {
         &self.value
     }
 
     /// The same.
     #[must_use]
-    pub(super) fn into_value(self) -> HeaderValue {
+    pub fn into_value(self) -> HeaderValue {
         self.value
     }
 
     /// Whether [`Self::value`] is what the request's field has.
     #[must_use]
-    pub(super) fn is_as_written(&self) -> bool {
+    pub fn is_as_written(&self) -> bool {
         self.as_written
     }
 
@@ -86,7 +86,7 @@ impl Host {
 
     /// Name and port, without the port if it is the scheme's.
     #[must_use]
-    pub(super) fn without_default_port(&self, https: bool) -> &str {
+    pub fn without_default_port(&self, https: bool) -> &str {
         let (name, port) = self.text().split_at(self.name_length);
         if port == if https { ":443" } else { ":80" } {
             name
@@ -183,7 +183,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// A host that is written, as requests name it. `None`: it is none.
-pub(crate) fn value(text: &str) -> Option<HeaderValue> {
+pub fn value(text: &str) -> Option<HeaderValue> {
     Host::parse(text).map(Host::into_value).ok()
 }
 
