@@ -23,16 +23,13 @@ pub use self::changes::Differences;
 pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
     config::{
-        Authority, AuthorityId, Bounds, CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource,
-        ProxyProtocol, Revocation, Unsure,
+        Authority, Bounds, CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource, ProxyProtocol,
+        Revocation, Unsure,
     },
     pressure::Shedding,
 };
 use crate::policy::{
-    files,
-    leaf::Rate,
-    load,
-    model::Name,
+    files, load,
     problem::{Problem, Problems},
     secrets::SecretsDir,
     yaml::{
@@ -40,6 +37,8 @@ use crate::policy::{
         place::{Place, Sink, Source},
     },
 };
+pub use enforcer_model::flow::AuthorityId;
+use enforcer_model::{Name, leaf::Rate};
 
 /// What the agent runs with.
 #[derive(Clone, Debug)]

@@ -15,8 +15,9 @@ use enforcer::{
         Authority, AuthorityId, Bounds, CertificateFiles, ClientTrust, Clients, Config, Depth, Destination,
         Ends, LogFormat, OnStop, Revocation, Shedding, Unsure, XdpMode,
     },
-    policy::{self, Problem, model::Attribute},
+    policy::{self, Problem},
 };
+use enforcer_model::Attribute;
 use tempfile::TempDir;
 
 const MARK: char = '▶';

@@ -3,16 +3,14 @@
 
 use std::{fs, num::NonZeroU64, path::PathBuf, time::Duration};
 
-use enforcer::policy::{
-    self, PolicySet,
-    model::{
-        Balance, CheckedBy, Count, Exceed, HostPattern, JwksSource, Mode, PacketKey, PathMatch, RequestKey,
-        Requirement, SynDefence, Transport,
-    },
-};
+use enforcer::policy::{self};
 use enforcer_common::{
     layout::traffic,
     limiter::{Algorithm, Params},
+};
+use enforcer_model::{
+    Balance, CheckedBy, Count, Exceed, HostPattern, JwksSource, Mode, PacketKey, PathMatch, PolicySet,
+    RequestKey, Requirement, SynDefence, Transport,
 };
 use tempfile::TempDir;
 

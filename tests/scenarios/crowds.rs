@@ -10,7 +10,6 @@ use std::{
 };
 
 use enforcer::{
-    gateway::signal::{Flow, Identity},
     kernel::{Config, Offline, XdpChoice},
     policy,
 };
@@ -18,6 +17,7 @@ use enforcer_common::{
     limiter::{Algorithm, FRESH, Params},
     verdict::{Direction, Verdict},
 };
+use enforcer_model::flow::{Flow, Identity};
 use lab::{
     frame::layers::{carried, packet, tcp, udp},
     privilege::root_or_skip,

@@ -12,7 +12,7 @@
 //!   segment (RFC 3986 section 3.3), so that they read `/admin` where the policy has seen `/admin;x`.
 //!
 //! The query is forwarded as it came. Rules that look at it read it as forms are read: see
-//! [`enforcer::policy::model::Part::Query`].
+//! [`enforcer_model::Part::Query`].
 
 use std::borrow::Cow;
 

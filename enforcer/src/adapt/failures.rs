@@ -12,7 +12,7 @@ use std::{
 use enforcer_common::limiter::{Algorithm, FRESH, Params, ParamsError};
 use ipnet::IpNet;
 
-use crate::{kernel::client_prefix, policy::leaf::Rate};
+use enforcer_model::{address::client_prefix, leaf::Rate};
 
 /// Sources that are counted at one time: 8 MiB at most.
 pub const MOST: usize = 65_536;

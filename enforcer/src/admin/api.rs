@@ -26,10 +26,10 @@ use crate::{
         state::{KernelHalf, Shared, Standing},
     },
     audit::record::Event,
-    gateway::{Listeners, policies::Policies, signal::Whom},
+    gateway::{Listeners, policies::Policies},
     kernel::{DeniedBy, KernelError, monotonic_ns, sockets},
-    policy::{PolicySet, model::Mode},
 };
+use enforcer_model::{Mode, PolicySet, flow::Whom};
 
 /// The header field in which a command says whose it is, and how many bytes of it are kept.
 pub const OPERATOR_HEADER: &str = "enforcer-operator";

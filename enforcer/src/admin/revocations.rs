@@ -18,12 +18,11 @@ use super::{
 use crate::{
     agent::{denials::Order, state::Shared},
     policy::{
-        PolicySet,
         build::revocations::{certificate, text},
-        model::{Credential, Name, Revocation},
         yaml::mistake::nearest,
     },
 };
+use enforcer_model::{Credential, Name, PolicySet, Revocation};
 
 /// A request to end a revocation of a proof.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

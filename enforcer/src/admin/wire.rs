@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{kernel::canonical_prefix, policy::model};
+use enforcer_model::address::canonical_prefix;
 
 /// How things stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -197,7 +197,7 @@ pub enum Action {
     Reset,
 }
 
-impl From<Action> for model::Action {
+impl From<Action> for enforcer_model::Action {
     fn from(action: Action) -> Self {
         match action {
             Action::Drop => Self::Drop,
@@ -206,11 +206,11 @@ impl From<Action> for model::Action {
     }
 }
 
-impl From<model::Action> for Action {
-    fn from(action: model::Action) -> Self {
+impl From<enforcer_model::Action> for Action {
+    fn from(action: enforcer_model::Action) -> Self {
         match action {
-            model::Action::Drop => Self::Drop,
-            model::Action::Reset => Self::Reset,
+            enforcer_model::Action::Drop => Self::Drop,
+            enforcer_model::Action::Reset => Self::Reset,
         }
     }
 }

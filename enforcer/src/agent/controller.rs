@@ -27,9 +27,9 @@ use crate::{
         services::Latencies,
     },
     kernel::{Count, KernelError, monotonic_ns},
-    policy::model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport},
     supervision::Part,
 };
+use enforcer_model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport};
 
 /// Below this part of change a rate is left as it is.
 const NOTABLE: f64 = 0.01;

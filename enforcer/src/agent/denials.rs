@@ -8,8 +8,8 @@ use super::state::Shared;
 use crate::{
     audit::record::Event,
     kernel::{DeniedBy, KernelError},
-    policy::model::Action,
 };
+use enforcer_model::Action;
 
 /// What an operator, or the agent, wants done for a while.
 #[derive(Clone, Debug)]

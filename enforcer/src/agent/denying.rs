@@ -25,14 +25,10 @@ use super::{denials::Order, state::Shared};
 use crate::{
     adapt::failures::Failures,
     config::{AuthFailures, Ends},
-    gateway::signal::Flow,
-    kernel::{DeniedBy, View, client_prefix, monotonic_ns, sockets},
-    policy::{
-        PolicySet,
-        model::{Action, Mode},
-    },
+    kernel::{DeniedBy, View, monotonic_ns, sockets},
     supervision::Part,
 };
+use enforcer_model::{Action, Mode, PolicySet, address::client_prefix, flow::Flow};
 
 /// Failures that wait to be counted. More are not counted, and a metric says how many.
 const WAITING: usize = 8_192;

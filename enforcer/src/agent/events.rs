@@ -19,9 +19,9 @@ use tokio::sync::broadcast;
 use super::state::Shared;
 use crate::{
     kernel::{Event, Events, View, interface_names, monotonic_ns},
-    policy::model::Name,
     sync::{Guard, Rank, Ranked},
 };
+use enforcer_model::Name;
 
 /// Events that are kept.
 pub const RECENT: usize = 1_024;

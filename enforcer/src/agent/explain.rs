@@ -12,10 +12,8 @@ use super::{
     explain_egress,
     state::{KernelHalf, Shared, Standing},
 };
-use crate::{
-    kernel::{KernelError, SourceState, monotonic_ns},
-    policy::model::{DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport},
-};
+use crate::kernel::{KernelError, SourceState, monotonic_ns};
+use enforcer_model::{DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

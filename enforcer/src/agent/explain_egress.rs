@@ -4,10 +4,7 @@ use std::net::IpAddr;
 
 use time::OffsetDateTime;
 
-use crate::policy::{
-    PolicySet,
-    model::{EgressDefault, EgressOf, Mode, PacketPolicy, Traffic},
-};
+use enforcer_model::{EgressDefault, EgressOf, Mode, PacketPolicy, PolicySet, Traffic};
 
 /// A line for each policy that denies what is sent there, or admits it where nothing else may leave.
 pub(super) fn views(set: &PolicySet, address: IpAddr, now: OffsetDateTime) -> Vec<String> {

@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     audit::Audit,
-    gateway::signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
+    gateway::signal::{Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full, monotonic_ns},
     supervision::{Part, Reader},
 };
+use enforcer_model::flow::{Class, Flow, Identity};
 
 /// Listens to the gateway on behalf of the kernel and the controller.
 pub struct Joining {

@@ -12,9 +12,9 @@ use crate::{
     adapt::law::State,
     gateway::identity::verifier::IssuerStatus,
     kernel::{Count, KernelError, View},
-    policy::model::Name,
     sync::{Rank, Ranked},
 };
+use enforcer_model::Name;
 
 /// The policy label of packets that no policy is about.
 const NO_POLICY: &str = "";

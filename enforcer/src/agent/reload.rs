@@ -29,9 +29,10 @@ use crate::{
     config::{Config, Differences},
     gateway::Listeners,
     logging::Verbosity,
-    policy::{self, Problems, Watch, model::Name},
+    policy::{self, Problems, Watch},
     supervision::Reader,
 };
+use enforcer_model::Name;
 
 /// What is in force while the agent runs, for those who ask when it ends.
 #[derive(Debug)]

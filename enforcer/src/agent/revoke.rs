@@ -8,16 +8,15 @@ use ipnet::IpNet;
 use super::{denials::Order, off_runtime::NoAnswer, state::Shared};
 use crate::{
     audit::record::Event,
-    gateway::{
-        Ended,
-        revocation::Full,
-        signal::{Flow, Whom},
-    },
+    gateway::{Ended, revocation::Full},
     kernel::{
         DeniedBy, KernelError,
         sockets::{self, Destroyed},
     },
-    policy::model::Action,
+};
+use enforcer_model::{
+    Action,
+    flow::{Flow, Whom},
 };
 
 /// What a revocation has come to.

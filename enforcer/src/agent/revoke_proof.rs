@@ -9,11 +9,8 @@ use super::{
     revoke::{RevokeError, Revoked},
     state::Shared,
 };
-use crate::{
-    audit::record::Event,
-    gateway::Ended,
-    policy::model::{Credential, Name, Revocation},
-};
+use crate::{audit::record::Event, gateway::Ended};
+use enforcer_model::{Credential, Name, Revocation};
 
 /// How long what still comes of an ended connection is dropped, at most.
 const DROPPED: Duration = Duration::from_secs(60);

@@ -35,13 +35,14 @@ use crate::{
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError, memory},
     logging::{self, Verbosity},
-    policy::{self, PolicySet, Problems, WatchError},
+    policy::{self, Problems, WatchError},
     supervision::{
         Part,
         notify::{Message, Notifier},
         supervisor,
     },
 };
+use enforcer_model::PolicySet;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

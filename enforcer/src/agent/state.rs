@@ -20,18 +20,16 @@ use crate::{
     adapt::{law::State, services::Services},
     audit::{Audit, record::Event},
     config::Config,
-    gateway::{Listeners, Revoker, policies::Policies, signal::Identity},
+    gateway::{Listeners, Revoker, policies::Policies},
     kernel::{
         self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
         KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
     },
-    policy::{
-        self, Loaded, PolicySet, Problems,
-        model::{Level, Name},
-    },
+    policy::{self, Loaded, Problems},
     supervision::Parts,
     sync::{Guard, Rank, Ranked, Serial},
 };
+use enforcer_model::{Level, Name, PolicySet, flow::Identity};
 
 /// Everything that parts of the agent ask each other for.
 pub struct Shared {

@@ -6,8 +6,8 @@ use super::state::{KernelHalf, Shared};
 use crate::{
     adapt::syn::Guard,
     kernel::{KernelError, Need},
-    policy::model::{Mode, Name, PacketPolicy, PolicySet, SynDefence},
 };
+use enforcer_model::{Mode, Name, PacketPolicy, PolicySet, SynDefence};
 
 /// What is remembered between intervals.
 #[derive(Default)]

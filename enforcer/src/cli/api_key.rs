@@ -10,11 +10,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{Failure, Output};
 use crate::{
     gateway::identity::api_key,
-    policy::{
-        build::api_keys::{parse_owner, parse_word},
-        leaf::{Name, quantity::parse_duration},
-    },
+    policy::build::api_keys::{parse_owner, parse_word},
 };
+use enforcer_model::leaf::{Name, quantity::parse_duration};
 
 /// Make API keys
 #[derive(Debug, Args)]

@@ -12,11 +12,8 @@ use http::Method;
 use ipnet::IpNet;
 
 use super::{Failure, Output, client::Client, text::printable};
-use crate::{
-    admin::wire::{Action, AllowRequest, DenialStatus, DeniedStatus, DenyRequest},
-    kernel::canonical_prefix,
-    policy::leaf::quantity::parse_duration,
-};
+use crate::admin::wire::{Action, AllowRequest, DenialStatus, DeniedStatus, DenyRequest};
+use enforcer_model::{address::canonical_prefix, leaf::quantity::parse_duration};
 
 /// Deny a source in the kernel for a while
 ///

@@ -17,10 +17,8 @@ use super::{
     revoke_proof::Proof,
     text::printable,
 };
-use crate::{
-    admin::wire::{RevokeRequest, RevokedStatus, Revokee},
-    policy::leaf::quantity::parse_duration,
-};
+use crate::admin::wire::{RevokeRequest, RevokedStatus, Revokee};
+use enforcer_model::leaf::quantity::parse_duration;
 
 /// End live connections, and drop what still comes of them for a while; or revoke a proof
 ///

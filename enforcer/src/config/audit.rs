@@ -8,11 +8,9 @@ use super::{
 };
 use crate::{
     audit::config::{AuditConfig, Destination},
-    policy::{
-        leaf::quantity,
-        yaml::place::{Place, parsed},
-    },
+    policy::yaml::place::{Place, parsed},
 };
+use enforcer_model::leaf::quantity;
 
 /// Where a file is put aside unless configured, the least, and the most, in bytes.
 const MAX_SIZE: u64 = 64 << 20;

@@ -11,12 +11,11 @@ use super::{Authority, AuthorityId, Bounds, Listener, build::existing_file};
 use crate::{
     gateway::tls::subjects,
     policy::{
-        leaf::Name,
-        model::Attribute,
         raw::OneOrMany,
         yaml::place::{Place, parsed},
     },
 };
+use enforcer_model::{Attribute, leaf::Name};
 
 /// The most authorities of a listener, and entries of each of their bounds.
 const MOST: usize = 256;

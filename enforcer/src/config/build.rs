@@ -16,11 +16,11 @@ use crate::{
     gateway::Budgets,
     policy::{
         build::{duration_within, service::parse_zone},
-        leaf::{Name, Rate, cidr, quantity},
         secrets::SecretsDir,
         yaml::place::{Place, Unique, parsed},
     },
 };
+use enforcer_model::leaf::{Name, Rate, cidr, quantity};
 
 /// Where the admin interface is unless configured.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);

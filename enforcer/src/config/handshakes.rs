@@ -8,11 +8,9 @@ use std::{
 use super::{HandshakeBudget, Handshakes, build::within, raw};
 use crate::{
     gateway::Budgets,
-    policy::{
-        leaf::{Rate, Unit},
-        yaml::place::{Place, parsed},
-    },
+    policy::yaml::place::{Place, parsed},
 };
+use enforcer_model::leaf::{Rate, Unit};
 
 /// What one source may begin unless configured: about a quarter of what a core completes in a second.
 const DEFAULT: (u64, u64) = (200, 1_000);

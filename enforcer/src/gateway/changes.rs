@@ -11,12 +11,12 @@ use http::{
 };
 
 use super::refusal::Refusal;
-use crate::policy::model::{FieldChanges, PathChange, Pattern, Redirect, Rewrite};
 use enforcer_http_rules::{
     host::Host,
     reserved::{is_same_field, remove_where},
     target,
 };
+use enforcer_model::{FieldChanges, PathChange, Pattern, Redirect, Rewrite};
 
 /// Removes, sets and adds fields.
 pub(super) fn apply(changes: &FieldChanges, fields: &mut HeaderMap) {
@@ -130,7 +130,7 @@ fn unfit() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::leaf::Template;
+    use enforcer_model::leaf::Template;
 
     fn prefix(from: &str, to: &str) -> PathChange {
         PathChange::Prefix {

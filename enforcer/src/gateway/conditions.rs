@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use http::{HeaderMap, HeaderName, header::COOKIE};
 
 use super::router::Asked;
-use crate::policy::model::{Condition, Part, Pattern, Test};
+use enforcer_model::{Condition, Part, Pattern, Test};
 
 /// A condition whose regular expression is one of the router's patterns.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What the gateway is started with. The agent's configuration file is converted to this.
 
+use enforcer_model::flow::AuthorityId;
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::pressure::Shedding;
-use crate::policy::model::{Attribute, DnsPattern, Name, Rate, TrustDomain};
+use enforcer_model::{Attribute, DnsPattern, Name, Rate, TrustDomain};
 
 /// How the gateway runs.
 #[derive(Clone, Debug)]
@@ -115,15 +115,6 @@ pub struct Authority {
     pub bounds: Option<Bounds>,
 }
 
-/// What tells authorities apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum AuthorityId {
-    /// As policies name it.
-    Name(Name),
-    /// By its file, where it is one of several and has no name.
-    File(PathBuf),
-}
-
 /// Whom an authority may vouch for. Of a certificate that it vouches for, other names are not used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
@@ -134,27 +125,6 @@ pub struct Bounds {
     /// Subjects whose attributes have these values; of each attribute at least one, and no other. Attributes that are
     /// not named here are not used. `None`: any value.
     pub subject: Vec<(Attribute, Option<Vec<Arc<str>>>)>,
-}
-
-impl AuthorityId {
-    /// The name that it has for policies and services.
-    #[must_use]
-    pub fn name(&self) -> Option<&Name> {
-        match self {
-            Self::Name(name) => Some(name),
-            Self::File(_) => None,
-        }
-    }
-}
-
-/// Names hold no colon, so the two are never the same.
-impl fmt::Display for AuthorityId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => name.fmt(f),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-        }
-    }
 }
 
 /// A certificate of a listener.

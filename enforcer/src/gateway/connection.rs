@@ -43,13 +43,13 @@ use super::{
     proxy_protocol::{self, Whose},
     request,
     revocation::Proofs,
-    signal::{Certified, Class, Flow, Identity},
     socket::Socket,
     spoken::Peer,
     tunnel::Tunnel,
     worker::{Place, Worker, reset},
 };
-use crate::policy::model::ApiKey;
+use enforcer_model::ApiKey;
+use enforcer_model::flow::{Certified, Class, Flow, Identity};
 
 /// Bytes of a request's head: hyper answers 431 beyond.
 const MAX_HEAD: usize = 32 * 1024;

@@ -21,7 +21,8 @@ use super::{
     tls::{Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
 };
-use crate::{policy::model::Name, supervision::Part};
+use crate::supervision::Part;
+use enforcer_model::Name;
 
 /// How often it says that it is there.
 const BEAT: Duration = Duration::from_millis(500);

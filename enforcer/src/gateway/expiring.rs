@@ -8,7 +8,7 @@ use super::{
     listener::ListenerContext, metrics::GatewayMetrics, policies::Generation, tls::Expiry,
     upstream::tls::ServiceTls,
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// Tells until when a listener's files are valid.
 pub(super) fn show_listener(listener: &ListenerContext, metrics: &GatewayMetrics) {

@@ -4,8 +4,8 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde_json::Value;
 
 use super::identity::token::VerifiedToken;
-use crate::policy::access::Forward;
 use enforcer_http_rules::reserved::{is_same_field, remove_where};
+use enforcer_model::access::Forward;
 
 /// Takes out of a client's fields those in which the rule forwards claims.
 fn keep_out(fields: &mut HeaderMap, forward: &Forward) {

@@ -34,12 +34,12 @@ use super::{
     },
     proxy_protocol,
 };
-use crate::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
 use enforcer_http_rules::{
     host::Host,
     known_fields::Present,
     target::{normalise, origin_form},
 };
+use enforcer_model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
 use percent_encoding::percent_decode_str;
 
 pub(crate) use lengths::lengths;

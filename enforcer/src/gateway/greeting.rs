@@ -15,7 +15,7 @@ use super::{
     socket::Socket,
     tls::ListenerTls,
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// What the handshake has shown.
 pub(super) struct Greeted {

@@ -18,7 +18,7 @@ use super::{
     socket::Socket,
     wire::writes_by,
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// What a client may send up to the end of its `ClientHello`, in bytes, where TLS is passed through. With
 /// post-quantum shares and an encrypted inner one it has about 3 KiB.

@@ -17,7 +17,7 @@ use super::{
     revocation::{Proofs, Table},
     spoken::Proven,
 };
-use crate::policy::model::ApiKey;
+use enforcer_model::ApiKey;
 
 /// What a request rests on beside the connection's certificate. One of the two is there.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use super::{
     sources::Budgets,
     tls::ListenerTls,
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// Connections that the kernel has completed and a worker has not accepted yet.
 const BACKLOG: i32 = 4096;

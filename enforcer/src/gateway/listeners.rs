@@ -25,7 +25,7 @@ use super::{
     tls::{Expiry, ListenerTls, Tickets},
     worker::{Change, Command, Limits},
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// All listeners of a gateway.
 #[derive(Debug)]

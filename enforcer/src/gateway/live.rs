@@ -20,9 +20,9 @@ use super::{
     proxy_protocol::Whose,
     revocation::Table,
     revoker::{About, Revocation},
-    signal::{Flow, Identity, Whom},
 };
-use crate::kernel::client_prefix;
+use enforcer_model::address::client_prefix;
+use enforcer_model::flow::{Flow, Identity, Whom};
 
 /// Connections that are looked out for at once when there is no room, since each look goes through all of them.
 const CANDIDATES: usize = 32;

@@ -6,11 +6,8 @@
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 
-use crate::policy::{
-    cel,
-    model::{Part, RequestKey, Requirement, Route, Rule},
-};
 use enforcer_http_rules::reserved::{is_same_field, remove_where};
+use enforcer_model::{Part, RequestKey, Requirement, Route, Rule};
 
 /// The names of such fields.
 #[derive(Debug, Default)]
@@ -74,7 +71,11 @@ fn names(rule: &Rule) -> impl Iterator<Item = &HeaderName> {
             Part::Header(name) => Some(name),
             Part::Query(_) => None,
         });
-    let asked = rule.access.when.iter().flat_map(cel::Condition::headers);
+    let asked = rule
+        .access
+        .when
+        .iter()
+        .flat_map(enforcer_model::condition::Condition::headers);
     let counted = rule.limits.iter().flat_map(|limit| &limit.per);
     let counted = counted.filter_map(|key| match key {
         RequestKey::Header(name) => Some(name),

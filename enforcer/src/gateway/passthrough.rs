@@ -22,10 +22,8 @@ use super::{
     upstream::{UpstreamError, line::Line, send::Sender},
     worker::{Place, Worker, WorkerPolicy, reset},
 };
-use crate::{
-    audit::record::PassthroughRecord,
-    policy::model::{Mode, Name},
-};
+use crate::audit::record::PassthroughRecord;
+use enforcer_model::{Mode, Name};
 
 /// Why a connection goes no further.
 struct Refused {

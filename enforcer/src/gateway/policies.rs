@@ -24,7 +24,7 @@ use super::{
     router::{Router, RuleIndex},
     upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
 };
-use crate::policy::model::{Destination, Endpoint, Name, Pattern, PolicySet, Priority, Route, Rule};
+use enforcer_model::{Destination, Endpoint, Name, Pattern, PolicySet, Priority, Route, Rule};
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::deadlines::Deadlines;
-use crate::policy::model::Priority;
+use enforcer_model::Priority;
 
 /// How often is looked how late the worker is.
 const EVERY: Duration = Duration::from_millis(20);

@@ -11,11 +11,11 @@ use std::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
-    config::AuthorityId,
     live::{Live, Mark},
     metrics::GatewayMetrics,
     tls::{ListenerTls, Trust},
 };
+use enforcer_model::flow::AuthorityId;
 
 /// How often a worker looks over its connections' certificates.
 const LOOK: Duration = Duration::from_millis(200);

@@ -12,9 +12,8 @@ use std::{
 use ppp::{v1, v2};
 use tokio::io::{AsyncReadExt, ReadBuf};
 
-use super::{
-    audited::Unmade, connection::unmapped, metrics::Handshake, signal::Flow, socket::Socket, worker::Place,
-};
+use super::{audited::Unmade, connection::unmapped, metrics::Handshake, socket::Socket, worker::Place};
+use enforcer_model::flow::Flow;
 
 /// The longest header of version 1, in bytes, with its line end.
 const LONGEST_V1: usize = 107;

@@ -35,8 +35,8 @@ use super::{
     upstream::send::Sender,
     worker::WorkerPolicy,
 };
-use crate::policy::model::{ApiKey, Destination, Mode, Requirement};
 use enforcer_http_rules::{hop_by_hop, host::Host, known_fields::Present, methods, target};
+use enforcer_model::{ApiKey, Destination, Mode, Requirement};
 
 /// Stands for the status of a request whose client went away, as others use it.
 const CLIENT_CLOSED: u16 = 499;

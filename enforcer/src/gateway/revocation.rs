@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::identity::{certificate::ClientCertificate, token::VerifiedToken};
-use crate::policy::model::{ApiKey, Credential, Name, Revocation, Revocations};
+use enforcer_model::{ApiKey, Credential, Name, Revocation, Revocations};
 
 /// The most entries of the operator's.
 pub const MOST: usize = 10_000;

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::signal::{Flow, Whom};
+use enforcer_model::flow::{Flow, Whom};
 
 /// Revocations that wait for one worker; who asks for another waits too.
 pub(super) const WAITING: usize = 64;
@@ -26,7 +26,7 @@ pub(super) enum About {
     Whom(Whom),
     /// Those that rest on a proof that is revoked.
     Revoked,
-    /// Those of these clients, each by its [`crate::kernel::client_prefix`].
+    /// Those of these clients, each by its [`enforcer_model::address::client_prefix`].
     Clients(Arc<HashSet<IpNet>>),
 }
 
@@ -60,7 +60,7 @@ impl Revoker {
         self.end(About::Revoked).await
     }
 
-    /// Ends the same way all connections of `clients`, each named by its [`crate::kernel::client_prefix`]. Which they were. Blocks the
+    /// Ends the same way all connections of `clients`, each named by its [`enforcer_model::address::client_prefix`]. Which they were. Blocks the
     /// thread, so that it must not be one of a runtime.
     pub fn end_clients(&self, clients: &Arc<HashSet<IpNet>>) -> Vec<Flow> {
         let mut asked = Vec::new();

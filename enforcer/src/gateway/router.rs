@@ -24,7 +24,7 @@ use super::{
     conditions::{self, Compiled, Met},
     mentioned::Mentioned,
 };
-use crate::policy::model::{HostPattern, Name, PathMatch, Pattern, Route};
+use enforcer_model::{HostPattern, Name, PathMatch, Pattern, Route};
 
 /// What policies say of hosts and paths. Only they enter anything, so nobody can make a look-up long, and the hash
 /// may be a quick one.
@@ -33,7 +33,7 @@ type ByText<T> = HashMap<Arc<str>, T, RandomState>;
 /// Where a rule stands in the policy set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RuleIndex {
-    /// In [`crate::policy::model::PolicySet::routes`].
+    /// In [`enforcer_model::PolicySet::routes`].
     pub route: usize,
     /// In [`Route::rules`].
     pub rule: usize,

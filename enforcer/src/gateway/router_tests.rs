@@ -6,9 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::gateway::fuzz::plain;
-use crate::policy::model::{
-    Access, Condition, Destination, Mode, Origin, Part, Requirement, Routing, Rule, Test,
-};
+use enforcer_model::{Access, Condition, Destination, Mode, Origin, Part, Requirement, Routing, Rule, Test};
 
 fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>)>) -> Arc<Route> {
     let rules = rules.into_iter().map(|(path, methods)| Rule {
@@ -112,7 +110,7 @@ fn m5_a_route_is_served_at_its_listeners_alone() {
     let all = vec![(prefix("/"), vec![])];
     let passing = |name, listeners: &[&str]| {
         let route = served_at(&route(name, vec![host("db.example.com")], vec![]), listeners);
-        let passthrough = Some(crate::policy::model::Passthrough {
+        let passthrough = Some(enforcer_model::Passthrough {
             proxy_protocol: false,
         });
         Arc::new(Route {

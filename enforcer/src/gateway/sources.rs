@@ -18,7 +18,7 @@ use super::{
     levels::{Held, LEVELS, TIMES, levels},
     limit::sketch::Sketch,
 };
-use crate::policy::leaf::Rate;
+use enforcer_model::leaf::Rate;
 
 /// Lines of the sketch of each level: 4 MiB and twice 1 MiB, of which as much is in memory as sources have used.
 const LINES: [usize; LEVELS] = [1 << 16, 1 << 14, 1 << 14];

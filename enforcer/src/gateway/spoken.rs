@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use http::HeaderValue;
 
 use super::identity::{certificate::ClientCertificate, token::VerifiedToken};
-use crate::policy::model::ApiKey;
+use enforcer_model::ApiKey;
 
 /// A proven name that no header field can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

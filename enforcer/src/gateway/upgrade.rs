@@ -25,8 +25,8 @@ use super::{
     signal::Verdict,
     tunnel::Tunnel,
 };
-use crate::policy::model::{Rule, Upgrade};
 use enforcer_http_rules::known_fields::Present;
+use enforcer_model::{Rule, Upgrade};
 
 const WEBSOCKET: &str = "websocket";
 

@@ -39,16 +39,17 @@ use super::{
     proof,
     revocation::{self, Proofs, Revoked, Table},
     revoker::Revocation,
-    signal::{Flow, Observer},
+    signal::Observer,
     sources::{Budgets, Part, Shares},
     upstream::send::Site,
     verified::VerifiedSources,
 };
 use crate::{
     kernel::memory,
-    policy::model::Name,
     supervision::{self, guarded},
 };
+use enforcer_model::Name;
+use enforcer_model::flow::Flow;
 
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::Key;
 use enforcer_common::layout::{AccessKey, Address, FlowKey, IPV4_LIST};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use crate::gateway::signal::Flow;
+use enforcer_model::flow::Flow;
 
 /// Bits of the table's number in front of an access list's address.
 const TABLE_BITS: u32 = 32;
@@ -19,34 +19,6 @@ pub fn address(ip: IpAddr) -> Address {
     match ip.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
-    }
-}
-
-/// The prefix by which packets are known: IPv4 for an IPv4-mapped one (RFC 4291, 2.5.5.2), which never arrive as such.
-#[must_use]
-pub fn canonical_prefix(prefix: IpNet) -> IpNet {
-    let mapped = match prefix {
-        IpNet::V6(v6) => v6
-            .addr()
-            .to_ipv4_mapped()
-            .zip(v6.prefix_len().checked_sub(MAPPED_BITS as u8)),
-        IpNet::V4(_) => None,
-    };
-    mapped
-        .and_then(|(address, length)| Ipv4Net::new(address, length).ok())
-        .map_or(prefix, IpNet::V4)
-}
-
-/// The addresses that one client has: an IPv4 address, an IPv6 /64 (RFC 4291, 2.5.4).
-#[must_use]
-pub fn client_prefix(source: IpAddr) -> IpNet {
-    const CLIENT_V6: u8 = 64;
-    match source.to_canonical() {
-        IpAddr::V4(address) => IpNet::V4(Ipv4Net::from(address)),
-        IpAddr::V6(address) => match Ipv6Net::new(address, CLIENT_V6) {
-            Ok(prefix) => IpNet::V6(prefix.trunc()),
-            Err(_) => IpNet::V6(Ipv6Net::from(address)),
-        },
     }
 }
 

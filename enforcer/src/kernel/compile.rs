@@ -25,7 +25,7 @@ use super::{
     interfaces,
     numbers::Numbers,
 };
-use crate::policy::model::{
+use enforcer_model::{
     Action, Budget, Count, DenyEntry, Level, Mode, Opaque, PacketKey, PacketLimit, PacketPolicy, PolicySet,
     SynDefence, Transport,
 };

@@ -28,10 +28,8 @@ use super::{
     elements::Elements as _,
     turns::Turns,
 };
-use crate::{
-    policy::model::Action,
-    sync::{Rank, Ranked, without_waiting},
-};
+use crate::sync::{Rank, Ranked, without_waiting};
+use enforcer_model::Action;
 
 /// Denials at one time, at most; a further one is refused.
 pub const MAX_DENIALS: usize = enforcer_common::layout::MAX_DENIALS as usize;

@@ -21,9 +21,7 @@ use super::{
     compile::{Moment, UNUSED, expiry, has_ended, slot_byte},
     numbers::Numbers,
 };
-use crate::policy::model::{
-    EgressDefault, EgressKey as Per, EgressLimit, EgressOf, Mode, PacketPolicy, Traffic,
-};
+use enforcer_model::{EgressDefault, EgressKey as Per, EgressLimit, EgressOf, Mode, PacketPolicy, Traffic};
 
 /// A generation for each slot shares one map.
 const RULES_PER_GENERATION: usize = MAX_EGRESS_RULES as usize / SLOTS as usize;

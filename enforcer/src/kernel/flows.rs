@@ -16,19 +16,12 @@ use enforcer_common::{
 use ipnet::IpNet;
 
 use super::{
-    KernelError,
-    address::{client_prefix, flow_key},
-    budgets::Budgets,
-    control::ControlBlock,
-    elements::Elements as _,
-    object::Array,
-    sketch::SourceState,
-    turns::Turns,
+    KernelError, address::flow_key, budgets::Budgets, control::ControlBlock, elements::Elements as _,
+    object::Array, sketch::SourceState, turns::Turns,
 };
-use crate::{
-    gateway::signal::{Flow, Identity},
-    sync::{Rank, Ranked, without_waiting},
-};
+use crate::sync::{Rank, Ranked, without_waiting};
+use enforcer_model::address::client_prefix;
+use enforcer_model::flow::{Flow, Identity};
 
 /// The verified connections and the identities behind them. The gateway's workers share the memory, for moments; the
 /// kernel is told by each worker for itself.

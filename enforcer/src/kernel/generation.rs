@@ -23,7 +23,7 @@ use super::{
     store::Store,
     view::View,
 };
-use crate::policy::model::PolicySet;
+use enforcer_model::PolicySet;
 
 /// An interface that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(5);

@@ -56,7 +56,6 @@ use enforcer_common::{
 use ipnet::IpNet;
 
 pub use access::AccessMap;
-pub use address::{canonical_prefix, client_prefix};
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
 pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};

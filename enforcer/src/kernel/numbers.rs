@@ -13,7 +13,7 @@ use enforcer_common::{
 use serde::{Deserialize, Serialize};
 
 use super::KernelError;
-use crate::policy::model::{Budget, EgressLimit, Name, PacketLimit, PolicySet};
+use enforcer_model::{Budget, EgressLimit, Name, PacketLimit, PolicySet};
 
 /// Who has which number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

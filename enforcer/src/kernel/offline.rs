@@ -26,7 +26,7 @@ use super::{
     store::Store,
     syn::Syn,
 };
-use crate::policy::model::PolicySet;
+use enforcer_model::PolicySet;
 
 /// The index of the loopback interface, from which test runs say that their packets come.
 const LOOPBACK: u32 = 1;

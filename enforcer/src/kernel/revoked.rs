@@ -20,10 +20,8 @@ use super::{
     elements::Elements as _,
     turns::Turns,
 };
-use crate::{
-    gateway::signal::Flow,
-    sync::{Rank, Ranked},
-};
+use crate::sync::{Rank, Ranked};
+use enforcer_model::flow::Flow;
 
 /// The revoked connections.
 pub struct Revoked {

@@ -13,7 +13,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use self::message::{Answers, Diagnosed, Found};
-use crate::gateway::signal::{Flow, Whom};
+use enforcer_model::flow::{Flow, Whom};
 
 /// How long the kernel may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);

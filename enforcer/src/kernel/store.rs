@@ -33,10 +33,8 @@ use super::{
     object::{self, Array},
     seats::Seats,
 };
-use crate::{
-    policy::model::{Level, Name, PolicySet},
-    sync::{Rank, Serial},
-};
+use crate::sync::{Rank, Serial};
+use enforcer_model::{Level, Name, PolicySet};
 
 /// The tables in force, and what is needed to follow them with others. Writing takes its time; what is in force has a lock of
 /// its own, and is changed and replaced in short steps.

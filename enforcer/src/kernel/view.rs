@@ -8,7 +8,7 @@ use std::{
 use enforcer_common::layout::Bank;
 
 use super::Attached;
-use crate::policy::model::{Name, PolicySet};
+use enforcer_model::{Name, PolicySet};
 
 /// What the kernel runs.
 #[derive(Clone, Default)]

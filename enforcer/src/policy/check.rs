@@ -12,12 +12,12 @@ use serde::Serialize;
 use super::{
     files::{self, Files},
     load::{self, load_files},
-    model::{DenyEntry, Name, PolicySet},
     problem::{Problem, Severity},
     served::unknown_to_all,
     yaml::place::{Sink, Source},
 };
 use crate::config::{self, Config};
+use enforcer_model::{DenyEntry, Name, PolicySet};
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use super::{
     build,
     files::{self, Files},
-    model::PolicySet,
     problem::{Problem, Problems},
     raw::{Header, Kind},
     secrets,
@@ -16,6 +15,7 @@ use super::{
         tree::{self, Node},
     },
 };
+use enforcer_model::PolicySet;
 
 /// The version of the documents that this agent reads.
 const API_VERSION: &str = "enforcer.dev/v1";

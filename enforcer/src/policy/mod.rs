@@ -4,35 +4,24 @@
 //! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change,
 //! and [`check()`] does so for people, configuration files included.
 
-pub mod access;
-mod api_keys;
 pub(crate) mod build;
 pub mod cel;
 pub mod check;
-mod destination;
 pub(crate) mod files;
-pub mod leaf;
 pub(crate) mod load;
-mod matching;
-pub mod model;
 pub mod problem;
-mod quota;
 pub(crate) mod raw;
-mod revocations;
-mod routing;
 pub mod secrets;
 mod served;
 pub use served::unknown_names;
-pub mod service;
-mod tokens;
 pub mod watch;
 pub(crate) mod yaml;
 
 use std::path::PathBuf;
 
 pub use check::{Report, check, check_with};
+use enforcer_model::PolicySet;
 pub use load::{Loaded, load};
-pub use model::PolicySet;
 pub use problem::{Problem, Problems, Severity};
 pub use watch::{Watch, WatchError, watch};
 

@@ -13,10 +13,8 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
-use super::{
-    model::{CheckedBy, PolicySet},
-    problem::{Problem, Severity},
-};
+use super::problem::{Problem, Severity};
+use enforcer_model::{CheckedBy, PolicySet};
 
 /// Where secrets are unless configured.
 pub const DEFAULT: &str = "/etc/enforcer/secrets";

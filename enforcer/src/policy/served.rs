@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{
-    model::{Name, PolicySet, Requirement, Route},
     problem::Problem,
     yaml::mistake::{alternatives, nearest},
 };
 use crate::config::{Config, Listener};
+use enforcer_model::{Name, PolicySet, Requirement, Route};
 
 /// What the routes of `set` name and no listener of the agent's configuration has, or is.
 #[must_use]

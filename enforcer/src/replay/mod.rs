@@ -38,8 +38,8 @@ use self::{
 use crate::{
     config::SketchMemory,
     kernel::{Config, KernelError, Offline, XdpChoice},
-    policy::model::PolicySet,
 };
+use enforcer_model::PolicySet;
 
 /// The longest frame that a test run takes on every kernel with pages of 4 KiB: a page, less what the
 /// kernel keeps free in front (256 bytes) and its own at the end (320).

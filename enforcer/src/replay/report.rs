@@ -13,7 +13,8 @@ use super::{
     Tally, shown,
     talkers::{CAPACITY, Talkers},
 };
-use crate::{kernel::Store, policy::model::Name};
+use crate::kernel::Store;
+use enforcer_model::Name;
 
 /// Sources that a report names.
 const NAMED: usize = 20;

@@ -6,17 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{
-    gateway::{
-        config::ClientCertificates,
-        signal::{Identity, Verdict},
-    },
-    policy::model::{
-        Budget, Counted, Exceed, Mode, PolicySet, Rate, RequestKey, RequestLimit, Requirement, Route,
-        TokenContent, TokenRequirement,
-    },
-};
+use enforcer::gateway::{config::ClientCertificates, signal::Verdict};
 use enforcer_common::limiter::{Algorithm, Params};
+use enforcer_model::{
+    Budget, Counted, Exceed, Mode, PolicySet, Rate, RequestKey, RequestLimit, Requirement, Route,
+    TokenContent, TokenRequirement, flow::Identity,
+};
 
 use crate::support::{
     Lab, Plan,

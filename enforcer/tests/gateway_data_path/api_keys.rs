@@ -3,12 +3,10 @@
 use std::{fs, time::Duration};
 
 use enforcer::{
-    gateway::{
-        identity::api_key,
-        signal::{Identity, Verdict},
-    },
-    policy::{self, PolicySet},
+    gateway::{identity::api_key, signal::Verdict},
+    policy::{self},
 };
+use enforcer_model::{PolicySet, flow::Identity};
 use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 

@@ -4,8 +4,9 @@ use std::{fs, net::SocketAddr};
 
 use enforcer::{
     gateway::{config::ClientCertificates, signal::Verdict},
-    policy::{self, model::PolicySet},
+    policy::{self},
 };
+use enforcer_model::PolicySet;
 use rcgen::{CertificateParams, DnType, SanType};
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Which endpoint a request goes to.
 
-use enforcer::policy::model::{Balance, HashKey};
+use enforcer_model::{Balance, HashKey};
 
 use crate::{
     bounds::{held, number, one_worker, set},

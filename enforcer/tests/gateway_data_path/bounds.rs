@@ -10,10 +10,8 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{
-    gateway::signal::Verdict,
-    policy::model::{Balance, HashKey, PolicySet, RetryOn, Service},
-};
+use enforcer::gateway::signal::Verdict;
+use enforcer_model::{Balance, HashKey, PolicySet, RetryOn, Service};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -2,10 +2,8 @@
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, task, time::Duration};
 
-use enforcer::{
-    gateway::config::ClientCertificates,
-    policy::model::{PathMatch, PolicySet, Protocol},
-};
+use enforcer::gateway::config::ClientCertificates;
+use enforcer_model::{PathMatch, PolicySet, Protocol};
 use futures_util::{Stream, StreamExt, stream};
 use hyper::{
     body::Incoming,

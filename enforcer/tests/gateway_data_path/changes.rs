@@ -2,12 +2,10 @@
 
 use std::{collections::HashMap, fs, num::NonZeroU16, sync::Arc};
 
-use enforcer::policy::{
-    self as loader,
-    model::{
-        Destination, FieldChanges, PathChange, PathMatch, Pattern, PolicySet, Redirect, Requirement, Rewrite,
-        Rule, Service, Template, Weighted,
-    },
+use enforcer::policy as loader;
+use enforcer_model::{
+    Destination, FieldChanges, PathChange, PathMatch, Pattern, PolicySet, Redirect, Requirement, Rewrite,
+    Rule, Service, Template, Weighted,
 };
 use http::{HeaderName, HeaderValue, StatusCode, uri::Scheme};
 use tempfile::TempDir;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use enforcer::policy::model::{Credential, PolicySet, Requirement, Revocation, Rule, Upgrade};
+use enforcer_model::{Credential, PolicySet, Requirement, Revocation, Rule, Upgrade};
 use http::{Method, Request, Response, StatusCode};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};

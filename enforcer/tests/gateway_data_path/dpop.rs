@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::{gateway::signal::Verdict, policy::model::Dpop};
+use enforcer::gateway::signal::Verdict;
+use enforcer_model::Dpop;
 use http::{Method, Request};
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -470,7 +471,7 @@ async fn shadow_mode_counts_what_proofs_lack() {
     let (origin, forge) = (Origin::start().await, Forge::new());
     let mut set = forge.set(&origin);
     let route = std::sync::Arc::make_mut(&mut set.routes[0]);
-    route.mode = enforcer::policy::model::Mode::Shadow;
+    route.mode = enforcer_model::Mode::Shadow;
     let lab = Plan::default().start(set);
     let holder = Holder::new(&forge);
     let mut client = Client::connect(&lab, H1).await;

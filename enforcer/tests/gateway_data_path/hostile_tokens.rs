@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{
+use enforcer_model::{
     CheckedBy, Dpop, Issuer, Jwks, JwksSource, PolicySet, Profile, Requirement, TokenContent,
     TokenRequirement,
 };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use enforcer::policy::model::{PolicySet, Protocol};
+use enforcer_model::{PolicySet, Protocol};
 use h2::Reason;
 use http::Response;
 use tokio::{

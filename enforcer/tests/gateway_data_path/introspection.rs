@@ -16,10 +16,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use enforcer::policy::{
-    self,
-    model::{ApiKeyRequirement, PolicySet, Requirement},
-};
+use enforcer::policy::{self};
+use enforcer_model::{ApiKeyRequirement, PolicySet, Requirement};
 use http::{HeaderMap, HeaderName, StatusCode};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};

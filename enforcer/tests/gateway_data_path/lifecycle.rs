@@ -233,8 +233,7 @@ async fn a_new_policy_holds_for_the_next_request() {
     for client in &mut clients {
         assert_eq!(client.get("/").await.status, 200);
     }
-    lab.policies
-        .replace(enforcer::policy::model::PolicySet::default());
+    lab.policies.replace(enforcer_model::PolicySet::default());
     for client in &mut clients {
         assert_eq!(client.get("/").await.status, 404);
     }

@@ -48,8 +48,7 @@ async fn what_is_gone_is_not_counted_for_ever() {
         lab.metrics().contains(r#"verdict="allowed"} 1"#)
     })
     .await;
-    lab.policies
-        .replace(enforcer::policy::model::PolicySet::default());
+    lab.policies.replace(enforcer_model::PolicySet::default());
     for name in [r#"route="main""#, r#"service="orders""#] {
         eventually(name, async || !lab.metrics().contains(name)).await;
     }

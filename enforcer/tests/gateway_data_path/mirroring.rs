@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use enforcer::policy::model::{Mirror, PolicySet, Service};
+use enforcer_model::{Mirror, PolicySet, Service};
 use http::{Request, StatusCode};
 use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinSet};
 

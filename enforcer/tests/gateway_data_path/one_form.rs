@@ -6,13 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use enforcer::{
-    gateway::config::ClientCertificates,
-    policy::{
-        PolicySet,
-        model::{Credential, Revocation},
-    },
-};
+use enforcer::gateway::config::ClientCertificates;
+use enforcer_model::{Credential, PolicySet, Revocation};
 use http::{HeaderName, Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

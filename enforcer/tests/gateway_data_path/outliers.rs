@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::policy::model::{Balance, Outliers};
+use enforcer_model::{Balance, Outliers};
 
 use crate::{
     bounds::{UNAVAILABLE, answering, counted, number, one_worker, set},
@@ -118,7 +118,7 @@ async fn an_endpoint_that_is_out_gets_no_request_and_the_last_one_stays() {
 async fn success_rates_are_judged() {
     let law = Outliers {
         consecutive_5xx: number(1000),
-        success_rate: Some(enforcer::policy::model::SuccessRate {
+        success_rate: Some(enforcer_model::SuccessRate {
             below: 90,
             requests: number(5),
         }),

@@ -8,10 +8,8 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{
-    gateway::{pressure::Shedding, signal::Verdict},
-    policy::model::{PathMatch, PolicySet, Priority, Rule, Service},
-};
+use enforcer::gateway::{pressure::Shedding, signal::Verdict};
+use enforcer_model::{PathMatch, PolicySet, Priority, Rule, Service};
 
 use crate::{
     bounds::{held, number, one_worker},

@@ -4,14 +4,11 @@ use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use enforcer::{
     audit::config::{AuditConfig, Destination},
-    gateway::{
-        config::{ClientCertificates, Timeouts},
-        signal::Whom,
-    },
-    policy::model::{
-        Destination as To, HostPattern, Mode, Passthrough, PolicySet, RequestKey, Requirement, Route, Rule,
-        Service,
-    },
+    gateway::config::{ClientCertificates, Timeouts},
+};
+use enforcer_model::{
+    Destination as To, HostPattern, Mode, Passthrough, PolicySet, RequestKey, Requirement, Route, Rule,
+    Service, flow::Whom,
 };
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;

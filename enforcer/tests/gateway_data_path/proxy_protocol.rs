@@ -5,13 +5,8 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{
-    gateway::{
-        config::{ClientCertificates, Timeouts},
-        signal::Whom,
-    },
-    policy::model::PolicySet,
-};
+use enforcer::gateway::config::{ClientCertificates, Timeouts};
+use enforcer_model::{PolicySet, flow::Whom};
 use http::StatusCode;
 use rustls_pki_types::ServerName;
 use tempfile::TempDir;

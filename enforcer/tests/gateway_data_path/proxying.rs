@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use enforcer::{gateway::signal::Verdict, policy::model::PathMatch};
+use enforcer::gateway::signal::Verdict;
+use enforcer_model::PathMatch;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use enforcer::policy::{self, PolicySet};
+use enforcer::policy::{self};
+use enforcer_model::PolicySet;
 use http::{HeaderValue, Request};
 use serde_json::json;
 use tempfile::TempDir;

@@ -2,15 +2,10 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use enforcer::{
-    gateway::signal::Verdict,
-    policy::{
-        PolicySet,
-        model::{
-            CheckedBy, Credential, Issuer, Jwks, JwksSource, PathMatch, Requirement, Revocation, Rule,
-            TokenContent, TokenRequirement,
-        },
-    },
+use enforcer::gateway::signal::Verdict;
+use enforcer_model::{
+    CheckedBy, Credential, Issuer, Jwks, JwksSource, PathMatch, PolicySet, Requirement, Revocation, Rule,
+    TokenContent, TokenRequirement,
 };
 use serde_json::json;
 

@@ -5,13 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{
-    gateway::{config::ClientCertificates, identity::certificate::ClientCertificate, signal::Verdict},
-    policy::{
-        PolicySet,
-        model::{Credential, Revocation},
-    },
+use enforcer::gateway::{
+    config::ClientCertificates, identity::certificate::ClientCertificate, signal::Verdict,
 };
+use enforcer_model::{Credential, PolicySet, Revocation};
 use rustls::ClientConfig;
 use serde_json::json;
 use time::OffsetDateTime;

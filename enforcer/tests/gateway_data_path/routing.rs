@@ -1,6 +1,6 @@
 //! Which rule decides, by what a request says in its header fields and query.
 
-use enforcer::policy::model::{Condition, Part, PathMatch, Pattern, PolicySet, Requirement, Rule, Test};
+use enforcer_model::{Condition, Part, PathMatch, Pattern, PolicySet, Requirement, Rule, Test};
 use http::{HeaderName, StatusCode};
 
 use crate::support::{

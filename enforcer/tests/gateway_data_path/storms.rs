@@ -2,13 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use enforcer::{
-    gateway::{
-        config::{ClientCertificates, Timeouts},
-        signal::Verdict,
-    },
-    policy::model::{PolicySet, Requirement, TokenContent, TokenRequirement},
+use enforcer::gateway::{
+    config::{ClientCertificates, Timeouts},
+    signal::Verdict,
 };
+use enforcer_model::{PolicySet, Requirement, TokenContent, TokenRequirement};
 use http::HeaderValue;
 use rustls_pki_types::ServerName;
 use serde_json::json;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use enforcer::policy::model::{PolicySet, Requirement};
+use enforcer_model::{PolicySet, Requirement};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, channel::Channel};
 use socket2::SockRef;

@@ -7,13 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use enforcer::{
-    gateway::{
-        config::{ClientCertificates, Timeouts},
-        signal::Whom,
-    },
-    policy::model::{Credential, PolicySet, Revocation, Upgrade},
-};
+use enforcer::gateway::config::{ClientCertificates, Timeouts};
+use enforcer_model::{Credential, PolicySet, Revocation, Upgrade, flow::Whom};
 use futures_util::{SinkExt, StreamExt};
 use http::{Method, Request, StatusCode};
 use hyper::{client::conn::http2, ext::Protocol};

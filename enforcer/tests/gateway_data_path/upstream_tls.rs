@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use enforcer::policy::model::{Health, OwnCertificate, PolicySet, Service};
+use enforcer_model::{Health, OwnCertificate, PolicySet, Service};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};

@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use enforcer::{
-    gateway::signal::Verdict,
-    policy::model::{Balance, Health, PolicySet},
-};
+use enforcer::gateway::signal::Verdict;
+use enforcer_model::{Balance, Health, PolicySet};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

@@ -2,12 +2,10 @@
 
 use std::{fs, net::SocketAddr, sync::Arc};
 
-use enforcer::{
-    gateway::{
-        config::{Authority, AuthorityId, Bounds, ClientCertificates},
-        signal::Identity,
-    },
-    policy::model::{CertificateRequirement, Requirement, Route, Rule},
+use enforcer::gateway::config::{Authority, Bounds, ClientCertificates};
+use enforcer_model::{
+    CertificateRequirement, Requirement, Route, Rule,
+    flow::{AuthorityId, Identity},
 };
 use rcgen::{DnType, SanType};
 use rustls::HandshakeKind;
@@ -120,7 +118,7 @@ async fn m5_names_beyond_an_authoritys_bounds_are_not_used() {
         mtls: Some(CertificateRequirement {
             authorities: Vec::new(),
             spiffe: Vec::new(),
-            names: enforcer::policy::model::CertificateNames {
+            names: enforcer_model::CertificateNames {
                 dns: vec!["admin.corp.example".parse().unwrap()],
                 subject: Vec::new(),
             },

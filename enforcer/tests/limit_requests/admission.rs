@@ -2,11 +2,9 @@
 
 use std::{thread, time::Duration};
 
-use enforcer::{
-    gateway::limit::{Outcome, RequestLimiters},
-    policy::model::{Exceed, RequestKey, RequestLimit},
-};
+use enforcer::gateway::limit::{Outcome, RequestLimiters};
 use enforcer_common::limiter::Algorithm;
+use enforcer_model::{Exceed, RequestKey, RequestLimit};
 
 use crate::fixture::{ALGORITHMS, NOW, SECOND, admitted, bind, from, limit, route, service};
 

@@ -2,11 +2,9 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use enforcer::{
-    gateway::limit::{KeyParts, Outcome, RequestLimiters, RuleLimits},
-    policy::model::{Budget, Counted, Exceed, Name, Rate, RequestKey, RequestLimit},
-};
+use enforcer::gateway::limit::{KeyParts, Outcome, RequestLimiters, RuleLimits};
 use enforcer_common::limiter::{Algorithm, Params};
+use enforcer_model::{Budget, Counted, Exceed, Name, Rate, RequestKey, RequestLimit};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
 /// A time at which a window of any whole number of seconds below 100 s begins, in ns.

@@ -5,11 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{
-    gateway::limit::{KeyParts, Outcome, RequestLimiters, headers::Told},
-    policy::model::{Budget, Counted, RequestKey, RequestLimit, Tier},
-};
+use enforcer::gateway::limit::{KeyParts, Outcome, RequestLimiters, headers::Told};
 use enforcer_common::limiter::Algorithm;
+use enforcer_model::{Budget, Counted, RequestKey, RequestLimit, Tier};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::fixture::{ALGORITHMS, NOW, admitted, bind, from, limit, params, route, service};

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use enforcer::{
-    gateway::limit::{
-        Outcome, RuleLimits,
-        headers::{self, Told},
-    },
-    policy::model::{RequestKey, RequestLimit},
+use enforcer::gateway::limit::{
+    Outcome, RuleLimits,
+    headers::{self, Told},
 };
 use enforcer_common::limiter::Algorithm;
+use enforcer_model::{RequestKey, RequestLimit};
 use http::HeaderMap;
 use serde_json::Value;
 

@@ -2,14 +2,12 @@
 
 use std::{cell::RefCell, fs, net::Ipv4Addr, sync::Arc};
 
-use enforcer::{
-    gateway::identity::{
-        cache::TokenCache,
-        token::{TokenError, VerifiedToken},
-        verifier::Verifier,
-    },
-    policy::model::Issuer,
+use enforcer::gateway::identity::{
+    cache::TokenCache,
+    token::{TokenError, VerifiedToken},
+    verifier::Verifier,
 };
+use enforcer_model::Issuer;
 use tokio::runtime::Handle;
 
 use crate::{

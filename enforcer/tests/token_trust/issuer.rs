@@ -11,7 +11,7 @@ use aws_lc_rs::{
     },
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
+use enforcer_model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Origin, Profile};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 

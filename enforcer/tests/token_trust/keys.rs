@@ -24,15 +24,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use enforcer::{
-    gateway::identity::{
-        cache::TokenCache,
-        source::{self, MAX_DOCUMENT, SourceError},
-        token::TokenError,
-        verifier::Verifier,
-    },
-    policy::model::{CheckedBy, Jwks, JwksSource, Name},
+use enforcer::gateway::identity::{
+    cache::TokenCache,
+    source::{self, MAX_DOCUMENT, SourceError},
+    token::TokenError,
+    verifier::Verifier,
 };
+use enforcer_model::{CheckedBy, Jwks, JwksSource, Name};
 use jsonwebtoken::Algorithm;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

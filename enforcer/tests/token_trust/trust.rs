@@ -6,13 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use enforcer::{
-    gateway::identity::{
-        token::{TokenError, VerifiedToken},
-        verifier::Verifier,
-    },
-    policy::model::{Issuer, JwksSource, Name},
+use enforcer::gateway::identity::{
+    token::{TokenError, VerifiedToken},
+    verifier::Verifier,
 };
+use enforcer_model::{Issuer, JwksSource, Name};
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 use tempfile::TempDir;

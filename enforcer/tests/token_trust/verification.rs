@@ -1,9 +1,7 @@
 //! Which tokens hold.
 
-use enforcer::{
-    gateway::identity::token::{Binding, TokenError},
-    policy::model::Profile,
-};
+use enforcer::gateway::identity::token::{Binding, TokenError};
+use enforcer_model::Profile;
 use serde_json::{Value, json};
 
 use crate::{

@@ -2,11 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use enforcer::{
-    kernel::{DeniedBy, monotonic_ns},
-    policy::model::Action,
-};
+use enforcer::kernel::{DeniedBy, monotonic_ns};
 use enforcer_common::verdict::{Direction, Reason, Verdict};
+use enforcer_model::Action;
 use lab::frame::layers::{carried, packet};
 
 use crate::{

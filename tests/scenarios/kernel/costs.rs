@@ -4,8 +4,8 @@
 
 use std::net::SocketAddr;
 
-use enforcer::gateway::signal::Flow;
 use enforcer_common::verdict::{Direction, Reason, Verdict};
+use enforcer_model::flow::Flow;
 
 use crate::{
     packets::{ACK, FAMILIES, tcp_from},

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use enforcer::{
-    kernel::{DeniedBy, monotonic_ns},
-    policy::model::Action,
-};
+use enforcer::kernel::{DeniedBy, monotonic_ns};
 use enforcer_common::verdict::Reason;
+use enforcer_model::Action;
 
 use crate::{
     packets::{SYN, ip, tcp_from, udp_from},

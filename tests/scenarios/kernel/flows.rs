@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use enforcer::gateway::signal::Flow;
 use enforcer_common::verdict::Reason;
+use enforcer_model::flow::Flow;
 use lab::frame::layers::{carried, packet, tcp};
 
 use crate::{

@@ -256,7 +256,7 @@ fn h2c_what_cannot_be_parsed_is_judged_by_its_source() {
                 enforcer::kernel::DeniedBy::Operator,
                 "test",
                 std::time::Duration::from_secs(3600),
-                enforcer::policy::model::Action::Drop,
+                enforcer_model::Action::Drop,
             )
             .unwrap();
         for count in [7, 8, 20, 64, 65, 100] {

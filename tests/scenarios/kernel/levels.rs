@@ -125,7 +125,7 @@ fn the_controller_moves_all_levels_alike() {
     let Some(mut rig) = Rig::new(&document("p", "enforce", limit)) else {
         return;
     };
-    let halved = |level: &enforcer::policy::model::Level| {
+    let halved = |level: &enforcer_model::Level| {
         let params: Params = level.params;
         Ok(params
             .at_rate(2 * u64::from(level.times.get()), 86_400_000_000_000)

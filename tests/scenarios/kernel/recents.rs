@@ -209,7 +209,7 @@ fn the_source_unseen_for_longest_makes_room_and_all_end() {
     ]);
     // A connection that lasts keeps its source; the others end.
     let later = START + 700 * SECOND;
-    let lasting = enforcer::kernel::client_prefix(source(5));
+    let lasting = enforcer_model::address::client_prefix(source(5));
     rig.offline
         .recents
         .sweep(later, Duration::from_secs(600), || vec![lasting])

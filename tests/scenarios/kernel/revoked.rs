@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{gateway::signal::Flow, kernel::monotonic_ns};
+use enforcer::kernel::monotonic_ns;
 use enforcer_common::{
     layout::MAX_REVOKED,
     verdict::{Direction, Reason, Verdict},
 };
+use enforcer_model::flow::Flow;
 use lab::frame::layers::{carried, packet, udp};
 
 use crate::{

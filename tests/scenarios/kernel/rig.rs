@@ -13,7 +13,6 @@ use std::{
 };
 
 use enforcer::{
-    gateway::signal::{Flow, Identity},
     kernel::{Config, Offline, XdpChoice},
     policy,
 };
@@ -21,6 +20,7 @@ use enforcer_common::{
     layout::Counter,
     verdict::{Direction, Reason, Verdict},
 };
+use enforcer_model::flow::{Flow, Identity};
 use lab::privilege::root_or_skip;
 use time::OffsetDateTime;
 

@@ -2,12 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use enforcer::{
-    gateway::signal::Flow,
-    kernel::{DeniedBy, monotonic_ns},
-    policy::model::Action,
-};
+use enforcer::kernel::{DeniedBy, monotonic_ns};
 use enforcer_common::verdict::{Direction, Reason, Verdict};
+use enforcer_model::{Action, flow::Flow};
 use lab::frame::layers::{carried, packet, tcp, udp};
 
 use crate::{

@@ -16,11 +16,11 @@ use std::{
 };
 
 use enforcer::{
-    gateway::signal::Identity,
     kernel::{Config, Need, Offline, XdpChoice},
-    policy::{self, model::PolicySet},
+    policy::{self},
 };
 use enforcer_common::verdict::{Direction, Verdict};
+use enforcer_model::{PolicySet, flow::Identity};
 use lab::{netns::Namespace, privilege::root_or_skip, random::Random};
 
 use self::sets::{Set, Way, random_set};

@@ -7,10 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
-use enforcer::{
-    gateway::signal::{Flow, Identity},
-    kernel::{Config, Kernel, Staying, XdpChoice},
-};
+use enforcer::kernel::{Config, Kernel, Staying, XdpChoice};
+use enforcer_model::flow::{Flow, Identity};
 use lab::{bpffs::Bpffs, privilege::root_or_skip, topology::Neighbour};
 
 use crate::bench::{ONE_AT_A_TIME, only_folder};

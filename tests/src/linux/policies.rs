@@ -5,8 +5,9 @@ use std::{fs, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use enforcer::{
     kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice},
-    policy::{self, model::Action},
+    policy::{self},
 };
+use enforcer_model::Action;
 
 use super::{
     Way,

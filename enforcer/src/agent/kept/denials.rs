@@ -128,14 +128,14 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::policy::model;
+    use enforcer_model;
 
     fn denied(prefix: &str, by: DeniedBy, seconds: u64) -> (IpNet, Denial) {
         let denial = Denial {
             by,
             reason: "ticket 4711".into(),
             expires_ns: monotonic_ns() + seconds * 1_000_000_000,
-            action: model::Action::Reset,
+            action: enforcer_model::Action::Reset,
         };
         (prefix.parse().unwrap(), denial)
     }

@@ -9,8 +9,8 @@ use super::file::{self, File, VERSION};
 use crate::{
     admin::wire::Revokee,
     gateway::revocation::{MOST, RevocationStore},
-    policy::model::Revocation,
 };
+use enforcer_model::Revocation;
 
 /// `revocations.json`, with as many entries as can be in force ([`MOST`]).
 #[derive(Debug)]
@@ -117,7 +117,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{agent::kept::PATIENCE, policy::model::Credential};
+    use crate::agent::kept::PATIENCE;
+    use enforcer_model::Credential;
 
     fn entry(id: &str, seconds: i64) -> Revocation {
         Revocation {

@@ -5,14 +5,12 @@ use std::{cmp::Reverse, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
-use crate::{
-    gateway::router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided},
-    policy::model::{
-        Access, Condition, Destination, HostPattern, Mode, Origin, Part, Passthrough, PathMatch, Pattern,
-        Requirement, Route, Routing, Rule, Test,
-    },
-};
+use crate::gateway::router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided};
 use enforcer_http_rules::{host::Host, target::origin_form};
+use enforcer_model::{
+    Access, Condition, Destination, HostPattern, Mode, Origin, Part, Passthrough, PathMatch, Pattern,
+    Requirement, Route, Routing, Rule, Test,
+};
 
 /// No more lines are read, and no longer regular expressions: compiling them is what takes time.
 const MAX_LINES: usize = 64;

@@ -20,10 +20,8 @@ use http::{HeaderMap, StatusCode};
 use thiserror::Error;
 
 use super::reason::Reason;
-use crate::{
-    gateway::signal::Verdict,
-    policy::model::{ApiKey, ApiKeyRequirement, ApiKeys},
-};
+use crate::gateway::signal::Verdict;
+use enforcer_model::{ApiKey, ApiKeyRequirement, ApiKeys};
 
 /// What every key begins with.
 const BEGINNING: &str = "enf_";
@@ -194,7 +192,7 @@ mod tests {
     use time::OffsetDateTime;
 
     use super::*;
-    use crate::policy::model::Origin;
+    use enforcer_model::Origin;
 
     const NOW: i64 = 1_800_000_000;
 

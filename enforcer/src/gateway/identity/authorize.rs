@@ -11,15 +11,10 @@ use super::{
     reason::Reason,
     token::{Binding, VerifiedToken},
 };
-use crate::{
-    gateway::{config::AuthorityId, signal::Verdict},
-    policy::{
-        access::names_role,
-        model::{
-            Access, ApiKey, ApiKeyRequirement, CertificateRequirement, ClaimRequirement, Name, Requirement,
-            RolesRequirement, TokenRequirement,
-        },
-    },
+use crate::gateway::signal::Verdict;
+use enforcer_model::{
+    Access, ApiKey, ApiKeyRequirement, CertificateRequirement, ClaimRequirement, Name, Requirement,
+    RolesRequirement, TokenRequirement, access::names_role, flow::AuthorityId,
 };
 
 /// Why a request is not admitted.
@@ -249,10 +244,8 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::{
-        gateway::identity::{names::Names, scope::Scopes},
-        policy::model::{CertificateNames, ClaimValue, TokenContent},
-    };
+    use crate::gateway::identity::{names::Names, scope::Scopes};
+    use enforcer_model::{CertificateNames, ClaimValue, TokenContent};
 
     fn certificate(spiffe: Option<&str>) -> ClientCertificate {
         ClientCertificate {

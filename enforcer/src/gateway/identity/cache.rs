@@ -23,7 +23,7 @@ use super::{
     token::{MAX_TOKEN, TokenError, VerifiedToken},
     verifier::Circumstances,
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// How many tokens a cache holds unless told otherwise.
 pub const DEFAULT_CAPACITY: usize = 8192;

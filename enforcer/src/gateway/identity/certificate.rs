@@ -19,7 +19,8 @@ use x509_parser::{
 };
 
 use super::{names::Names, spiffe};
-use crate::gateway::config::{Authority, AuthorityId};
+use crate::gateway::config::Authority;
+use enforcer_model::flow::AuthorityId;
 
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -359,7 +360,7 @@ mod tests {
 
     #[test]
     fn m5_of_a_bound_authoritys_certificate_its_names_within_the_bounds_are_left() {
-        use crate::policy::model::Attribute::{CommonName, Organization};
+        use enforcer_model::Attribute::{CommonName, Organization};
         let bounds = |domains: &[&str], names: &[&str], subject: &[(_, Option<&[&str]>)]| Bounds {
             trust_domains: domains.iter().map(|domain| domain.parse().unwrap()).collect(),
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
@@ -452,7 +453,7 @@ mod tests {
             file: "partner.pem".into(),
             bounds: Some(Bounds {
                 subject: vec![(
-                    crate::policy::model::Attribute::Organization,
+                    enforcer_model::Attribute::Organization,
                     Some(vec!["Partner".into()]),
                 )],
                 ..Bounds::default()

@@ -13,7 +13,7 @@ use super::{
     scope::Scopes,
     token::{Binding, TokenError, VerifiedToken},
 };
-use crate::policy::model::{Issuer, Name, Profile};
+use enforcer_model::{Issuer, Name, Profile};
 
 /// The last second of the year 9999, in seconds since the epoch.
 const LAST_DATE: u64 = 253_402_300_799;

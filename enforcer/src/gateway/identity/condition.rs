@@ -4,7 +4,7 @@
 use std::{borrow::Cow, cmp::Ordering, net::IpAddr};
 
 use super::facts::{Facts, List, NoValue, Value};
-use crate::policy::cel::tree::{Condition, Node, Order, TextTest};
+use enforcer_model::condition::{Condition, Node, TextTest};
 
 /// Whether the condition holds. One that has no value does not.
 #[must_use]
@@ -182,17 +182,6 @@ fn contains(list: &Value<'_>, element: &Value<'_>) -> Result<bool, NoValue> {
         }
         Value::Object(members) => Ok(matches!(element, Value::Text(text) if members.contains_key(&**text))),
         _ => Err(NoValue),
-    }
-}
-
-impl Order {
-    fn admits(self, found: Ordering) -> bool {
-        match self {
-            Self::Less => found.is_lt(),
-            Self::LessOrEqual => found.is_le(),
-            Self::Greater => found.is_gt(),
-            Self::GreaterOrEqual => found.is_ge(),
-        }
     }
 }
 

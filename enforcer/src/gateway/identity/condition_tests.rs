@@ -14,11 +14,9 @@ use crate::{
         scope::Scopes,
         token::{Binding, VerifiedToken},
     },
-    policy::{
-        cel::{Scope, compile},
-        model::ApiKey,
-    },
+    policy::cel::{Scope, compile},
 };
+use enforcer_model::ApiKey;
 
 const ALL: Scope = Scope {
     token: true,

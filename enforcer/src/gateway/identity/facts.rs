@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderName, Method};
 use serde_json::Value as Json;
 
 use super::{certificate::ClientCertificate, scope::Scopes, token::VerifiedToken};
-use crate::policy::{
-    cel::tree::{Constant, Place},
-    model::ApiKey,
+use enforcer_model::{
+    ApiKey,
+    condition::{Constant, Place},
 };
 
 /// A request, and what it has proved.

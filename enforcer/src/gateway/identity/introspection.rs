@@ -34,10 +34,8 @@ use super::{
     claims, kept,
     token::{Binding, MAX_TOKEN, TokenError, VerifiedToken},
 };
-use crate::{
-    gateway::{levels::Held, sources::Budgets},
-    policy::model::{Introspection, Issuer},
-};
+use crate::gateway::{levels::Held, sources::Budgets};
+use enforcer_model::{Introspection, Issuer};
 
 /// How many questions may be under way to one issuer.
 const MOST_UNDER_WAY: usize = 256;
@@ -297,7 +295,7 @@ mod tests {
     use tokio::runtime::Builder;
 
     use super::*;
-    use crate::policy::model::{CheckedBy, Dpop, Origin, Pattern, Profile};
+    use enforcer_model::{CheckedBy, Dpop, Origin, Pattern, Profile};
 
     fn issuer() -> Issuer {
         Issuer {

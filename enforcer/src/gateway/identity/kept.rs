@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::policy::model::ClaimPath;
+use enforcer_model::ClaimPath;
 
 /// The claims at `paths`, where they stood, and nothing else.
 pub(super) fn keep(claims: &Map<String, Value>, paths: &[ClaimPath]) -> Map<String, Value> {

@@ -26,10 +26,8 @@ use super::{
     jwks::{KeySet, KeySetError},
     source::{self, SourceError},
 };
-use crate::{
-    gateway::stamp::Stamp,
-    policy::model::{Issuer, Jwks, JwksSource, Name},
-};
+use crate::gateway::stamp::Stamp;
+use enforcer_model::{Issuer, Jwks, JwksSource, Name};
 
 /// The least time between two readings that tokens with unknown keys cause.
 pub const REFETCH_INTERVAL: Duration = Duration::from_secs(10);
@@ -303,7 +301,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::policy::model::{CheckedBy, Origin, Profile};
+    use enforcer_model::{CheckedBy, Origin, Profile};
 
     #[tokio::test(start_paused = true)]
     async fn unknown_keys_cause_a_reading_in_ten_seconds() {
@@ -327,7 +325,7 @@ mod tests {
             leeway: Duration::ZERO,
             tier: None,
             kept: Vec::new(),
-            dpop: crate::policy::model::Dpop::default(),
+            dpop: enforcer_model::Dpop::default(),
         };
         let store = KeyStore::start(&issuer, &jwks, &Handle::current());
         store.first_attempt().await;

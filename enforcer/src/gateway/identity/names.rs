@@ -9,10 +9,8 @@ use x509_parser::{
 };
 
 use super::certificate::CertificateError;
-use crate::{
-    gateway::config::Bounds,
-    policy::model::{Attribute, CertificateNames},
-};
+use crate::gateway::config::Bounds;
+use enforcer_model::{Attribute, CertificateNames};
 
 /// As the certificate has them, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use super::{
     token::VerifiedToken,
     verifier::Circumstances,
 };
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// The longest field that is remembered, in bytes: as much as a connection may keep in memory by it.
 const LONGEST: usize = 4 * 1024;

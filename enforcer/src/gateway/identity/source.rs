@@ -24,7 +24,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::policy::model::JwksSource;
+use enforcer_model::JwksSource;
 
 /// The largest key document, in bytes.
 pub const MAX_DOCUMENT: usize = 256 * 1024;

@@ -16,7 +16,7 @@ use super::{
     reason::Reason,
     scope::Scopes,
 };
-use crate::policy::model::{Issuer, Name};
+use enforcer_model::{Issuer, Name};
 
 /// The longest token, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;

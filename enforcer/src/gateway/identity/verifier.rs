@@ -23,7 +23,7 @@ use super::{
     token::{self, TokenError, VerifiedToken},
     trusted::Trusted,
 };
-use crate::policy::model::{CheckedBy, Issuer, Name};
+use enforcer_model::{CheckedBy, Issuer, Name};
 
 /// Verifies tokens of a generation's issuers.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use enforcer_common::limiter::{Decision, Params, charge_atomic, debit_atomic};
 use http::HeaderValue;
 
 use super::{KeyParts, Meter, Outcome, Refusal, Standing, headers, sketch::Sketch};
-use crate::policy::model::{Counted, Exceed, RequestLimit};
+use enforcer_model::{Counted, Exceed, RequestLimit};
 
 /// The limits of one rule.
 #[derive(Debug)]

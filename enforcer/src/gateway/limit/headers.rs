@@ -6,10 +6,8 @@ use std::{fmt::Write as _, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 
 use super::{Outcome, Refusal, RuleLimits, Standing};
-use crate::{
-    gateway::problem::Problem,
-    policy::model::{Counted, Rate, RequestLimit},
-};
+use crate::gateway::problem::Problem;
+use enforcer_model::{Counted, Rate, RequestLimit};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");

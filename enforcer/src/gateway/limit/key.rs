@@ -7,13 +7,8 @@ use std::{
 
 use http::HeaderMap;
 
-use crate::{
-    gateway::{
-        config::AuthorityId,
-        identity::{certificate::ClientCertificate, token::VerifiedToken},
-    },
-    policy::model::{ApiKey, Name, RequestKey},
-};
+use crate::gateway::identity::{certificate::ClientCertificate, token::VerifiedToken};
+use enforcer_model::{ApiKey, Name, RequestKey, flow::AuthorityId};
 
 /// What a request's keys are made of. Limits by rule and by service need nothing of it: a limit
 /// belongs to one rule, and that to one service.

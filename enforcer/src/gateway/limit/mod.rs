@@ -23,7 +23,7 @@ use enforcer_common::limiter::{FRESH, Params};
 use self::bound::{Arm, Bound};
 use self::{bound::Limiter, sketch::Sketch};
 pub use self::{bound::RuleLimits, key::KeyParts, meter::Meter};
-use crate::policy::model::{Name, RequestKey, RequestLimit};
+use enforcer_model::{Name, RequestKey, RequestLimit};
 
 /// So many sketches have the full size; further ones have a sixteenth of it. With the usual size all
 /// sketches of `p` different parameters take at most 4 MiB · min(p, 16) + 256 KiB · max(p - 16, 0).

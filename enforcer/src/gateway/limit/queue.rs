@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use super::{KeyParts, Outcome, Refusal, RuleLimits, Standing};
-use crate::{gateway::levels::Held, policy::model::Exceed};
+use crate::gateway::levels::Held;
+use enforcer_model::Exceed;
 
 /// How many requests may wait on a worker unless told otherwise.
 pub const DEFAULT_CAPACITY: usize = 1024;

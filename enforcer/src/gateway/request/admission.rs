@@ -5,30 +5,27 @@ use std::{sync::Arc, time::SystemTime};
 use http::{HeaderMap, request::Parts};
 
 use super::Passage;
-use crate::{
-    gateway::{
-        connection::{Connection, attempted, blame},
-        identity::{
-            api_key::KeyError,
-            authorize::{Denial, admit_source, authorize, authorize_key},
-            bearer::{self, BearerError, Offered, Scheme},
-            challenge::Realm,
-            condition,
-            dpop::{self, ProofError},
-            facts::Facts,
-            introspection::Asker,
-            token::{TokenError, VerifiedToken},
-            trusted::Trusted,
-        },
-        limit::{self, KeyParts},
-        refusal::Refusal,
-        revocation::Proofs,
-        router::RuleIndex,
-        signal::Identity,
+use crate::gateway::{
+    connection::{Connection, attempted, blame},
+    identity::{
+        api_key::KeyError,
+        authorize::{Denial, admit_source, authorize, authorize_key},
+        bearer::{self, BearerError, Offered, Scheme},
+        challenge::Realm,
+        condition,
+        dpop::{self, ProofError},
+        facts::Facts,
+        introspection::Asker,
+        token::{TokenError, VerifiedToken},
+        trusted::Trusted,
     },
-    policy::model::{ApiKey, ApiKeyRequirement, Mode, Requirement, Rule},
+    limit::{self, KeyParts},
+    refusal::Refusal,
+    revocation::Proofs,
+    router::RuleIndex,
 };
 use enforcer_http_rules::host::Host;
+use enforcer_model::{ApiKey, ApiKeyRequirement, Mode, Requirement, Rule, flow::Identity};
 
 impl<'a> Passage<'a> {
     /// Whether the request may go on: by its proofs, then by its limits.

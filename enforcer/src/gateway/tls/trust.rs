@@ -23,7 +23,8 @@ use super::{
     validity::Dated,
     watched::{Contents, Digest},
 };
-use crate::gateway::config::{Authority, AuthorityId, ClientCertificates, Depth, TlsConfig, Unsure};
+use crate::gateway::config::{Authority, ClientCertificates, Depth, TlsConfig, Unsure};
+use enforcer_model::flow::AuthorityId;
 
 /// Who vouches for clients, and what has been revoked, at one time.
 pub struct Trust {

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use crate::policy::model::Balance;
+use enforcer_model::Balance;
 
 /// An endpoint that may be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

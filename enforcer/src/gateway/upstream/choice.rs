@@ -14,10 +14,8 @@ use super::{
     service::Held,
     view::{View, WHOLE},
 };
-use crate::{
-    gateway::body::RequestBody,
-    policy::model::{Balance, HashKey, Service},
-};
+use crate::gateway::body::RequestBody;
+use enforcer_model::{Balance, HashKey, Service};
 
 /// The outcome of looking for an endpoint.
 enum Choice {

@@ -7,7 +7,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::policy::model::{Balance, Endpoint};
+use enforcer_model::{Balance, Endpoint};
 
 /// Points of one endpoint of average weight on the ring.
 const POINTS: usize = 160;
@@ -164,7 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::model::HashKey;
+    use enforcer_model::HashKey;
 
     const KEYS: u64 = 20_000;
 

@@ -15,7 +15,7 @@ use http::uri::Authority;
 use tokio::sync::Notify;
 
 use super::{board::Board, tls::ServiceTls};
-use crate::policy::model::{Health, Name, Protocol, Service};
+use enforcer_model::{Health, Name, Protocol, Service};
 
 /// The port of `http` endpoints that name none.
 const DEFAULT_PORT: u16 = 80;

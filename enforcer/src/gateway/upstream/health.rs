@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use super::endpoint::SharedEndpoint;
-use crate::{gateway::wire::Wire, policy::model::Health};
+use crate::gateway::wire::Wire;
+use enforcer_model::Health;
 
 /// A health response's body is read up to this many bytes, then the connection is closed.
 const MAX_BODY: usize = 64 * 1024;

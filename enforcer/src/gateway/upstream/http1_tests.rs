@@ -18,14 +18,12 @@ use super::super::{
     pool::{Channel, Lease, LocalEndpoint, Seat},
     service::LocalService,
 };
-use crate::{
-    gateway::{
-        body::{Progress, RequestBody},
-        counters::{EndpointCells, ServiceCells},
-        metrics::GatewayMetrics,
-    },
-    policy::model::Protocol,
+use crate::gateway::{
+    body::{Progress, RequestBody},
+    counters::{EndpointCells, ServiceCells},
+    metrics::GatewayMetrics,
 };
+use enforcer_model::Protocol;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

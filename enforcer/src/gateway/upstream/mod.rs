@@ -54,8 +54,8 @@ pub(in crate::gateway) enum UpstreamError {
     Switched { endpoint: String },
 }
 
-/// A bound of a service: see [`crate::policy::model::UpstreamLimits`] and
-/// [`crate::policy::model::Retries`].
+/// A bound of a service: see [`enforcer_model::UpstreamLimits`] and
+/// [`enforcer_model::Retries`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::gateway) enum Bound {
     Connections,

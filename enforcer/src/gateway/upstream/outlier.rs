@@ -10,10 +10,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::endpoint::{SharedEndpoint, Suspicion};
-use crate::{
-    gateway::{metrics::GatewayMetrics, policies::Generation},
-    policy::model::Outliers,
-};
+use crate::gateway::{metrics::GatewayMetrics, policies::Generation};
+use enforcer_model::Outliers;
 
 /// Looked at so often where nothing is due earlier.
 const SELDOM: Duration = Duration::from_secs(3600);

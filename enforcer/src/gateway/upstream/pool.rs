@@ -30,15 +30,13 @@ use super::{
     seen::{End, SeenHere},
     service::{Held, LocalService},
 };
-use crate::{
-    gateway::{
-        body::{Progress, RequestBody},
-        clock,
-        counters::EndpointCells,
-        wire::Wire,
-    },
-    policy::model::{Outliers, Protocol},
+use crate::gateway::{
+    body::{Progress, RequestBody},
+    clock,
+    counters::EndpointCells,
+    wire::Wire,
 };
+use enforcer_model::{Outliers, Protocol};
 
 /// Idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 256;

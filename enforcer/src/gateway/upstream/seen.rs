@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::endpoint::Suspicion;
-use crate::policy::model::Outliers;
+use enforcer_model::Outliers;
 
 /// How requests ended, as this worker saw it.
 #[derive(Debug, Default)]

@@ -28,13 +28,11 @@ use super::{
     spare::Spare,
     view::View,
 };
-use crate::{
-    gateway::{
-        body::{Progress, RequestBody},
-        counters::{Exchange, RetryCause},
-    },
-    policy::model::{Protocol, Retries, Service},
+use crate::gateway::{
+    body::{Progress, RequestBody},
+    counters::{Exchange, RetryCause},
 };
+use enforcer_model::{Protocol, Retries, Service};
 
 /// A service, as one worker sees it.
 #[derive(Debug)]

@@ -28,10 +28,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem:
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::endpoint::SharedEndpoint;
-use crate::{
-    gateway::{identity::certificate::ClientCertificate, tls::Dated, wire::Wire},
-    policy::model::{Name, Protocol, SpiffePattern, UpstreamTls},
-};
+use crate::gateway::{identity::certificate::ClientCertificate, tls::Dated, wire::Wire};
+use enforcer_model::{Name, Protocol, SpiffePattern, UpstreamTls};
 
 /// A file is read up to this many bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;

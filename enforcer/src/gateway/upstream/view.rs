@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{balance::Member, consistent::again, endpoint::SharedEndpoint};
-use crate::policy::model::Service;
+use enforcer_model::Service;
 
 /// How often the weights of endpoints that warm up are looked at.
 const WARMING: Duration = Duration::from_millis(100);
@@ -142,7 +142,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::policy::model::{Balance, Endpoint, Origin, Protocol, Retries, UpstreamLimits, UpstreamTls};
+    use enforcer_model::{Balance, Endpoint, Origin, Protocol, Retries, UpstreamLimits, UpstreamTls};
 
     fn service(zones: &[&str]) -> Service {
         let endpoint = |(index, zone): (usize, &&str)| Endpoint {

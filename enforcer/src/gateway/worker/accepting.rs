@@ -15,9 +15,9 @@ use crate::{
         handshakes::Handshakes,
         listener::{Acceptor, ListenerContext},
     },
-    policy::model::Name,
     supervision::{Part, guarded},
 };
+use enforcer_model::Name;
 
 /// A task for each listener.
 pub(super) struct Accepting {

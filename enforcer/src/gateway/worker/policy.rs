@@ -4,25 +4,20 @@ use std::{cell::OnceCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::{
-    gateway::{
-        counters::{EndpointCells, RuleCells, ServiceCells},
-        metrics::GatewayMetrics,
-        mirror::MirrorCells,
-        policies::Generation,
-        router::RuleIndex,
-        upstream::{
-            endpoint::SharedEndpoint,
-            pool::LocalEndpoint,
-            send::{Site, Upstream},
-            service::LocalService,
-        },
-    },
-    policy::{
-        cel::Condition,
-        model::{Name, Pattern, Service},
+use crate::gateway::{
+    counters::{EndpointCells, RuleCells, ServiceCells},
+    metrics::GatewayMetrics,
+    mirror::MirrorCells,
+    policies::Generation,
+    router::RuleIndex,
+    upstream::{
+        endpoint::SharedEndpoint,
+        pool::LocalEndpoint,
+        send::{Site, Upstream},
+        service::LocalService,
     },
 };
+use enforcer_model::{Name, Pattern, Service, condition::Condition};
 
 /// A generation, with what this worker has for it.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use enforcer_common::layout::{IPV4_LIST, table_parts};
 use time::OffsetDateTime;
 
 use super::*;
-use crate::{kernel::address::prefix, policy::model::PolicySet};
+use crate::kernel::address::prefix;
+use enforcer_model::PolicySet;
 
 const GROUP: u32 = 3;
 

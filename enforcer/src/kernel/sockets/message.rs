@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use crate::gateway::signal::Flow;
+use enforcer_model::flow::Flow;
 
 /// TCP's protocol number.
 pub const TCP: u8 = 6;

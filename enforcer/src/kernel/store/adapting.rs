@@ -8,10 +8,8 @@ use enforcer_common::{
 };
 
 use super::InForce;
-use crate::{
-    kernel::{KernelError, numbers::Numbers},
-    policy::model::{Level, Name, PolicySet},
-};
+use crate::kernel::{KernelError, numbers::Numbers};
+use enforcer_model::{Level, Name, PolicySet};
 
 /// A limit that the controller has changed, level by level.
 #[derive(Clone)]

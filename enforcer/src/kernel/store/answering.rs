@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_common::layout::{Policy, policy_flag};
 
 use super::InForce;
-use crate::{
-    kernel::{KernelError, numbers::Numbers},
-    policy::model::{Name, PolicySet, SynDefence},
-};
+use crate::kernel::{KernelError, numbers::Numbers};
+use enforcer_model::{Name, PolicySet, SynDefence};
 
 impl InForce {
     /// Begins or ends answering SYNs under an `auto` policy, for the controller. Unknown names change

@@ -22,7 +22,7 @@ use super::{
     Staged,
     adapting::Adapted,
 };
-use crate::policy::model::{Name, PolicySet};
+use enforcer_model::{Name, PolicySet};
 
 /// The policies that packets see.
 pub struct InForce {

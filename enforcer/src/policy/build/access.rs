@@ -6,14 +6,17 @@ use http::{HeaderName, header};
 
 use super::{Known, changes::field_to_service, distinct_of, mode, require::Proofs, values};
 use crate::policy::{
+    cel::{self, Scope},
+    raw,
+    yaml::place::{Place, parsed},
+};
+use enforcer_model::{
     access::{
         Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, Forward, RolesRequirement,
         TokenContent,
     },
-    cel::{self, Condition, Scope},
+    condition::Condition,
     leaf::{ClaimPath, cidr},
-    raw,
-    yaml::place::{Place, parsed},
 };
 
 /// The most prefixes of `from`, and the most values of a claim.

@@ -6,11 +6,10 @@ use http::HeaderName;
 
 use super::{Head, Known, distinct, distinct_of, packet::until, values};
 use crate::policy::{
-    leaf::Name,
-    model::{ApiKey, ApiKeyRequirement, ApiKeys},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
+use enforcer_model::{ApiKey, ApiKeyRequirement, ApiKeys, leaf::Name};
 
 /// The most keys of all documents together.
 const MOST_KEYS: usize = 100_000;

@@ -6,12 +6,14 @@ use http::{HeaderName, HeaderValue};
 
 use super::distinct_of;
 use crate::policy::{
-    destination::{FieldChanges, PathChange, Rewrite},
-    leaf::{PathMatch, Template},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
 use enforcer_http_rules::{hop_by_hop::is_of_hop, host::value, reserved::is_ours, target::spelling};
+use enforcer_model::{
+    destination::{FieldChanges, PathChange, Rewrite},
+    leaf::{PathMatch, Template},
+};
 
 /// The most changes of each kind.
 const MAX_CHANGES: usize = 32;

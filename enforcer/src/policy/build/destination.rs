@@ -9,10 +9,12 @@ use super::{
     changes::{host, path_change},
 };
 use crate::policy::{
-    destination::{Destination, Mirror, Redirect, Weighted},
-    leaf::{HostPattern, PathMatch},
     raw,
     yaml::place::{Place, Unique},
+};
+use enforcer_model::{
+    destination::{Destination, Mirror, Redirect, Weighted},
+    leaf::{HostPattern, PathMatch},
 };
 
 /// The most services of one rule.

@@ -10,16 +10,16 @@ use super::{
     values,
 };
 use crate::policy::{
-    leaf::{Name, cidr},
-    model::{
-        Action, Egress, EgressAllow, EgressDefault, EgressDeny, EgressKey, EgressLimit, EgressOf,
-        PacketLimit, Traffic, Transport,
-    },
     raw,
     yaml::{
         place::{Place, Unique, parsed},
         tree::Value,
     },
+};
+use enforcer_model::{
+    Action, Egress, EgressAllow, EgressDefault, EgressDeny, EgressKey, EgressLimit, EgressOf, PacketLimit,
+    Traffic, Transport,
+    leaf::{Name, cidr},
 };
 
 /// `limits`: the policy's other limits, whose names are taken.

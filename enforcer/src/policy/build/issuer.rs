@@ -6,13 +6,13 @@ use jsonwebtoken::Algorithm;
 
 use super::{Head, distinct, duration_within, tokens, values};
 use crate::policy::{
-    model::{CheckedBy, ClaimPath, Issuer, Jwks, JwksSource, Profile},
     raw,
     yaml::{
         mistake::nearest,
         place::{Place, parsed},
     },
 };
+use enforcer_model::{CheckedBy, ClaimPath, Issuer, Jwks, JwksSource, Profile};
 
 /// The signature algorithms that are accepted: asymmetric only.
 const ALGORITHMS: [(&str, Algorithm); 9] = [

@@ -3,16 +3,16 @@
 use std::num::NonZeroU32;
 
 use enforcer_common::{
-    layout::{family, traffic},
+    layout::traffic,
     limiter::{Algorithm, Params},
 };
 
 use crate::policy::{
     build::Located,
-    model::{Budget, Count, Level, PacketKey, Port, Transport},
     raw,
     yaml::place::{Place, Unique},
 };
+use enforcer_model::{Budget, Count, Level, PacketKey, Port, Transport};
 
 /// The prefix of a limit that names none.
 const DEFAULT: (u8, u8) = (32, 64);
@@ -121,14 +121,6 @@ fn multiplied(params: Params, budget: Budget, times: NonZeroU32, at: &Place<'_>)
         );
     }
     level
-}
-
-impl Level {
-    /// The families that it is about, as the kernel knows them.
-    #[must_use]
-    pub fn families(&self) -> u8 {
-        self.ipv4.map_or(0, |_| family::IPV4) | self.ipv6.map_or(0, |_| family::IPV6)
-    }
 }
 
 /// The kinds of traffic that a limit is about, all of them unless it says.

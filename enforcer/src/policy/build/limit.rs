@@ -5,10 +5,12 @@ use std::num::NonZeroU64;
 use enforcer_common::limiter::{self, ParamsError};
 
 use crate::policy::{
-    leaf::{Rate, Unit, quantity},
-    model::Budget,
     raw::{Algorithm, Quantity},
     yaml::place::{Place, parsed},
+};
+use enforcer_model::{
+    Budget,
+    leaf::{Rate, Unit, quantity},
 };
 
 /// What a limit counts, as far as rates and bursts are concerned.

@@ -3,12 +3,14 @@
 use http::HeaderName;
 
 use crate::policy::{
-    leaf::Pattern,
-    matching::{Condition, Part, Test},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
 use enforcer_http_rules::{hop_by_hop::is_of_hop, reserved::is_ours};
+use enforcer_model::{
+    leaf::Pattern,
+    matching::{Condition, Part, Test},
+};
 
 /// The most conditions of one kind in a rule.
 const MAX_CONDITIONS: usize = 16;

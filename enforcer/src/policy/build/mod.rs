@@ -34,19 +34,21 @@ use std::{
 };
 
 use super::{
-    access::claims_of,
-    leaf::{
-        ClaimPath,
-        quantity::{self, Shown},
-    },
     load::Document,
-    model::{Mode, Name, Origin, PolicySet},
     raw::{self, Kind},
     yaml::{
         decode::decode,
         mistake::{alternatives, nearest},
         place::{Place, Unique, parsed},
         tree::Value,
+    },
+};
+use enforcer_model::{
+    Mode, Name, Origin, PolicySet,
+    access::claims_of,
+    leaf::{
+        ClaimPath,
+        quantity::{self, Shown},
     },
 };
 

@@ -14,16 +14,16 @@ use super::{
     verified::{default_recent, verified},
 };
 use crate::policy::{
-    leaf::{InterfacePattern, Name, Rate, cidr},
-    model::{
-        Action, Adaptive, Count, DenyEntry, Mode, Opaque, PacketKey, PacketLimit, PacketPolicy, Port,
-        SynDefence, Transport,
-    },
     raw,
     yaml::{
         place::{Place, Unique, parsed},
         tree::Value,
     },
+};
+use enforcer_model::{
+    Action, Adaptive, Count, DenyEntry, Mode, Opaque, PacketKey, PacketLimit, PacketPolicy, Port, SynDefence,
+    Transport,
+    leaf::{InterfacePattern, Name, Rate, cidr},
 };
 
 /// The smallest default burst of a limit on bytes: one packet as large as segmentation offload makes

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use super::{Known, Located};
 use crate::policy::{
     load::Document,
-    model::{Counted, HostPattern, Name, Passthrough, RequestKey, Rule},
     raw::{self, Kind},
     yaml::{
         place::Place,
         tree::{Node, Value},
     },
 };
+use enforcer_model::{Counted, HostPattern, Name, Passthrough, RequestKey, Rule};
 
 /// Hosts in lower case, with the routes that pass TLS for them through, and the listeners of these.
 pub(super) type Passed = HashMap<String, Vec<(String, Vec<String>)>>;

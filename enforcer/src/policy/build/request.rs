@@ -11,11 +11,10 @@ use super::{
     require::Proofs,
 };
 use crate::policy::{
-    leaf::Name,
-    model::{Budget, Counted, Exceed, RequestKey, RequestLimit, Tier},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
+use enforcer_model::{Budget, Counted, Exceed, RequestKey, RequestLimit, Tier, leaf::Name};
 
 /// The most tiers of one limit.
 const MAX_TIERS: usize = 16;

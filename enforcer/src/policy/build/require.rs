@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::{Known, access, api_keys, distinct_of, values};
-use crate::policy::{
-    model::{CertificateRequirement, Requirement, TokenRequirement},
-    raw,
-    yaml::place::Place,
-};
+use crate::policy::{raw, yaml::place::Place};
+use enforcer_model::{CertificateRequirement, Requirement, TokenRequirement};
 
 pub(super) fn requirement(raw: Option<raw::Require>, at: &Place<'_>, known: &Known) -> Requirement {
     let admitting = "write `require: {mtls: {}}`, `require: {token: {issuer: …}}`, `require: {apiKey: {keys: …}}`, or `require: {anonymous: true}` to admit everybody";

@@ -8,10 +8,10 @@ use super::{
     packet::{reason, until},
 };
 use crate::policy::{
-    model::{Credential, Revocation, Revocations},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
+use enforcer_model::{Credential, Revocation, Revocations};
 
 /// The most entries of all documents together.
 const MOST_ENTRIES: usize = 100_000;

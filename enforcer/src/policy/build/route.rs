@@ -18,10 +18,12 @@ use super::{
     values, variants,
 };
 use crate::policy::{
-    leaf::{HostPattern, PathMatch, other_escapes, quantity},
-    model::{Destination, Mode, Name, RequestKey, RequestLimit, Requirement, Route, Rule, Upgrade},
     raw,
     yaml::place::{Place, Unique, parsed},
+};
+use enforcer_model::{
+    Destination, Mode, Name, RequestKey, RequestLimit, Requirement, Route, Rule, Upgrade,
+    leaf::{HostPattern, PathMatch, other_escapes, quantity},
 };
 
 /// The largest body that a rule may admit.

@@ -9,14 +9,16 @@ use super::{
     duration_within,
 };
 use crate::policy::{
-    leaf::PathMatch,
-    matching::Condition,
     raw,
-    routing::{Priority, Routing, Upgrade},
     yaml::{
         place::{Place, Unique},
         tree::Value,
     },
+};
+use enforcer_model::{
+    leaf::PathMatch,
+    matching::Condition,
+    routing::{Priority, Routing, Upgrade},
 };
 
 /// Takes what it judges out of the raw rule at `at`, which is about `path` and `conditions`.

@@ -7,10 +7,10 @@ use http::uri::Authority;
 use super::{Head, duration_within, upstream, upstream_tls};
 use crate::gateway::server_name;
 use crate::policy::{
-    model::{Endpoint, Health, Protocol, Service},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
+use enforcer_model::{Endpoint, Health, Protocol, Service};
 
 /// The most endpoints of one service.
 const MAX_ENDPOINTS: usize = 1024;

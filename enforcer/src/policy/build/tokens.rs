@@ -9,11 +9,13 @@ use super::{
 use crate::{
     gateway::Budgets,
     policy::{
-        leaf::{Rate, Unit},
-        model::{Dpop, Introspection, Pattern},
         raw,
         yaml::place::{Place, parsed},
     },
+};
+use enforcer_model::{
+    Dpop, Introspection, Pattern,
+    leaf::{Rate, Unit},
 };
 
 pub(super) fn dpop(raw: raw::Dpop, at: &Place<'_>) -> Dpop {

@@ -4,10 +4,10 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{duration_within, request::header_name};
 use crate::policy::{
-    model::{Balance, HashKey, Outliers, Retries, RetryOn, SuccessRate, UpstreamLimits},
     raw,
     yaml::place::{Place, Unique, parsed},
 };
+use enforcer_model::{Balance, HashKey, Outliers, Retries, RetryOn, SuccessRate, UpstreamLimits};
 
 /// The greatest of a service's limits.
 const MAX_LIMIT: u32 = 1_000_000;

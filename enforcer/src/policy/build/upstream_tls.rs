@@ -6,12 +6,11 @@ use super::{distinct_of, values};
 use crate::{
     gateway::{check_upstream_tls, server_name},
     policy::{
-        leaf::SpiffePattern,
-        model::{OwnCertificate, UpstreamTls},
         raw,
         yaml::place::{Place, parsed},
     },
 };
+use enforcer_model::{OwnCertificate, UpstreamTls, leaf::SpiffePattern};
 
 pub(super) fn build(raw: raw::UpstreamTls, at: &Place<'_>) -> Option<UpstreamTls> {
     let name = |text: &str| server_name(text).map(|_| text.into());

@@ -10,14 +10,11 @@ use ipnet::IpNet;
 
 use crate::{
     gateway::router::{Asked, Router},
-    policy::{
-        access::RolesRequirement,
-        model::{
-            ApiKeyRequirement, CertificateRequirement, Condition, HostPattern, Mode, Name, Part, PathMatch,
-            Requirement, Route, Rule, Test, TokenRequirement,
-        },
-        yaml::place::Place,
-    },
+    policy::yaml::place::Place,
+};
+use enforcer_model::{
+    ApiKeyRequirement, CertificateRequirement, Condition, HostPattern, Mode, Name, Part, PathMatch,
+    Requirement, Route, Rule, Test, TokenRequirement, access::RolesRequirement,
 };
 
 /// A rule for an exact path.

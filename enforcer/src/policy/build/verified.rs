@@ -9,12 +9,8 @@ use super::{
     limit::{Draft, Measure},
     packet::default_burst,
 };
-use crate::policy::{
-    leaf::Rate,
-    model::{Budget, Recent},
-    raw,
-    yaml::place::Place,
-};
+use crate::policy::{raw, yaml::place::Place};
+use enforcer_model::{Budget, Recent, leaf::Rate};
 
 /// The share of a source that was verified recently, unless the policy says: five new connections a second,
 /// of about ten packets each, and ten at once.

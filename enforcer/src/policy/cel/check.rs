@@ -7,11 +7,8 @@ use cel::{
     common::ast::{CallExpr, Expr, ListExpr, LiteralValue, SourceInfo, operators},
 };
 
-use super::{
-    Fault, MOST_NODES, Scope,
-    names::Named,
-    tree::{Constant, Node, Order},
-};
+use super::{Fault, MOST_NODES, Scope, names::Named};
+use enforcer_model::condition::{Constant, Node, Order};
 
 /// What is known of a value before there is a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +130,7 @@ impl<'a> Checker<'a> {
         }
         match &expression.expr {
             Expr::Literal(literal) => self.literal(expression, literal).map(|constant| {
-                let kind = constant.kind();
+                let kind = kind(&constant);
                 (Node::Constant(constant), kind)
             }),
             Expr::List(list) => self.list(list),
@@ -299,15 +296,13 @@ impl<'a> Checker<'a> {
     }
 }
 
-impl Constant {
-    fn kind(&self) -> Type {
-        match self {
-            Self::Bool(_) => Type::Bool,
-            Self::Int(_) => Type::Int,
-            Self::Float(_) => Type::Float,
-            Self::Text(_) => Type::Text,
-            Self::Address(_) => Type::Address,
-            Self::Null => Type::Null,
-        }
+fn kind(constant: &Constant) -> Type {
+    match constant {
+        Constant::Bool(_) => Type::Bool,
+        Constant::Int(_) => Type::Int,
+        Constant::Float(_) => Type::Float,
+        Constant::Text(_) => Type::Text,
+        Constant::Address(_) => Type::Address,
+        Constant::Null => Type::Null,
     }
 }

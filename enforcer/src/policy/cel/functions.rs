@@ -12,12 +12,10 @@ use regex::bytes::RegexBuilder;
 use super::{
     Fault,
     check::{Checker, Type, Typed},
-    tree::{Constant, Node, TextTest},
 };
-use crate::policy::{
-    leaf::cidr,
-    yaml::mistake::{alternatives, nearest},
-};
+use crate::policy::yaml::mistake::{alternatives, nearest};
+use enforcer_model::condition::{Constant, Node, TextTest};
+use enforcer_model::leaf::cidr;
 
 /// How much memory one compiled regular expression may take, in bytes.
 const REGEX_SIZE: usize = 256 * 1024;

@@ -7,13 +7,12 @@ mod check;
 mod functions;
 mod names;
 mod spelling;
-pub mod tree;
 
 use std::{sync::Arc, thread};
 
 use cel::parser::Parser;
 
-pub use tree::{Condition, Node};
+use enforcer_model::condition::Condition;
 
 /// The longest expression, in bytes.
 const LONGEST: usize = 2048;

@@ -9,12 +9,10 @@ use http::HeaderName;
 use super::{
     Fault,
     check::{Checker, Type},
-    tree::Place,
 };
-use crate::policy::{
-    leaf::ClaimPath,
-    yaml::mistake::{alternatives, nearest},
-};
+use crate::policy::yaml::mistake::{alternatives, nearest};
+use enforcer_model::condition::Place;
+use enforcer_model::leaf::ClaimPath;
 
 const REQUEST: [&str; 6] = ["method", "path", "host", "source", "headers", "query"];
 const TOKEN: [&str; 5] = ["iss", "sub", "client_id", "scopes", "claims"];

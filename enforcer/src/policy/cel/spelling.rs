@@ -2,13 +2,10 @@
 
 use cel::IdedExpr;
 
-use super::{
-    Fault,
-    check::Checker,
-    tree::{Constant, Node, Place, TextTest},
-};
-use crate::policy::leaf::misspelt_literal;
+use super::{Fault, check::Checker};
 use enforcer_http_rules::target::{spelling, spelling_of_part};
+use enforcer_model::condition::{Constant, Node, Place, TextTest};
+use enforcer_model::leaf::misspelt_literal;
 
 impl Checker<'_> {
     /// `node`, which `expression` stands for, unless it compares the path with what is not in its normal form, or the

@@ -2,11 +2,8 @@
 
 use std::{fmt, fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use enforcer::policy::{
-    self, Watch,
-    model::{CheckedBy, PolicySet},
-    watch::Outcome,
-};
+use enforcer::policy::{self, Watch, watch::Outcome};
+use enforcer_model::{CheckedBy, PolicySet};
 use tokio::sync::mpsc;
 
 use super::ground::{Ground, SPIFFE, UPSTREAMS};

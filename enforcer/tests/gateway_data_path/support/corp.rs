@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::policy::model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Profile};
+use enforcer_model::{CheckedBy, Dpop, Issuer, Jwks, JwksSource, Profile};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};

@@ -28,9 +28,12 @@ use enforcer::{
         },
         policies::Policies,
         pressure::Shedding,
-        signal::{Class, Flow, Identity, Observer, Outcome, Verdict},
+        signal::{Observer, Outcome, Verdict},
     },
-    policy::model::{PolicySet, Rate},
+};
+use enforcer_model::{
+    PolicySet, Rate,
+    flow::{Class, Flow, Identity},
 };
 use prometheus::Registry;
 use tokio::runtime::Handle;

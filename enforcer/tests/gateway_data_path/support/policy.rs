@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf, sync::Arc, time::Duration};
 
-use enforcer::policy::model::{
+use enforcer_model::{
     Access, Balance, CertificateNames, CertificateRequirement, Destination, Endpoint, HostPattern, Mode,
     Name, Origin, PathMatch, PolicySet, Protocol, Requirement, Retries, Route, Routing, Rule, Service,
     TokenContent, TokenRequirement, UpstreamLimits, UpstreamTls,

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{gateway::signal::Flow, kernel::DeniedBy, policy::model::Action};
+use enforcer::kernel::DeniedBy;
+use enforcer_model::{Action, flow::Flow};
 use ipnet::IpNet;
 use lab::{
     frame::layers::{TYPE_IPV4, TYPE_IPV6, V4, V6, carried, ethernet, icmp, packet, tcp, udp},

@@ -10,9 +10,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use enforcer::{
-    gateway::signal::{Flow, Identity},
     kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached},
-    policy::{self, PolicySet, model::Action},
+    policy::{self},
+};
+use enforcer_model::{
+    Action, PolicySet,
+    flow::{Flow, Identity},
 };
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::Ipv4Addr};
 
 use anyhow::Result;
-use enforcer::policy::model::DenyEntry;
+use enforcer_model::DenyEntry;
 use ipnet::Ipv4Net;
 
 use super::{link::INTERFACE, traffic::PORT};
@@ -61,7 +61,7 @@ pub(super) fn long_list() -> Result<Vec<DenyEntry>> {
                 cidr: Ipv4Net::new(Ipv4Addr::from_bits(spread), 24)?.into(),
                 reason: None,
                 until: None,
-                action: enforcer::policy::model::Action::Drop,
+                action: enforcer_model::Action::Drop,
                 line: 1,
             })
         })

@@ -8,11 +8,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use enforcer::{
-    gateway::signal::{Flow, Identity},
-    kernel::{Config, Offline, XdpChoice},
-};
+use enforcer::kernel::{Config, Offline, XdpChoice};
 use enforcer_common::verdict::{Direction, Verdict};
+use enforcer_model::flow::{Flow, Identity};
 use serde::Serialize;
 use time::OffsetDateTime;
 

@@ -23,8 +23,8 @@ use super::{
     bearer::{Offered, Scheme},
     token::{Binding, VerifiedToken},
 };
-use crate::policy::model::Issuer;
 use enforcer_http_rules::host::Host;
+use enforcer_model::Issuer;
 
 /// The field that has the proof (RFC 9449, section 4.1).
 pub const DPOP: HeaderName = HeaderName::from_static("dpop");

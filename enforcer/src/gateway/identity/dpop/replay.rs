@@ -19,7 +19,7 @@ use std::{
 use aws_lc_rs::hmac;
 
 use super::ProofError;
-use crate::policy::model::Name;
+use enforcer_model::Name;
 
 /// How many parts there are.
 const PARTS: usize = 64;

@@ -19,7 +19,8 @@ use super::super::{
     json,
     source::{self, SourceError},
 };
-use crate::policy::{model::Introspection, secrets};
+use crate::policy::secrets;
+use enforcer_model::Introspection;
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;

@@ -7,10 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    model::{Name, Origin, SpiffePattern},
-    routing::Protocol,
-};
+use super::routing::Protocol;
+use crate::{Name, Origin, SpiffePattern};
 
 /// A set of instances that serve the same thing.
 #[derive(Clone, Debug)]

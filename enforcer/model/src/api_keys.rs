@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::HeaderName;
 use time::OffsetDateTime;
 
-use super::{leaf::Name, model::Origin};
+use super::leaf::Name;
+use crate::Origin;
 
 /// A document of keys.
 #[derive(Clone, Debug)]

@@ -7,11 +7,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{
-    cel::Condition,
-    leaf::{ClaimPath, DnsPattern, Name},
-    model::{Mode, PolicySet, Requirement, Route, Rule, TokenRequirement},
-};
+use super::leaf::{ClaimPath, DnsPattern, Name};
+use crate::{Mode, PolicySet, Requirement, Route, Rule, TokenRequirement, condition::Condition};
 
 /// What a rule asks of requests beside proofs.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,8 @@ use std::{fmt, sync::Arc};
 
 use time::OffsetDateTime;
 
-use super::{leaf::Name, model::Origin};
+use super::leaf::Name;
+use crate::Origin;
 
 /// A document of revoked proofs.
 #[derive(Clone, Debug)]

@@ -24,7 +24,7 @@ pub use host::HostPattern;
 pub use interface::InterfacePattern;
 pub use literals::misspelt_literal;
 pub use path::PathMatch;
-pub(crate) use path::other_escapes;
+pub use path::other_escapes;
 pub use pattern::Pattern;
 pub use rate::{Rate, Unit};
 pub use spiffe::{SpiffePattern, TrustDomain};
@@ -36,7 +36,7 @@ pub struct Name(Arc<str>);
 
 impl Name {
     /// Bytes of the longest (RFC 1123, section 2.1).
-    pub(crate) const MAX: usize = 63;
+    pub const MAX: usize = 63;
 
     /// The name.
     #[must_use]

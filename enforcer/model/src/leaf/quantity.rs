@@ -125,7 +125,7 @@ fn not_a_duration(text: &str) -> String {
 }
 
 /// Shows a duration so that [`parse_duration`] reads it again, to the millisecond.
-pub(crate) struct Shown(pub(crate) Duration);
+pub struct Shown(pub Duration);
 
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

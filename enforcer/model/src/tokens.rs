@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
-use super::model::{Jwks, Pattern, Rate};
+use crate::{Jwks, Pattern, Rate};
 
 /// How it is found out whether a token holds.
 #[derive(Clone, Debug)]

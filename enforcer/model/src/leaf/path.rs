@@ -81,7 +81,7 @@ impl fmt::Display for PathMatch {
 }
 
 /// The spelling that is right for a path that earlier versions took as it is: other escapes of the same path.
-pub(crate) fn other_escapes(text: &str) -> Option<String> {
+pub fn other_escapes(text: &str) -> Option<String> {
     let right = spelling(text).ok().filter(|right| right != text)?;
     (spelling_of_part(text) == right).then_some(right)
 }

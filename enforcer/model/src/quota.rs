@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use enforcer_common::limiter;
 use http::HeaderName;
 
-use super::model::Budget;
+use crate::Budget;
 
 /// A limit on requests.
 #[derive(Clone, Debug)]

@@ -1,12 +1,12 @@
 //! A condition that has been checked.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cmp::Ordering, net::IpAddr, sync::Arc};
 
 use http::HeaderName;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
-use crate::policy::leaf::ClaimPath;
+use crate::leaf::ClaimPath;
 
 /// A condition of a rule. Clones share nothing that is written while it is evaluated.
 #[derive(Clone, Debug)]
@@ -134,6 +134,19 @@ impl Node {
             | Self::In(nodes)
             | Self::Text(_, nodes) => all(&**nodes),
             Self::If(nodes) => all(&**nodes),
+        }
+    }
+}
+
+impl Order {
+    /// Whether a value that compares so passes.
+    #[must_use]
+    pub fn admits(self, found: Ordering) -> bool {
+        match self {
+            Self::Less => found.is_lt(),
+            Self::LessOrEqual => found.is_le(),
+            Self::Greater => found.is_gt(),
+            Self::GreaterOrEqual => found.is_ge(),
         }
     }
 }

@@ -3,6 +3,21 @@
 //!
 //! Leaf types keep their fields private and are made by parsing; the structures are made by the
 //! loader alone, which has checked that every name they mention exists.
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod address;
+pub mod api_keys;
+pub mod condition;
+pub mod destination;
+pub mod flow;
+pub mod leaf;
+pub mod matching;
+pub mod quota;
+pub mod revocations;
+pub mod routing;
+pub mod service;
+pub mod tokens;
 
 use std::{
     fmt,
@@ -13,11 +28,11 @@ use std::{
     time::Duration,
 };
 
-use enforcer_common::limiter;
+use enforcer_common::{layout::family, limiter};
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
-pub use super::{
+pub use crate::{
     access::{
         Access, Attribute, CertificateNames, ClaimRequirement, ClaimValue, RolesRequirement, TokenContent,
     },
@@ -294,6 +309,14 @@ pub struct Level {
     pub times: NonZeroU32,
     /// What the limiter runs with.
     pub params: limiter::Params,
+}
+
+impl Level {
+    /// The families that it is about, as the kernel knows them.
+    #[must_use]
+    pub fn families(&self) -> u8 {
+        self.ipv4.map_or(0, |_| family::IPV4) | self.ipv6.map_or(0, |_| family::IPV6)
+    }
 }
 
 /// Whose packets share one limiter.
