@@ -24,6 +24,7 @@ pod!(
     layout::EgressKey,
     layout::EgressLimits,
     layout::EgressRule,
+    layout::Event,
     layout::EventGate,
     layout::Flow,
     layout::FlowKey,

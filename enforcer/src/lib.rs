@@ -22,7 +22,7 @@ pub mod config;
 pub mod fuzz;
 #[forbid(unsafe_code)]
 pub mod gateway;
-#[expect(unsafe_code, reason = "system calls that no crate of ours wraps")]
+#[forbid(unsafe_code)]
 pub mod kernel;
 #[forbid(unsafe_code)]
 pub mod logging;
@@ -32,7 +32,3 @@ pub mod policy;
 pub mod replay;
 #[forbid(unsafe_code)]
 pub mod schema;
-#[forbid(unsafe_code)]
-pub mod supervision;
-#[forbid(unsafe_code)]
-pub mod sync;

@@ -4,7 +4,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use enforcer::{cli::Cli, kernel::memory};
+use enforcer::cli::Cli;
+use enforcer_sys::memory;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -27,9 +27,10 @@ use crate::{
     },
     audit::record::Event,
     gateway::{Listeners, policies::Policies},
-    kernel::{DeniedBy, KernelError, monotonic_ns, sockets},
+    kernel::{DeniedBy, KernelError, sockets},
 };
 use enforcer_model::{Mode, PolicySet, flow::Whom};
+use enforcer_sys::clock::monotonic_ns;
 
 /// The header field in which a command says whose it is, and how many bytes of it are kept.
 pub const OPERATOR_HEADER: &str = "enforcer-operator";

@@ -31,9 +31,9 @@ use crate::{
     agent::state::Shared,
     agent_lock::{AgentLock, AgentLockError},
     gateway::port_taken,
-    sync,
 };
 use connections::Listener;
+use enforcer_supervision::sync;
 use files::Files;
 use guard::{Guard, Surface};
 use places::{Bounds, Places};

@@ -14,7 +14,9 @@ use tokio::{
 };
 
 use super::state::Shared;
-use crate::{kernel::memory, policy::watch::Outcome, supervision::Part};
+use crate::policy::watch::Outcome;
+use enforcer_supervision::Part;
+use enforcer_sys::memory;
 
 /// How often it says that it is there while nothing changes.
 const BEAT: Duration = Duration::from_millis(500);

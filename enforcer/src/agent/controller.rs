@@ -26,10 +26,11 @@ use crate::{
         law::{Observation, Regulator, State, Step, next_rate},
         services::Latencies,
     },
-    kernel::{Count, KernelError, monotonic_ns},
-    supervision::Part,
+    kernel::{Count, KernelError},
 };
 use enforcer_model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport};
+use enforcer_supervision::Part;
+use enforcer_sys::clock::monotonic_ns;
 
 /// Below this part of change a rate is left as it is.
 const NOTABLE: f64 = 0.01;

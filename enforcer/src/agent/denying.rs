@@ -25,10 +25,11 @@ use super::{denials::Order, state::Shared};
 use crate::{
     adapt::failures::Failures,
     config::{AuthFailures, Ends},
-    kernel::{DeniedBy, View, monotonic_ns, sockets},
-    supervision::Part,
+    kernel::{DeniedBy, View, sockets},
 };
 use enforcer_model::{Action, Mode, PolicySet, address::client_prefix, flow::Flow};
+use enforcer_supervision::Part;
+use enforcer_sys::clock::monotonic_ns;
 
 /// Failures that wait to be counted. More are not counted, and a metric says how many.
 const WAITING: usize = 8_192;

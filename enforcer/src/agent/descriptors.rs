@@ -2,7 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use crate::{gateway::config::GatewayConfig, kernel::raise_descriptor_limit};
+use crate::gateway::config::GatewayConfig;
+use enforcer_sys::descriptors::raise_descriptor_limit;
 
 /// For all but clients and services: maps, programs, sockets, files.
 const OWN: u64 = 256;
@@ -32,7 +33,7 @@ impl Descriptors {
     /// Raises the soft limit to the hard one.
     pub fn raise() -> Self {
         Self(raise_descriptor_limit().unwrap_or_else(|error| {
-            tracing::warn!(%error, "file descriptors");
+            tracing::warn!(%error, "the limit of file descriptors cannot be raised");
             u64::MAX
         }))
     }

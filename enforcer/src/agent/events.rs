@@ -17,11 +17,10 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::broadcast;
 
 use super::state::Shared;
-use crate::{
-    kernel::{Event, Events, View, interface_names, monotonic_ns},
-    sync::{Guard, Rank, Ranked},
-};
+use crate::kernel::{Event, Events, View};
 use enforcer_model::Name;
+use enforcer_supervision::sync::{Guard, Rank, Ranked};
+use enforcer_sys::{clock::monotonic_ns, interfaces};
 
 /// Events that are kept.
 pub const RECENT: usize = 1_024;
@@ -128,17 +127,11 @@ pub async fn take_in(events: Events, shared: Arc<Shared>) -> io::Result<()> {
     let mut names = Names::default();
     let mut batch = Vec::with_capacity(BATCH);
     loop {
-        let mut ready = ring.readable_mut().await?;
-        let events = ready.get_inner_mut();
-        batch.extend(std::iter::from_fn(|| events.next_event()).take(BATCH));
-        if batch.is_empty() {
-            ready.clear_ready();
-            continue;
-        }
+        ring.take(&mut batch, BATCH).await?;
         if shared.kernel.is_some() {
             names.refresh(&shared.standing().kernel);
             if names.lack_an_interface(&batch) {
-                names.interfaces = tokio::task::spawn_blocking(interface_names)
+                names.interfaces = tokio::task::spawn_blocking(interfaces::names)
                     .await
                     .unwrap_or_default();
             }

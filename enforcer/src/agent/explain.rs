@@ -12,8 +12,9 @@ use super::{
     explain_egress,
     state::{KernelHalf, Shared, Standing},
 };
-use crate::kernel::{KernelError, SourceState, monotonic_ns};
+use crate::kernel::{KernelError, SourceState};
 use enforcer_model::{DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport};
+use enforcer_sys::clock::monotonic_ns;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{kernel::Heartbeat, supervision::Part};
+use crate::kernel::Heartbeat;
+use enforcer_supervision::Part;
 
 /// The longest time between two beats.
 const LONGEST_PERIOD: Duration = Duration::from_secs(1);

@@ -10,10 +10,11 @@ use super::{
 use crate::{
     audit::Audit,
     gateway::signal::{Observer, Outcome, Verdict},
-    kernel::{DeniedBy, Full, monotonic_ns},
-    supervision::{Part, Reader},
+    kernel::{DeniedBy, Full},
 };
 use enforcer_model::flow::{Class, Flow, Identity};
+use enforcer_supervision::{Part, Reader};
+use enforcer_sys::clock::monotonic_ns;
 
 /// Listens to the gateway on behalf of the kernel and the controller.
 pub struct Joining {

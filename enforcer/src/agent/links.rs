@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::state::Shared;
-use crate::kernel::Links;
+use enforcer_sys::links::Links;
 
 /// At least so long from one application to the next: interfaces come in crowds, and each with several messages.
 const PAUSE: Duration = Duration::from_millis(20);

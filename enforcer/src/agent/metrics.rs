@@ -12,9 +12,9 @@ use crate::{
     adapt::law::State,
     gateway::identity::verifier::IssuerStatus,
     kernel::{Count, KernelError, View},
-    sync::{Rank, Ranked},
 };
 use enforcer_model::Name;
+use enforcer_supervision::sync::{Rank, Ranked};
 
 /// The policy label of packets that no policy is about.
 const NO_POLICY: &str = "";

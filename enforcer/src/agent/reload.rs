@@ -30,9 +30,9 @@ use crate::{
     gateway::Listeners,
     logging::Verbosity,
     policy::{self, Problems, Watch},
-    supervision::Reader,
 };
 use enforcer_model::Name;
+use enforcer_supervision::Reader;
 
 /// What is in force while the agent runs, for those who ask when it ends.
 #[derive(Debug)]

@@ -33,16 +33,17 @@ use crate::{
     audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Events, Kernel, KernelError, memory},
+    kernel::{Events, Kernel, KernelError},
     logging::{self, Verbosity},
     policy::{self, Problems, WatchError},
-    supervision::{
-        Part,
-        notify::{Message, Notifier},
-        supervisor,
-    },
 };
 use enforcer_model::PolicySet;
+use enforcer_supervision::{
+    Part,
+    notify::{Message, Notifier},
+    supervisor,
+};
+use enforcer_sys::memory;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -23,13 +23,16 @@ use crate::{
     gateway::{Listeners, Revoker, policies::Policies},
     kernel::{
         self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
-        KernelError, KernelLog, Recents, Shortfall, Sketch, Syn, View,
+        KernelError, KernelLog, Recents, Sketch, Syn, View,
     },
     policy::{self, Loaded, Problems},
-    supervision::Parts,
-    sync::{Guard, Rank, Ranked, Serial},
 };
 use enforcer_model::{Level, Name, PolicySet, flow::Identity};
+use enforcer_supervision::{
+    Parts,
+    sync::{Guard, Rank, Ranked, Serial},
+};
+use enforcer_sys::sysctl::Shortfall;
 
 /// Everything that parts of the agent ask each other for.
 pub struct Shared {

@@ -17,7 +17,8 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
-use crate::{kernel::process::end_now, supervision::Parts};
+use enforcer_supervision::Parts;
+use enforcer_sys::process::end_now;
 
 /// How long the end may take beyond the drain.
 pub const GRACE: Duration = Duration::from_secs(2);

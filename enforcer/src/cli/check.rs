@@ -9,10 +9,8 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Output, colors};
-use crate::{
-    kernel::interface_names,
-    policy::{self, Severity},
-};
+use crate::policy::{self, Severity};
+use enforcer_sys::interfaces::names;
 
 /// Validate configuration and policies, offline
 ///
@@ -41,7 +39,7 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let present: Option<Vec<String>> = self.on_node.then(|| interface_names().into_values().collect());
+        let present: Option<Vec<String>> = self.on_node.then(|| names().into_values().collect());
         if present.as_ref().is_some_and(Vec::is_empty) {
             return Err(Failure::Failed(anyhow!(
                 "the interfaces of this machine cannot be listed"

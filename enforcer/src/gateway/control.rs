@@ -21,8 +21,8 @@ use super::{
     tls::{Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
 };
-use crate::supervision::Part;
 use enforcer_model::Name;
+use enforcer_supervision::Part;
 
 /// How often it says that it is there.
 const BEAT: Duration = Duration::from_millis(500);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{expiring::Shown, listeners::Listeners, metrics::GatewayMetrics, policies::Policies};
-use crate::supervision::Reader;
+use enforcer_supervision::Reader;
 
 /// How often it looks. Only files that have changed are read.
 const LOOK: Duration = Duration::from_millis(250);

@@ -99,8 +99,8 @@ use self::{
     verified::VerifiedSources,
     worker::{Command, Drain, Setup},
 };
-use crate::supervision::Part;
 use enforcer_model::Name;
+use enforcer_supervision::Part;
 
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;

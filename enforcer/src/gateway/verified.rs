@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::limit::key::source_prefix;
-use crate::kernel::memory::Words;
+use enforcer_sys::memory::Words;
 
 /// Sources that are remembered, at most.
 const CELLS: usize = 1 << 15;

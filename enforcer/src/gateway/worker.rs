@@ -44,12 +44,10 @@ use super::{
     upstream::send::Site,
     verified::VerifiedSources,
 };
-use crate::{
-    kernel::memory,
-    supervision::{self, guarded},
-};
 use enforcer_model::Name;
 use enforcer_model::flow::Flow;
+use enforcer_supervision::guarded;
+use enforcer_sys::memory;
 
 /// How often counters are added to the shared ones, and idle connections are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
@@ -69,7 +67,7 @@ pub(super) struct Setup {
     /// How late the worker is, in seconds.
     pub(super) late: prometheus::Gauge,
     /// What says that the worker makes progress.
-    pub(super) part: supervision::Part,
+    pub(super) part: enforcer_supervision::Part,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) revocations: mpsc::Receiver<Revocation>,
 }
@@ -294,7 +292,7 @@ async fn revoke_by_files(
     }
 }
 
-async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge, part: Rc<supervision::Part>) {
+async fn keep_house(worker: Rc<Worker>, late: prometheus::Gauge, part: Rc<enforcer_supervision::Part>) {
     let mut ticks = tokio::time::interval(HOUSEKEEPING);
     for count in (1..=GIVING_BACK).cycle() {
         let now = ticks.tick().await;

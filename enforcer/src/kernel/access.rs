@@ -9,7 +9,7 @@ use aya::maps::{LpmTrie, MapData, lpm_trie::Key};
 use enforcer_common::layout::{Access, AccessKey};
 
 use super::{KernelError, elements::Elements as _, presence::Presence};
-use crate::sync::system_call;
+use enforcer_supervision::sync::system_call;
 
 /// The trie, and the bits in front of it. A clone is the same one. Writers do not wait for each other: no two of them
 /// write the same prefix of the same list.

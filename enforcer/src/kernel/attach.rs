@@ -20,10 +20,10 @@ use self::tc::{Way, attach_tc, detach_tc};
 use super::{
     KernelError,
     error::os_error,
-    interfaces::Interface,
     object,
     pins::{Pins, network_namespace},
 };
+use enforcer_sys::interfaces::Interface;
 
 /// Which XDP mode the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -195,7 +195,7 @@ pub fn detach(
     let pod = attachment
         .pod_link
         .map_or(Ok(()), |link| detach_tc(ebpf, Way::In, interface, link, pins));
-    let is_gone = super::interfaces::list()
+    let is_gone = enforcer_sys::interfaces::list()
         .is_ok_and(|present| present.iter().all(|listed| listed.index != interface.index));
     if !is_gone {
         xdp?;

@@ -7,8 +7,9 @@ use enforcer_common::{
     limiter::FRESH,
 };
 
-use super::{KernelError, clock::monotonic_ns, elements::Elements as _, object::Array, sketch::SourceState};
-use crate::sync::system_call;
+use super::{KernelError, elements::Elements as _, object::Array, sketch::SourceState};
+use enforcer_supervision::sync::system_call;
+use enforcer_sys::clock::monotonic_ns;
 
 /// The states, for those who give identities places and those who give limits columns.
 #[derive(Clone)]

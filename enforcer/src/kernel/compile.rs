@@ -19,16 +19,15 @@ use time::OffsetDateTime;
 use super::{
     KernelError,
     address::access_key,
-    clock::monotonic_at,
     denials::MAX_DENIALS,
     egress::{self, EgressTables},
-    interfaces,
     numbers::Numbers,
 };
 use enforcer_model::{
     Action, Budget, Count, DenyEntry, Level, Mode, Opaque, PacketKey, PacketLimit, PacketPolicy, PolicySet,
     SynDefence, Transport,
 };
+use enforcer_sys::{clock::monotonic_at, interfaces};
 
 /// A generation for each slot and all denials share one map.
 const PREFIXES_PER_GENERATION: usize = (MAX_PREFIXES as usize - MAX_DENIALS) / SLOTS as usize;

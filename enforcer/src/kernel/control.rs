@@ -8,7 +8,7 @@ use enforcer_common::{
 };
 
 use super::{KernelError, elements::Elements as _, object::Array, turns::Turns};
-use crate::sync::{Rank, Ranked};
+use enforcer_supervision::sync::{Rank, Ranked};
 
 /// The control map and what it is to hold. Nobody waits for another's writing, the heartbeat least of all.
 #[derive(Clone)]

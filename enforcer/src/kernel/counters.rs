@@ -7,7 +7,7 @@ use enforcer_common::{
 };
 
 use super::{KernelError, elements::clear_per_cpu};
-use crate::sync::system_call;
+use enforcer_supervision::sync::system_call;
 
 type Map = PerCpuArray<MapData, Counter>;
 

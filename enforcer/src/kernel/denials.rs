@@ -23,13 +23,13 @@ use ipnet::IpNet;
 use super::{
     AccessMap, KernelError,
     address::{access_key, prefix},
-    clock::{after, monotonic_ns},
     control::ControlBlock,
     elements::Elements as _,
     turns::Turns,
 };
-use crate::sync::{Rank, Ranked, without_waiting};
 use enforcer_model::Action;
+use enforcer_supervision::sync::{Rank, Ranked, without_waiting};
+use enforcer_sys::clock::{after, monotonic_ns};
 
 /// Denials at one time, at most; a further one is refused.
 pub const MAX_DENIALS: usize = enforcer_common::layout::MAX_DENIALS as usize;

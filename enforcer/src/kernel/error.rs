@@ -5,7 +5,8 @@ use std::io;
 use aya::{maps::MapError, programs::ProgramError};
 use enforcer_common::limiter::ParamsError;
 
-use super::{interfaces::Interface, pins::PinsError};
+use super::pins::PinsError;
+use enforcer_sys::interfaces::Interface;
 
 /// Why the kernel half cannot do something.
 #[derive(Debug, thiserror::Error)]
@@ -72,9 +73,6 @@ pub enum KernelError {
     /// Nobody knows which interfaces there are.
     #[error("the kernel does not list the interfaces: {0}; what is attached stays so")]
     Interfaces(#[source] io::Error),
-    /// The limit of file descriptors is not known.
-    #[error("the limit of file descriptors cannot be raised: {0}")]
-    Descriptors(#[source] io::Error),
     /// No secret for the sketch.
     #[error("the system gives no randomness for the sketch's secret")]
     Randomness,

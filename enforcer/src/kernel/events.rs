@@ -1,20 +1,17 @@
 //! Samples of what the kernel dropped, or would have but for shadow.
 
-use std::{
-    io,
-    net::IpAddr,
-    os::fd::{AsRawFd, RawFd},
-};
+use std::{io, net::IpAddr};
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use enforcer_common::{
     layout::{self, EventGate, counted, event_flag},
     verdict::{Direction, Reason, Verdict},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use enforcer_sys::bpf;
+use tokio::io::unix::AsyncFd;
 
 use super::{KernelError, address::ip};
-use crate::sync::system_call;
+use enforcer_supervision::sync::system_call;
 
 /// How many packets have an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +78,9 @@ pub struct Seen {
 /// The ring of events. One reader.
 pub struct Events(RingBuf<MapData>);
 
+/// The same, for waiting.
+pub struct AwaitedEvents(AsyncFd<RingBuf<MapData>>);
+
 /// What became of those that were not read.
 pub struct EventCounts(PerCpuArray<MapData, EventGate>);
 
@@ -93,26 +93,40 @@ impl Events {
     ///
     /// # Errors
     /// The kernel refuses to wait for it.
-    pub fn awaited(self) -> io::Result<AsyncFd<Self>> {
-        // SAFETY: the map's descriptor is owned by the ring and closed with it; `as_raw_fd` says no other.
-        let registered = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
-        registered.map_err(Into::into)
+    pub fn awaited(self) -> io::Result<AwaitedEvents> {
+        bpf::readable_ring(self.0).map(AwaitedEvents)
     }
 
     /// The next that is there.
     pub fn next_event(&mut self) -> Option<Event> {
+        next(&mut self.0)
+    }
+}
+
+impl AwaitedEvents {
+    /// Waits until there are some, and adds up to `most` of them to `batch`.
+    ///
+    /// # Errors
+    /// The kernel refuses to wait for them.
+    pub async fn take(&mut self, batch: &mut Vec<Event>, most: usize) -> io::Result<()> {
         loop {
-            let item = self.0.next()?;
-            if let Some(event) = read(&item) {
-                return Some(event);
+            let mut ready = self.0.readable_mut().await?;
+            let ring = ready.get_inner_mut();
+            batch.extend(std::iter::from_fn(|| next(ring)).take(most));
+            if !batch.is_empty() {
+                return Ok(());
             }
+            ready.clear_ready();
         }
     }
 }
 
-impl AsRawFd for Events {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
+    loop {
+        let item = ring.next()?;
+        if let Some(event) = read(&item) {
+            return Some(event);
+        }
     }
 }
 
@@ -136,9 +150,7 @@ impl EventCounts {
 
 /// `None`: not what this build's programs write.
 fn read(bytes: &[u8]) -> Option<Event> {
-    let bytes: [u8; size_of::<layout::Event>()] = bytes.try_into().ok()?;
-    // SAFETY: as many bytes as an event, which is integers alone without padding: any bytes are one.
-    let event: layout::Event = unsafe { std::mem::transmute(bytes) };
+    let event: layout::Event = bpf::value(bytes)?;
     let (direction, policy, reason, verdict) = counted(event.place)?;
     let packet = (event.flags & event_flag::READ != 0).then(|| Seen {
         source: ip(event.source),

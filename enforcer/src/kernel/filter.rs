@@ -8,9 +8,9 @@ use aya::programs::{
 
 use super::{
     KernelError,
-    interfaces::Interface,
     object::{TC_EGRESS, TC_INGRESS},
 };
+use enforcer_sys::interfaces::Interface;
 
 /// Where our filter is among those of clsact: the priority that the kernel gives to the first, and a handle
 /// that nobody else is likely to have. So the next agent replaces it, rather than adding another.
@@ -79,8 +79,7 @@ mod tests {
     /// The kernel before 6.6 has no TCX; the filter is tried here by itself.
     #[test]
     fn the_next_agent_replaces_the_filter_of_the_one_before() {
-        // SAFETY: takes nothing and cannot fail.
-        if unsafe { libc::geteuid() } != 0 {
+        if !rustix::process::geteuid().is_root() {
             assert!(
                 std::env::var_os("ENFORCER_NO_SKIP").is_none_or(|value| value != "1"),
                 "needs root, and ENFORCER_NO_SKIP=1 forbids to skip"
@@ -89,8 +88,7 @@ mod tests {
             return;
         }
         std::thread::spawn(|| {
-            // SAFETY: a flag; this thread gets a network namespace of its own, and ends with it.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            enforcer_sys::process::enter_new_network().unwrap();
             let loopback = Interface {
                 name: "lo".to_owned(),
                 index: 1,

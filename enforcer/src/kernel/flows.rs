@@ -19,9 +19,9 @@ use super::{
     KernelError, address::flow_key, budgets::Budgets, control::ControlBlock, elements::Elements as _,
     object::Array, sketch::SourceState, turns::Turns,
 };
-use crate::sync::{Rank, Ranked, without_waiting};
 use enforcer_model::address::client_prefix;
 use enforcer_model::flow::{Flow, Identity};
+use enforcer_supervision::sync::{Rank, Ranked, without_waiting};
 
 /// The verified connections and the identities behind them. The gateway's workers share the memory, for moments; the
 /// kernel is told by each worker for itself.

@@ -14,16 +14,18 @@ use super::{
     AccessMap, Attachment, KernelError, TcReached, XdpChoice, XdpReached,
     attach::{attach, attach_pod, detach},
     budgets::Budgets,
-    clock::monotonic_ns,
     compile::{Moment, concerned, missing},
     counters::Counters,
-    interfaces::{self, Interface},
     numbers::Numbers,
     pins::Pins,
     store::Store,
     view::View,
 };
 use enforcer_model::PolicySet;
+use enforcer_sys::{
+    clock::monotonic_ns,
+    interfaces::{self, Interface},
+};
 
 /// An interface that refused the programs is tried again after this time.
 const RETRY: Duration = Duration::from_secs(5);

@@ -5,12 +5,9 @@ use std::time::Duration;
 
 use enforcer_common::layout::control_flag;
 
-use super::{
-    KernelError, Staying,
-    clock::{after, monotonic_ns},
-    control::ControlBlock,
-};
-use crate::sync::without_waiting;
+use super::{KernelError, Staying, control::ControlBlock};
+use enforcer_supervision::sync::without_waiting;
+use enforcer_sys::clock::{after, monotonic_ns};
 
 /// The agent's sign of life.
 #[derive(Clone)]

@@ -6,8 +6,8 @@ use std::io;
 
 use aya::Ebpf;
 use aya_log::{EbpfLogger, Level};
+use enforcer_sys::bpf;
 use log::{Metadata, Record};
-use tokio::io::{Interest, unix::AsyncFd};
 
 use super::KernelError;
 
@@ -41,9 +41,7 @@ impl KernelLog {
     /// # Errors
     /// The kernel refuses to wait for them.
     pub async fn forward(self) -> io::Result<()> {
-        // SAFETY: the map's descriptor is owned by the logger and closed with it; `as_raw_fd` says no other.
-        let registered = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
-        let mut lines = registered.map_err(io::Error::from)?;
+        let mut lines = bpf::readable_log(self.0)?;
         loop {
             let mut ready = lines.readable_mut().await?;
             ready.get_inner_mut().flush();

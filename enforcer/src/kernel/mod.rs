@@ -11,7 +11,6 @@ mod control;
 mod counters;
 mod decision;
 mod denials;
-mod descriptors;
 mod difference;
 mod egress;
 mod elements;
@@ -21,17 +20,13 @@ mod filter;
 mod flows;
 mod generation;
 mod heartbeat;
-mod interfaces;
-mod links;
 mod log;
-pub mod memory;
 mod notes;
 mod numbers;
 mod object;
 mod offline;
 mod pins;
 mod presence;
-pub mod process;
 mod recents;
 mod revoked;
 mod seats;
@@ -53,22 +48,19 @@ use enforcer_common::{
     layout::{Access, NO_POLICY, control_flag, table, table_kind, table_parts},
     verdict::Reason,
 };
+use enforcer_sys::{clock::tick_ns, interfaces};
 use ipnet::IpNet;
 
 pub use access::AccessMap;
 pub use attach::{Attachment, TcReached, XdpChoice, XdpReached};
-pub use clock::monotonic_ns;
 pub use counters::{Count, Counters};
 pub use decision::Decision;
 pub use denials::{Denial, Denials, DeniedBy, MAX_DENIALS};
-pub use descriptors::raise_descriptor_limit;
 pub use error::KernelError;
 pub use events::{Event, EventCounts, EventRate, Events, Seen};
 pub use flows::{Flows, Full};
 pub use generation::{Attached, Generations};
 pub use heartbeat::Heartbeat;
-pub use interfaces::names as interface_names;
-pub use links::{Changes, Links};
 pub use log::KernelLog;
 pub use offline::Offline;
 pub use pins::PinsError;
@@ -76,7 +68,7 @@ pub use recents::Recents;
 pub use revoked::Revoked;
 pub use sketch::{Sketch, SourceState};
 pub use store::{InForce, Store};
-pub use syn::{Need, Shortfall, Syn};
+pub use syn::{Need, Syn};
 pub use view::{Running, View};
 
 use self::{
@@ -179,7 +171,7 @@ impl Kernel {
             sketch_lines,
             max_flows: config.max_flows,
             injected_time: false,
-            tick_ns: clock::tick_ns(),
+            tick_ns: tick_ns(),
             events: EventRate::PerSecond(EVENTS_PER_SECOND),
             debug_log: log::is_wanted(),
         };

@@ -9,11 +9,12 @@ use aya::{
 };
 
 use super::{
-    EventRate, KernelError, log, memory,
+    EventRate, KernelError, log,
     notes::Notes,
     numbers::Numbers,
     pins::{KEPT, Pins, pinned_array},
 };
+use enforcer_sys::memory;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/enforcer-ebpf"));
 

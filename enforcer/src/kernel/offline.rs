@@ -20,13 +20,13 @@ use super::{
     compile::Moment,
     control::ControlBlock,
     decision::carried_out,
-    interfaces::Interface,
     numbers::Numbers,
     object::{self, Array, Sizes},
     store::Store,
     syn::Syn,
 };
 use enforcer_model::PolicySet;
+use enforcer_sys::interfaces::Interface;
 
 /// The index of the loopback interface, from which test runs say that their packets come.
 const LOOPBACK: u32 = 1;

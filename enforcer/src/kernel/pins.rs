@@ -22,6 +22,7 @@ use aya::{
     programs::links::{FdLink, PinnedLink},
 };
 use enforcer_common::layout::VERSION;
+use enforcer_sys::bpf::is_bpffs;
 
 use super::{KernelError, object};
 
@@ -53,8 +54,6 @@ pub const KEPT: [&str; 24] = [
     "NOTES",
 ];
 
-/// `f_type` of a BPF file system (linux/magic.h).
-const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Folders of all versions are named so, with the version behind it.
 const VERSION_PREFIX: &str = "v";
 
@@ -411,19 +410,6 @@ fn data(map: &Map) -> Option<&MapData> {
         Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => Some(data),
         _ => None,
     }
-}
-
-fn is_bpffs(path: &Path) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    // SAFETY: all of `statfs` is integers, for which zeros are values.
-    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: a NUL-terminated path and a place to write to.
-    let result = unsafe { libc::statfs(path.as_ptr(), &raw mut about) };
-    // The field's type differs between architectures; the magic number has 32 bits.
-    result == 0 && about.f_type as u64 & 0xffff_ffff == BPF_FS_MAGIC
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, PinsError> {

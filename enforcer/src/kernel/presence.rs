@@ -7,10 +7,9 @@ use enforcer_common::{
     presence::{WORDS, met},
 };
 
-use super::{
-    KernelError, address::prefix_bits, elements::Elements as _, memory::Words, object::Array, turns::Turns,
-};
-use crate::sync::{Rank, Ranked, system_call};
+use super::{KernelError, address::prefix_bits, elements::Elements as _, object::Array, turns::Turns};
+use enforcer_supervision::sync::{Rank, Ranked, system_call};
+use enforcer_sys::memory::Words;
 
 /// The bits, in the kernel and here.
 pub struct Presence {

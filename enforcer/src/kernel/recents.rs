@@ -20,7 +20,7 @@ use super::{
     KernelError, address::address, control::ControlBlock, elements::Elements as _, object::Array,
     turns::Turns,
 };
-use crate::sync::{Rank, Ranked, without_waiting};
+use enforcer_supervision::sync::{Rank, Ranked, without_waiting};
 
 /// How far what is known of a source may be behind: a source with many connections is written no more often.
 const GRAIN_NS: u64 = 1_000_000_000;

@@ -12,16 +12,10 @@ use std::{
 use aya::maps::MapData;
 use enforcer_common::layout::{FlowKey, MAX_REVOKED, control_flag};
 
-use super::{
-    KernelError,
-    address::flow_key,
-    clock::{after, monotonic_ns},
-    control::ControlBlock,
-    elements::Elements as _,
-    turns::Turns,
-};
-use crate::sync::{Rank, Ranked};
+use super::{KernelError, address::flow_key, control::ControlBlock, elements::Elements as _, turns::Turns};
 use enforcer_model::flow::Flow;
+use enforcer_supervision::sync::{Rank, Ranked};
+use enforcer_sys::clock::{after, monotonic_ns};
 
 /// The revoked connections.
 pub struct Revoked {

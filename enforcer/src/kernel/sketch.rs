@@ -8,11 +8,9 @@ use enforcer_common::{
     sketch::{CELLS, Line, Place, ROWS, words},
 };
 
-use super::{
-    KernelError, address::address, clock::monotonic_ns, control::ControlBlock, elements::Elements as _,
-    object::Array,
-};
-use crate::sync::system_call;
+use super::{KernelError, address::address, control::ControlBlock, elements::Elements as _, object::Array};
+use enforcer_supervision::sync::system_call;
+use enforcer_sys::clock::monotonic_ns;
 
 /// The sketch of limiters.
 pub struct Sketch {

@@ -116,7 +116,7 @@ fn is_shortfall(error: &io::Error) -> bool {
 }
 
 fn diagnosis() -> io::Result<Diagnosis> {
-    crate::sync::system_call("sock_diag");
+    enforcer_supervision::sync::system_call("sock_diag");
     let protocol = Protocol::from(libc::NETLINK_SOCK_DIAG);
     let socket = Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(protocol))?;
     socket.set_read_timeout(Some(PATIENCE))?;

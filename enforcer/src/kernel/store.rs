@@ -27,14 +27,14 @@ use super::{
     counters::Counters,
     difference::{Entries, sorted},
     elements::Elements as _,
-    interfaces::Interface,
     notes::Notes,
     numbers::Numbers,
     object::{self, Array},
     seats::Seats,
 };
-use crate::sync::{Rank, Serial};
 use enforcer_model::{Level, Name, PolicySet};
+use enforcer_supervision::sync::{Rank, Serial};
+use enforcer_sys::interfaces::Interface;
 
 /// The tables in force, and what is needed to follow them with others. Writing takes its time; what is in force has a lock of
 /// its own, and is changed and replaced in short steps.

@@ -1,21 +1,18 @@
 //! SYN defence, seen from the agent: the sysctls that it needs, what this node's stack takes on in a
 //! connection, and the node's own addresses. `docs/adr/0009-syn-cookies.md` says why.
 
-mod stack;
-mod sysctl;
-
 use std::{
     collections::BTreeSet,
-    fmt,
     time::{Duration, Instant},
 };
 
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use enforcer_common::layout::{Address, MAX_LOCAL, syn_option};
+use enforcer_sys::{stack, sysctl::Shortfall};
 
-use self::sysctl::Borrowed;
 use super::{KernelError, control::ControlBlock, elements::Elements as _};
-use crate::sync::{Guard, Rank, Serial, system_call};
+use enforcer_supervision::sync::{Guard, Rank, Serial, system_call};
+use enforcer_sys::sysctl::Borrowed;
 
 /// How long what the stack takes on is believed: it follows the largest receive buffer, which an
 /// operator may change.
@@ -30,38 +27,6 @@ pub struct Need {
     pub ready: bool,
     /// Some enforced policy answers SYNs now.
     pub answering: bool,
-}
-
-/// What SYN defence lacks: a sysctl that is not as it needs it, and cannot be set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortfall {
-    /// Its name, as `sysctl` knows it.
-    pub sysctl: &'static str,
-    /// What it should be.
-    pub wanted: &'static str,
-    /// What it is; empty if it cannot be read.
-    pub found: String,
-    /// Why it could not be set.
-    pub why: String,
-    /// What follows.
-    pub effect: &'static str,
-}
-
-impl fmt::Display for Shortfall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            sysctl,
-            wanted,
-            found,
-            why,
-            effect,
-        } = self;
-        let found = if found.is_empty() { "unknown" } else { found };
-        write!(
-            f,
-            "{sysctl} is {found}, not {wanted} ({why}): {effect}; set it with sysctl"
-        )
-    }
 }
 
 /// SYN defence's part of the kernel half. Dropping it gives sysctls their values back.

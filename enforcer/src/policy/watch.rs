@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{Loaded, Problems, files, load::load_files, yaml::place::Sink};
-use crate::supervision;
+use enforcer_supervision;
 
 mod directories;
 
@@ -75,7 +75,7 @@ pub struct Watch {
     /// Wakes the thread. It holds one wake-up: one that waits is as good as many.
     wake: SyncSender<()>,
     thread: Option<thread::JoinHandle<()>>,
-    disk: supervision::Reader,
+    disk: enforcer_supervision::Reader,
 }
 
 /// Watches `paths`, and sends what each change leads to. Contents with the digest `known` are not
@@ -106,7 +106,7 @@ pub fn watch(
         source,
     })?;
     directories.follow(&paths)?;
-    let disk = supervision::Reader::new("policies");
+    let disk = enforcer_supervision::Reader::new("policies");
     let reader = Reader {
         disk: disk.clone(),
         paths,
@@ -135,7 +135,7 @@ pub fn watch(
 impl Watch {
     /// What says whether the disk of the policies answers.
     #[must_use]
-    pub fn disk(&self) -> &supervision::Reader {
+    pub fn disk(&self) -> &enforcer_supervision::Reader {
         &self.disk
     }
 
@@ -166,7 +166,7 @@ impl Drop for Watch {
 
 /// The thread's state.
 struct Reader {
-    disk: supervision::Reader,
+    disk: enforcer_supervision::Reader,
     paths: Vec<PathBuf>,
     /// The digest of what was read last.
     known: Option<String>,

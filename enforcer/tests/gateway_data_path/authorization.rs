@@ -376,7 +376,7 @@ async fn a_rule_may_be_enforced_in_a_route_that_tries() {
     ];
     let mut set = written(&corp, origin.address, "leeway: 5s", &rules);
     let mut route = (*set.routes[0]).clone();
-    route.mode = policy::model::Mode::Shadow;
+    route.mode = enforcer_model::Mode::Shadow;
     set.routes = vec![route.into()];
     let lab = Plan::default().start(set);
     let mut client = Client::connect(&lab, H1).await;

@@ -2,9 +2,10 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use enforcer::kernel::{DeniedBy, monotonic_ns};
+use enforcer::kernel::DeniedBy;
 use enforcer_common::verdict::{Direction, Reason, Verdict};
 use enforcer_model::Action;
+use enforcer_sys::clock::monotonic_ns;
 use lab::frame::layers::{carried, packet};
 
 use crate::{

@@ -247,7 +247,7 @@ fn h2c_what_cannot_be_parsed_is_judged_by_its_source() {
         let Some(mut rig) = Rig::managed(&documents, &["2001:db8:5::/48"]) else {
             return;
         };
-        let now_ns = enforcer::kernel::monotonic_ns();
+        let now_ns = enforcer_sys::clock::monotonic_ns();
         rig.at(now_ns);
         rig.offline
             .denials

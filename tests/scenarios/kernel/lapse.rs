@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use enforcer::kernel::{DeniedBy, monotonic_ns};
+use enforcer::kernel::DeniedBy;
 use enforcer_common::verdict::Reason;
 use enforcer_model::Action;
+use enforcer_sys::clock::monotonic_ns;
 use lab::frame::layers::{carried, packet, tcp};
 
 use crate::{

@@ -5,12 +5,12 @@ use std::{
     time::Duration,
 };
 
-use enforcer::kernel::monotonic_ns;
 use enforcer_common::{
     layout::MAX_REVOKED,
     verdict::{Direction, Reason, Verdict},
 };
 use enforcer_model::flow::Flow;
+use enforcer_sys::clock::monotonic_ns;
 use lab::frame::layers::{carried, packet, udp};
 
 use crate::{

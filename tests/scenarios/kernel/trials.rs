@@ -162,7 +162,7 @@ fn wanted() -> usize {
 
 /// The injected clock begins at the real one, by which denials end.
 fn begin() -> u64 {
-    enforcer::kernel::monotonic_ns() + APART
+    enforcer_sys::clock::monotonic_ns() + APART
 }
 
 fn shown(set: &Set, (base, with): &(Vec<Verdict>, Vec<Verdict>)) -> String {

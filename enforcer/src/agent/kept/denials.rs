@@ -16,8 +16,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::file::{self, File, VERSION};
 use crate::{
     admin::wire::Action,
-    kernel::{Denial, DeniedBy, MAX_DENIALS, monotonic_ns},
+    kernel::{Denial, DeniedBy, MAX_DENIALS},
 };
+use enforcer_sys::clock::monotonic_ns;
 
 /// `denials.json`, with as many entries as can be in force ([`MAX_DENIALS`]).
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use enforcer_common::{
     sketch::{CELLS, Place, ROWS},
 };
 
-use crate::kernel::memory::Words;
+use enforcer_sys::memory::Words;
 
 /// Cache lines of a sketch unless told otherwise: 4 MiB, of which as much is in memory as keys have used.
 pub const DEFAULT_LINES: usize = 1 << 16;

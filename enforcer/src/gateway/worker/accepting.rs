@@ -10,14 +10,12 @@ use std::{
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::{Change, Worker, accept};
-use crate::{
-    gateway::{
-        handshakes::Handshakes,
-        listener::{Acceptor, ListenerContext},
-    },
-    supervision::{Part, guarded},
+use crate::gateway::{
+    handshakes::Handshakes,
+    listener::{Acceptor, ListenerContext},
 };
 use enforcer_model::Name;
+use enforcer_supervision::{Part, guarded};
 
 /// A task for each listener.
 pub(super) struct Accepting {

@@ -10,9 +10,10 @@ use aya::{
 };
 
 use super::{
-    super::{KernelError, filter, interfaces::Interface, object, pins::Pins},
+    super::{KernelError, filter, object, pins::Pins},
     Held, TcReached, forget, place,
 };
+use enforcer_sys::interfaces::Interface;
 
 /// Which way what a TC program sees goes.
 #[derive(Clone, Copy)]

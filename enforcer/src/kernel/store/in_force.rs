@@ -13,7 +13,6 @@ use super::{
     super::{
         Attached, KernelError,
         elements::Elements as _,
-        interfaces::Interface,
         numbers::Numbers,
         object::Array,
         seats::Seats,
@@ -23,6 +22,7 @@ use super::{
     adapting::Adapted,
 };
 use enforcer_model::{Name, PolicySet};
+use enforcer_sys::interfaces::Interface;
 
 /// The policies that packets see.
 pub struct InForce {

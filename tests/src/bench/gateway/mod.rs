@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
     let proxies = Proxy::chosen(&options.only)?;
     let cases = Case::chosen(&options.cases)?;
     // Ten thousand connections have as many descriptors, here and there.
-    enforcer::kernel::raise_descriptor_limit()?;
+    enforcer_sys::descriptors::raise_descriptor_limit()?;
     cleanup::on_signals();
     netns::remove_stale()?;
     let ground = Ground::make(&options.peers)?;

@@ -59,7 +59,7 @@ pub(super) fn measure() -> Result<Vec<Stage>> {
         local: SocketAddr::from((NODE, PORT)),
     };
     let mut stages = Vec::new();
-    let mut now = enforcer::kernel::monotonic_ns();
+    let mut now = enforcer_sys::clock::monotonic_ns();
     for case in cases() {
         let set = contenders::parse(&policy(case.policy))?;
         // Whatever the case before has used is forgotten.

@@ -16,7 +16,7 @@ use super::{PATIENCE, faults};
 pub struct Reader(Arc<State>);
 
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     what: &'static str,
     began: Instant,
     /// Since when it reads, in milliseconds and one after `began`. 0: it does not.
@@ -43,7 +43,7 @@ impl Reader {
         result
     }
 
-    pub(super) fn state(&self) -> Arc<State> {
+    pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.0)
     }
 }
@@ -55,12 +55,12 @@ impl State {
             .saturating_add(1)
     }
 
-    pub(super) fn what(&self) -> &'static str {
+    pub fn what(&self) -> &'static str {
         self.what
     }
 
     /// Whether it has read for too long.
-    pub(super) fn waits(&self) -> bool {
+    pub fn waits(&self) -> bool {
         let since = self.since.load(Ordering::Acquire);
         since != 0 && u128::from(self.now().saturating_sub(since)) >= PATIENCE.as_millis()
     }

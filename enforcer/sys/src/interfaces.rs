@@ -27,7 +27,7 @@ const BARE: [u16; 8] = [512, 768, 769, 776, 778, 823, 519, 0xfffe];
 /// # Errors
 /// The kernel does not say: no file descriptor is left, for example. That is not the same as no interfaces.
 pub fn list() -> io::Result<Vec<Interface>> {
-    crate::sync::system_call("if_nameindex");
+    enforcer_supervision::sync::system_call("if_nameindex");
     // SAFETY: the result is null or an array that a zero index closes, freed below.
     let head = unsafe { libc::if_nameindex() };
     if head.is_null() {

@@ -7,10 +7,13 @@
 //!
 //! Nothing here waits: progress is an atomic, and the list of parts is read without a lock.
 
+#![forbid(unsafe_code)]
+
 pub mod faults;
 pub mod notify;
 mod reading;
 pub mod supervisor;
+pub mod sync;
 
 use std::{
     cell::RefCell,

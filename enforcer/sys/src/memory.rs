@@ -71,7 +71,7 @@ const PAGE: u64 = 4096;
 /// Words that are zero until they are written to, of which only those pages are in memory. An allocator's own zeroes may
 /// be written ones.
 #[derive(Debug)]
-pub(crate) struct Words {
+pub struct Words {
     start: ptr::NonNull<AtomicU64>,
     count: usize,
 }
@@ -86,7 +86,7 @@ impl Words {
     ///
     /// # Panics
     /// When `count` is zero, or the kernel has no addresses left for as many.
-    pub(crate) fn zero(count: usize) -> Self {
+    pub fn zero(count: usize) -> Self {
         let bytes = count.checked_mul(size_of::<AtomicU64>());
         let bytes = bytes.filter(|bytes| (1..=isize::MAX.cast_unsigned()).contains(bytes));
         let Some(bytes) = bytes else {

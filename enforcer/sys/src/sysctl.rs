@@ -1,11 +1,41 @@
 //! Sysctls of this network namespace, set for a time and given back.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
-use super::Shortfall;
+/// What SYN defence lacks: a sysctl that is not as it needs it, and cannot be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Its name, as `sysctl` knows it.
+    pub sysctl: &'static str,
+    /// What it should be.
+    pub wanted: &'static str,
+    /// What it is; empty if it cannot be read.
+    pub found: String,
+    /// Why it could not be set.
+    pub why: String,
+    /// What follows.
+    pub effect: &'static str,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sysctl,
+            wanted,
+            found,
+            why,
+            effect,
+        } = self;
+        let found = if found.is_empty() { "unknown" } else { found };
+        write!(
+            f,
+            "{sysctl} is {found}, not {wanted} ({why}): {effect}; set it with sysctl"
+        )
+    }
+}
 
 /// A sysctl that is set while it is needed, and then given back.
 pub struct Borrowed {

@@ -7,3 +7,15 @@ pub fn end_now(code: i32) -> ! {
     // SAFETY: the call takes a number and does not return.
     unsafe { libc::_exit(code) }
 }
+
+/// Gives the calling thread a network namespace of its own, which ends with the thread: for tests.
+///
+/// # Errors
+/// `unshare(2)` fails: it takes root.
+pub fn enter_new_network() -> std::io::Result<()> {
+    // SAFETY: a flag; no descriptor or memory of other threads is concerned.
+    match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

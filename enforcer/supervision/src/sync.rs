@@ -15,7 +15,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
-use crate::supervision;
+use crate::progress;
 
 /// The locks, in the order in which they may be taken. Serial ones come first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,7 +155,7 @@ impl<T> DerefMut for Guard<'_, T> {
 #[inline]
 pub fn system_call(what: &'static str) {
     rules::system_call(what);
-    supervision::progress();
+    progress();
 }
 
 /// Does what must wait for nobody's system calls: the heartbeat's and the gateway's work.
