@@ -20,7 +20,6 @@ mod raw;
 mod tls;
 
 pub use self::changes::Differences;
-pub use crate::audit::config::{AuditConfig, Destination};
 pub use crate::gateway::{
     config::{
         Authority, Bounds, CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource, ProxyProtocol,
@@ -39,6 +38,7 @@ use crate::policy::{
 };
 pub use enforcer_model::flow::AuthorityId;
 use enforcer_model::{Name, leaf::Rate};
+pub use enforcer_telemetry::audit::config::{AuditConfig, Destination};
 
 /// What the agent runs with.
 #[derive(Clone, Debug)]

@@ -12,8 +12,6 @@ pub mod agent;
 #[forbid(unsafe_code)]
 pub mod agent_lock;
 #[forbid(unsafe_code)]
-pub mod audit;
-#[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
 pub mod config;
@@ -24,8 +22,6 @@ pub mod fuzz;
 pub mod gateway;
 #[forbid(unsafe_code)]
 pub mod kernel;
-#[forbid(unsafe_code)]
-pub mod logging;
 #[forbid(unsafe_code)]
 pub mod policy;
 #[forbid(unsafe_code)]

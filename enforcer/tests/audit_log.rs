@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::audit::{
+use enforcer_telemetry::audit::{
     self, Audit, AuditThread,
     config::{AuditConfig, Destination},
     record::Event,

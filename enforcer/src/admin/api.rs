@@ -25,12 +25,12 @@ use crate::{
         revoke::{RevokeError, Revoked},
         state::{KernelHalf, Shared, Standing},
     },
-    audit::record::Event,
     gateway::{Listeners, policies::Policies},
     kernel::{DeniedBy, KernelError, sockets},
 };
 use enforcer_model::{Mode, PolicySet, flow::Whom};
 use enforcer_sys::clock::monotonic_ns;
+use enforcer_telemetry::audit::record::Event;
 
 /// The header field in which a command says whose it is, and how many bytes of it are kept.
 pub const OPERATOR_HEADER: &str = "enforcer-operator";

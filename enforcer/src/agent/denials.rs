@@ -5,11 +5,9 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::state::Shared;
-use crate::{
-    audit::record::Event,
-    kernel::{DeniedBy, KernelError},
-};
+use crate::kernel::{DeniedBy, KernelError};
 use enforcer_model::Action;
+use enforcer_telemetry::audit::record::Event;
 
 /// What an operator, or the agent, wants done for a while.
 #[derive(Clone, Debug)]

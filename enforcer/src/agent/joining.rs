@@ -8,13 +8,13 @@ use super::{
     state::Shared,
 };
 use crate::{
-    audit::Audit,
     gateway::signal::{Observer, Outcome, Verdict},
     kernel::{DeniedBy, Full},
 };
 use enforcer_model::flow::{Class, Flow, Identity};
 use enforcer_supervision::{Part, Reader};
 use enforcer_sys::clock::monotonic_ns;
+use enforcer_telemetry::audit::Audit;
 
 /// Listens to the gateway on behalf of the kernel and the controller.
 pub struct Joining {

@@ -25,14 +25,13 @@ use super::{
     state::{Configured, Shared},
 };
 use crate::{
-    audit::record::Event,
     config::{Config, Differences},
     gateway::Listeners,
-    logging::Verbosity,
     policy::{self, Problems, Watch},
 };
 use enforcer_model::Name;
 use enforcer_supervision::Reader;
+use enforcer_telemetry::{audit::record::Event, logging::Verbosity};
 
 /// What is in force while the agent runs, for those who ask when it ends.
 #[derive(Debug)]

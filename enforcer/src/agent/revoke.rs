@@ -7,7 +7,6 @@ use ipnet::IpNet;
 
 use super::{denials::Order, off_runtime::NoAnswer, state::Shared};
 use crate::{
-    audit::record::Event,
     gateway::{Ended, revocation::Full},
     kernel::{
         DeniedBy, KernelError,
@@ -18,6 +17,7 @@ use enforcer_model::{
     Action,
     flow::{Flow, Whom},
 };
+use enforcer_telemetry::audit::record::Event;
 
 /// What a revocation has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

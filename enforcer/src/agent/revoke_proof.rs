@@ -9,8 +9,9 @@ use super::{
     revoke::{RevokeError, Revoked},
     state::Shared,
 };
-use crate::{audit::record::Event, gateway::Ended};
+use crate::gateway::Ended;
 use enforcer_model::{Credential, Name, Revocation};
+use enforcer_telemetry::audit::record::Event;
 
 /// How long what still comes of an ended connection is dropped, at most.
 const DROPPED: Duration = Duration::from_secs(60);

@@ -30,11 +30,9 @@ use super::{
 use crate::{
     admin::{self, AdminError, Bound},
     agent_lock::{AgentLock, AgentLockError},
-    audit::{self, AuditError, record::Event},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError},
-    logging::{self, Verbosity},
     policy::{self, Problems, WatchError},
 };
 use enforcer_model::PolicySet;
@@ -44,6 +42,10 @@ use enforcer_supervision::{
     supervisor,
 };
 use enforcer_sys::memory;
+use enforcer_telemetry::{
+    audit::{self, AuditError, record::Event},
+    logging::{self, Verbosity},
+};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 

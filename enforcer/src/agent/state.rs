@@ -18,7 +18,6 @@ use time::OffsetDateTime;
 use super::{events::Journal, kept::Kept, metrics::Metrics, off_runtime::Rooms};
 use crate::{
     adapt::{law::State, services::Services},
-    audit::{Audit, record::Event},
     config::Config,
     gateway::{Listeners, Revoker, policies::Policies},
     kernel::{
@@ -33,6 +32,7 @@ use enforcer_supervision::{
     sync::{Guard, Rank, Ranked, Serial},
 };
 use enforcer_sys::sysctl::Shortfall;
+use enforcer_telemetry::audit::{Audit, record::Event};
 
 /// Everything that parts of the agent ask each other for.
 pub struct Shared {

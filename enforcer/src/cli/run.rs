@@ -14,8 +14,8 @@ use super::{Failure, text::with_causes};
 use crate::{
     agent::{self, RunError},
     config::{Config, Log, LogFormat},
-    logging::{self, Lines, Verbosity},
 };
+use enforcer_telemetry::logging::{self, Lines, Verbosity};
 
 /// A log filter, which goes before `log.level`.
 const VARIABLE: &str = "ENFORCER_LOG";

@@ -6,11 +6,9 @@ use super::{
     build::{path, within},
     raw,
 };
-use crate::{
-    audit::config::{AuditConfig, Destination},
-    policy::yaml::place::{Place, parsed},
-};
+use crate::policy::yaml::place::{Place, parsed};
 use enforcer_model::leaf::quantity;
+use enforcer_telemetry::audit::config::{AuditConfig, Destination};
 
 /// Where a file is put aside unless configured, the least, and the most, in bytes.
 const MAX_SIZE: u64 = 64 << 20;

@@ -12,12 +12,12 @@ use super::{
     signal::Verdict,
     worker::Place,
 };
-use crate::audit::{
+use enforcer_model::{ApiKey, Name};
+use enforcer_telemetry::audit::{
     Audit,
     record::{self, ConnectionRecord, RequestRecord},
     trace_id,
 };
-use enforcer_model::{ApiKey, Name};
 
 /// What was entry. Clones share the head's bytes.
 #[derive(Debug)]

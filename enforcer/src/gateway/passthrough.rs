@@ -22,8 +22,8 @@ use super::{
     upstream::{UpstreamError, line::Line, send::Sender},
     worker::{Place, Worker, WorkerPolicy, reset},
 };
-use crate::audit::record::PassthroughRecord;
 use enforcer_model::{Mode, Name};
+use enforcer_telemetry::audit::record::PassthroughRecord;
 
 /// Why a connection goes no further.
 struct Refused {

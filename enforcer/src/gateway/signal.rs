@@ -3,9 +3,9 @@
 use enforcer_model::flow::{Class, Flow, Identity};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use crate::audit::Audit;
 use enforcer_model::Name;
 use enforcer_supervision::{Part, Reader};
+use enforcer_telemetry::audit::Audit;
 
 /// Why a request was not let through, or that it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

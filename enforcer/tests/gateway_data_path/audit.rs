@@ -8,10 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use enforcer::{
-    audit::config::{AuditConfig, Destination},
-    gateway::config::{ClientCertificates, Unsure},
-};
+use enforcer::gateway::config::{ClientCertificates, Unsure};
+use enforcer_telemetry::audit::config::{AuditConfig, Destination};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -2,14 +2,12 @@
 
 use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use enforcer::{
-    audit::config::{AuditConfig, Destination},
-    gateway::config::{ClientCertificates, Timeouts},
-};
+use enforcer::gateway::config::{ClientCertificates, Timeouts};
 use enforcer_model::{
     Destination as To, HostPattern, Mode, Passthrough, PolicySet, RequestKey, Requirement, Route, Rule,
     Service, flow::Whom,
 };
+use enforcer_telemetry::audit::config::{AuditConfig, Destination};
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 use socket2::SockRef;

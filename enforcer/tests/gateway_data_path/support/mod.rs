@@ -18,23 +18,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{
-    audit::{self, Audit, AuditThread, config::AuditConfig},
-    gateway::{
-        Gateway,
-        config::{
-            Authority, CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget,
-            Handshakes, ListenerConfig, PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
-        },
-        policies::Policies,
-        pressure::Shedding,
-        signal::{Observer, Outcome, Verdict},
+use enforcer::gateway::{
+    Gateway,
+    config::{
+        Authority, CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, Handshakes,
+        ListenerConfig, PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
     },
+    policies::Policies,
+    pressure::Shedding,
+    signal::{Observer, Outcome, Verdict},
 };
 use enforcer_model::{
     PolicySet, Rate,
     flow::{Class, Flow, Identity},
 };
+use enforcer_telemetry::audit::{self, Audit, AuditThread, config::AuditConfig};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 
