@@ -21,10 +21,7 @@ mod tls;
 
 pub use self::changes::Differences;
 pub use crate::gateway::{
-    config::{
-        Authority, Bounds, CertificateFiles, Depth, HandshakeBudget, Handshakes, PerSource, ProxyProtocol,
-        Revocation, Unsure,
-    },
+    config::{HandshakeBudget, Handshakes, PerSource, ProxyProtocol},
     pressure::Shedding,
 };
 use crate::policy::{
@@ -39,6 +36,7 @@ use crate::policy::{
 pub use enforcer_model::flow::AuthorityId;
 use enforcer_model::{Name, leaf::Rate};
 pub use enforcer_telemetry::audit::config::{AuditConfig, Destination};
+pub use enforcer_tls::config::{Authority, Bounds, CertificateFiles, Depth, Revocation, Unsure};
 
 /// What the agent runs with.
 #[derive(Clone, Debug)]

@@ -7,13 +7,14 @@
 use std::{collections::HashSet, fmt::Write, path::PathBuf};
 
 use crate::{
-    gateway::{fuzz as gateway, router::Router},
+    gateway::fuzz as gateway,
     policy::{
         files::{Files, MAX_FILE},
         load::load_files,
         yaml::place::{Sink, Source},
     },
 };
+use enforcer_routing::router::Router;
 
 /// A function of bytes, and what it is called.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +43,7 @@ pub const TARGETS: [Target; 9] = [
     },
     Target {
         name: "routes",
-        run: gateway::routes,
+        run: enforcer_routing::fuzz::routes,
     },
     Target {
         name: "proxy",

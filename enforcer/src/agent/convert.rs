@@ -1,5 +1,6 @@
 //! The configuration file's words, in those of the parts that it is for.
 
+use enforcer_tls::config::{ClientCertificates, TlsConfig};
 use std::num::NonZeroUsize;
 
 use crate::{
@@ -63,13 +64,13 @@ fn listener(listener: &config::Listener) -> gateway::ListenerConfig {
     }
 }
 
-fn tls(tls: &config::Tls) -> gateway::TlsConfig {
+fn tls(tls: &config::Tls) -> TlsConfig {
     let (client_certificates, clients) = match &tls.clients {
-        Clients::Off => (gateway::ClientCertificates::Off, None),
-        Clients::Optional(trust) => (gateway::ClientCertificates::Optional, Some(trust)),
-        Clients::Required(trust) => (gateway::ClientCertificates::Required, Some(trust)),
+        Clients::Off => (ClientCertificates::Off, None),
+        Clients::Optional(trust) => (ClientCertificates::Optional, Some(trust)),
+        Clients::Required(trust) => (ClientCertificates::Required, Some(trust)),
     };
-    gateway::TlsConfig {
+    TlsConfig {
         certificates: tls.certificates.clone(),
         authorities: clients.map_or_else(Vec::new, |trust| trust.authorities.clone()),
         client_certificates,

@@ -8,14 +8,12 @@ use serde::{
 };
 
 use super::{Authority, AuthorityId, Bounds, Listener, build::existing_file};
-use crate::{
-    gateway::tls::subjects,
-    policy::{
-        raw::OneOrMany,
-        yaml::place::{Place, parsed},
-    },
+use crate::policy::{
+    raw::OneOrMany,
+    yaml::place::{Place, parsed},
 };
 use enforcer_model::{Attribute, leaf::Name};
+use enforcer_tls::subjects;
 
 /// The most authorities of a listener, and entries of each of their bounds.
 const MOST: usize = 256;

@@ -6,10 +6,8 @@ use super::{
     CertificateFiles, ClientTrust, Clients, Depth, Revocation, Tls, Unsure, authorities::authorities,
     build::existing_file, raw,
 };
-use crate::{
-    gateway::tls::{self, TlsError},
-    policy::yaml::place::Place,
-};
+use crate::policy::yaml::place::Place;
+use enforcer_tls::TlsError;
 
 /// The most certificates of a listener, and files of revocation lists.
 const MAX_FILES: usize = 1024;
@@ -79,7 +77,7 @@ fn certificate(certificate: Option<String>, key: Option<String>, at: &Place<'_>)
         certificate: certificate?,
         key: key?,
     };
-    match tls::check(&files) {
+    match enforcer_tls::check(&files) {
         Ok(()) => {}
         // Who checks a configuration need not be who may read its keys; the agent refuses to start.
         Err(error @ TlsError::Read { .. }) if is_denied(&error) => at.field("key").warning(

@@ -19,10 +19,10 @@ use super::{
     clock, headers,
     limit::Meter,
     mirror::Copied,
-    router::RuleIndex,
     upstream::pool::Lease,
     worker::WorkerPolicy,
 };
+use enforcer_routing::router::RuleIndex;
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]

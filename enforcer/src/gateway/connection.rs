@@ -35,7 +35,7 @@ use super::{
     driving::{Driven, drive},
     greeting::{Ungreeted, Welcome, greet},
     hold::Held,
-    identity::{certificate::ClientCertificate, repeated::Repeated, token::VerifiedToken},
+    identity::{repeated::Repeated, token::VerifiedToken},
     listener::ListenerContext,
     live::Mark,
     metrics::Handshake,
@@ -50,6 +50,7 @@ use super::{
 };
 use enforcer_model::ApiKey;
 use enforcer_model::flow::{Certified, Class, Flow, Identity};
+use enforcer_tls::certificate::ClientCertificate;
 
 /// Bytes of a request's head: hyper answers 431 beyond.
 const MAX_HEAD: usize = 32 * 1024;

@@ -18,11 +18,11 @@ use super::{
     listener::ListenerContext,
     metrics::GatewayMetrics,
     policies::{Generation, Policies},
-    tls::{Reload, TlsError},
     upstream::{endpoint::SharedEndpoint, health, outlier::Keeper, resolve},
 };
 use enforcer_model::Name;
 use enforcer_supervision::Part;
+use enforcer_tls::{Reload, TlsError};
 
 /// How often it says that it is there.
 const BEAT: Duration = Duration::from_millis(500);

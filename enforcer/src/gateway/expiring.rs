@@ -4,11 +4,9 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use x509_parser::time::ASN1Time;
 
-use super::{
-    listener::ListenerContext, metrics::GatewayMetrics, policies::Generation, tls::Expiry,
-    upstream::tls::ServiceTls,
-};
+use super::{listener::ListenerContext, metrics::GatewayMetrics, policies::Generation};
 use enforcer_model::Name;
+use enforcer_tls::{Expiry, service::ServiceTls};
 
 /// Tells until when a listener's files are valid.
 pub(super) fn show_listener(listener: &ListenerContext, metrics: &GatewayMetrics) {

@@ -1,7 +1,6 @@
 //! What clients, load balancers and issuers send, as functions of bytes: see [`crate::fuzz`].
 
 mod lengths;
-mod routes;
 
 use std::{
     net::SocketAddr,
@@ -20,9 +19,6 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
-#[cfg(test)]
-pub(super) use self::routes::plain;
-pub(crate) use self::routes::routes;
 use super::{
     framing,
     identity::{

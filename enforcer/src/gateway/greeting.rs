@@ -8,14 +8,16 @@ use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{
     hello::{Heard, Hello, Passing, hear},
-    identity::certificate::{CertificateError, ClientCertificate, NotVouchedFor},
     metrics::Handshake,
     proof::Proof,
-    router::Router,
     socket::Socket,
-    tls::ListenerTls,
 };
 use enforcer_model::Name;
+use enforcer_routing::router::Router;
+use enforcer_tls::{
+    ListenerTls,
+    certificate::{CertificateError, ClientCertificate, NotVouchedFor},
+};
 
 /// What the handshake has shown.
 pub(super) struct Greeted {

@@ -13,12 +13,9 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use super::{
-    router::{Router, RuleIndex},
-    socket::Socket,
-    wire::writes_by,
-};
+use super::{socket::Socket, wire::writes_by};
 use enforcer_model::Name;
+use enforcer_routing::router::{Router, RuleIndex};
 
 /// What a client may send up to the end of its `ClientHello`, in bytes, where TLS is passed through. With
 /// post-quantum shares and an encrypted inner one it has about 3 KiB.

@@ -12,12 +12,13 @@ use std::{
 };
 
 use super::{
-    identity::{api_key::KeyRing, certificate::ClientCertificate, token::VerifiedToken},
+    identity::{api_key::KeyRing, token::VerifiedToken},
     live::Mark,
     revocation::{Proofs, Table},
     spoken::Proven,
 };
 use enforcer_model::ApiKey;
+use enforcer_tls::certificate::ClientCertificate;
 
 /// What a request rests on beside the connection's certificate. One of the two is there.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{
     config::{ProxyProtocol, Timeouts},
     sources::Budgets,
-    tls::ListenerTls,
 };
 use enforcer_model::Name;
+use enforcer_tls::ListenerTls;
 
 /// Connections that the kernel has completed and a worker has not accepted yet.
 const BACKLOG: i32 = 4096;

@@ -22,10 +22,10 @@ use super::{
     listener::{self, ListenerContext},
     metrics::GatewayMetrics,
     sources::Budgets,
-    tls::{Expiry, ListenerTls, Tickets},
     worker::{Change, Command, Limits},
 };
 use enforcer_model::Name;
+use enforcer_tls::{Expiry, ListenerTls, Tickets};
 
 /// All listeners of a gateway.
 #[derive(Debug)]

@@ -17,10 +17,10 @@ use super::{
     body::RequestBody,
     metrics::GatewayMetrics,
     policies::Generation,
-    router::RuleIndex,
     upstream::send::{Sender, Upstream},
     worker::WorkerPolicy,
 };
+use enforcer_routing::router::RuleIndex;
 
 /// The largest body that is copied, in bytes.
 const MAX_BODY: u64 = 64 << 10;

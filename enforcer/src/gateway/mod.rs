@@ -12,7 +12,6 @@ mod audited;
 mod body;
 mod changes;
 mod clock;
-mod conditions;
 pub mod config;
 mod connection;
 mod control;
@@ -37,7 +36,6 @@ pub mod limit;
 mod listener;
 mod listeners;
 mod live;
-mod mentioned;
 mod metrics;
 mod mirror;
 mod passthrough;
@@ -50,13 +48,10 @@ mod refusal;
 mod request;
 pub mod revocation;
 mod revoker;
-pub mod router;
 pub mod signal;
 mod socket;
 mod sources;
 mod spoken;
-mod stamp;
-pub mod tls;
 mod tunnel;
 mod upgrade;
 mod upstream;
@@ -84,7 +79,6 @@ pub(crate) use listener::port_taken;
 pub use listeners::{ListenerChanges, Listeners};
 pub use revoker::{Ended, Revoker};
 pub(crate) use sources::Budgets;
-pub(crate) use upstream::tls::{check as check_upstream_tls, server_name};
 
 use self::{
     config::GatewayConfig,
@@ -94,13 +88,13 @@ use self::{
     policies::Policies,
     revoker::Revocation,
     signal::Observer,
-    tls::TlsError,
     upstream::send::Site,
     verified::VerifiedSources,
     worker::{Command, Drain, Setup},
 };
 use enforcer_model::Name;
 use enforcer_supervision::Part;
+use enforcer_tls::TlsError;
 
 /// TLS handshakes that a worker has under way at a listener that says nothing else.
 const HANDSHAKES: usize = 512;

@@ -16,13 +16,13 @@ use super::{
     limit::{KeyParts, Outcome},
     metrics::label,
     proxy_protocol,
-    router::RuleIndex,
     signal::Verdict,
     tunnel::join,
     upstream::{UpstreamError, line::Line, send::Sender},
     worker::{Place, Worker, WorkerPolicy, reset},
 };
 use enforcer_model::{Mode, Name};
+use enforcer_routing::router::RuleIndex;
 use enforcer_telemetry::audit::record::PassthroughRecord;
 
 /// Why a connection goes no further.

@@ -21,10 +21,11 @@ use super::{
     },
     limit::{KeyParts, Meter, RequestLimiters, RuleLimits},
     revocation::RevocationStore,
-    router::{Router, RuleIndex},
-    upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint, tls::ServiceTls},
+    upstream::{board::Board, consistent::Table, endpoint::SharedEndpoint},
 };
 use enforcer_model::{Destination, Endpoint, Name, Pattern, PolicySet, Priority, Route, Rule};
+use enforcer_routing::router::{Router, RuleIndex};
+use enforcer_tls::service::ServiceTls;
 
 /// What is in force; clones stand for the same.
 #[derive(Clone, Debug)]

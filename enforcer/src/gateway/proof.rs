@@ -13,9 +13,9 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::{
     live::{Live, Mark},
     metrics::GatewayMetrics,
-    tls::{ListenerTls, Trust},
 };
 use enforcer_model::flow::AuthorityId;
+use enforcer_tls::{ListenerTls, Trust};
 
 /// How often a worker looks over its connections' certificates.
 const LOOK: Duration = Duration::from_millis(200);

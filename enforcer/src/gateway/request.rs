@@ -28,7 +28,6 @@ use super::{
     metrics, mirror,
     refusal::Refusal,
     revocation::Proofs,
-    router::{Asked, RuleIndex},
     signal::{Outcome, Verdict},
     tunnel::Tunnel,
     upgrade::{self, Told},
@@ -37,6 +36,7 @@ use super::{
 };
 use enforcer_http_rules::{hop_by_hop, host::Host, known_fields::Present, methods, target};
 use enforcer_model::{ApiKey, Destination, Mode, Requirement};
+use enforcer_routing::router::{Asked, RuleIndex};
 
 /// Stands for the status of a request whose client went away, as others use it.
 const CLIENT_CLOSED: u16 = 499;

@@ -20,8 +20,9 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::identity::{certificate::ClientCertificate, token::VerifiedToken};
+use super::identity::token::VerifiedToken;
 use enforcer_model::{ApiKey, Credential, Name, Revocation, Revocations};
+use enforcer_tls::certificate::ClientCertificate;
 
 /// The most entries of the operator's.
 pub const MOST: usize = 10_000;

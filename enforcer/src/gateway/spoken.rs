@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use http::HeaderValue;
 
-use super::identity::{certificate::ClientCertificate, token::VerifiedToken};
+use super::identity::token::VerifiedToken;
 use enforcer_model::ApiKey;
+use enforcer_tls::certificate::ClientCertificate;
 
 /// A proven name that no header field can carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::{config::ClientCertificates, signal::Verdict};
+use enforcer::gateway::signal::Verdict;
 use enforcer_common::limiter::{Algorithm, Params};
 use enforcer_model::{
     Budget, Counted, Exceed, Mode, PolicySet, Rate, RequestKey, RequestLimit, Requirement, Route,
     TokenContent, TokenRequirement, flow::Identity,
 };
+use enforcer_tls::config::ClientCertificates;
 
 use crate::support::{
     Lab, Plan,

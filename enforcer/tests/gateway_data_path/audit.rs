@@ -8,8 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use enforcer::gateway::config::{ClientCertificates, Unsure};
 use enforcer_telemetry::audit::config::{AuditConfig, Destination};
+use enforcer_tls::config::{ClientCertificates, Unsure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,10 +3,11 @@
 use std::{fs, net::SocketAddr};
 
 use enforcer::{
-    gateway::{config::ClientCertificates, signal::Verdict},
+    gateway::signal::Verdict,
     policy::{self},
 };
 use enforcer_model::PolicySet;
+use enforcer_tls::config::ClientCertificates;
 use rcgen::{CertificateParams, DnType, SanType};
 use serde_json::{Value, json};
 

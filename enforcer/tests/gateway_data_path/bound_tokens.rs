@@ -2,7 +2,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::gateway::config::ClientCertificates;
+use enforcer_tls::config::ClientCertificates;
 use serde_json::json;
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, task, time::Duration};
 
-use enforcer::gateway::config::ClientCertificates;
 use enforcer_model::{PathMatch, PolicySet, Protocol};
+use enforcer_tls::config::ClientCertificates;
 use futures_util::{Stream, StreamExt, stream};
 use hyper::{
     body::Incoming,

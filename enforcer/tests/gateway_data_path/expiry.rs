@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-use enforcer::gateway::config::ClientCertificates;
 use enforcer_model::OwnCertificate;
+use enforcer_tls::config::ClientCertificates;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 
 use crate::support::{Lab, Plan, eventually, origin::Origin, policy};

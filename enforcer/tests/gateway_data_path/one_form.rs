@@ -6,8 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use enforcer::gateway::config::ClientCertificates;
 use enforcer_model::{Credential, PolicySet, Revocation};
+use enforcer_tls::config::ClientCertificates;
 use http::{HeaderName, Method, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -298,8 +298,7 @@ async fn l4_a_revoked_certificate_says_nothing_in_shadow_whatever_is_wrong_first
     }
     .start(set);
     let certificate = lab.pki.client("spiffe://example.com/alice");
-    let parsed =
-        enforcer::gateway::identity::certificate::ClientCertificate::from_der(&certificate.certificate);
+    let parsed = enforcer_tls::certificate::ClientCertificate::from_der(&certificate.certificate);
     let config = lab.pki.client_config(Some(certificate), H1);
     let told = async |lab: &Lab, path: &str| {
         let stream = client::tls(lab.address, Arc::clone(&config)).await.unwrap();

@@ -2,12 +2,13 @@
 
 use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use enforcer::gateway::config::{ClientCertificates, Timeouts};
+use enforcer::gateway::config::Timeouts;
 use enforcer_model::{
     Destination as To, HostPattern, Mode, Passthrough, PolicySet, RequestKey, Requirement, Route, Rule,
     Service, flow::Whom,
 };
 use enforcer_telemetry::audit::config::{AuditConfig, Destination};
+use enforcer_tls::config::ClientCertificates;
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 use socket2::SockRef;

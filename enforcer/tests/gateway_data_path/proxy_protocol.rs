@@ -5,8 +5,9 @@ use std::{
     time::Duration,
 };
 
-use enforcer::gateway::config::{ClientCertificates, Timeouts};
+use enforcer::gateway::config::Timeouts;
 use enforcer_model::{PolicySet, flow::Whom};
+use enforcer_tls::config::ClientCertificates;
 use http::StatusCode;
 use rustls_pki_types::ServerName;
 use tempfile::TempDir;

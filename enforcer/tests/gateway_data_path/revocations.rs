@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::{
-    config::ClientCertificates, identity::certificate::ClientCertificate, signal::Verdict,
-};
+use enforcer::gateway::signal::Verdict;
 use enforcer_model::{Credential, PolicySet, Revocation};
+use enforcer_tls::{certificate::ClientCertificate, config::ClientCertificates};
 use rustls::ClientConfig;
 use serde_json::json;
 use time::OffsetDateTime;

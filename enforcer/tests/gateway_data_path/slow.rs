@@ -6,10 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use enforcer::gateway::{
-    config::{ClientCertificates, Timeouts},
-    signal::Verdict,
-};
+use enforcer::gateway::{config::Timeouts, signal::Verdict};
+use enforcer_tls::config::ClientCertificates;
 use http::Request;
 use http_body_util::{BodyExt, channel::Channel};
 use tokio::{

@@ -2,11 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use enforcer::gateway::{
-    config::{ClientCertificates, Timeouts},
-    signal::Verdict,
-};
+use enforcer::gateway::{config::Timeouts, signal::Verdict};
 use enforcer_model::{PolicySet, Requirement, TokenContent, TokenRequirement};
+use enforcer_tls::config::ClientCertificates;
 use http::HeaderValue;
 use rustls_pki_types::ServerName;
 use serde_json::json;

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use enforcer::gateway::config::{ClientCertificates, Timeouts};
+use enforcer::gateway::config::Timeouts;
 use enforcer_model::{Credential, PolicySet, Revocation, Upgrade, flow::Whom};
+use enforcer_tls::config::ClientCertificates;
 use futures_util::{SinkExt, StreamExt};
 use http::{Method, Request, StatusCode};
 use hyper::{client::conn::http2, ext::Protocol};

@@ -2,11 +2,11 @@
 
 use std::{fs, net::SocketAddr, sync::Arc};
 
-use enforcer::gateway::config::{Authority, Bounds, ClientCertificates};
 use enforcer_model::{
     CertificateRequirement, Requirement, Route, Rule,
     flow::{AuthorityId, Identity},
 };
+use enforcer_tls::config::{Authority, Bounds, ClientCertificates};
 use rcgen::{DnType, SanType};
 use rustls::HandshakeKind;
 

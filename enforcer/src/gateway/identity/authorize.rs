@@ -6,7 +6,6 @@ use http::StatusCode;
 use thiserror::Error;
 
 use super::{
-    certificate::ClientCertificate,
     challenge::Challenge,
     reason::Reason,
     token::{Binding, VerifiedToken},
@@ -16,6 +15,7 @@ use enforcer_model::{
     Access, ApiKey, ApiKeyRequirement, CertificateRequirement, ClaimRequirement, Name, Requirement,
     RolesRequirement, TokenRequirement, access::names_role, flow::AuthorityId,
 };
+use enforcer_tls::certificate::ClientCertificate;
 
 /// Why a request is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -244,8 +244,9 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-    use crate::gateway::identity::{names::Names, scope::Scopes};
+    use crate::gateway::identity::scope::Scopes;
     use enforcer_model::{CertificateNames, ClaimValue, TokenContent};
+    use enforcer_tls::names::Names;
 
     fn certificate(spiffe: Option<&str>) -> ClientCertificate {
         ClientCertificate {

@@ -9,14 +9,13 @@ use serde_json::{Map, Value as Json, json};
 use super::*;
 use crate::{
     gateway::identity::{
-        certificate::ClientCertificate,
-        names::Names,
         scope::Scopes,
         token::{Binding, VerifiedToken},
     },
     policy::cel::{Scope, compile},
 };
 use enforcer_model::ApiKey;
+use enforcer_tls::{certificate::ClientCertificate, names::Names};
 
 const ALL: Scope = Scope {
     token: true,

@@ -5,11 +5,12 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderName, Method};
 use serde_json::Value as Json;
 
-use super::{certificate::ClientCertificate, scope::Scopes, token::VerifiedToken};
+use super::{scope::Scopes, token::VerifiedToken};
 use enforcer_model::{
     ApiKey,
     condition::{Constant, Place},
 };
+use enforcer_tls::certificate::ClientCertificate;
 
 /// A request, and what it has proved.
 #[derive(Clone, Copy, Debug)]

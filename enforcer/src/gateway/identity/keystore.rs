@@ -26,8 +26,8 @@ use super::{
     jwks::{KeySet, KeySetError},
     source::{self, SourceError},
 };
-use crate::gateway::stamp::Stamp;
 use enforcer_model::{Issuer, Jwks, JwksSource, Name};
+use enforcer_tls::file_stamp::Stamp;
 
 /// The least time between two readings that tokens with unknown keys cause.
 pub const REFETCH_INTERVAL: Duration = Duration::from_secs(10);

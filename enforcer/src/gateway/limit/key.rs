@@ -7,8 +7,9 @@ use std::{
 
 use http::HeaderMap;
 
-use crate::gateway::identity::{certificate::ClientCertificate, token::VerifiedToken};
+use crate::gateway::identity::token::VerifiedToken;
 use enforcer_model::{ApiKey, Name, RequestKey, flow::AuthorityId};
+use enforcer_tls::certificate::ClientCertificate;
 
 /// What a request's keys are made of. Limits by rule and by service need nothing of it: a limit
 /// belongs to one rule, and that to one service.

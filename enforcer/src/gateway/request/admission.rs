@@ -22,10 +22,10 @@ use crate::gateway::{
     limit::{self, KeyParts},
     refusal::Refusal,
     revocation::Proofs,
-    router::RuleIndex,
 };
 use enforcer_http_rules::host::Host;
 use enforcer_model::{ApiKey, ApiKeyRequirement, Mode, Requirement, Rule, flow::Identity};
+use enforcer_routing::router::RuleIndex;
 
 impl<'a> Passage<'a> {
     /// Whether the request may go on: by its proofs, then by its limits.

@@ -4,9 +4,10 @@ use http::{Response, StatusCode, Uri};
 
 use super::{Passage, unanswered};
 use crate::gateway::{
-    body::UpstreamBody, refusal::Refusal, router::RuleIndex, signal::Verdict, tunnel::Tunnel, upgrade::Asked,
+    body::UpstreamBody, refusal::Refusal, signal::Verdict, tunnel::Tunnel, upgrade::Asked,
     upstream::send::Sender,
 };
+use enforcer_routing::router::RuleIndex;
 
 /// What a request by CONNECT is matched as: it has a host and a port, and no path.
 ///

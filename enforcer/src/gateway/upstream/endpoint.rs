@@ -14,8 +14,9 @@ use arc_swap::ArcSwap;
 use http::uri::Authority;
 use tokio::sync::Notify;
 
-use super::{board::Board, tls::ServiceTls};
+use super::board::Board;
 use enforcer_model::{Health, Name, Protocol, Service};
+use enforcer_tls::service::ServiceTls;
 
 /// The port of `http` endpoints that name none.
 const DEFAULT_PORT: u16 = 80;

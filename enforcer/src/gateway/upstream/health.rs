@@ -93,7 +93,14 @@ async fn exchange(
     let stream = Wire::new(TcpStream::connect(&**addresses).await?);
     match &endpoint.tls {
         None => ask(endpoint, path, stream).await,
-        Some(tls) => ask(endpoint, path, tls.connect(endpoint, stream).await?).await,
+        Some(tls) => {
+            ask(
+                endpoint,
+                path,
+                tls.connect(endpoint.authority.host(), stream).await?,
+            )
+            .await
+        }
     }
 }
 

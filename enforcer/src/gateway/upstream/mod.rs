@@ -18,7 +18,6 @@ mod seen;
 pub(in crate::gateway) mod send;
 pub(in crate::gateway) mod service;
 mod spare;
-pub(in crate::gateway) mod tls;
 mod view;
 
 use std::time::Duration;

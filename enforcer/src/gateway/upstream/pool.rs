@@ -335,7 +335,7 @@ impl Slot {
         };
         // Before the configuration is taken, so that a change in between is noticed.
         let version = tls.version();
-        let stream = tokio::time::timeout_at(deadline, tls.connect(shared, stream))
+        let stream = tokio::time::timeout_at(deadline, tls.connect(shared.authority.host(), stream))
             .await
             .map_err(too_late)?
             .map_err(|source| UpstreamError::Tls {

@@ -9,7 +9,6 @@ use crate::gateway::{
     metrics::GatewayMetrics,
     mirror::MirrorCells,
     policies::Generation,
-    router::RuleIndex,
     upstream::{
         endpoint::SharedEndpoint,
         pool::LocalEndpoint,
@@ -18,6 +17,7 @@ use crate::gateway::{
     },
 };
 use enforcer_model::{Name, Pattern, Service, condition::Condition};
+use enforcer_routing::router::RuleIndex;
 
 /// A generation, with what this worker has for it.
 #[derive(Debug)]

@@ -5,12 +5,12 @@ use std::{num::NonZeroU16, sync::Arc, time::Duration};
 use http::uri::Authority;
 
 use super::{Head, duration_within, upstream, upstream_tls};
-use crate::gateway::server_name;
 use crate::policy::{
     raw,
     yaml::place::{Place, Unique, parsed},
 };
 use enforcer_model::{Endpoint, Health, Protocol, Service};
+use enforcer_tls::service::server_name;
 
 /// The most endpoints of one service.
 const MAX_ENDPOINTS: usize = 1024;

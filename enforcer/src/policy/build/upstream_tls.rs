@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use super::{distinct_of, values};
-use crate::{
-    gateway::{check_upstream_tls, server_name},
-    policy::{
-        raw,
-        yaml::place::{Place, parsed},
-    },
+use crate::policy::{
+    raw,
+    yaml::place::{Place, parsed},
 };
 use enforcer_model::{OwnCertificate, UpstreamTls, leaf::SpiffePattern};
+use enforcer_tls::service::{check, server_name};
 
 pub(super) fn build(raw: raw::UpstreamTls, at: &Place<'_>) -> Option<UpstreamTls> {
     let name = |text: &str| server_name(text).map(|_| text.into());
@@ -39,7 +37,7 @@ pub(super) fn build(raw: raw::UpstreamTls, at: &Place<'_>) -> Option<UpstreamTls
         own,
     };
     // Files that cannot be read have been reported.
-    if complete && let Err(message) = check_upstream_tls(&tls) {
+    if complete && let Err(message) = check(&tls) {
         at.error(message);
     }
     Some(tls)

@@ -8,14 +8,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use http::{HeaderMap, HeaderValue, Method};
 use ipnet::IpNet;
 
-use crate::{
-    gateway::router::{Asked, Router},
-    policy::yaml::place::Place,
-};
+use crate::policy::yaml::place::Place;
 use enforcer_model::{
     ApiKeyRequirement, CertificateRequirement, Condition, HostPattern, Mode, Name, Part, PathMatch,
     Requirement, Route, Rule, Test, TokenRequirement, access::RolesRequirement,
 };
+use enforcer_routing::router::{Asked, Router};
 
 /// A rule for an exact path.
 pub(super) struct Exact<'a> {

@@ -2,10 +2,8 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::PathBuf, sync::Arc, time::SystemTime};
 
-use enforcer::{
-    gateway::config::{ClientCertificates, Unsure},
-    policy,
-};
+use enforcer::policy;
+use enforcer_tls::config::{ClientCertificates, Unsure};
 use rustls::ClientConfig;
 
 use super::{

@@ -21,8 +21,7 @@ use std::{
 use enforcer::gateway::{
     Gateway,
     config::{
-        Authority, CertificateFiles, ClientCertificates, Depth, GatewayConfig, HandshakeBudget, Handshakes,
-        ListenerConfig, PerSource, ProxyProtocol, Revocation, Timeouts, TlsConfig, Unsure,
+        GatewayConfig, HandshakeBudget, Handshakes, ListenerConfig, PerSource, ProxyProtocol, Timeouts,
     },
     policies::Policies,
     pressure::Shedding,
@@ -33,6 +32,9 @@ use enforcer_model::{
     flow::{Class, Flow, Identity},
 };
 use enforcer_telemetry::audit::{self, Audit, AuditThread, config::AuditConfig};
+use enforcer_tls::config::{
+    Authority, CertificateFiles, ClientCertificates, Depth, Revocation, TlsConfig, Unsure,
+};
 use prometheus::Registry;
 use tokio::runtime::Handle;
 

@@ -25,10 +25,10 @@ use rustls::{
     server::ParsedCertificate,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::endpoint::SharedEndpoint;
-use crate::gateway::{identity::certificate::ClientCertificate, tls::Dated, wire::Wire};
+use crate::{Dated, certificate::ClientCertificate};
 use enforcer_model::{Name, Protocol, SpiffePattern, UpstreamTls};
 
 /// A file is read up to this many bytes.
@@ -38,7 +38,7 @@ const ALPN_HTTP2: &[u8] = b"h2";
 
 /// A service's TLS, which changes with its files.
 #[derive(Debug)]
-pub(in crate::gateway) struct ServiceTls {
+pub struct ServiceTls {
     service: Name,
     law: UpstreamTls,
     protocol: Protocol,
@@ -68,7 +68,7 @@ struct Files {
 impl ServiceTls {
     /// Reads the files.
     #[must_use]
-    pub(in crate::gateway) fn new(service: &Name, law: &UpstreamTls, protocol: Protocol) -> Arc<Self> {
+    pub fn new(service: &Name, law: &UpstreamTls, protocol: Protocol) -> Arc<Self> {
         let tls = Self {
             service: service.clone(),
             law: law.clone(),
@@ -83,13 +83,13 @@ impl ServiceTls {
 
     /// Whether `law` is what this keeps to, and `protocol` what it asks for.
     #[must_use]
-    pub(in crate::gateway) fn keeps(&self, law: &UpstreamTls, protocol: Protocol) -> bool {
+    pub fn keeps(&self, law: &UpstreamTls, protocol: Protocol) -> bool {
         self.law == *law && self.protocol == protocol
     }
 
     /// Takes the files over if they have changed. Reads them, so not for a worker's thread. False if what
     /// is wrong with them is news, which is logged.
-    pub(in crate::gateway) fn reload(&self) -> bool {
+    pub fn reload(&self) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = Files::read(&self.law).and_then(|files| {
             if seen.files.as_ref() == Some(&files) {
@@ -127,34 +127,30 @@ impl ServiceTls {
 
     /// Another number once other files are in use.
     #[must_use]
-    pub(in crate::gateway) fn version(&self) -> u64 {
+    pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
     /// How long the certificates of the files in use are valid.
     #[must_use]
-    pub(in crate::gateway) fn dated(&self) -> Vec<Dated> {
+    pub fn dated(&self) -> Vec<Dated> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.dated.clone()
     }
 
-    /// TLS over `stream` with `endpoint`.
+    /// TLS over `stream` with the host `endpoint`.
     ///
     /// # Errors
     /// When it is not who it should be, does not take us for who we are, or does not speak TLS, or in it not HTTP/2
     /// where that is asked for (ALPN, RFC 9113 section 3.2).
-    pub(super) async fn connect(
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        endpoint: &SharedEndpoint,
-        stream: Wire,
-    ) -> io::Result<TlsStream<Wire>> {
+        endpoint: &str,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let unusable = || io::Error::other("the service's certificate files cannot be used");
         let config = self.current.load_full().ok_or_else(unusable)?;
-        let host = self
-            .law
-            .server_name
-            .as_deref()
-            .unwrap_or(endpoint.authority.host());
+        let host = self.law.server_name.as_deref().unwrap_or(endpoint);
         let name = server_name(host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let stream = TlsConnector::from(config).connect(name, stream).await?;
         let agreed = stream.get_ref().1.alpn_protocol();
@@ -171,7 +167,7 @@ impl ServiceTls {
 ///
 /// # Errors
 /// A sentence.
-pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+pub fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     ServerName::try_from(bare)
         .map(|name| name.to_owned())
@@ -182,7 +178,7 @@ pub(crate) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
 ///
 /// # Errors
 /// A sentence.
-pub(crate) fn check(law: &UpstreamTls) -> Result<(), String> {
+pub fn check(law: &UpstreamTls) -> Result<(), String> {
     Files::read(law)
         .and_then(|files| config(law, &files, Protocol::Http1))
         .map(drop)

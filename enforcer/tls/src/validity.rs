@@ -14,8 +14,8 @@ const RENEW_BEFORE: i64 = 14 * 86_400;
 
 /// A file with certificates, and how long they are valid.
 #[derive(Clone, Debug)]
-pub(in crate::gateway) struct Dated {
-    pub(in crate::gateway) file: PathBuf,
+pub struct Dated {
+    pub file: PathBuf,
     validity: Validity,
     /// What must be put there: a certificate of one's own has a key.
     with_key: bool,
@@ -23,7 +23,7 @@ pub(in crate::gateway) struct Dated {
 
 impl Dated {
     /// A certificate of our own.
-    pub(in crate::gateway) fn own(file: &Path, validity: Validity) -> Self {
+    pub fn own(file: &Path, validity: Validity) -> Self {
         Self {
             file: file.to_owned(),
             validity,
@@ -32,12 +32,12 @@ impl Dated {
     }
 
     /// The same, of a chain. `None`: nobody can read it.
-    pub(in crate::gateway) fn own_chain(file: &Path, chain: &[CertificateDer<'_>]) -> Option<Self> {
+    pub fn own_chain(file: &Path, chain: &[CertificateDer<'_>]) -> Option<Self> {
         Some(Self::own(file, validity(chain.first()?)?))
     }
 
     /// Authorities: of these the one that expires first.
-    pub(in crate::gateway) fn authorities(file: &Path, all: &[CertificateDer<'_>]) -> Option<Self> {
+    pub fn authorities(file: &Path, all: &[CertificateDer<'_>]) -> Option<Self> {
         let validities = all.iter().filter_map(validity);
         Some(Self {
             file: file.to_owned(),
@@ -47,12 +47,12 @@ impl Dated {
     }
 
     /// In seconds since 1970.
-    pub(in crate::gateway) fn expires(&self) -> i64 {
+    pub fn expires(&self) -> i64 {
         self.validity.not_after.timestamp()
     }
 
     /// What is wrong, or will be soon.
-    pub(in crate::gateway) fn concern(&self, now: ASN1Time) -> Option<String> {
+    pub fn concern(&self, now: ASN1Time) -> Option<String> {
         let Validity {
             not_before,
             not_after,

@@ -6,9 +6,17 @@
 //! again when the trust changes, for connections (see `Trust::repudiates`) and for sessions, whose
 //! tickets are of no use then.
 
+#![forbid(unsafe_code)]
+
 mod authority;
+pub mod certificate;
+pub mod config;
 mod error;
+pub mod file_stamp;
+pub mod names;
 mod server;
+pub mod service;
+mod spiffe;
 mod trust;
 mod validity;
 mod watched;
@@ -34,7 +42,7 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-pub(super) use self::validity::Dated;
+pub use self::validity::Dated;
 pub use self::{
     error::TlsError,
     trust::{Tickets, Trust},
@@ -43,7 +51,7 @@ use self::{
     server::{ByName, ServerCertificate},
     watched::{Contents, Watched},
 };
-use super::config::{CertificateFiles, TlsConfig};
+use crate::config::{CertificateFiles, TlsConfig};
 
 /// A listener's TLS, which changes with its files.
 #[derive(Debug)]
@@ -111,7 +119,7 @@ pub fn check(files: &CertificateFiles) -> Result<(), TlsError> {
 }
 
 /// The subjects of the authorities in a file. `None`: it cannot be read as one.
-pub(crate) fn subjects(file: &Path) -> Option<BTreeSet<Vec<u8>>> {
+pub fn subjects(file: &Path) -> Option<BTreeSet<Vec<u8>>> {
     let contents = Contents::read(&[file.to_owned()]).ok()?;
     let certificates = server::certificates(file, contents.files.first()?).ok()?;
     let subject = |der: &CertificateDer<'_>| {
@@ -153,17 +161,17 @@ impl ListenerTls {
     }
 
     /// Who is trusted now.
-    pub(super) fn trust(&self) -> Arc<Trust> {
+    pub fn trust(&self) -> Arc<Trust> {
         Arc::clone(&self.current.load().trust)
     }
 
     /// Whether `trust` is what is trusted now.
-    pub(super) fn trusts_as(&self, trust: &Arc<Trust>) -> bool {
+    pub fn trusts_as(&self, trust: &Arc<Trust>) -> bool {
         Arc::ptr_eq(&self.current.load().trust, trust)
     }
 
     /// When each certificate in use expires, and the first of each file of clients' authorities.
-    pub(super) fn expiries(&self) -> Vec<Expiry> {
+    pub fn expiries(&self) -> Vec<Expiry> {
         let current = self.current.load();
         let expiry = |dated: &Dated| Expiry {
             at: dated.expires(),
@@ -174,7 +182,7 @@ impl ListenerTls {
 
     /// When the lists of each file of revocation lists in use should have been replaced; 0 where they
     /// do not say.
-    pub(super) fn next_updates(&self) -> Vec<Expiry> {
+    pub fn next_updates(&self) -> Vec<Expiry> {
         let trust = self.trust();
         let lists = trust.next_updates.iter();
         lists
@@ -186,7 +194,7 @@ impl ListenerTls {
     }
 
     /// What is wrong with the validity of what is in use, or will be soon.
-    pub(super) fn concerns(&self, now: ASN1Time) -> Vec<String> {
+    pub fn concerns(&self, now: ASN1Time) -> Vec<String> {
         let current = self.current.load();
         let certificates = current.dated.iter().filter_map(|dated| dated.concern(now));
         let lists = current.trust.next_updates.iter();
@@ -203,7 +211,7 @@ impl ListenerTls {
     }
 
     /// Those of the errors that the last look at the files did not have.
-    pub(super) fn news<'a>(&self, errors: &'a [TlsError]) -> Vec<&'a TlsError> {
+    pub fn news<'a>(&self, errors: &'a [TlsError]) -> Vec<&'a TlsError> {
         let messages = errors.iter().map(ToString::to_string).collect();
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::replace(&mut *failed, messages);
@@ -212,7 +220,7 @@ impl ListenerTls {
     }
 
     /// What is wrong with the files, as they were last looked at.
-    pub(super) fn failures(&self) -> Vec<String> {
+    pub fn failures(&self) -> Vec<String> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.iter().cloned().collect()
     }
@@ -304,7 +312,7 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
-    use crate::gateway::config::{Authority, ClientCertificates};
+    use crate::config::{Authority, ClientCertificates};
 
     /// Files with a certificate for January 2031 in `directory`.
     fn january(directory: &Path) -> TlsConfig {

@@ -9,7 +9,7 @@ use x509_parser::{
 };
 
 use super::certificate::CertificateError;
-use crate::gateway::config::Bounds;
+use crate::config::Bounds;
 use enforcer_model::{Attribute, CertificateNames};
 
 /// As the certificate has them, in its order.
@@ -24,7 +24,7 @@ pub struct Names {
 }
 
 impl Names {
-    pub(super) fn of(certificate: &X509Certificate<'_>) -> Result<Self, CertificateError> {
+    pub fn of(certificate: &X509Certificate<'_>) -> Result<Self, CertificateError> {
         let alternative = certificate
             .subject_alternative_name()
             .map_err(|_| CertificateError::AlternativeNames)?;
@@ -44,7 +44,7 @@ impl Names {
     }
 
     /// Leaves what is within `bounds`. Whether the subject is.
-    pub(super) fn within(&mut self, bounds: &Bounds) -> bool {
+    pub fn within(&mut self, bounds: &Bounds) -> bool {
         self.dns
             .retain(|name| bounds.names.iter().any(|pattern| pattern.matches(name)));
         let fits = |(attribute, admitted): &(Attribute, Option<Vec<Arc<str>>>)| {
@@ -110,7 +110,7 @@ mod tests {
     use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
     use super::*;
-    use crate::gateway::identity::certificate::ClientCertificate;
+    use crate::certificate::ClientCertificate;
 
     fn names(dns: &[&str], subject: &[(DnType, &str)], serial: &[u8]) -> Names {
         let dns = dns.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();

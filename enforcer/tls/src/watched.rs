@@ -14,20 +14,20 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::error::TlsError;
-use crate::gateway::stamp::Stamp;
+use crate::file_stamp::Stamp;
 
 /// A file is read up to this many bytes.
-pub(super) const MAX_FILE: u64 = 16 * 1024 * 1024;
+pub const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// How often files that change while they are read are read again.
 const ATTEMPTS: usize = 3;
 
 /// SHA-256 of all contents.
-pub(super) type Digest = [u8; 32];
+pub type Digest = [u8; 32];
 
 /// Something, with the files of which it was made.
 #[derive(Debug)]
-pub(super) struct Watched<T> {
+pub struct Watched<T> {
     paths: Vec<PathBuf>,
     /// `None`: read them in any case.
     seen: Option<Vec<Stamp>>,
@@ -37,16 +37,16 @@ pub(super) struct Watched<T> {
 
 /// The contents of files at one time.
 #[derive(Debug)]
-pub(super) struct Contents {
+pub struct Contents {
     /// In the order of the paths.
-    pub(super) files: Vec<Vec<u8>>,
-    pub(super) digest: Digest,
+    pub files: Vec<Vec<u8>>,
+    pub digest: Digest,
     stamps: Option<Vec<Stamp>>,
 }
 
 impl<T> Watched<T> {
     /// Reads the files and makes the value of them.
-    pub(super) fn load(
+    pub fn load(
         paths: Vec<PathBuf>,
         make: impl FnOnce(&Contents) -> Result<T, TlsError>,
     ) -> Result<Self, TlsError> {
@@ -60,15 +60,12 @@ impl<T> Watched<T> {
     }
 
     /// What was made last.
-    pub(super) fn value(&self) -> &Arc<T> {
+    pub fn value(&self) -> &Arc<T> {
         &self.value
     }
 
     /// Makes the value anew if the files have changed. Whether it has.
-    pub(super) fn look(
-        &mut self,
-        make: impl FnOnce(&Contents) -> Result<T, TlsError>,
-    ) -> Result<bool, TlsError> {
+    pub fn look(&mut self, make: impl FnOnce(&Contents) -> Result<T, TlsError>) -> Result<bool, TlsError> {
         if let Some(seen) = &self.seen
             && stamps(&self.paths).is_ok_and(|now| now == *seen)
         {
@@ -90,7 +87,7 @@ impl<T> Watched<T> {
 impl Contents {
     /// Reads files, again if one of them changes meanwhile: a certificate and its key are replaced
     /// together.
-    pub(super) fn read(paths: &[PathBuf]) -> Result<Self, TlsError> {
+    pub fn read(paths: &[PathBuf]) -> Result<Self, TlsError> {
         let mut left = ATTEMPTS;
         loop {
             left -= 1;

@@ -14,15 +14,15 @@ use x509_parser::{
 };
 
 use super::{error::TlsError, validity::Dated};
-use crate::gateway::config::CertificateFiles;
+use crate::config::CertificateFiles;
 
 /// A certificate with its key, as it is used.
 #[derive(Debug)]
-pub(super) struct ServerCertificate {
+pub struct ServerCertificate {
     key: Arc<CertifiedKey>,
     /// DNS names of its subject, lower case; some begin with `*.`.
     names: Vec<String>,
-    pub(super) dated: Dated,
+    pub dated: Dated,
 }
 
 impl ServerCertificate {
@@ -30,7 +30,7 @@ impl ServerCertificate {
     ///
     /// # Errors
     /// What is wrong, also that the key belongs to another certificate.
-    pub(super) fn new(
+    pub fn new(
         files: &CertificateFiles,
         certificate: &[u8],
         key: &[u8],
@@ -78,14 +78,14 @@ impl ServerCertificate {
 /// with the name, the first that the client can verify is used, so that a listener may have one with an
 /// ECDSA and one with an RSA key.
 #[derive(Debug)]
-pub(super) struct ByName {
+pub struct ByName {
     names: HashMap<String, Vec<Arc<CertifiedKey>>>,
     default: Vec<Arc<CertifiedKey>>,
 }
 
 impl ByName {
     /// At least one certificate; the first is the default.
-    pub(super) fn new(certificates: &[Arc<ServerCertificate>]) -> Result<Self, TlsError> {
+    pub fn new(certificates: &[Arc<ServerCertificate>]) -> Result<Self, TlsError> {
         let first = certificates.first().ok_or(TlsError::NoCertificate)?;
         let mut names = HashMap::<_, Vec<_>>::new();
         for certificate in certificates {
@@ -141,7 +141,7 @@ impl ResolvesServerCert for ByName {
 }
 
 /// At least one certificate.
-pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
         .map_err(|source| TlsError::Pem {

@@ -12,18 +12,18 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::gateway::{config::Authority, identity::certificate::ClientCertificate};
+use crate::{certificate::ClientCertificate, config::Authority};
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Vouching {
-    pub(super) authority: Authority,
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+pub struct Vouching {
+    pub authority: Authority,
+    pub verifier: Arc<dyn ClientCertVerifier>,
 }
 
 /// All of them. At least one.
 #[derive(Debug)]
-pub(super) struct Authorities {
+pub struct Authorities {
     first: Vouching,
     others: Vec<Vouching>,
     hints: Vec<DistinguishedName>,
@@ -31,7 +31,7 @@ pub(super) struct Authorities {
 
 impl Authorities {
     /// `None`: there is none.
-    pub(super) fn new(all: Vec<Vouching>) -> Option<Self> {
+    pub fn new(all: Vec<Vouching>) -> Option<Self> {
         let hints = all.iter().flat_map(|each| each.verifier.root_hint_subjects());
         let hints = hints.cloned().collect();
         let mut all = all.into_iter();
@@ -46,7 +46,7 @@ impl Authorities {
     ///
     /// # Errors
     /// Why nobody does: what the authority says that knows most of it.
-    pub(super) fn vouching(
+    pub fn vouching(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -71,7 +71,7 @@ impl Authorities {
     ///
     /// # Errors
     /// As [`Self::vouching`].
-    pub(super) fn vouched(
+    pub fn vouched(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

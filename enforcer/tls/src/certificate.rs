@@ -19,7 +19,7 @@ use x509_parser::{
 };
 
 use super::{names::Names, spiffe};
-use crate::gateway::config::Authority;
+use crate::config::Authority;
 use enforcer_model::flow::AuthorityId;
 
 /// A verified client certificate.
@@ -243,7 +243,7 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 
     use super::*;
-    use crate::gateway::config::Bounds;
+    use crate::config::Bounds;
 
     fn certificate(uris: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["client.example.com".to_owned()]).unwrap();

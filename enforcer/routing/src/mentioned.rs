@@ -11,7 +11,7 @@ use enforcer_model::{Part, RequestKey, Requirement, Route, Rule};
 
 /// The names of such fields.
 #[derive(Debug, Default)]
-pub(super) struct Mentioned {
+pub struct Mentioned {
     /// Each once.
     names: Vec<HeaderName>,
     /// The lengths that they have, modulo 64: all spellings of a name are as long as it is.
@@ -20,18 +20,18 @@ pub(super) struct Mentioned {
 
 impl Mentioned {
     /// What the rules of the route mention.
-    pub(super) fn by(route: &Route) -> Self {
+    pub fn by(route: &Route) -> Self {
         let mut all = Self::default();
         route.rules.iter().flat_map(names).for_each(|name| all.add(name));
         all
     }
 
     /// Adds what `other` has.
-    pub(super) fn extend(&mut self, other: &Self) {
+    pub fn extend(&mut self, other: &Self) {
         other.names.iter().for_each(|name| self.add(name));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
@@ -43,12 +43,12 @@ impl Mentioned {
     }
 
     /// Takes other spellings of the names out of a request's fields.
-    pub(super) fn remove_aliases(&self, fields: &mut HeaderMap) {
+    pub fn remove_aliases(&self, fields: &mut HeaderMap) {
         remove_where(fields, |name| self.resembles(name) && !self.names.contains(name));
     }
 
     /// Takes all spellings of the names out of a request's trailers.
-    pub(super) fn keep_out(&self, trailers: &mut HeaderMap) {
+    pub fn keep_out(&self, trailers: &mut HeaderMap) {
         remove_where(trailers, |name| self.resembles(name));
     }
 

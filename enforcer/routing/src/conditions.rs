@@ -9,7 +9,7 @@ use enforcer_model::{Condition, Part, Pattern, Test};
 
 /// A condition whose regular expression is one of the router's patterns.
 #[derive(Debug)]
-pub(super) struct Compiled {
+pub struct Compiled {
     part: Part,
     test: CompiledTest,
 }
@@ -24,7 +24,7 @@ enum CompiledTest {
 }
 
 /// Compiles `conditions`; their patterns are put behind `patterns`.
-pub(super) fn compile(conditions: &[Condition], patterns: &mut Vec<Pattern>) -> Box<[Compiled]> {
+pub fn compile(conditions: &[Condition], patterns: &mut Vec<Pattern>) -> Box<[Compiled]> {
     let mut compile = |condition: &Condition| Compiled {
         part: condition.part.clone(),
         test: match &condition.test {
@@ -42,7 +42,7 @@ pub(super) fn compile(conditions: &[Condition], patterns: &mut Vec<Pattern>) -> 
 
 /// Whether a request meets conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Met {
+pub enum Met {
     Yes,
     No,
     /// A parameter comes several times. Some services take the first, others the last, or all.
@@ -50,7 +50,7 @@ pub(super) enum Met {
 }
 
 /// Whether the request meets them all.
-pub(super) fn all_hold(conditions: &[Compiled], asked: &Asked<'_>, patterns: &[Pattern]) -> Met {
+pub fn all_hold(conditions: &[Compiled], asked: &Asked<'_>, patterns: &[Pattern]) -> Met {
     let mut all = Met::Yes;
     for condition in conditions {
         match condition.holds(asked, patterns) {

@@ -23,19 +23,19 @@ use super::{
     validity::Dated,
     watched::{Contents, Digest},
 };
-use crate::gateway::config::{Authority, ClientCertificates, Depth, TlsConfig, Unsure};
+use crate::config::{Authority, ClientCertificates, Depth, TlsConfig, Unsure};
 use enforcer_model::flow::AuthorityId;
 
 /// Who vouches for clients, and what has been revoked, at one time.
 pub struct Trust {
     /// `None`: no certificate is asked for.
     authorities: Option<Arc<Authorities>>,
-    pub(super) tickets: Arc<dyn ProducesTickets>,
+    pub tickets: Arc<dyn ProducesTickets>,
     /// Of each authority's file the certificate that expires first.
-    pub(super) dated: Vec<Dated>,
+    pub dated: Vec<Dated>,
     /// Each file of revocation lists, and the earliest time, in seconds since 1970, at which one of them
     /// should have been replaced.
-    pub(super) next_updates: Vec<(PathBuf, Option<i64>)>,
+    pub next_updates: Vec<(PathBuf, Option<i64>)>,
 }
 
 impl fmt::Debug for Trust {
@@ -74,7 +74,7 @@ impl Trust {
     ///
     /// # Errors
     /// If certificates are asked for and nobody vouches for them.
-    pub(super) fn paths(config: &TlsConfig) -> Result<Vec<PathBuf>, TlsError> {
+    pub fn paths(config: &TlsConfig) -> Result<Vec<PathBuf>, TlsError> {
         if config.client_certificates == ClientCertificates::Off {
             return Ok(Vec::new());
         }
@@ -86,7 +86,7 @@ impl Trust {
     }
 
     /// Of the contents of [`Self::paths`].
-    pub(super) fn new(
+    pub fn new(
         config: &TlsConfig,
         contents: &Contents,
         provider: &Arc<CryptoProvider>,
@@ -124,7 +124,7 @@ impl Trust {
         })
     }
 
-    pub(super) fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+    pub fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
         let authorities = self.authorities.as_ref()?;
         Some(Arc::<Authorities>::clone(authorities))
     }
@@ -133,7 +133,7 @@ impl Trust {
     ///
     /// # Errors
     /// Nobody vouches for it any more.
-    pub(crate) fn vouched(
+    pub fn vouched(
         &self,
         chain: &[CertificateDer<'_>],
         now: UnixTime,
@@ -150,7 +150,7 @@ impl Trust {
     ///
     /// # Errors
     /// Why it does not hold.
-    pub(crate) fn verify_again(
+    pub fn verify_again(
         &self,
         chain: Option<&[CertificateDer<'_>]>,
         now: UnixTime,
@@ -172,7 +172,7 @@ impl Trust {
     /// Whether a living connection with this chain is to be ended: it has been revoked, or nobody
     /// vouches for it any more, or another authority than `authority`. That nothing certain is known of its revocation
     /// ends no connection.
-    pub(crate) fn repudiates(
+    pub fn repudiates(
         &self,
         chain: &[CertificateDer<'_>],
         authority: Option<&AuthorityId>,

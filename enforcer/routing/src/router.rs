@@ -40,7 +40,7 @@ pub struct RuleIndex {
 }
 
 /// The longest path that regular expressions are tried on, in bytes: each takes a time that grows with it.
-pub(super) const LONGEST_FOR_REGEX: usize = 8192;
+pub const LONGEST_FOR_REGEX: usize = 8192;
 
 /// Why no rule decides a request, which is refused then: another rule would be one that it was not written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum Undecided {
 }
 
 impl Undecided {
-    pub(super) fn status(self) -> StatusCode {
+    pub fn status(self) -> StatusCode {
         match self {
             Self::Repeated => StatusCode::BAD_REQUEST,
             Self::TooLong => StatusCode::URI_TOO_LONG,
@@ -90,7 +90,7 @@ pub struct Asked<'a> {
 
 /// The rules of one host pattern.
 #[derive(Debug, Default)]
-pub(super) struct Paths {
+pub struct Paths {
     exact: ByText<Vec<Entry>>,
     prefixes: ByText<Vec<Entry>>,
     /// Each with the position of its pattern.
@@ -100,7 +100,7 @@ pub(super) struct Paths {
     /// The routes that pass TLS for the host through, with their listeners. They have no paths.
     passthrough: Vec<(usize, Box<[Name]>)>,
     /// The fields that its routes mention.
-    pub(super) mentioned: Mentioned,
+    pub mentioned: Mentioned,
 }
 
 /// A rule at a path.
@@ -177,12 +177,12 @@ impl Router {
     }
 
     /// The fields that the route at that position mentions.
-    pub(super) fn mentioned(&self, route: usize) -> &Mentioned {
+    pub fn mentioned(&self, route: usize) -> &Mentioned {
         &self.mentioned[route]
     }
 
     /// The methods that rules name.
-    pub(super) fn methods(&self) -> &[Method] {
+    pub fn methods(&self) -> &[Method] {
         &self.methods
     }
 
@@ -205,7 +205,7 @@ impl Router {
     }
 
     /// What there is for a host.
-    pub(super) fn paths(&self, host: &str) -> Option<&Paths> {
+    pub fn paths(&self, host: &str) -> Option<&Paths> {
         if let Some(paths) = self.exact.get(host) {
             return Some(paths);
         }
@@ -239,11 +239,7 @@ impl Paths {
     }
 
     /// As [`Router::find`].
-    pub(super) fn find(
-        &self,
-        asked: &Asked<'_>,
-        patterns: &[Pattern],
-    ) -> Result<Option<RuleIndex>, Undecided> {
+    pub fn find(&self, asked: &Asked<'_>, patterns: &[Pattern]) -> Result<Option<RuleIndex>, Undecided> {
         let mut choice = Choice::default();
         for entries in self.look_ups(asked.path).flatten() {
             choice.consider(entries.iter(), asked, patterns);

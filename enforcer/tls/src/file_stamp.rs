@@ -12,7 +12,7 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 /// Where a file lies, and when it was changed. Links are followed, so that a replaced link (as Kubernetes replaces
 /// `..data`) is a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -22,7 +22,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// Whether the file changed so long ago that another change could not look the same.
-    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+    pub fn is_settled(&self, now: SystemTime) -> bool {
         let settled = now
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default()

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 
-use crate::gateway::router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided};
+use crate::router::{Asked, LONGEST_FOR_REGEX, Router, RuleIndex, Undecided};
 use enforcer_http_rules::{host::Host, target::origin_form};
 use enforcer_model::{
     Access, Condition, Destination, HostPattern, Mode, Origin, Part, Passthrough, PathMatch, Pattern,
@@ -137,7 +137,7 @@ fn rule(path: PathMatch, methods: Vec<Method>) -> Option<Rule> {
 }
 
 /// A request and routes: both readers find the same rule.
-pub(crate) fn routes(bytes: &[u8]) {
+pub fn routes(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
@@ -211,10 +211,7 @@ fn passing(routes: &[Arc<Route>], host: &str) -> Option<RuleIndex> {
 /// The rule that decides, in the documented order: the most specific host alone; of each of its routes the first rule
 /// that fits; of these the most specific path, then the first route. Nobody tries expressions on long paths, and which
 /// of several values of a parameter counts is not for the gateway to say.
-pub(in crate::gateway) fn plain(
-    routes: &[Arc<Route>],
-    asked: &Asked<'_>,
-) -> Result<Option<RuleIndex>, Undecided> {
+pub fn plain(routes: &[Arc<Route>], asked: &Asked<'_>) -> Result<Option<RuleIndex>, Undecided> {
     let mut routes = of_host(routes, asked.host);
     routes.retain(|(_, route)| route.passthrough.is_none());
     let mut rules = routes.iter().flat_map(|(_, route)| &route.rules);
