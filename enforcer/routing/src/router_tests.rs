@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 
+use super::*;
 use crate::fuzz::plain;
-use enforcer::gateway::*;
 use enforcer_model::{Access, Condition, Destination, Mode, Origin, Part, Requirement, Routing, Rule, Test};
 
 fn route(name: &str, hosts: Vec<HostPattern>, rules: Vec<(PathMatch, Vec<Method>)>) -> Arc<Route> {
