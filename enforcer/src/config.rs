@@ -17,6 +17,7 @@ mod changes;
 mod handshakes;
 mod proxy_protocol;
 mod raw;
+pub mod served;
 mod tls;
 
 pub use self::changes::Differences;

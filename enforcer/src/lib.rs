@@ -12,6 +12,8 @@ pub mod agent;
 #[forbid(unsafe_code)]
 pub mod agent_lock;
 #[forbid(unsafe_code)]
+pub mod check;
+#[forbid(unsafe_code)]
 pub mod cli;
 #[forbid(unsafe_code)]
 pub mod config;

@@ -11,11 +11,12 @@ use std::{
 };
 
 use enforcer::{
+    check,
     config::{
         Authority, AuthorityId, Bounds, CertificateFiles, ClientTrust, Clients, Config, Depth, Destination,
         Ends, LogFormat, OnStop, Revocation, Shedding, Unsure, XdpMode,
     },
-    policy::{self, Problem},
+    policy::Problem,
 };
 use enforcer_model::Attribute;
 use tempfile::TempDir;
@@ -559,18 +560,18 @@ fn an_empty_or_missing_file_is_said() {
 fn check_reads_standard_input_as_a_file() {
     let dash = || [PathBuf::from("-")];
     let service = "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {endpoints: ['http://a:1']}\n";
-    let report = policy::check_with(&dash(), service.as_bytes(), None);
+    let report = check::check_with(&dash(), service.as_bytes(), None);
     assert!(report.is_ok() && report.files == 1, "{report:?}");
-    let report = policy::check_with(&dash(), service.replace("a:1", "a").as_bytes(), None);
+    let report = check::check_with(&dash(), service.replace("a:1", "a").as_bytes(), None);
     assert_eq!(report.problems.len(), 1, "{report:?}");
     assert!(
         report.problems[0].to_string().starts_with("<stdin>:4:"),
         "{report:?}"
     );
-    let report = policy::check_with(&dash(), &b"admin: {adress: 127.0.0.1:1}\n"[..], None);
+    let report = check::check_with(&dash(), &b"admin: {adress: 127.0.0.1:1}\n"[..], None);
     let is_told = |problem: &Problem| problem.to_string().contains("did you mean `address`?");
     assert!(report.problems.iter().any(is_told), "{report:?}");
-    let report = policy::check_with(&dash(), &b"\xff"[..], None);
+    let report = check::check_with(&dash(), &b"\xff"[..], None);
     assert!(report.problems[0].message.contains("UTF-8"), "{report:?}");
 }
 
@@ -581,7 +582,7 @@ fn check_warns_of_tries_that_take_longer_than_a_rule_and_of_ports_that_collide()
                     apiVersion: enforcer.dev/v1\nkind: Route\nmetadata: {name: r}\n\
                     spec: {hosts: [a.example.com], rules: [{service: a, timeout: 10s, require: {anonymous: true}}]}\n";
     let dash = || [PathBuf::from("-")];
-    let report = policy::check_with(&dash(), policies.as_bytes(), None);
+    let report = check::check_with(&dash(), policies.as_bytes(), None);
     let said: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
     assert!(report.is_ok() && said.len() == 1, "{said:?}");
     assert!(
@@ -596,7 +597,7 @@ fn check_warns_of_tries_that_take_longer_than_a_rule_and_of_ports_that_collide()
             "policies: [/etc/enforcer/policies]\nadmin: {{address: '{admin}'}}\n\
              gateway: {{listeners: [{{name: a, address: '{listener}', tls: {{certificate: a.pem, key: a.key}}}}]}}\n"
         );
-        let report = policy::check_with(&dash(), config.as_bytes(), None);
+        let report = check::check_with(&dash(), config.as_bytes(), None);
         let said: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
         assert!(
             said.iter().any(|said| said.contains("are the same port")),
@@ -611,7 +612,7 @@ fn check_on_the_node_warns_of_interfaces_that_are_not_there() {
                   spec: {interfaces: [eth0, eth7, 'eth*'], ports: [tcp/80]}\n";
     let dash = || [PathBuf::from("-")];
     let present = ["lo".to_owned(), "eth0".to_owned()];
-    let report = policy::check_with(&dash(), policy.as_bytes(), Some(&present));
+    let report = check::check_with(&dash(), policy.as_bytes(), Some(&present));
     assert!(report.is_ok());
     let [warning] = &report.problems[..] else {
         panic!("{report:?}")
@@ -620,7 +621,7 @@ fn check_on_the_node_warns_of_interfaces_that_are_not_there() {
     assert!(said.contains("this node has no interface `eth7`"), "{said}");
     assert!(said.contains("this node has lo, eth0"), "{said}");
     assert!(
-        policy::check_with(&dash(), policy.as_bytes(), None)
+        check::check_with(&dash(), policy.as_bytes(), None)
             .problems
             .is_empty()
     );
@@ -632,17 +633,17 @@ fn check_judges_configuration_and_the_policies_that_it_names() {
     let path = |name: &str| directory.path().join(name);
     let service = "apiVersion: enforcer.dev/v1\nkind: Service\nmetadata: {name: s}\nspec: {endpoints: ['http://a:1']}\n";
     fs::write(path("policies/good.yaml"), service).unwrap();
-    let report = policy::check(&[path("agent.yaml")]);
+    let report = check::check(&[path("agent.yaml")]);
     assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
     assert_eq!(report.problems[0].path, "kernel.xdp");
 
     fs::write(path("agent.yaml"), FULL).unwrap();
-    let report = policy::check(&[path("agent.yaml"), path("policies"), path("policies/good.yaml")]);
+    let report = check::check(&[path("agent.yaml"), path("policies"), path("policies/good.yaml")]);
     assert!(report.is_ok(), "{:?}", report.problems);
     assert_eq!(report.files, 2);
 
     fs::write(path("policies/bad.yaml"), service.replace("http:", "ftp:")).unwrap();
-    let report = policy::check(&[path("agent.yaml")]);
+    let report = check::check(&[path("agent.yaml")]);
     let paths: Vec<&str> = report.problems.iter().map(|problem| &*problem.path).collect();
     // The other document of the same name is named too.
     assert_eq!(
@@ -657,7 +658,7 @@ fn check_judges_configuration_and_the_policies_that_it_names() {
 #[test]
 fn a_report_is_for_people_and_for_programs() {
     let directory = directory("policies: policies\nlog: {level: loud}\n");
-    let report = policy::check(&[directory.path().join("agent.yaml")]);
+    let report = check::check(&[directory.path().join("agent.yaml")]);
     let mut plain = Vec::new();
     report.print(&mut plain, false).unwrap();
     let plain = String::from_utf8(plain).unwrap();
@@ -683,7 +684,7 @@ fn a_folder_without_documents_is_a_warning() {
     let directory = directory("policies: policies\n");
     fs::write(directory.path().join("policies/edge.yaml.txt"), "kind: Service\n").unwrap();
     for path in ["policies", "agent.yaml"] {
-        let report = policy::check(&[directory.path().join(path)]);
+        let report = check::check(&[directory.path().join(path)]);
         assert!(report.is_ok(), "{:?}", report.problems);
         assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
         assert!(report.problems[0].message.contains("must end in .yaml or .yml"));
@@ -850,7 +851,7 @@ fn m5_check_knows_which_listeners_and_authorities_there_are() {
             route(listener, authority),
         )
         .unwrap();
-        let report = policy::check(&[directory.path().join("agent.yaml")]);
+        let report = check::check(&[directory.path().join("agent.yaml")]);
         let told: Vec<_> = report.problems.iter().map(|problem| &problem.message).collect();
         assert_eq!(told.len(), messages.len(), "{told:?}");
         assert!(

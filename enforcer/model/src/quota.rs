@@ -5,7 +5,28 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use enforcer_common::limiter;
 use http::HeaderName;
 
-use crate::Budget;
+use crate::{Budget, Rate};
+
+/// How many times as much as a source (an IPv4 address, an IPv6 /64) the prefixes around it may take: an IPv4 /24 and an
+/// IPv6 /56, and an IPv6 /48.
+pub const TIMES: [u64; 3] = [1, 4, 16];
+
+/// The token buckets of a source and of the prefixes around it: see [`TIMES`].
+///
+/// # Errors
+/// The rate or the burst is more than a limiter counts, or less.
+pub fn source_buckets(rate: Rate, burst: NonZeroU64) -> Result<[limiter::Params; 3], limiter::ParamsError> {
+    let period_ns = u64::try_from(rate.period().as_nanos()).unwrap_or(u64::MAX);
+    let bucket = |times: u64| {
+        let (amount, burst) = (
+            rate.amount().get().saturating_mul(times),
+            burst.get().saturating_mul(times),
+        );
+        limiter::Params::new(limiter::Algorithm::TokenBucket, amount, period_ns, burst)
+    };
+    let [own, wider, widest] = TIMES;
+    Ok([bucket(own)?, bucket(wider)?, bucket(widest)?])
+}
 
 /// A limit on requests.
 #[derive(Clone, Debug)]

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     config::{Config, Differences},
     gateway::Listeners,
-    policy::{self, Problems, Watch},
+    policy::{Problems, Watch},
 };
 use enforcer_model::Name;
 use enforcer_supervision::Reader;
@@ -105,7 +105,7 @@ impl Reload {
 
     /// What can fail comes first, and changes nothing if it does.
     fn follow(&mut self, new: Config) -> Result<Differences, RunError> {
-        let unknown = policy::unknown_names(&self.shared.standing().set, &new);
+        let unknown = crate::config::served::unknown_names(&self.shared.standing().set, &new);
         if let Some(problems) = Problems::of(&unknown) {
             return Err(RunError::Policies(problems));
         }

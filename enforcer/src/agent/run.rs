@@ -171,7 +171,7 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
         thread
     });
     shared.record(&Event::Started { version: VERSION });
-    if let Some(problems) = Problems::of(&policy::unknown_names(&loaded.set, config)) {
+    if let Some(problems) = Problems::of(&crate::config::served::unknown_names(&loaded.set, config)) {
         return Err(problems.into());
     }
     shared.is_configured_as(config);

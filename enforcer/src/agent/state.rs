@@ -24,7 +24,7 @@ use crate::{
         self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
         KernelError, KernelLog, Recents, Sketch, Syn, View,
     },
-    policy::{self, Loaded, Problems},
+    policy::{Loaded, Problems},
 };
 use enforcer_model::{Level, Name, PolicySet, flow::Identity};
 use enforcer_supervision::{
@@ -413,7 +413,7 @@ impl Shared {
     /// What policies name and the configuration does not have.
     fn unknown_names(&self, set: &PolicySet) -> Option<Problems> {
         let config = self.configuration.load_full()?;
-        Problems::of(&policy::unknown_names(set, &config))
+        Problems::of(&crate::config::served::unknown_names(set, &config))
     }
 
     /// Whether anybody is verified at the addresses of one client.

@@ -9,8 +9,8 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Output, colors};
-use crate::policy::{self, Severity};
-use enforcer_sys::interfaces::names;
+use crate::{check, policy::Severity};
+use enforcer_sys::interfaces;
 
 /// Validate configuration and policies, offline
 ///
@@ -39,13 +39,13 @@ pub struct Check {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let present: Option<Vec<String>> = self.on_node.then(|| names().into_values().collect());
+        let present: Option<Vec<String>> = self.on_node.then(|| interfaces::names().into_values().collect());
         if present.as_ref().is_some_and(Vec::is_empty) {
             return Err(Failure::Failed(anyhow!(
                 "the interfaces of this machine cannot be listed"
             )));
         }
-        let report = policy::check_with(&self.paths, io::stdin().lock(), present.as_deref());
+        let report = check::check_with(&self.paths, io::stdin().lock(), present.as_deref());
         let mut out = io::BufWriter::new(io::stdout().lock());
         match self.output {
             Output::Text => report.print(&mut out, colors())?,

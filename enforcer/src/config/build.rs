@@ -12,15 +12,13 @@ use super::{
     PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, authorities, handshakes,
     proxy_protocol::proxy_protocol, raw, tls,
 };
-use crate::{
-    gateway::Budgets,
-    policy::{
-        build::{duration_within, service::parse_zone},
-        secrets::SecretsDir,
-        yaml::place::{Place, Unique, parsed},
-    },
+use crate::policy::{
+    build::{duration_within, service::parse_zone},
+    secrets::SecretsDir,
+    yaml::place::{Place, Unique, parsed},
 };
 use enforcer_model::leaf::{Name, Rate, cidr, quantity};
+use enforcer_model::quota::source_buckets;
 
 /// Where the admin interface is unless configured.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
@@ -386,7 +384,7 @@ fn auth_failures(raw: raw::AuthFailures, at: &Place<'_>) -> Option<AuthFailures>
         let amount = rate.amount().saturating_mul(ATTEMPTS);
         Rate::new(amount, rate.period())
     });
-    let attempts = attempts.filter(|attempts| Budgets::new(*attempts, attempts.amount()).is_ok());
+    let attempts = attempts.filter(|attempts| source_buckets(*attempts, attempts.amount()).is_ok());
     if attempts.is_none() {
         at.error("no limiter keeps that rate of attempts: write one like 600/m");
     }

@@ -6,11 +6,9 @@ use std::{
 };
 
 use super::{HandshakeBudget, Handshakes, build::within, raw};
-use crate::{
-    gateway::Budgets,
-    policy::yaml::place::{Place, parsed},
-};
+use crate::policy::yaml::place::{Place, parsed};
 use enforcer_model::leaf::{Rate, Unit};
+use enforcer_model::quota::source_buckets;
 
 /// What one source may begin unless configured: about a quarter of what a core completes in a second.
 const DEFAULT: (u64, u64) = (200, 1_000);
@@ -42,7 +40,7 @@ pub(super) fn budget(raw: raw::HandshakeBudget, at: &Place<'_>) -> Option<Handsh
     let rate = rate?;
     let burst = burst.and_then(|count| NonZeroU64::new(u64::from(count)));
     let burst = burst.unwrap_or(rate.amount());
-    if Budgets::new(rate, burst).is_err() {
+    if source_buckets(rate, burst).is_err() {
         at.error("no limiter keeps that: write a rate like 20/s, and a burst that it refills within minutes");
         return None;
     }

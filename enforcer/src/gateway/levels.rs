@@ -13,8 +13,6 @@ const IPV4: [u8; 2] = [32, 24];
 const IPV6: [u8; 3] = [64, 56, 48];
 /// The most prefixes of a source.
 pub(in crate::gateway) const LEVELS: usize = IPV6.len();
-/// How many times a source's rate the prefix of each level has.
-pub(in crate::gateway) const TIMES: [u64; LEVELS] = [1, 4, 16];
 
 /// The prefixes of `source` with their levels, narrowest first.
 pub(in crate::gateway) fn levels(source: IpAddr) -> impl Iterator<Item = (usize, IpNet)> {

@@ -78,7 +78,6 @@ use tokio::{
 pub(crate) use listener::port_taken;
 pub use listeners::{ListenerChanges, Listeners};
 pub use revoker::{Ended, Revoker};
-pub(crate) use sources::Budgets;
 
 use self::{
     config::GatewayConfig,

@@ -12,10 +12,11 @@ use std::{
     time::Instant,
 };
 
-use enforcer_common::limiter::{Algorithm, Params, ParamsError};
+use enforcer_common::limiter::ParamsError;
+use enforcer_model::quota::source_buckets;
 
 use super::{
-    levels::{Held, LEVELS, TIMES, levels},
+    levels::{Held, LEVELS, levels},
     limit::sketch::Sketch,
 };
 use enforcer_model::leaf::Rate;
@@ -36,20 +37,18 @@ pub(crate) struct Budgets {
 }
 
 impl Budgets {
-    /// A source may have `burst` at once, and as many as `rate` says; a wider prefix [`TIMES`] as many.
+    /// A source may have `burst` at once, and as many as `rate` says; a wider prefix [`enforcer_model::quota::TIMES`] as many.
     ///
     /// # Errors
     /// No limiter keeps that rate.
     pub(crate) fn new(rate: Rate, burst: NonZeroU64) -> Result<Self, ParamsError> {
-        let period_ns = u64::try_from(rate.period().as_nanos()).unwrap_or(u64::MAX);
-        let sketch = |level: usize| {
-            let amount = rate.amount().get().saturating_mul(TIMES[level]);
-            let burst = burst.get().saturating_mul(TIMES[level]);
-            let params = Params::new(Algorithm::TokenBucket, amount, period_ns, burst)?;
-            Ok(Sketch::new(params, LINES[level]))
-        };
+        let [own, wider, widest] = source_buckets(rate, burst)?;
         Ok(Self {
-            sketches: [sketch(0)?, sketch(1)?, sketch(2)?],
+            sketches: [
+                Sketch::new(own, LINES[0]),
+                Sketch::new(wider, LINES[1]),
+                Sketch::new(widest, LINES[2]),
+            ],
             hasher: RandomState::new(),
             start: Instant::now(),
         })

@@ -1,25 +1,21 @@
 //! Policies: YAML documents become types that cannot be wrong.
 //!
 //! [`load()`] reads files and directories into a [`Loaded`] set, or into [`Problems`]: all of them at
-//! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change,
-//! and [`check()`] does so for people, configuration files included.
+//! once, each with its file, line, column and field. [`watch()`] does so again whenever the files change.
+//!
 
 pub(crate) mod build;
 pub mod cel;
-pub mod check;
 pub(crate) mod files;
 pub(crate) mod load;
 pub mod problem;
 pub(crate) mod raw;
 pub mod secrets;
-mod served;
-pub use served::unknown_names;
 pub mod watch;
 pub(crate) mod yaml;
 
 use std::path::PathBuf;
 
-pub use check::{Report, check, check_with};
 use enforcer_model::PolicySet;
 pub use load::{Loaded, load};
 pub use problem::{Problem, Problems, Severity};

@@ -112,7 +112,7 @@ impl SecretsDir {
     }
 
     /// What is wrong with where the secrets of `set` are.
-    pub(super) fn problems(&self, set: &PolicySet, severity: Severity) -> Vec<Problem> {
+    pub fn problems(&self, set: &PolicySet, severity: Severity) -> Vec<Problem> {
         let secrets = set.issuers.iter().filter_map(|issuer| match &issuer.checked_by {
             CheckedBy::Introspection(asked) => Some((&issuer.origin, &asked.secret_file)),
             CheckedBy::Keys(_) => None,

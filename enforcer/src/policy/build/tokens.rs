@@ -6,16 +6,14 @@ use super::{
     duration_within,
     issuer::{authorities, check_needs, parse_text, parse_url},
 };
-use crate::{
-    gateway::Budgets,
-    policy::{
-        raw,
-        yaml::place::{Place, parsed},
-    },
+use crate::policy::{
+    raw,
+    yaml::place::{Place, parsed},
 };
 use enforcer_model::{
     Dpop, Introspection, Pattern,
     leaf::{Rate, Unit},
+    quota::source_buckets,
 };
 
 pub(super) fn dpop(raw: raw::Dpop, at: &Place<'_>) -> Dpop {
@@ -56,7 +54,7 @@ pub(super) fn introspection(raw: raw::Introspection, at: &Place<'_>) -> Option<I
     let timeout = at.optional("timeout", raw.timeout, within);
     let rate = at.optional("rate", raw.rate, |text, at| {
         let (rate, unit) = parsed(Rate::parse)(&text, at)?;
-        if unit == Unit::Bytes || Budgets::new(rate, rate.amount()).is_err() {
+        if unit == Unit::Bytes || source_buckets(rate, rate.amount()).is_err() {
             at.error("no limiter counts tokens by that rate: write one like 20/s");
             return None;
         }

@@ -9,14 +9,14 @@ use std::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{
+use crate::config::served::unknown_to_all;
+use crate::config::{self, Config};
+use crate::policy::{
     files::{self, Files},
     load::{self, load_files},
     problem::{Problem, Severity},
-    served::unknown_to_all,
     yaml::place::{Sink, Source},
 };
-use crate::config::{self, Config};
 use enforcer_model::{DenyEntry, Name, PolicySet};
 
 /// What was found.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{
+use crate::config::{Config, Listener};
+use crate::policy::{
     problem::Problem,
     yaml::mistake::{alternatives, nearest},
 };
-use crate::config::{Config, Listener};
 use enforcer_model::{Name, PolicySet, Requirement, Route};
 
 /// What the routes of `set` name and no listener of the agent's configuration has, or is.
@@ -17,7 +17,7 @@ pub fn unknown_names(set: &PolicySet, config: &Config) -> Vec<Problem> {
 
 /// What the routes of `set` name and no listener of `configurations` has, or is. Nothing, where there are no listeners:
 /// the configuration may be elsewhere.
-pub(super) fn unknown_to_all(set: &PolicySet, configurations: &[Config]) -> Vec<Problem> {
+pub fn unknown_to_all(set: &PolicySet, configurations: &[Config]) -> Vec<Problem> {
     let listeners = || configurations.iter().flat_map(|config| &config.gateway.listeners);
     let names: BTreeSet<&str> = listeners().map(|listener| listener.name.as_str()).collect();
     if names.is_empty() {
