@@ -11,13 +11,13 @@ use serde::Serialize;
 
 use crate::config::served::unknown_to_all;
 use crate::config::{self, Config};
-use crate::policy::{
+use enforcer_model::{DenyEntry, Name, PolicySet};
+use enforcer_policy::{
     files::{self, Files},
     load::{self, load_files},
     problem::{Problem, Severity},
     yaml::place::{Sink, Source},
 };
-use enforcer_model::{DenyEntry, Name, PolicySet};
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]

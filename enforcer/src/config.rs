@@ -25,7 +25,9 @@ pub use crate::gateway::{
     config::{HandshakeBudget, Handshakes, PerSource, ProxyProtocol},
     pressure::Shedding,
 };
-use crate::policy::{
+pub use enforcer_model::flow::AuthorityId;
+use enforcer_model::{Name, leaf::Rate};
+use enforcer_policy::{
     files, load,
     problem::{Problem, Problems},
     secrets::SecretsDir,
@@ -34,8 +36,6 @@ use crate::policy::{
         place::{Place, Sink, Source},
     },
 };
-pub use enforcer_model::flow::AuthorityId;
-use enforcer_model::{Name, leaf::Rate};
 pub use enforcer_telemetry::audit::config::{AuditConfig, Destination};
 pub use enforcer_tls::config::{Authority, Bounds, CertificateFiles, Depth, Revocation, Unsure};
 

@@ -6,13 +6,11 @@
 
 use std::{collections::HashSet, fmt::Write, path::PathBuf};
 
-use crate::{
-    gateway::fuzz as gateway,
-    policy::{
-        files::{Files, MAX_FILE},
-        load::load_files,
-        yaml::place::{Sink, Source},
-    },
+use crate::gateway::fuzz as gateway;
+use enforcer_policy::{
+    files::{Files, MAX_FILE},
+    load::load_files,
+    yaml::place::{Sink, Source},
 };
 use enforcer_routing::router::Router;
 

@@ -25,8 +25,4 @@ pub mod gateway;
 #[forbid(unsafe_code)]
 pub mod kernel;
 #[forbid(unsafe_code)]
-pub mod policy;
-#[forbid(unsafe_code)]
 pub mod replay;
-#[forbid(unsafe_code)]
-pub mod schema;

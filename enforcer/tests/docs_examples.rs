@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforcer::{config::Config, policy, schema};
+use enforcer::config::Config;
+use enforcer_policy::schema;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -112,7 +113,7 @@ fn policies_load() {
         }
         let file = directory.path().join("policy.yaml");
         fs::write(&file, text.replace(SECRETS, "")).unwrap();
-        let loaded = policy::load(&[file]).unwrap_or_else(|problems| panic!("{place}:\n{problems}"));
+        let loaded = enforcer_policy::load(&[file]).unwrap_or_else(|problems| panic!("{place}:\n{problems}"));
         assert!(loaded.warnings.is_empty(), "{place}: {:?}", loaded.warnings);
     }
 }

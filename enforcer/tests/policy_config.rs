@@ -16,9 +16,9 @@ use enforcer::{
         Authority, AuthorityId, Bounds, CertificateFiles, ClientTrust, Clients, Config, Depth, Destination,
         Ends, LogFormat, OnStop, Revocation, Shedding, Unsure, XdpMode,
     },
-    policy::Problem,
 };
 use enforcer_model::Attribute;
+use enforcer_policy::Problem;
 use tempfile::TempDir;
 
 const MARK: char = '▶';

@@ -3,7 +3,6 @@
 
 use std::{fs, num::NonZeroU64, path::PathBuf, time::Duration};
 
-use enforcer::policy::{self};
 use enforcer_common::{
     layout::traffic,
     limiter::{Algorithm, Params},
@@ -19,7 +18,7 @@ fn load(yaml: &str) -> PolicySet {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("policy.yaml");
     fs::write(&file, yaml).unwrap();
-    let loaded = policy::load(&[file]).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = enforcer_policy::load(&[file]).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     loaded.set
 }
@@ -254,7 +253,7 @@ spec: {interfaces: [eth2], deny: [&net 192.0.2.0/24], egress: {deny: [*net]}}
 #[test]
 fn the_ready_to_use_policies_are_one_set() {
     let directory = repository().join("policies");
-    let loaded = policy::load(&[directory]).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded = enforcer_policy::load(&[directory]).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(loaded.files.len(), 5);
     let set = &loaded.set;
@@ -282,7 +281,8 @@ fn directories_stand_for_their_visible_yaml_files_in_order() {
     }
     fs::write(directory.path().join("README.md"), "no policy: [").unwrap();
     fs::create_dir(directory.path().join("deeper")).unwrap();
-    let loaded = policy::load(&[directory.path().to_owned()]).unwrap_or_else(|problems| panic!("{problems}"));
+    let loaded =
+        enforcer_policy::load(&[directory.path().to_owned()]).unwrap_or_else(|problems| panic!("{problems}"));
     let names: Vec<&str> = loaded
         .set
         .services
@@ -299,7 +299,11 @@ fn directories_stand_for_their_visible_yaml_files_in_order() {
 #[test]
 fn the_digest_follows_names_and_contents() {
     let directory = TempDir::new().unwrap();
-    let digest = || policy::load(&[directory.path().to_owned()]).unwrap().digest;
+    let digest = || {
+        enforcer_policy::load(&[directory.path().to_owned()])
+            .unwrap()
+            .digest
+    };
     let empty = digest();
     fs::write(directory.path().join("a.yaml"), "# nothing\n").unwrap();
     let one = digest();

@@ -3,10 +3,7 @@
 
 use std::{fs, path::Path};
 
-use enforcer::{
-    policy, schema,
-    schema::{Field, fields},
-};
+use enforcer_policy::schema::{self, Field, fields};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -176,7 +173,7 @@ impl Folder {
             text += &format!("\n---\n{neighbour}");
         }
         fs::write(&file, text).unwrap();
-        let loaded = policy::load(&[file]).map_err(|problems| format!("{problems}\n{spec}"))?;
+        let loaded = enforcer_policy::load(&[file]).map_err(|problems| format!("{problems}\n{spec}"))?;
         let set = &loaded.set;
         Ok(format!("{set:?}"))
     }

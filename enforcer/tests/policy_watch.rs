@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::policy::{self, Watch, WatchError, watch::Outcome};
+use enforcer_policy::{Watch, WatchError, watch::Outcome};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
@@ -38,10 +38,10 @@ impl Watched {
     /// Watches what is there now, as known.
     fn start(path: &Path) -> Self {
         let paths = vec![path.to_owned()];
-        let known = policy::load(&paths).ok().map(|loaded| loaded.digest);
+        let known = enforcer_policy::load(&paths).ok().map(|loaded| loaded.digest);
         let (sender, outcomes) = mpsc::channel(8);
         Self {
-            watch: policy::watch(paths, known, sender).unwrap(),
+            watch: enforcer_policy::watch(paths, known, sender).unwrap(),
             outcomes,
             runtime: runtime(),
         }
@@ -195,7 +195,7 @@ fn what_changed_before_the_watch_began_is_sent() {
     let file = directory.path().join("policy.yaml");
     fs::write(&file, service("new")).unwrap();
     let (sender, mut outcomes) = mpsc::channel(1);
-    let _watch = policy::watch(vec![file], Some("of older contents".into()), sender).unwrap();
+    let _watch = enforcer_policy::watch(vec![file], Some("of older contents".into()), sender).unwrap();
     let outcome = runtime().block_on(async { tokio::time::timeout(DEADLINE, outcomes.recv()).await });
     let loaded = outcome.unwrap().unwrap().unwrap();
     assert_eq!(loaded.set.services[0].name.as_str(), "new");
@@ -206,7 +206,7 @@ fn a_missing_directory_is_said() {
     let directory = TempDir::new().unwrap();
     let missing = directory.path().join("policies");
     let (sender, _outcomes) = mpsc::channel(1);
-    let error = policy::watch(vec![missing.clone()], None, sender).unwrap_err();
+    let error = enforcer_policy::watch(vec![missing.clone()], None, sender).unwrap_err();
     assert!(matches!(&error, WatchError::Missing(path) if *path == missing));
     assert!(error.to_string().contains("does not exist: create it"));
 }
@@ -217,8 +217,8 @@ fn dropping_ends_the_thread_even_while_nobody_takes_outcomes() {
     let paths = vec![directory.path().to_owned()];
     fs::write(directory.path().join("a.yaml"), service("one")).unwrap();
     let (sender, mut outcomes) = mpsc::channel(1);
-    sender.try_send(policy::load(&paths)).unwrap();
-    drop(policy::watch(paths, None, sender).unwrap());
+    sender.try_send(enforcer_policy::load(&paths)).unwrap();
+    drop(enforcer_policy::watch(paths, None, sender).unwrap());
     assert!(outcomes.try_recv().is_ok());
     assert!(matches!(
         outcomes.try_recv(),
@@ -246,7 +246,7 @@ fn f9_a_folder_that_is_named_like_a_policy_is_refused() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("a.yaml"), service("one")).unwrap();
     fs::create_dir(directory.path().join("packet.yaml")).unwrap();
-    let problems = policy::load(&[directory.path().to_owned()])
+    let problems = enforcer_policy::load(&[directory.path().to_owned()])
         .unwrap_err()
         .to_string();
     assert!(problems.contains("packet.yaml"), "{problems}");

@@ -9,10 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use enforcer::{
-    kernel::{Config, Offline, XdpChoice},
-    policy,
-};
+use enforcer::kernel::{Config, Offline, XdpChoice};
 use enforcer_common::{
     limiter::{Algorithm, FRESH, Params},
     verdict::{Direction, Verdict},
@@ -54,7 +51,7 @@ fn programs(spec: &str) -> Option<(MutexGuard<'static, ()>, Offline)> {
         "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: crowd}}\nspec:\n  interfaces: [{INTERFACE}]\n{spec}\n"
     );
     std::fs::write(&file, text).unwrap();
-    let set = policy::load(&[file])
+    let set = enforcer_policy::load(&[file])
         .unwrap_or_else(|problems| panic!("{problems}"))
         .set;
     offline

@@ -12,7 +12,6 @@ use anyhow::{Result, bail};
 use enforcer::{
     agent::{events::EventLine, explain::Explanation},
     kernel::{Config, EventRate, Offline, XdpChoice},
-    policy,
 };
 use enforcer_common::{
     layout::EVENT_BURST_NS,
@@ -57,7 +56,7 @@ fn bench(rate: EventRate, mode: &str) -> Result<Offline> {
     let mut offline = Offline::with_events(&config, rate)?;
     let workspace = Workspace::create()?;
     workspace.write_policy("edge.yaml", &document("eth0", mode))?;
-    let set = Arc::new(policy::load(&[workspace.path().join("policies")])?.set);
+    let set = Arc::new(enforcer_policy::load(&[workspace.path().join("policies")])?.set);
     offline.apply(&set, "eth0", OffsetDateTime::UNIX_EPOCH, SECOND)?;
     offline.set_time(SECOND)?;
     Ok(offline)

@@ -12,7 +12,6 @@ use std::{
 
 use enforcer::{
     config::SketchMemory,
-    policy,
     replay::{Options, ReplayError, Report, replay},
 };
 use lab::{
@@ -183,7 +182,7 @@ impl Folder {
     }
 
     fn replay(&self, name: &str, content: &[u8]) -> Result<Report, ReplayError> {
-        let loaded = policy::load(&[self.0.path().join("policy.yaml")]).unwrap();
+        let loaded = enforcer_policy::load(&[self.0.path().join("policy.yaml")]).unwrap();
         let options = Options {
             file: self.write(name, content),
             interface: None,

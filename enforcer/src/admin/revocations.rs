@@ -15,14 +15,12 @@ use super::{
     api::{Operator, ended, not_revoked},
     wire::{CertificateName, Revokee},
 };
-use crate::{
-    agent::{denials::Order, state::Shared},
-    policy::{
-        build::revocations::{certificate, text},
-        yaml::mistake::nearest,
-    },
-};
+use crate::agent::{denials::Order, state::Shared};
 use enforcer_model::{Credential, Name, PolicySet, Revocation};
+use enforcer_policy::{
+    judge::revocations::{certificate, text},
+    yaml::mistake::nearest,
+};
 
 /// A request to end a revocation of a proof.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::state::Shared;
-use crate::policy::watch::Outcome;
+use enforcer_policy::watch::Outcome;
 use enforcer_supervision::Part;
 use enforcer_sys::memory;
 

@@ -89,7 +89,7 @@ mod tests {
                     interfaces: [eth0]\n  egress:\n    default: deny\n    allow: [10.0.0.0/8]\n    deny:\n    \
                     - 192.0.2.0/24\n    - {cidr: 169.254.169.254/32, reason: cloud metadata, ports: tcp/80}\n";
         std::fs::write(&file, text).unwrap();
-        let set = crate::policy::load(&[file]).unwrap().set;
+        let set = enforcer_policy::load(&[file]).unwrap().set;
         let say = |address: &str| views(&set, address.parse().unwrap(), OffsetDateTime::now_utc()).join("; ");
         let said = say("169.254.169.254");
         assert!(

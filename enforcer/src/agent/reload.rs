@@ -27,9 +27,9 @@ use super::{
 use crate::{
     config::{Config, Differences},
     gateway::Listeners,
-    policy::{Problems, Watch},
 };
 use enforcer_model::Name;
+use enforcer_policy::{Problems, Watch};
 use enforcer_supervision::Reader;
 use enforcer_telemetry::{audit::record::Event, logging::Verbosity};
 

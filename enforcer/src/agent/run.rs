@@ -33,9 +33,9 @@ use crate::{
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
     kernel::{Events, Kernel, KernelError},
-    policy::{self, Problems, WatchError},
 };
 use enforcer_model::PolicySet;
+use enforcer_policy::{Problems, WatchError};
 use enforcer_supervision::{
     Part,
     notify::{Message, Notifier},
@@ -115,8 +115,8 @@ pub fn run(config: &Config, file: PathBuf, verbosity: Verbosity) -> Result<(), R
     if let Err(error) = memory::small_pages() {
         tracing::info!(%error, "the agent may have huge pages, and more memory than it needs");
     }
-    policy::secrets::confine(&config.secrets);
-    let loaded = policy::load(&config.policies)?;
+    enforcer_policy::secrets::confine(&config.secrets);
+    let loaded = enforcer_policy::load(&config.policies)?;
     // First of all that is taken: where another agent runs already, this one leaves it alone.
     let admin = admin::bind(admin::Addresses {
         admin: config.admin.address,
@@ -339,7 +339,7 @@ fn serve(
     };
     runtimes.admin.spawn(say_alive(parts.part("admin")));
     let (outcomes, changes) = mpsc::channel(WAITING_CHANGES);
-    let watch = Arc::new(policy::watch(
+    let watch = Arc::new(enforcer_policy::watch(
         config.policies.clone(),
         Some(reading.digest),
         outcomes,

@@ -24,9 +24,9 @@ use crate::{
         self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
         KernelError, KernelLog, Recents, Sketch, Syn, View,
     },
-    policy::{Loaded, Problems},
 };
 use enforcer_model::{Level, Name, PolicySet, flow::Identity};
+use enforcer_policy::{Loaded, Problems};
 use enforcer_supervision::{
     Parts,
     sync::{Guard, Rank, Ranked, Serial},

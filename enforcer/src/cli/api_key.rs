@@ -8,11 +8,9 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Failure, Output};
-use crate::{
-    gateway::identity::api_key,
-    policy::build::api_keys::{parse_owner, parse_word},
-};
+use crate::gateway::identity::api_key;
 use enforcer_model::leaf::{Name, quantity::parse_duration};
+use enforcer_policy::judge::api_keys::{parse_owner, parse_word};
 
 /// Make API keys
 #[derive(Debug, Args)]
@@ -163,7 +161,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::policy;
+    use enforcer_policy;
 
     fn new(roles: &[&str]) -> New {
         New {
@@ -189,7 +187,7 @@ mod tests {
         let file = folder.path().join("keys.yaml");
         let head = "apiVersion: enforcer.dev/v1\nkind: ApiKeys\nmetadata: {name: x}\nspec:\n  keys:\n";
         fs::write(&file, format!("{head}{entry}")).unwrap();
-        let set = policy::load(&[file]).unwrap().set;
+        let set = enforcer_policy::load(&[file]).unwrap().set;
         let read = &set.api_keys[0].keys[0];
         assert_eq!(read.hash, api_key::hash(key.as_bytes()));
         assert_eq!((&*read.owner, read.tier.as_deref()), ("a \"b\": #c", Some("on")));

@@ -9,7 +9,8 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{Failure, Output, colors};
-use crate::{check, policy::Severity};
+use crate::check;
+use enforcer_policy::Severity;
 use enforcer_sys::interfaces;
 
 /// Validate configuration and policies, offline

@@ -16,7 +16,6 @@ use super::{
 };
 use crate::{
     config::SketchMemory,
-    policy,
     replay::{self, LONGEST, Options, Report, TalkerReport},
 };
 
@@ -54,7 +53,8 @@ pub struct Replay {
 
 impl Replay {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let loaded = policy::load(&self.policy).map_err(|problems| Failure::Invalid(problems.into()))?;
+        let loaded =
+            enforcer_policy::load(&self.policy).map_err(|problems| Failure::Invalid(problems.into()))?;
         for warning in &loaded.warnings {
             eprintln!("{warning}");
         }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use clap::Args;
 
 use super::Failure;
-use crate::schema;
+use enforcer_policy::schema;
 
 /// Print the JSON Schema of policy documents, by which editors help
 #[derive(Debug, Args)]

@@ -6,8 +6,8 @@ use super::{
     build::{path, within},
     raw,
 };
-use crate::policy::yaml::place::{Place, parsed};
 use enforcer_model::leaf::quantity;
+use enforcer_policy::yaml::place::{Place, parsed};
 use enforcer_telemetry::audit::config::{AuditConfig, Destination};
 
 /// Where a file is put aside unless configured, the least, and the most, in bytes.

@@ -8,11 +8,11 @@ use serde::{
 };
 
 use super::{Authority, AuthorityId, Bounds, Listener, build::existing_file};
-use crate::policy::{
+use enforcer_model::{Attribute, leaf::Name};
+use enforcer_policy::{
     raw::OneOrMany,
     yaml::place::{Place, parsed},
 };
-use enforcer_model::{Attribute, leaf::Name};
 use enforcer_tls::subjects;
 
 /// The most authorities of a listener, and entries of each of their bounds.

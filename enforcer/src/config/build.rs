@@ -12,13 +12,13 @@ use super::{
     PINS, PerSource, Shedding, SketchMemory, Timeouts, XdpMode, audit, authorities, handshakes,
     proxy_protocol::proxy_protocol, raw, tls,
 };
-use crate::policy::{
-    build::{duration_within, service::parse_zone},
+use enforcer_model::leaf::{Name, Rate, cidr, quantity};
+use enforcer_model::quota::source_buckets;
+use enforcer_policy::{
+    judge::{duration_within, service::parse_zone},
     secrets::SecretsDir,
     yaml::place::{Place, Unique, parsed},
 };
-use enforcer_model::leaf::{Name, Rate, cidr, quantity};
-use enforcer_model::quota::source_buckets;
 
 /// Where the admin interface is unless configured.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9600);
@@ -211,7 +211,11 @@ fn kernel(raw: raw::Kernel, beat: Duration, at: &Place<'_>) -> Kernel {
 }
 
 /// How long limits hold without a beat: a few beats at least, so that one that is late does no harm.
-fn dead_man(text: crate::policy::raw::Duration, beat: Duration, at: &Place<'_>) -> Option<Option<Duration>> {
+fn dead_man(
+    text: enforcer_policy::raw::Duration,
+    beat: Duration,
+    at: &Place<'_>,
+) -> Option<Option<Duration>> {
     if text.as_ref() == OFF {
         return Some(None);
     }

@@ -176,7 +176,8 @@ impl Differences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config, policy::yaml::place::Source};
+    use crate::config;
+    use enforcer_policy::yaml::place::Source;
 
     fn read(text: &str) -> Config {
         let text = format!("policies: [/etc/enforcer/policies]\n{text}");

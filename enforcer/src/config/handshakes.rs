@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{HandshakeBudget, Handshakes, build::within, raw};
-use crate::policy::yaml::place::{Place, parsed};
 use enforcer_model::leaf::{Rate, Unit};
 use enforcer_model::quota::source_buckets;
+use enforcer_policy::yaml::place::{Place, parsed};
 
 /// What one source may begin unless configured: about a quarter of what a core completes in a second.
 const DEFAULT: (u64, u64) = (200, 1_000);
@@ -48,7 +48,7 @@ pub(super) fn budget(raw: raw::HandshakeBudget, at: &Place<'_>) -> Option<Handsh
 }
 
 /// How many of `what` in how long.
-pub(super) fn rate_of(text: &crate::policy::raw::Rate, what: &str, at: &Place<'_>) -> Option<Rate> {
+pub(super) fn rate_of(text: &enforcer_policy::raw::Rate, what: &str, at: &Place<'_>) -> Option<Rate> {
     let (rate, unit) = parsed(Rate::parse)(text, at)?;
     if unit == Unit::Bytes {
         at.error(format!(

@@ -1,8 +1,8 @@
 //! Judges whose PROXY headers a listener believes.
 
 use super::{ProxyProtocol, raw};
-use crate::policy::yaml::place::{Place, parsed};
 use enforcer_model::leaf::cidr;
+use enforcer_policy::yaml::place::{Place, parsed};
 
 /// Never everybody's.
 pub(super) fn proxy_protocol(raw: raw::ProxyProtocol, at: &Place<'_>) -> Option<ProxyProtocol> {

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::policy::raw::{Duration, OneOrMany, Quantity, Rate};
+use enforcer_policy::raw::{Duration, OneOrMany, Quantity, Rate};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::config::{Config, Listener};
-use crate::policy::{
+use enforcer_model::{Name, PolicySet, Requirement, Route};
+use enforcer_policy::{
     problem::Problem,
     yaml::mistake::{alternatives, nearest},
 };
-use enforcer_model::{Name, PolicySet, Requirement, Route};
 
 /// What the routes of `set` name and no listener of the agent's configuration has, or is.
 #[must_use]

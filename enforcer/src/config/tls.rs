@@ -6,7 +6,7 @@ use super::{
     CertificateFiles, ClientTrust, Clients, Depth, Revocation, Tls, Unsure, authorities::authorities,
     build::existing_file, raw,
 };
-use crate::policy::yaml::place::Place;
+use enforcer_policy::yaml::place::Place;
 use enforcer_tls::TlsError;
 
 /// The most certificates of a listener, and files of revocation lists.

@@ -269,7 +269,7 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy;
+    use enforcer_policy;
 
     fn set(interfaces: &str) -> PolicySet {
         let folder = tempfile::tempdir().unwrap();
@@ -278,7 +278,7 @@ mod tests {
             "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: p}}\nspec: {{interfaces: {interfaces}, deny: [{{cidr: 192.0.2.0/24}}]}}\n"
         );
         std::fs::write(&file, text).unwrap();
-        policy::load(&[file]).unwrap().set
+        enforcer_policy::load(&[file]).unwrap().set
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use enforcer::{
-    gateway::{identity::api_key, signal::Verdict},
-    policy::{self},
-};
+use enforcer::gateway::{identity::api_key, signal::Verdict};
 use enforcer_model::{PolicySet, flow::Identity};
 use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -39,7 +36,7 @@ pub(crate) fn load(text: &str) -> PolicySet {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("policies.yaml");
     fs::write(&file, text).unwrap();
-    policy::load(&[file]).unwrap().set
+    enforcer_policy::load(&[file]).unwrap().set
 }
 
 /// A document of that kind and name.

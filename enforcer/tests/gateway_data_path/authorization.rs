@@ -2,10 +2,7 @@
 
 use std::{fs, net::SocketAddr};
 
-use enforcer::{
-    gateway::signal::Verdict,
-    policy::{self},
-};
+use enforcer::gateway::signal::Verdict;
 use enforcer_model::PolicySet;
 use enforcer_tls::config::ClientCertificates;
 use rcgen::{CertificateParams, DnType, SanType};
@@ -55,7 +52,7 @@ spec:
     );
     let file = corp.directory.path().join("policy.yaml");
     fs::write(&file, yaml).unwrap();
-    policy::load(&[file])
+    enforcer_policy::load(&[file])
         .unwrap_or_else(|problems| panic!("{problems}"))
         .set
 }

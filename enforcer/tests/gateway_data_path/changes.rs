@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, fs, num::NonZeroU16, sync::Arc};
 
-use enforcer::policy as loader;
 use enforcer_model::{
     Destination, FieldChanges, PathChange, PathMatch, Pattern, PolicySet, Redirect, Requirement, Rewrite,
     Rule, Service, Template, Weighted,
 };
+use enforcer_policy as loader;
 use http::{HeaderName, HeaderValue, StatusCode, uri::Scheme};
 use tempfile::TempDir;
 

@@ -16,7 +16,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use enforcer::policy::{self};
 use enforcer_model::{ApiKeyRequirement, PolicySet, Requirement};
 use http::{HeaderMap, HeaderName, StatusCode};
 use rustls_pki_types::ServerName;
@@ -143,7 +142,7 @@ spec:
         let file = self.directory.path().join("policy.yaml");
         fs::write(self.directory.path().join("secret"), "p/w d\n").unwrap();
         fs::write(&file, yaml).unwrap();
-        policy::load(&[file])
+        enforcer_policy::load(&[file])
             .unwrap_or_else(|problems| panic!("{problems}"))
             .set
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use enforcer::policy::{self};
 use enforcer_model::PolicySet;
 use http::{HeaderValue, Request};
 use serde_json::json;
@@ -31,7 +30,7 @@ pub(crate) fn set(spec: &str, origin: &Origin) -> PolicySet {
         origin.address
     );
     fs::write(&file, text).unwrap();
-    policy::load(&[file]).unwrap().set
+    enforcer_policy::load(&[file]).unwrap().set
 }
 
 fn of_team(path: &str, team: &'static str) -> Request<Content> {

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf};
 
-use enforcer::policy::{self, Severity};
+use enforcer_policy::Severity;
 use table::{packet, problems, rule, service};
 use tempfile::TempDir;
 
@@ -103,7 +103,7 @@ fn problems_of_all_files_come_together_in_order() {
     write("b.yaml", "[");
     write("c.yaml", &service("endpoints: [x]"));
     let missing = directory.path().join("missing.yaml");
-    let problems = policy::load(&[directory.path().to_owned(), missing.clone()]).unwrap_err();
+    let problems = enforcer_policy::load(&[directory.path().to_owned(), missing.clone()]).unwrap_err();
     let files: Vec<PathBuf> = problems
         .into_iter()
         .map(|problem| problem.file.strip_prefix(directory.path()).unwrap().to_owned())
@@ -128,11 +128,11 @@ fn names_that_an_unreadable_file_may_give_are_not_called_unknown() {
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     write("a.yaml", &rule("{service: elsewhere, require: {mtls: {}}}"));
     write("b.yaml", "[");
-    let problems = policy::load(&[directory.path().to_owned()]).unwrap_err();
+    let problems = enforcer_policy::load(&[directory.path().to_owned()]).unwrap_err();
     assert_eq!(problems.as_slice().len(), 1, "{problems}");
     assert!(problems.as_slice()[0].file.ends_with("b.yaml"), "{problems}");
     write("b.yaml", "# mended");
-    let problems = policy::load(&[directory.path().to_owned()]).unwrap_err();
+    let problems = enforcer_policy::load(&[directory.path().to_owned()]).unwrap_err();
     assert!(
         problems.as_slice()[0].message.contains("no service `elsewhere`"),
         "{problems}"
@@ -151,7 +151,7 @@ fn what_is_too_large_is_refused_quickly() {
     let directory = TempDir::new().unwrap();
     let large = directory.path().join("large.yaml");
     fs::write(&large, "#".repeat((1 << 20) + 1)).unwrap();
-    let problems = policy::load(&[large]).unwrap_err();
+    let problems = enforcer_policy::load(&[large]).unwrap_err();
     assert!(
         problems.to_string().contains("is larger than 1024 KiB"),
         "{problems}"
@@ -188,7 +188,7 @@ fn bombs_of_aliases_nesting_and_documents_do_not_explode() {
 fn a_flood_of_problems_is_counted_not_kept() {
     let broken = format!("{}---\n", service("endpoints: [x]"));
     let found = problems(&broken.repeat(2000));
-    assert_eq!(found.len(), policy::problem::MAX_PROBLEMS + 1);
+    assert_eq!(found.len(), enforcer_policy::problem::MAX_PROBLEMS + 1);
     assert!(
         found
             .last()
@@ -212,7 +212,7 @@ fn an_error_behind_a_flood_of_warnings_still_hinders() {
         });
         routes.collect::<Vec<_>>().join("---\n") + table::SERVICE
     };
-    let count = policy::problem::MAX_PROBLEMS + 5;
+    let count = enforcer_policy::problem::MAX_PROBLEMS + 5;
     let errors = |yaml: &str| {
         problems(yaml)
             .iter()

@@ -1,6 +1,6 @@
 //! Paths that policies write, and how clients get around them.
 
-use enforcer::policy::Severity;
+use enforcer_policy::Severity;
 
 use crate::table::{MARK, SERVICE, document, each_has_one, problems, rule};
 
@@ -47,7 +47,7 @@ fn m4_an_agent_takes_other_escapes_for_the_normal_form_and_warns() {
         rule("{service: orders, require: {anonymous: true}, match: {path: {exact: '/v1/users%3Adelete'}}}");
     let folder = tempfile::TempDir::new().unwrap();
     std::fs::write(folder.path().join("route.yaml"), route.replace(MARK, "")).unwrap();
-    let loaded = enforcer::policy::load(&[folder.path().to_owned()]).unwrap();
+    let loaded = enforcer_policy::load(&[folder.path().to_owned()]).unwrap();
     let rule = &loaded.set.routes[0].rules[0];
     assert_eq!(rule.path.to_string(), "/v1/users:delete");
     let [warning] = &loaded.warnings[..] else {

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use enforcer::policy::{self, Problem};
+use enforcer_policy::Problem;
 use tempfile::TempDir;
 
 pub(crate) const MARK: char = '▶';
@@ -59,7 +59,7 @@ pub(crate) fn problems(yaml: &str) -> Vec<Problem> {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("policy.yaml");
     fs::write(&file, yaml).unwrap();
-    match policy::load(&[file]) {
+    match enforcer_policy::load(&[file]) {
         Ok(loaded) => loaded.warnings,
         Err(problems) => problems.into_vec(),
     }

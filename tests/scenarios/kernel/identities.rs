@@ -222,7 +222,7 @@ fn sixteen_limits_per_identity_are_too_many() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policies.yaml");
     std::fs::write(&file, documents).unwrap();
-    let set = enforcer::policy::load(&[file]).unwrap().set;
+    let set = enforcer_policy::load(&[file]).unwrap().set;
     let error = rig
         .offline
         .apply(

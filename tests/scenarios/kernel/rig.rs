@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::{
-    kernel::{Config, Offline, XdpChoice},
-    policy,
-};
+use enforcer::kernel::{Config, Offline, XdpChoice};
 use enforcer_common::{
     layout::Counter,
     verdict::{Direction, Reason, Verdict},
@@ -252,7 +249,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policies.yaml");
         std::fs::write(&file, documents).unwrap();
-        let loaded = policy::load(&[file]).unwrap_or_else(|problems| panic!("{problems}"));
+        let loaded = enforcer_policy::load(&[file]).unwrap_or_else(|problems| panic!("{problems}"));
         for policy in &loaded.set.packet_policies {
             if !self.policies.contains(&policy.name.as_str()) {
                 self.policies.push(String::leak(policy.name.to_string()));

@@ -15,10 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::{
-    kernel::{Config, Need, Offline, XdpChoice},
-    policy::{self},
-};
+use enforcer::kernel::{Config, Need, Offline, XdpChoice};
 use enforcer_common::verdict::{Direction, Verdict};
 use enforcer_model::{PolicySet, flow::Identity};
 use lab::{netns::Namespace, privilege::root_or_skip, random::Random};
@@ -149,7 +146,9 @@ fn load(documents: &str) -> Option<Arc<PolicySet>> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policies.yaml");
     std::fs::write(&file, documents).unwrap();
-    policy::load(&[file]).ok().map(|loaded| Arc::new(loaded.set))
+    enforcer_policy::load(&[file])
+        .ok()
+        .map(|loaded| Arc::new(loaded.set))
 }
 
 fn wanted() -> usize {

@@ -6,10 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use enforcer::{
-    kernel::{Config, Need, Offline, XdpChoice},
-    policy,
-};
+use enforcer::kernel::{Config, Need, Offline, XdpChoice};
 use enforcer_common::verdict::{Reason, Verdict};
 use lab::{
     privilege::root_or_skip,
@@ -60,7 +57,7 @@ impl Bench {
                 "apiVersion: enforcer.dev/v1\nkind: PacketPolicy\nmetadata: {{name: p}}\nspec:\n  mode: {mode}\n  interfaces: [bench0]\n  syn: {{cookies: always}}\n{rest}\n"
             ),
         )?;
-        let loaded = policy::load(&[file])?;
+        let loaded = enforcer_policy::load(&[file])?;
         let wall = OffsetDateTime::from_unix_timestamp(1_800_000_000)?;
         offline.apply(&Arc::new(loaded.set), "bench0", wall, NOW)?;
         offline.set_time(NOW)?;

@@ -14,10 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use enforcer::{
-    kernel::{Config, Decision, Event, EventRate, Offline, XdpChoice},
-    policy,
-};
+use enforcer::kernel::{Config, Decision, Event, EventRate, Offline, XdpChoice};
 use enforcer_common::{
     layout::NO_POLICY,
     verdict::{Direction, Reason, Verdict},
@@ -150,7 +147,7 @@ impl Bench {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("policies.yaml");
         fs::write(&file, POLICIES)?;
-        let loaded = policy::load(&[file])?;
+        let loaded = enforcer_policy::load(&[file])?;
         offline.apply(&Arc::new(loaded.set), INTERFACE, OffsetDateTime::UNIX_EPOCH, 1)?;
         offline.set_time(1)?;
         let number = |name: &'static str| {

@@ -3,10 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use enforcer::{
-    kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice},
-    policy::{self},
-};
+use enforcer::kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice};
 use enforcer_model::Action;
 
 use super::{
@@ -90,7 +87,7 @@ pub fn guard(namespace: &Namespace, way: Way) -> Result<Kernel> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("policies.yaml");
     fs::write(&file, documents(way))?;
-    let loaded = policy::load(&[file])?;
+    let loaded = enforcer_policy::load(&[file])?;
     namespace.run(move || {
         let mut kernel = Kernel::load(&config, &Staying::NOT)?;
         kernel

@@ -7,14 +7,12 @@ use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
 use super::*;
-use crate::{
-    gateway::identity::{
-        scope::Scopes,
-        token::{Binding, VerifiedToken},
-    },
-    policy::cel::{Scope, compile},
+use crate::gateway::identity::{
+    scope::Scopes,
+    token::{Binding, VerifiedToken},
 };
 use enforcer_model::ApiKey;
+use enforcer_policy::cel::{Scope, compile};
 use enforcer_tls::{certificate::ClientCertificate, names::Names};
 
 const ALL: Scope = Scope {

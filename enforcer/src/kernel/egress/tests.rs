@@ -20,7 +20,7 @@ fn set(specs: &[(&str, &str)]) -> PolicySet {
         )
     });
     std::fs::write(&file, documents.collect::<String>()).unwrap();
-    crate::policy::load(&[file])
+    enforcer_policy::load(&[file])
         .unwrap_or_else(|problems| panic!("{problems}"))
         .set
 }

@@ -10,7 +10,7 @@ fn set(text: &str) -> PolicySet {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("policies.yaml");
     std::fs::write(&file, text).unwrap();
-    crate::policy::load(&[file]).unwrap().set
+    enforcer_policy::load(&[file]).unwrap().set
 }
 
 fn one(policy: &str, algorithm: &str, rate: &str) -> PolicySet {

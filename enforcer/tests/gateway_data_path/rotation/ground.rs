@@ -2,7 +2,6 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::symlink, path::PathBuf, sync::Arc, time::SystemTime};
 
-use enforcer::policy;
 use enforcer_tls::config::{ClientCertificates, Unsure};
 use rustls::ClientConfig;
 
@@ -61,8 +60,8 @@ impl Ground {
         let policy = idp.directory.path().join("policy.yaml");
         let first = policies::Content::first(addresses, idp.address);
         fs::write(&policy, first.to_string()).unwrap();
-        let loaded =
-            policy::load(std::slice::from_ref(&policy)).unwrap_or_else(|problems| panic!("{problems}"));
+        let loaded = enforcer_policy::load(std::slice::from_ref(&policy))
+            .unwrap_or_else(|problems| panic!("{problems}"));
         let lab = plan.start(policies::impatient(loaded.set));
         let shared = Arc::new(Shared::default());
         *shared.token.lock().unwrap() = idp.first.token();

@@ -2,8 +2,8 @@
 
 use std::{fmt, fs, net::SocketAddr, sync::Arc, time::Duration};
 
-use enforcer::policy::{self, Watch, watch::Outcome};
 use enforcer_model::{CheckedBy, PolicySet};
+use enforcer_policy::{Watch, watch::Outcome};
 use tokio::sync::mpsc;
 
 use super::ground::{Ground, SPIFFE, UPSTREAMS};
@@ -130,13 +130,13 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn watch(ground: &Ground) -> Self {
         let paths = vec![ground.policy.clone()];
-        let known = policy::load(&paths)
+        let known = enforcer_policy::load(&paths)
             .unwrap_or_else(|problems| panic!("{problems}"))
             .digest;
         let (sender, outcomes) = mpsc::channel(1);
         Self {
             outcomes,
-            _watch: policy::watch(paths, Some(known), sender).unwrap(),
+            _watch: enforcer_policy::watch(paths, Some(known), sender).unwrap(),
         }
     }
 

@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use enforcer::{
-    kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached},
-    policy::{self},
-};
+use enforcer::kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached};
 use enforcer_model::{
     Action, PolicySet,
     flow::{Flow, Identity},
@@ -278,7 +275,7 @@ fn attach(mut kernel: Kernel, pair: &Pair, set: PolicySet, xdp: XdpChoice) -> Re
 pub(super) fn parse(policy: &str) -> Result<PolicySet> {
     let folder = Workspace::create()?;
     let file = folder.write_policy("bench.yaml", policy)?;
-    match policy::load(&[file]) {
+    match enforcer_policy::load(&[file]) {
         Ok(loaded) => Ok(loaded.set),
         Err(problems) => bail!("the benchmark's own policy does not load: {problems}"),
     }

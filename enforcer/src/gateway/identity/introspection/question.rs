@@ -19,8 +19,8 @@ use super::super::{
     json,
     source::{self, SourceError},
 };
-use crate::policy::secrets;
 use enforcer_model::Introspection;
+use enforcer_policy::secrets;
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
