@@ -23,6 +23,4 @@ pub mod fuzz;
 #[forbid(unsafe_code)]
 pub mod gateway;
 #[forbid(unsafe_code)]
-pub mod kernel;
-#[forbid(unsafe_code)]
 pub mod replay;

@@ -9,11 +9,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use enforcer::kernel::{Config, Offline, XdpChoice};
 use enforcer_common::{
     limiter::{Algorithm, FRESH, Params},
     verdict::{Direction, Verdict},
 };
+use enforcer_dataplane::{Config, Offline, XdpChoice};
 use enforcer_model::flow::{Flow, Identity};
 use lab::{
     frame::layers::{carried, packet, tcp, udp},

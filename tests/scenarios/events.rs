@@ -9,14 +9,12 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use enforcer::{
-    agent::{events::EventLine, explain::Explanation},
-    kernel::{Config, EventRate, Offline, XdpChoice},
-};
+use enforcer::agent::{events::EventLine, explain::Explanation};
 use enforcer_common::{
     layout::EVENT_BURST_NS,
     verdict::{Direction, Reason, Verdict},
 };
+use enforcer_dataplane::{Config, EventRate, Offline, XdpChoice};
 use lab::{
     agent::{Agent, binary},
     flood::Flood,

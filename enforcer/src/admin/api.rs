@@ -26,8 +26,8 @@ use crate::{
         state::{KernelHalf, Shared, Standing},
     },
     gateway::{Listeners, policies::Policies},
-    kernel::{DeniedBy, KernelError, sockets},
 };
+use enforcer_dataplane::{DeniedBy, KernelError, sockets};
 use enforcer_model::{Mode, PolicySet, flow::Whom};
 use enforcer_sys::clock::monotonic_ns;
 use enforcer_telemetry::audit::record::Event;

@@ -8,7 +8,7 @@ use std::{
 
 use prometheus::{IntCounterVec, Opts, Registry};
 
-use crate::kernel::KernelError;
+use enforcer_dataplane::KernelError;
 
 /// How often is said that a chore fails.
 const SAID_EVERY: Duration = Duration::from_secs(60);

@@ -21,13 +21,11 @@ use super::{
     state::{AdaptiveRate, KernelHalf, Shared},
     syn::SynWatch,
 };
-use crate::{
-    adapt::{
-        law::{Observation, Regulator, State, Step, next_rate},
-        services::Latencies,
-    },
-    kernel::{Count, KernelError},
+use crate::adapt::{
+    law::{Observation, Regulator, State, Step, next_rate},
+    services::Latencies,
 };
+use enforcer_dataplane::{Count, KernelError};
 use enforcer_model::{Level, Name, PacketLimit, PacketPolicy, PolicySet, Port, Transport};
 use enforcer_supervision::Part;
 use enforcer_sys::clock::monotonic_ns;

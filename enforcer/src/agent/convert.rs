@@ -6,16 +6,16 @@ use std::num::NonZeroUsize;
 use crate::{
     config::{self, Clients, Config, XdpMode},
     gateway::config as gateway,
-    kernel,
 };
+use enforcer_dataplane;
 
 /// What the kernel half is told.
-pub fn kernel(config: &Config) -> kernel::Config {
-    kernel::Config {
+pub fn kernel(config: &Config) -> enforcer_dataplane::Config {
+    enforcer_dataplane::Config {
         xdp: match config.kernel.xdp {
-            XdpMode::Auto => kernel::XdpChoice::Auto,
-            XdpMode::Native => kernel::XdpChoice::Native,
-            XdpMode::Generic => kernel::XdpChoice::Generic,
+            XdpMode::Auto => enforcer_dataplane::XdpChoice::Auto,
+            XdpMode::Native => enforcer_dataplane::XdpChoice::Native,
+            XdpMode::Generic => enforcer_dataplane::XdpChoice::Generic,
         },
         management: config.kernel.management.clone(),
         sketch_bytes: u64::from(config.kernel.sketch_memory.bytes()),
@@ -24,8 +24,8 @@ pub fn kernel(config: &Config) -> kernel::Config {
 }
 
 /// How the kernel half outlives the agent.
-pub fn staying(config: &Config) -> kernel::Staying {
-    kernel::Staying {
+pub fn staying(config: &Config) -> enforcer_dataplane::Staying {
+    enforcer_dataplane::Staying {
         pins: config.kernel.pins.clone(),
         dead_man: config.kernel.dead_man,
         keeps_denials: config.kernel.dead_man_keeps_denials,

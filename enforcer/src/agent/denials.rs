@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::state::Shared;
-use crate::kernel::{DeniedBy, KernelError};
+use enforcer_dataplane::{DeniedBy, KernelError};
 use enforcer_model::Action;
 use enforcer_telemetry::audit::record::Event;
 

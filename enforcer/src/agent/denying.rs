@@ -25,8 +25,8 @@ use super::{denials::Order, state::Shared};
 use crate::{
     adapt::failures::Failures,
     config::{AuthFailures, Ends},
-    kernel::{DeniedBy, View, sockets},
 };
+use enforcer_dataplane::{DeniedBy, View, sockets};
 use enforcer_model::{Action, Mode, PolicySet, address::client_prefix, flow::Flow};
 use enforcer_supervision::Part;
 use enforcer_sys::clock::monotonic_ns;

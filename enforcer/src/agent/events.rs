@@ -17,7 +17,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::sync::broadcast;
 
 use super::state::Shared;
-use crate::kernel::{Event, Events, View};
+use enforcer_dataplane::{Event, Events, View};
 use enforcer_model::Name;
 use enforcer_supervision::sync::{Guard, Rank, Ranked};
 use enforcer_sys::{clock::monotonic_ns, interfaces};
@@ -210,7 +210,7 @@ mod tests {
     use enforcer_common::verdict::{Direction, Reason, Verdict};
 
     use super::*;
-    use crate::kernel::Seen;
+    use enforcer_dataplane::Seen;
 
     fn event(number: u16) -> EventView {
         let names = Names {

@@ -12,7 +12,7 @@ use super::{
     explain_egress,
     state::{KernelHalf, Shared, Standing},
 };
-use crate::kernel::{KernelError, SourceState};
+use enforcer_dataplane::{KernelError, SourceState};
 use enforcer_model::{DenyEntry, Level, Mode, PacketKey, PacketLimit, PacketPolicy, Port, Transport};
 use enforcer_sys::clock::monotonic_ns;
 

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::kernel::Heartbeat;
+use enforcer_dataplane::Heartbeat;
 use enforcer_supervision::Part;
 
 /// The longest time between two beats.

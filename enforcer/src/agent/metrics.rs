@@ -8,11 +8,8 @@ use prometheus::{
 };
 
 use super::state::{KernelHalf, Shared, Standing};
-use crate::{
-    adapt::law::State,
-    gateway::identity::verifier::IssuerStatus,
-    kernel::{Count, KernelError, View},
-};
+use crate::{adapt::law::State, gateway::identity::verifier::IssuerStatus};
+use enforcer_dataplane::{Count, KernelError, View};
 use enforcer_model::Name;
 use enforcer_supervision::sync::{Rank, Ranked};
 

@@ -32,8 +32,8 @@ use crate::{
     agent_lock::{AgentLock, AgentLockError},
     config::{Config, OnStop},
     gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
-    kernel::{Events, Kernel, KernelError},
 };
+use enforcer_dataplane::{Events, Kernel, KernelError};
 use enforcer_model::PolicySet;
 use enforcer_policy::{Problems, WatchError};
 use enforcer_supervision::{

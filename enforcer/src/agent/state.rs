@@ -20,10 +20,10 @@ use crate::{
     adapt::{law::State, services::Services},
     config::Config,
     gateway::{Listeners, Revoker, policies::Policies},
-    kernel::{
-        self, Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel,
-        KernelError, KernelLog, Recents, Sketch, Syn, View,
-    },
+};
+use enforcer_dataplane::{
+    Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel, KernelError,
+    KernelLog, Recents, Sketch, Syn, View,
 };
 use enforcer_model::{Level, Name, PolicySet, flow::Identity};
 use enforcer_policy::{Loaded, Problems};
@@ -77,7 +77,7 @@ pub struct KernelHalf {
     /// Denials.
     pub denials: Denials,
     /// Revoked connections.
-    pub revoked: Arc<kernel::Revoked>,
+    pub revoked: Arc<enforcer_dataplane::Revoked>,
     /// Counters.
     pub counters: Arc<Counters>,
     /// The sketch.
@@ -85,7 +85,7 @@ pub struct KernelHalf {
     /// The agent's sign of life.
     pub heartbeat: Heartbeat,
     /// What the kernel half began with.
-    pub began: kernel::Standing,
+    pub began: enforcer_dataplane::Standing,
     /// What became of events that are not taken in.
     pub event_counts: EventCounts,
     /// Until they are taken in.

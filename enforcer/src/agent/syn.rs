@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::state::{KernelHalf, Shared};
-use crate::{
-    adapt::syn::Guard,
-    kernel::{KernelError, Need},
-};
+use crate::adapt::syn::Guard;
+use enforcer_dataplane::{KernelError, Need};
 use enforcer_model::{Mode, Name, PacketPolicy, PolicySet, SynDefence};
 
 /// What is remembered between intervals.

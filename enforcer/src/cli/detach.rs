@@ -6,10 +6,8 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use super::{Failure, left};
-use crate::{
-    config::{self, Config},
-    kernel,
-};
+use crate::config::{self, Config};
+use enforcer_dataplane;
 
 /// The usual configuration.
 const CONFIG: &str = "/etc/enforcer/enforcer.yaml";
@@ -38,8 +36,8 @@ impl Detach {
             Some(pins) => pins.clone(),
             None => self.configured()?,
         };
-        let found =
-            kernel::detach_all(&pins).with_context(|| format!("not detached from {}", pins.display()))?;
+        let found = enforcer_dataplane::detach_all(&pins)
+            .with_context(|| format!("not detached from {}", pins.display()))?;
         if found {
             println!("detached; nothing is left in {}", pins.display());
             return Ok(());

@@ -35,10 +35,8 @@ use self::{
     recording::{Record, Recording},
     talkers::Talkers,
 };
-use crate::{
-    config::SketchMemory,
-    kernel::{Config, KernelError, Offline, XdpChoice},
-};
+use crate::config::SketchMemory;
+use enforcer_dataplane::{Config, KernelError, Offline, XdpChoice};
 use enforcer_model::PolicySet;
 
 /// The longest frame that a test run takes on every kernel with pages of 4 KiB: a page, less what the

@@ -13,7 +13,7 @@ use super::{
     Tally, shown,
     talkers::{CAPACITY, Talkers},
 };
-use crate::kernel::Store;
+use enforcer_dataplane::Store;
 use enforcer_model::Name;
 
 /// Sources that a report names.

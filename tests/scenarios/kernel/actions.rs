@@ -2,8 +2,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use enforcer::kernel::DeniedBy;
 use enforcer_common::verdict::{Direction, Reason, Verdict};
+use enforcer_dataplane::DeniedBy;
 use enforcer_model::Action;
 use enforcer_sys::clock::monotonic_ns;
 use lab::frame::layers::{carried, packet};

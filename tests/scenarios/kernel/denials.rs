@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use enforcer::kernel::DeniedBy;
 use enforcer_common::verdict::Reason;
+use enforcer_dataplane::DeniedBy;
 use enforcer_model::Action;
 use enforcer_sys::clock::monotonic_ns;
 

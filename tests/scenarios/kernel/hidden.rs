@@ -253,7 +253,7 @@ fn h2c_what_cannot_be_parsed_is_judged_by_its_source() {
             .denials
             .deny(
                 "2001:db8:1::/48".parse().unwrap(),
-                enforcer::kernel::DeniedBy::Operator,
+                enforcer_dataplane::DeniedBy::Operator,
                 "test",
                 std::time::Duration::from_secs(3600),
                 enforcer_model::Action::Drop,

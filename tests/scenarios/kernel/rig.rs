@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use enforcer::kernel::{Config, Offline, XdpChoice};
 use enforcer_common::{
     layout::Counter,
     verdict::{Direction, Reason, Verdict},
 };
+use enforcer_dataplane::{Config, Offline, XdpChoice};
 use enforcer_model::flow::{Flow, Identity};
 use lab::privilege::root_or_skip;
 use time::OffsetDateTime;

@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use enforcer::kernel::DeniedBy;
 use enforcer_common::verdict::{Direction, Reason, Verdict};
+use enforcer_dataplane::DeniedBy;
 use enforcer_model::{Action, flow::Flow};
 use enforcer_sys::clock::monotonic_ns;
 use lab::frame::layers::{carried, packet, tcp, udp};

@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::kernel::{Config, Need, Offline, XdpChoice};
 use enforcer_common::verdict::{Direction, Verdict};
+use enforcer_dataplane::{Config, Need, Offline, XdpChoice};
 use enforcer_model::{PolicySet, flow::Identity};
 use lab::{netns::Namespace, privilege::root_or_skip, random::Random};
 

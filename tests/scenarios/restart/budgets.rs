@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
-use enforcer::kernel::{Config, Kernel, Staying, XdpChoice};
+use enforcer_dataplane::{Config, Kernel, Staying, XdpChoice};
 use enforcer_model::flow::{Flow, Identity};
 use lab::{bpffs::Bpffs, privilege::root_or_skip, topology::Neighbour};
 

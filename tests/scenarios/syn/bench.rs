@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::Result;
-use enforcer::kernel::{Config, Need, Offline, XdpChoice};
 use enforcer_common::verdict::{Reason, Verdict};
+use enforcer_dataplane::{Config, Need, Offline, XdpChoice};
 use lab::{
     privilege::root_or_skip,
     topology::{Lab, Neighbour},

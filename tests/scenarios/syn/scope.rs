@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use enforcer::kernel::Need;
 use enforcer_common::verdict::{Reason, Verdict};
+use enforcer_dataplane::Need;
 use lab::topology::Neighbour;
 
 use crate::{

@@ -14,11 +14,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use enforcer::kernel::{Config, Decision, Event, EventRate, Offline, XdpChoice};
 use enforcer_common::{
     layout::NO_POLICY,
     verdict::{Direction, Reason, Verdict},
 };
+use enforcer_dataplane::{Config, Decision, Event, EventRate, Offline, XdpChoice};
 use time::OffsetDateTime;
 
 use self::frames::Frames;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use enforcer::kernel::Kernel;
+use enforcer_dataplane::Kernel;
 
 pub use self::outcome::Outcome;
 use self::{

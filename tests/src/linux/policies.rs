@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use enforcer::kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice};
+use enforcer_dataplane::{Config, DeniedBy, Kernel, Staying, XdpChoice};
 use enforcer_model::Action;
 
 use super::{

@@ -14,10 +14,8 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::file::{self, File, VERSION};
-use crate::{
-    admin::wire::Action,
-    kernel::{Denial, DeniedBy, MAX_DENIALS},
-};
+use crate::admin::wire::Action;
+use enforcer_dataplane::{Denial, DeniedBy, MAX_DENIALS};
 use enforcer_sys::clock::monotonic_ns;
 
 /// `denials.json`, with as many entries as can be in force ([`MAX_DENIALS`]).

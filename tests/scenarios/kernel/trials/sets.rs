@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::kernel::DeniedBy;
+use enforcer_dataplane::DeniedBy;
 use enforcer_model::{Action, flow::Flow};
 use ipnet::IpNet;
 use lab::{

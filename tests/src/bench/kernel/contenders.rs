@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use enforcer::kernel::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached};
+use enforcer_dataplane::{Config, DeniedBy, Kernel, Staying, XdpChoice, XdpReached};
 use enforcer_model::{
     Action, PolicySet,
     flow::{Flow, Identity},

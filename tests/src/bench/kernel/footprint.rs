@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use enforcer::kernel::{Config, Kernel, Staying, XdpChoice};
+use enforcer_dataplane::{Config, Kernel, Staying, XdpChoice};
 use serde::Serialize;
 
 /// Of one program.

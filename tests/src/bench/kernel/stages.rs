@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use enforcer::kernel::{Config, Offline, XdpChoice};
 use enforcer_common::verdict::{Direction, Verdict};
+use enforcer_dataplane::{Config, Offline, XdpChoice};
 use enforcer_model::flow::{Flow, Identity};
 use serde::Serialize;
 use time::OffsetDateTime;

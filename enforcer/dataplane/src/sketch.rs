@@ -29,7 +29,7 @@ pub struct SourceState {
 
 impl SourceState {
     /// By a limiter's state.
-    pub(super) fn of(params: &Params, state: u64, now_ns: u64) -> Self {
+    pub fn of(params: &Params, state: u64, now_ns: u64) -> Self {
         Self {
             remaining: params.remaining(state, now_ns),
             retry_after_ns: params.charge(state, now_ns, 1).retry_after_ns,

@@ -25,7 +25,7 @@ pub enum EventRate {
 }
 
 impl EventRate {
-    pub(super) fn spacing_ns(self) -> u64 {
+    pub fn spacing_ns(self) -> u64 {
         match self {
             Self::None | Self::PerSecond(0) => u64::MAX,
             Self::All => 0,
@@ -85,7 +85,7 @@ pub struct AwaitedEvents(AsyncFd<RingBuf<MapData>>);
 pub struct EventCounts(PerCpuArray<MapData, EventGate>);
 
 impl Events {
-    pub(super) fn new(map: RingBuf<MapData>) -> Self {
+    pub fn new(map: RingBuf<MapData>) -> Self {
         Self(map)
     }
 
@@ -131,7 +131,7 @@ fn next(ring: &mut RingBuf<MapData>) -> Option<Event> {
 }
 
 impl EventCounts {
-    pub(super) fn new(map: PerCpuArray<MapData, EventGate>) -> Self {
+    pub fn new(map: PerCpuArray<MapData, EventGate>) -> Self {
         Self(map)
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_common::layout::{Policy, policy_flag};
 
 use super::InForce;
-use crate::kernel::{KernelError, numbers::Numbers};
+use crate::{KernelError, numbers::Numbers};
 use enforcer_model::{Name, PolicySet, SynDefence};
 
 impl InForce {

@@ -79,14 +79,14 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    pub(super) fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
+    pub fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
         move |error| Self::Map {
             map,
             error: Box::new(error),
         }
     }
 
-    pub(super) fn attach(interface: &Interface, hook: &'static str) -> impl Fn(ProgramError) -> Self + Copy {
+    pub fn attach(interface: &Interface, hook: &'static str) -> impl Fn(ProgramError) -> Self + Copy {
         move |error| Self::Attach {
             hook,
             interface: interface.name.clone(),
@@ -96,7 +96,7 @@ impl KernelError {
 }
 
 /// The system's number of an error.
-pub(super) fn os_error(error: &ProgramError) -> Option<i32> {
+pub fn os_error(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,

@@ -225,7 +225,7 @@ impl InForce {
     }
 
     /// Notes where the programs are, for views.
-    pub(in crate::kernel) fn reach(&mut self, attached: Vec<Attached>, failures: BTreeMap<String, String>) {
+    pub fn reach(&mut self, attached: Vec<Attached>, failures: BTreeMap<String, String>) {
         self.attached = attached;
         self.failures = failures;
     }

@@ -1,5 +1,6 @@
 //! The kernel half, seen from the agent: loading, attaching, and writing the maps. Nothing else in the
 //! agent names aya.
+#![forbid(unsafe_code)]
 
 mod access;
 mod address;

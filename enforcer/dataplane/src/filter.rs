@@ -71,7 +71,7 @@ mod tests {
     use aya::programs::links::FdLink;
 
     use super::*;
-    use crate::kernel::{
+    use crate::{
         EventRate,
         object::{self, Sizes},
     };

@@ -8,7 +8,7 @@ use enforcer_common::{
 };
 
 use super::InForce;
-use crate::kernel::{KernelError, numbers::Numbers};
+use crate::{KernelError, numbers::Numbers};
 use enforcer_model::{Level, Name, PolicySet};
 
 /// A limit that the controller has changed, level by level.

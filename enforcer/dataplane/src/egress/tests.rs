@@ -4,7 +4,7 @@ use enforcer_common::layout::{IPV4_LIST, table_parts};
 use time::OffsetDateTime;
 
 use super::*;
-use crate::kernel::address::prefix;
+use crate::address::prefix;
 use enforcer_model::PolicySet;
 
 const GROUP: u32 = 3;

@@ -47,7 +47,7 @@ struct Inner {
 }
 
 impl Syn {
-    pub(super) fn new(
+    pub fn new(
         local: HashMap<MapData, Address, u32>,
         syns: PerCpuArray<MapData, u64>,
         control: ControlBlock,

@@ -30,7 +30,7 @@ pub fn is_wanted() -> bool {
 pub struct KernelLog(EbpfLogger<Forward>);
 
 impl KernelLog {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
         EbpfLogger::init_with_logger(ebpf, Forward)
             .map(Self)
             .map_err(|_| KernelError::Missing("AYA_LOGS"))

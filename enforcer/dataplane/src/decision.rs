@@ -34,7 +34,7 @@ impl Decision {
         counter(self.direction, self.policy, self.reason, self.verdict)
     }
 
-    pub(super) fn from_number(direction: Direction, number: u32) -> Result<Self, KernelError> {
+    pub fn from_number(direction: Direction, number: u32) -> Result<Self, KernelError> {
         let unknown = || KernelError::UnknownVerdict(number);
         let done = number & ((1 << PLACE_SHIFT) - 1);
         // The interface has no policies, so nothing is counted. TC's number for that has all bits set.
@@ -76,7 +76,7 @@ const fn hook_number(direction: Direction, verdict: Verdict) -> Option<u32> {
 }
 
 /// What becomes of a packet: in shadow it goes on.
-pub(super) const fn carried_out(verdict: Verdict) -> Verdict {
+pub const fn carried_out(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Shadow => Verdict::Pass,
         other => other,

@@ -4,7 +4,7 @@ use aya::maps::{HashMap, MapData, lpm_trie::Key};
 use enforcer_common::layout::{Access, AccessKey, EgressKey, EgressRule, MAX_POLICIES, Service, ServiceKey};
 
 use super::{super::KernelError, Store, Tables};
-use crate::kernel::{
+use crate::{
     AccessMap,
     difference::{Table, same_moment, sorted, write_difference},
     elements::Elements as _,
