@@ -21,7 +21,7 @@ pub mod served;
 mod tls;
 
 pub use self::changes::Differences;
-pub use crate::gateway::{
+pub use enforcer_gateway::{
     config::{HandshakeBudget, Handshakes, PerSource, ProxyProtocol},
     pressure::Shedding,
 };

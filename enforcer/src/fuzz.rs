@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, fmt::Write, path::PathBuf};
 
-use crate::gateway::fuzz as gateway;
+use enforcer_gateway::fuzz as gateway;
 use enforcer_policy::{
     files::{Files, MAX_FILE},
     load::load_files,

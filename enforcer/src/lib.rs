@@ -21,6 +21,4 @@ pub mod config;
 #[forbid(unsafe_code)]
 pub mod fuzz;
 #[forbid(unsafe_code)]
-pub mod gateway;
-#[forbid(unsafe_code)]
 pub mod replay;

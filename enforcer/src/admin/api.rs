@@ -18,16 +18,14 @@ use super::wire::{
     InterfaceFailure, InterfaceStatus, IssuerStatus, KernelStatus, ListenerStatus, PolicyStatus,
     RevokeRequest, RevokedStatus, Revokee, Status, UnusedEndpointStatus,
 };
-use crate::{
-    agent::{
-        denials::Order,
-        off_runtime::NoAnswer,
-        revoke::{RevokeError, Revoked},
-        state::{KernelHalf, Shared, Standing},
-    },
-    gateway::{Listeners, policies::Policies},
+use crate::agent::{
+    denials::Order,
+    off_runtime::NoAnswer,
+    revoke::{RevokeError, Revoked},
+    state::{KernelHalf, Shared, Standing},
 };
 use enforcer_dataplane::{DeniedBy, KernelError, sockets};
+use enforcer_gateway::{Listeners, policies::Policies};
 use enforcer_model::{Mode, PolicySet, flow::Whom};
 use enforcer_sys::clock::monotonic_ns;
 use enforcer_telemetry::audit::record::Event;

@@ -30,9 +30,9 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use crate::{
     agent::state::Shared,
     agent_lock::{AgentLock, AgentLockError},
-    gateway::port_taken,
 };
 use connections::Listener;
+use enforcer_gateway::port_taken;
 use enforcer_supervision::sync;
 use files::Files;
 use guard::{Guard, Surface};

@@ -3,11 +3,9 @@
 use enforcer_tls::config::{ClientCertificates, TlsConfig};
 use std::num::NonZeroUsize;
 
-use crate::{
-    config::{self, Clients, Config, XdpMode},
-    gateway::config as gateway,
-};
+use crate::config::{self, Clients, Config, XdpMode};
 use enforcer_dataplane;
+use enforcer_gateway::config as gateway;
 
 /// What the kernel half is told.
 pub fn kernel(config: &Config) -> enforcer_dataplane::Config {

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use crate::gateway::config::GatewayConfig;
+use enforcer_gateway::config::GatewayConfig;
 use enforcer_sys::descriptors::raise_descriptor_limit;
 
 /// For all but clients and services: maps, programs, sockets, files.

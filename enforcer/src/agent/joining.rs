@@ -7,8 +7,8 @@ use super::{
     denying::{Failing, enforces_everywhere},
     state::Shared,
 };
-use crate::gateway::signal::{Observer, Outcome, Verdict};
 use enforcer_dataplane::{DeniedBy, Full};
+use enforcer_gateway::signal::{Observer, Outcome, Verdict};
 use enforcer_model::flow::{Class, Flow, Identity};
 use enforcer_supervision::{Part, Reader};
 use enforcer_sys::clock::monotonic_ns;

@@ -8,8 +8,9 @@ use prometheus::{
 };
 
 use super::state::{KernelHalf, Shared, Standing};
-use crate::{adapt::law::State, gateway::identity::verifier::IssuerStatus};
+use crate::adapt::law::State;
 use enforcer_dataplane::{Count, KernelError, View};
+use enforcer_gateway::identity::verifier::IssuerStatus;
 use enforcer_model::Name;
 use enforcer_supervision::sync::{Rank, Ranked};
 

@@ -24,10 +24,8 @@ use super::{
     run::RunError,
     state::{Configured, Shared},
 };
-use crate::{
-    config::{Config, Differences},
-    gateway::Listeners,
-};
+use crate::config::{Config, Differences};
+use enforcer_gateway::Listeners;
 use enforcer_model::Name;
 use enforcer_policy::{Problems, Watch};
 use enforcer_supervision::Reader;

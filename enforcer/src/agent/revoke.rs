@@ -6,11 +6,11 @@ use std::{collections::HashSet, io, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{denials::Order, off_runtime::NoAnswer, state::Shared};
-use crate::gateway::{Ended, revocation::Full};
 use enforcer_dataplane::{
     DeniedBy, KernelError,
     sockets::{self, Destroyed},
 };
+use enforcer_gateway::{Ended, revocation::Full};
 use enforcer_model::{
     Action,
     flow::{Flow, Whom},

@@ -9,7 +9,7 @@ use super::{
     revoke::{RevokeError, Revoked},
     state::Shared,
 };
-use crate::gateway::Ended;
+use enforcer_gateway::Ended;
 use enforcer_model::{Credential, Name, Revocation};
 use enforcer_telemetry::audit::record::Event;
 

@@ -31,9 +31,9 @@ use crate::{
     admin::{self, AdminError, Bound},
     agent_lock::{AgentLock, AgentLockError},
     config::{Config, OnStop},
-    gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer},
 };
 use enforcer_dataplane::{Events, Kernel, KernelError};
+use enforcer_gateway::{Gateway, GatewayError, config::GatewayConfig, policies::Policies, signal::Observer};
 use enforcer_model::PolicySet;
 use enforcer_policy::{Problems, WatchError};
 use enforcer_supervision::{

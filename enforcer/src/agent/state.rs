@@ -19,12 +19,12 @@ use super::{events::Journal, kept::Kept, metrics::Metrics, off_runtime::Rooms};
 use crate::{
     adapt::{law::State, services::Services},
     config::Config,
-    gateway::{Listeners, Revoker, policies::Policies},
 };
 use enforcer_dataplane::{
     Counters, Denials, EventCounts, Events, Flows, Generations, Heartbeat, InForce, Kernel, KernelError,
     KernelLog, Recents, Sketch, Syn, View,
 };
+use enforcer_gateway::{Listeners, Revoker, policies::Policies};
 use enforcer_model::{Level, Name, PolicySet, flow::Identity};
 use enforcer_policy::{Loaded, Problems};
 use enforcer_supervision::{

@@ -8,7 +8,7 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Failure, Output};
-use crate::gateway::identity::api_key;
+use enforcer_gateway::identity::api_key;
 use enforcer_model::leaf::{Name, quantity::parse_duration};
 use enforcer_policy::judge::api_keys::{parse_owner, parse_word};
 

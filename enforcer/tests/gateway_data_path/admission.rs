@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::signal::Verdict;
 use enforcer_common::limiter::{Algorithm, Params};
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::{
     Budget, Counted, Exceed, Mode, PolicySet, Rate, RequestKey, RequestLimit, Requirement, Route,
     TokenContent, TokenRequirement, flow::Identity,

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use enforcer::gateway::{identity::api_key, signal::Verdict};
+use enforcer_gateway::{identity::api_key, signal::Verdict};
 use enforcer_model::{PolicySet, flow::Identity};
 use tempfile::TempDir;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};

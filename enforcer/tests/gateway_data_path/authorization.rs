@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr};
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::PolicySet;
 use enforcer_tls::config::ClientCertificates;
 use rcgen::{CertificateParams, DnType, SanType};

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::{Balance, HashKey, PolicySet, RetryOn, Service};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use enforcer::gateway::{GatewayError, config::HandshakeBudget};
+use enforcer_gateway::{GatewayError, config::HandshakeBudget};
 use enforcer_tls::config::{ClientCertificates, Unsure};
 use rustls::HandshakeKind;
 use x509_parser::prelude::{FromDer, X509Certificate};

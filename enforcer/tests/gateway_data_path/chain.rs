@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::gateway::config::Timeouts;
+use enforcer_gateway::config::Timeouts;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},

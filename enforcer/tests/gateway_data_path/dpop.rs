@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::Dpop;
 use http::{Method, Request};
 use rcgen::KeyPair;

@@ -1,7 +1,7 @@
 //! Requests with both `Content-Length` and `Transfer-Encoding`: they are refused, and their connection is closed (RFC 9112
 //! sections 6.1 and 11.2).
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use http::StatusCode;
 use tokio::task::JoinSet;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroU64, time::Duration};
 
-use enforcer::gateway::{
+use enforcer_gateway::{
     GatewayError, ListenerChanges,
     config::{HandshakeBudget, ListenerConfig},
 };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::gateway::{pressure::Shedding, signal::Verdict};
+use enforcer_gateway::{pressure::Shedding, signal::Verdict};
 use enforcer_model::{PathMatch, PolicySet, Priority, Rule, Service};
 
 use crate::{

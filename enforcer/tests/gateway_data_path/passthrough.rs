@@ -2,7 +2,7 @@
 
 use std::{fs, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
-use enforcer::gateway::config::Timeouts;
+use enforcer_gateway::config::Timeouts;
 use enforcer_model::{
     Destination as To, HostPattern, Mode, Passthrough, PolicySet, RequestKey, Requirement, Route, Rule,
     Service, flow::Whom,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use enforcer::gateway::config::Timeouts;
+use enforcer_gateway::config::Timeouts;
 use enforcer_model::{PolicySet, flow::Whom};
 use enforcer_tls::config::ClientCertificates;
 use http::StatusCode;

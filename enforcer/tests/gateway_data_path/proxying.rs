@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::PathMatch;
 use http::{Method, Request};
 use http_body_util::BodyExt;

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::{
     CheckedBy, Credential, Issuer, Jwks, JwksSource, PathMatch, PolicySet, Requirement, Revocation, Rule,
     TokenContent, TokenRequirement,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::{Credential, PolicySet, Revocation};
 use enforcer_tls::{certificate::ClientCertificate, config::ClientCertificates};
 use rustls::ClientConfig;

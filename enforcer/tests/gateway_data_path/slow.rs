@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use enforcer::gateway::{config::Timeouts, signal::Verdict};
+use enforcer_gateway::{config::Timeouts, signal::Verdict};
 use enforcer_tls::config::ClientCertificates;
 use http::Request;
 use http_body_util::{BodyExt, channel::Channel};

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use enforcer::gateway::{config::Timeouts, signal::Verdict};
+use enforcer_gateway::{config::Timeouts, signal::Verdict};
 use enforcer_model::{PolicySet, Requirement, TokenContent, TokenRequirement};
 use enforcer_tls::config::ClientCertificates;
 use http::HeaderValue;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use enforcer::gateway::config::Timeouts;
+use enforcer_gateway::config::Timeouts;
 use enforcer_model::{Credential, PolicySet, Revocation, Upgrade, flow::Whom};
 use enforcer_tls::config::ClientCertificates;
 use futures_util::{SinkExt, StreamExt};

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
-use enforcer::gateway::signal::Verdict;
+use enforcer_gateway::signal::Verdict;
 use enforcer_model::{Balance, Health, PolicySet};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

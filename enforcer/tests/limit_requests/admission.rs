@@ -2,8 +2,8 @@
 
 use std::{thread, time::Duration};
 
-use enforcer::gateway::limit::{Outcome, RequestLimiters};
 use enforcer_common::limiter::Algorithm;
+use enforcer_gateway::limit::{Outcome, RequestLimiters};
 use enforcer_model::{Exceed, RequestKey, RequestLimit};
 
 use crate::fixture::{ALGORITHMS, NOW, SECOND, admitted, bind, from, limit, route, service};

@@ -2,8 +2,8 @@
 
 use std::{num::NonZeroU64, time::Duration};
 
-use enforcer::gateway::limit::{KeyParts, Outcome, RequestLimiters, RuleLimits};
 use enforcer_common::limiter::{Algorithm, Params};
+use enforcer_gateway::limit::{KeyParts, Outcome, RequestLimiters, RuleLimits};
 use enforcer_model::{Budget, Counted, Exceed, Name, Rate, RequestKey, RequestLimit};
 
 pub(crate) const SECOND: u64 = 1_000_000_000;

@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::limit::{KeyParts, Outcome, RequestLimiters, headers::Told};
 use enforcer_common::limiter::Algorithm;
+use enforcer_gateway::limit::{KeyParts, Outcome, RequestLimiters, headers::Told};
 use enforcer_model::{Budget, Counted, RequestKey, RequestLimit, Tier};
 use http::{HeaderMap, HeaderName, HeaderValue};
 

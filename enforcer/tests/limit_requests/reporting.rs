@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use enforcer::gateway::limit::{
+use enforcer_common::limiter::Algorithm;
+use enforcer_gateway::limit::{
     Outcome, RuleLimits,
     headers::{self, Told},
 };
-use enforcer_common::limiter::Algorithm;
 use enforcer_model::{RequestKey, RequestLimit};
 use http::HeaderMap;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use enforcer::gateway::limit::sketch::Sketch;
 use enforcer_common::limiter::{Algorithm, FRESH};
+use enforcer_gateway::limit::sketch::Sketch;
 
 use crate::fixture::{ALGORITHMS, NOW, SECOND, params};
 

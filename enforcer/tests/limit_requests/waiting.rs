@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use enforcer::gateway::limit::{KeyParts, Outcome, RuleLimits, queue::WaitingRoom};
 use enforcer_common::limiter::Algorithm;
+use enforcer_gateway::limit::{KeyParts, Outcome, RuleLimits, queue::WaitingRoom};
 use enforcer_model::{Exceed, RequestKey, RequestLimit};
 use futures_util::future::{join, join_all};
 use tokio::time::{Instant, timeout};

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fs, net::Ipv4Addr, sync::Arc};
 
-use enforcer::gateway::identity::{
+use enforcer_gateway::identity::{
     cache::TokenCache,
     token::{TokenError, VerifiedToken},
     verifier::Verifier,

@@ -1,6 +1,6 @@
 //! Tokens with headers and claims that they must not have.
 
-use enforcer::gateway::identity::token::TokenError;
+use enforcer_gateway::identity::token::TokenError;
 use serde_json::{Value, json};
 
 use crate::{

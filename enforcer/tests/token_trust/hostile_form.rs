@@ -1,6 +1,6 @@
 //! Tokens that are no tokens, or not their issuer's.
 
-use enforcer::gateway::identity::token::TokenError;
+use enforcer_gateway::identity::token::TokenError;
 
 use crate::{
     issuer::{SigningKey, base64url, claims},

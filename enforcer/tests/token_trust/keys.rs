@@ -24,7 +24,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use enforcer::gateway::identity::{
+use enforcer_gateway::identity::{
     cache::TokenCache,
     source::{self, MAX_DOCUMENT, SourceError},
     token::TokenError,

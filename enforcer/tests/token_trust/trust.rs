@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use enforcer::gateway::identity::{
+use enforcer_gateway::identity::{
     token::{TokenError, VerifiedToken},
     verifier::Verifier,
 };

@@ -1,6 +1,6 @@
 //! Which tokens hold.
 
-use enforcer::gateway::identity::token::{Binding, TokenError};
+use enforcer_gateway::identity::token::{Binding, TokenError};
 use enforcer_model::Profile;
 use serde_json::{Value, json};
 

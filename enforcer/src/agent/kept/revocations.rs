@@ -6,10 +6,8 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::file::{self, File, VERSION};
-use crate::{
-    admin::wire::Revokee,
-    gateway::revocation::{MOST, RevocationStore},
-};
+use crate::admin::wire::Revokee;
+use enforcer_gateway::revocation::{MOST, RevocationStore};
 use enforcer_model::Revocation;
 
 /// `revocations.json`, with as many entries as can be in force ([`MOST`]).

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use enforcer::gateway::{
+use enforcer_gateway::{
     Gateway,
     config::{
         GatewayConfig, HandshakeBudget, Handshakes, ListenerConfig, PerSource, ProxyProtocol, Timeouts,
