@@ -1,7 +1,7 @@
 //! What strangers and operators feed the agent, as functions of bytes for fuzzers: each panics when an invariant
 //! breaks.
 //!
-//! `cargo xtask fuzz` runs them under libFuzzer; the test `hostile_inputs` runs them on the seeds in `fuzz/seeds` and
+//! `cargo xtask fuzz` runs them under libFuzzer; the tests `hostile_inputs` run them on the seeds in `fuzz/seeds` and
 //! on changes of those.
 
 use std::{collections::HashSet, fmt::Write, path::PathBuf};

@@ -8,7 +8,7 @@ use crate::shell;
 const ALLOWED: [&str; 7] = [
     "enforcer-common/src/pod.rs",
     "enforcer-ebpf/src",
-    "enforcer/src/kernel",
+    "enforcer/sys/src",
     "tests/ebpf/src",
     "tests/src/sys",
     "tests/src/sys.rs",

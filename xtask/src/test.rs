@@ -158,7 +158,7 @@ impl Stage {
             Self::Docs => command(docs()),
             Self::Dependencies => dependencies::check(),
             Self::Unit => tests(host("test", &["--lib", "--bins"]), no_skip),
-            Self::Fuzz => tests(host("test", &["--test", "hostile_inputs"]), no_skip),
+            Self::Fuzz => tests(host("test", &["--test", "library", "hostile_inputs"]), no_skip),
             Self::Examples => tests(host("test", &["--doc"]), no_skip),
             Self::Scenarios => scenarios(no_skip, options.full),
             Self::Vm => virtual_machines(&options.vm, options.full),
