@@ -9,6 +9,7 @@ mod build;
 #[cfg(test)]
 mod confinement;
 mod count;
+mod crates;
 mod demo;
 mod dependencies;
 mod dist;
@@ -67,6 +68,9 @@ enum Task {
     /// Runs every check as a build server does: a test that cannot run is a failure
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
+    /// Draws the crates and what they depend on into docs/architecture.md
+    #[command(after_help = "Example:\n  cargo xtask crates && git diff docs/architecture.md")]
+    Crates,
     /// Renews the profile that releases are compiled with: enforcer/release.profdata (needs root)
     ///
     /// Builds agent and lab so that they count which way they go, and runs the gateway's benchmark through them.
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci => test::run(&test::Options::continuous_integration()),
+        Task::Crates => crates::run(),
         Task::Profile => profile::run(),
         Task::Dist(options) => dist::run(&options),
     };
