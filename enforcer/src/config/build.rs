@@ -255,7 +255,7 @@ fn gateway(raw: raw::Gateway, at: &Place<'_>) -> Gateway {
         at.field("listeners")
             .error(format!("there are at most {MAX_LISTENERS} listeners"));
     }
-    let (mut names, mut addresses) = (Unique::new(), Unique::new());
+    let (mut names, mut addresses) = (Unique::default(), Unique::default());
     let mut places = Vec::new();
     let mut listeners = at.each("listeners", list, |(raw, at)| {
         let listener = listener(raw, &at)?;

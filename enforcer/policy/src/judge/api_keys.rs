@@ -39,8 +39,8 @@ pub(super) struct Claims {
 impl Claims {
     pub(super) fn new() -> Self {
         Self {
-            ids: Unique::new(),
-            hashes: Unique::new(),
+            ids: Unique::default(),
+            hashes: Unique::default(),
             count: 0,
         }
     }

@@ -155,7 +155,7 @@ fn fields(
     at: &Place<'_>,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let at = at.field(key);
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     let judge = |(text, value): (String, String)| {
         let at = at.field(&text);
         let name = parsed(|text: &str| name(text, way))(&text, &at)?;

@@ -80,7 +80,7 @@ fn services(
         ));
         return None;
     }
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     let services = at.each("services", list, |(raw, at)| {
         let service = at.required("service", raw.service, |text, at| known.service(&text, at));
         let weight = at.optional("weight", raw.weight, |weight, at| {

@@ -43,7 +43,7 @@ pub(super) fn build(raw: raw::Egress, limits: &[PacketLimit], at: &Place<'_>) ->
 }
 
 fn allow(raw: Vec<raw::EgressAllow>, default: EgressDefault, at: &Place<'_>) -> Vec<EgressAllow> {
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     at.each("allow", raw, |(entry, at)| {
         // An entry that is a plain prefix has no field of its own to point at.
         let net = match (&at.node().value, entry.cidr) {
@@ -66,7 +66,7 @@ fn allow(raw: Vec<raw::EgressAllow>, default: EgressDefault, at: &Place<'_>) -> 
 }
 
 fn deny(raw: Vec<raw::EgressDeny>, of: EgressOf, at: &Place<'_>) -> Vec<EgressDeny> {
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     let (mut places, mut meant) = (Vec::new(), Vec::new());
     let denied = at.each("deny", raw, |(entry, at)| {
         let raw::EgressDeny {
@@ -161,7 +161,7 @@ fn parse_traffic(text: &str) -> Result<Traffic, String> {
 }
 
 fn egress_limits(raw: Vec<raw::EgressLimit>, others: &[PacketLimit], at: &Place<'_>) -> Vec<EgressLimit> {
-    let mut names = Unique::new();
+    let mut names = Unique::default();
     let mut position = 0;
     if let Some(surplus) = at.field("limits").items().get(EGRESS_LIMITS_PER_POLICY)
         && raw.len() > EGRESS_LIMITS_PER_POLICY

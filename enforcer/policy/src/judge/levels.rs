@@ -48,7 +48,7 @@ pub(super) fn levels(
         at.field("prefix")
             .error_with("the list is empty", "leave `prefix` out for a /32 and a /64");
     }
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     let mut first = true;
     at.each("prefix", raw, |(raw, at)| {
         let ipv4 = at.optional("ipv4", raw.ipv4, within(32));

@@ -24,7 +24,7 @@ pub(super) fn conditions(raw: &mut raw::Match, at: &Place<'_>) -> Vec<Condition>
 
 fn headers(list: Vec<raw::HeaderMatch>, at: &Place<'_>) -> Vec<Condition> {
     check_length(list.len(), &at.field("headers"));
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     at.each("headers", list, |(raw, at)| {
         let name = at.required("name", raw.name, parsed(field_name));
         if let Some(name) = &name {
@@ -45,7 +45,7 @@ fn headers(list: Vec<raw::HeaderMatch>, at: &Place<'_>) -> Vec<Condition> {
 
 fn query(list: Vec<raw::QueryMatch>, at: &Place<'_>) -> Vec<Condition> {
     check_length(list.len(), &at.field("query"));
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     at.each("query", list, |(raw, at)| {
         let name = at.required("name", raw.name, |name, at| {
             if name.is_empty() {

@@ -91,7 +91,7 @@ pub fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
         complete: complete && documents.iter().all(|document| document.name.is_some()),
     };
     let mut set = PolicySet::default();
-    let mut names = Unique::new();
+    let mut names = Unique::default();
     let mut ports = packet::Claims::new();
     let mut routes = route::Claims::new();
     let mut api_keys = api_keys::Claims::new();

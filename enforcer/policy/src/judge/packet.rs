@@ -152,7 +152,7 @@ fn deny_entries<'a>(
     raw: Vec<raw::DenyEntry>,
     inherited: Action,
 ) -> (Vec<Located<'a, DenyEntry>>, Vec<IpNet>) {
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     let mut meant = Vec::new();
     let entries = at.each("deny", raw, |(entry, at)| {
         let everything = entry.everything.unwrap_or_default();
@@ -287,7 +287,7 @@ fn limits(
     inherited: Action,
     at: &Place<'_>,
 ) -> Vec<PacketLimit> {
-    let mut names = Unique::new();
+    let mut names = Unique::default();
     let mut position = 0;
     if let Some(surplus) = at.field("limits").items().get(LIMITS_PER_POLICY)
         && raw.len() > LIMITS_PER_POLICY

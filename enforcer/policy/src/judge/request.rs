@@ -45,7 +45,7 @@ pub(super) fn limit(
         if place.is_empty_list() {
             place.error("the key is empty: write `per: source`, or `per: rule` for one limit that all share");
         }
-        let mut seen = Unique::new();
+        let mut seen = Unique::default();
         Some(at.each("per", list.0, |(raw, at)| {
             let key = key(raw, &at, of)?;
             seen.claim(format!("{key:?}"), &at, |_| {

@@ -34,7 +34,7 @@ pub(super) struct Claims {
 impl Claims {
     pub(super) fn new() -> Self {
         Self {
-            seen: Unique::new(),
+            seen: Unique::default(),
             count: 0,
         }
     }

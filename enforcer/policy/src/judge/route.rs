@@ -103,7 +103,7 @@ pub(super) fn build<'a>(
         hosts: hosts.iter().flatten().map(|(host, _)| host.clone()).collect(),
         known,
     };
-    let mut limit_names = Unique::new();
+    let mut limit_names = Unique::default();
     let common = common_limits(&mut raw, at, &scope, &mut limit_names);
     let rules = at.required("rules", raw.rules, |list, place| {
         if place.is_empty_list() {

@@ -72,7 +72,7 @@ fn upgrades(list: Vec<raw::Upgrade>, at: &Place<'_>) -> Vec<Upgrade> {
             "write `upgrade: websocket`, or leave the field out",
         );
     }
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     at.each("upgrade", list, |(raw, at)| {
         let (upgrade, rank) = match raw {
             raw::Upgrade::WebSocket => (Upgrade::WebSocket, 0),

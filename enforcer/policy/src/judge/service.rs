@@ -79,7 +79,7 @@ fn endpoints(list: Vec<raw::Endpoint>, at: &Place<'_>, place: &Place<'_>) -> Opt
             list.len()
         ));
     }
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     Some(at.each("endpoints", list, |(raw, at)| {
         let (place, endpoint) = match raw {
             raw::Endpoint::Url(text) => (at.clone(), endpoint(&text, None, None, &at)?),

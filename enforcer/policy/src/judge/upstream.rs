@@ -106,7 +106,7 @@ fn retry_on(list: Vec<raw::Quantity>, at: &Place<'_>) -> Option<RetryOn> {
         unavailable: false,
         gateway_timeout: false,
     };
-    let mut seen = Unique::new();
+    let mut seen = Unique::default();
     at.each("on", list, |(raw, at)| {
         let flag = match raw.0.as_str() {
             "reset" => &mut on.reset,

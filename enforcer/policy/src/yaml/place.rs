@@ -330,13 +330,14 @@ pub struct Unique<K> {
     seen: BTreeMap<K, String>,
 }
 
-impl<K: Ord> Unique<K> {
-    pub fn new() -> Self {
-        Self {
-            seen: BTreeMap::new(),
-        }
+impl<K> Default for Unique<K> {
+    fn default() -> Self {
+        let seen = BTreeMap::new();
+        Self { seen }
     }
+}
 
+impl<K: Ord> Unique<K> {
     /// Takes note of a key; where it was seen before, reports `message(that place)`.
     pub fn claim(&mut self, key: K, at: &Place<'_>, message: impl FnOnce(&str) -> String) {
         if let Some(first) = self.seen.get(&key) {
