@@ -14,6 +14,7 @@ mod demo;
 mod dependencies;
 mod dist;
 mod fuzz;
+mod lines;
 mod origin;
 mod profile;
 mod residue;
@@ -71,6 +72,9 @@ enum Task {
     /// Draws the crates and what they depend on into docs/architecture.md
     #[command(after_help = "Example:\n  cargo xtask crates && git diff docs/architecture.md")]
     Crates,
+    /// Counts lines of code, comments and tests, by crate
+    #[command(after_help = "Example:\n  cargo xtask lines")]
+    Lines,
     /// Renews the profile that releases are compiled with: enforcer/release.profdata (needs root)
     ///
     /// Builds agent and lab so that they count which way they go, and runs the gateway's benchmark through them.
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Ci => test::run(&test::Options::continuous_integration()),
         Task::Crates => crates::run(),
+        Task::Lines => lines::run(),
         Task::Profile => profile::run(),
         Task::Dist(options) => dist::run(&options),
     };
