@@ -92,7 +92,7 @@ pub fn set(documents: Vec<Document<'_>>, complete: bool) -> PolicySet {
     };
     let mut set = PolicySet::default();
     let mut names = Unique::default();
-    let mut ports = packet::Claims::new();
+    let mut ports = packet::Claims::default();
     let mut routes = route::Claims::new();
     let mut api_keys = api_keys::Claims::new();
     let mut revocations = revocations::Claims::new();
