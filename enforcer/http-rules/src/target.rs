@@ -11,8 +11,7 @@
 //!   ASCII, broken escapes, and `;` (escaped or not): some servers take it and what follows out of the
 //!   segment (RFC 3986 section 3.3), so that they read `/admin` where the policy has seen `/admin;x`.
 //!
-//! The query is forwarded as it came. Rules that look at it read it as forms are read: see
-//! [`enforcer_model::Part::Query`].
+//! The query is forwarded as it came. Rules that look at it read it as forms are read.
 
 use std::borrow::Cow;
 

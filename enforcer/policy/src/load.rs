@@ -63,7 +63,7 @@ pub fn load_files(files: Files, sink: Sink) -> Result<Loaded, Problems> {
 /// A document whose kind and name are known.
 pub struct Document<'a> {
     pub kind: Kind,
-    /// As written; [`build`] judges it.
+    /// As written; [`judge`] judges it.
     pub name: Option<String>,
     /// The top of the document.
     pub top: Place<'a>,
