@@ -49,11 +49,11 @@ struct Outcome {
 fn send_into_sink(flood: Flood) -> Result<Outcome> {
     let lab = Lab::create()?;
     let interface = Neighbour::Attacker.node_interface();
-    let sink = Program::Sink.attach(lab.node(), interface)?;
+    // A neighbour may announce itself meanwhile: the interface counts from before the sink does, and longer.
     let before = interface::received(lab.node(), interface)?;
+    let sink = Program::Sink.attach(lab.node(), interface)?;
     let sent = flood.start(lab.neighbour(Neighbour::Attacker))?.wait()?;
     let (counted, counted_ipv4, sources) = (sink.packets()?, sink.ipv4_packets()?, sink.sources()?);
-    // Afterwards: a neighbour may announce itself in between.
     let received = interface::received(lab.node(), interface)?.since(before);
     Ok(Outcome {
         sent,

@@ -210,7 +210,7 @@ fn an_operators_denial_outlives_the_maps_and_what_was_allowed_again_does_not() -
     ensure!(denied[0]["prefix"] == "2001:db8::/32", "{denied:?}");
     ensure!(denied[0]["reason"] == "ticket 4711", "{denied:?}");
     let left = denied[0]["endsInSeconds"].as_u64();
-    ensure!(left.is_some_and(|left| (500..600).contains(&left)), "{denied:?}");
+    ensure!(left.is_some_and(|left| (500..=600).contains(&left)), "{denied:?}");
     ensure!(
         stage
             .agent()

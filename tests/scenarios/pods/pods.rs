@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{agent::Agent, agent::Signal, topology::Neighbour};
+use lab::{agent::Agent, agent::Signal, netns::Namespace, topology::Neighbour};
 
 use crate::cluster::{
     ALL_WAYS, ALLOWED, ALLOWED_WAYS, Cluster, OTHER, Pod, Way, addresses, expect, expect_none,
@@ -151,6 +151,18 @@ fn a_pod_reaches_what_its_policy_allows_and_answers_whoever_asks() -> Result<()>
     check_open(&first).context("after the agent")
 }
 
+/// Linux before 6.2 renames no interface that is up, and one that goes down loses its IPv6 addresses.
+fn rename(node: &Namespace, pod: &Pod, from: &str, to: &str) -> Result<()> {
+    if node.ip(&["link", "set", from, "name", to]).is_ok() {
+        return Ok(());
+    }
+    node.ip(&["link", "set", from, "down"])?;
+    node.ip(&["link", "set", from, "name", to])?;
+    node.ip(&["link", "set", to, "up"])?;
+    let [_, v6] = pod.node_addresses();
+    node.ip(&["address", "add", &format!("{v6}/64"), "dev", to, "nodad"])
+}
+
 #[test]
 fn interfaces_are_followed_as_they_are_renamed_and_moved() -> Result<()> {
     let Some(cluster) = Cluster::build()? else {
@@ -169,11 +181,11 @@ fn interfaces_are_followed_as_they_are_renamed_and_moved() -> Result<()> {
         }
         Ok(())
     };
-    node.ip(&["link", "set", "pod1", "name", "other1"])?;
+    rename(node, &pod, "pod1", "other1")?;
     gone("pod1")?;
     expect(&pod.namespace, B.ipv4(), &ALL_WAYS).context("under a name that no policy is about")?;
     // Under one that another had.
-    node.ip(&["link", "set", "other1", "name", "pod9"])?;
+    rename(node, &pod, "other1", "pod9")?;
     covered(&agent, "pod9", Instant::now())?;
     expect_none(&pod.namespace, B.ipv4(), &[Way::Tcp(ALLOWED)])?;
     // To another namespace, and back under the same index.
